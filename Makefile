@@ -1,0 +1,45 @@
+# Needs Python 3.11, 3.12 or 3.13, with venv, and make. Everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.complete
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-system lint clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+venv: $(STAMP) ## .venv, with the versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "notifierd needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) -V): about a minute." >&2
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu, apt-get install python3-venv." >&2; exit 1; }
+	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+demo: $(STAMP) ## one full run on this machine, without set-up (ARGS="--offices 20 --keep")
+	@$(VENV)/bin/notifierd demo $(ARGS)
+
+test: $(STAMP) ## the test suite (PYTEST_ARGS="-k drain -x")
+	@$(VENV)/bin/pytest $(PYTEST_ARGS)
+
+test-system: $(STAMP) ## suites that need Debian packages or root: see .ci/run
+	@if ls tests/system/test_*.py >/dev/null 2>&1; then $(VENV)/bin/pytest tests/system $(PYTEST_ARGS); \
+	else echo "tests/system has no suite yet."; fi
+
+lint: $(STAMP) ## ruff, mypy, import-linter
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo
+
+clean: ## removes .venv, caches and what builds leave
+	@rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

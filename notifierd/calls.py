@@ -1,0 +1,183 @@
+"""Which HTTP calls an office's open deliveries make, and what they say. Pure, but for the ids of new calls."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from itertools import groupby
+from typing import assert_never
+from uuid import UUID
+
+from attrs import evolve, field, frozen
+
+from notifierd.choose import chosen
+from notifierd.deps import Deps, Line
+from notifierd.model import Channel, Delivery, Message, Notice, OfficeWork, Reservation, State
+
+SHORTEST_TTL = 3600
+"""Seconds for which a push is kept at least: also where a day is run late, or a past one is forced."""
+
+
+@frozen
+class Content:
+    """What one delivery says: its message, and the details of its audit row."""
+
+    message: Message
+    audit: Mapping[str, object] = field(repr=False)
+
+
+@frozen(eq=False)
+class Call:
+    """One HTTP request to come.
+
+    Attributes:
+        deliveries: all that it carries, in order.
+        repeat: it was made before, and its answer was lost; *deliveries* may then include settled ones.
+    """
+
+    id: UUID
+    line: Line
+    deliveries: tuple[Delivery, ...]
+    contents: tuple[Content, ...]
+    body: bytes = field(repr=False)
+    repeat: bool = False
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages, in the order of the deliveries."""
+        return tuple(content.message for content in self.contents)
+
+    @property
+    def lane(self) -> str:
+        """The lane that the call goes through."""
+        return str(self.line.sender.lane(self.contents[0].message))
+
+    def reservation(self, expires: float) -> Reservation:
+        """What the ledger is to mark: each open delivery as it will stand while the call is made."""
+        marked = tuple(
+            evolve(
+                delivery,
+                state=State.SENDING,
+                try_no=delivery.try_no + 1,
+                call_id=self.id,
+                call_tries=delivery.call_tries + 1 if self.repeat else 1,
+                position=position,
+            )
+            for position, delivery in enumerate(self.deliveries)
+            if not self.repeat or delivery.state is State.SENDING
+        )
+        return Reservation(self.id, marked, _digest(self.body), self.line.sender.name, expires)
+
+
+@frozen
+class Prepared:
+    """What is to be done for an office.
+
+    Attributes:
+        calls: to be made.
+        expired: planned deliveries for which there is nothing to say any more, with the reason.
+        lost: tries whose answer is lost for good: their call cannot be made again as it was.
+    """
+
+    calls: tuple[Call, ...]
+    expired: Mapping[Delivery, str]
+    lost: tuple[Delivery, ...]
+
+
+def prepare(work: OfficeWork, day: date, deps: Deps) -> Prepared:
+    """Make the messages of everything due, and the calls that carry them."""
+    described = {delivery: describe(delivery, work, day, deps) for delivery in work.deliveries}
+    contents = {delivery: content for delivery, content in described.items() if isinstance(content, Content)}
+    planned = [delivery for delivery in work.deliveries if delivery.due and delivery.state is State.PLANNED]
+    calls = list(first_calls([delivery for delivery in planned if delivery in contents], contents, deps))
+    lost: list[Delivery] = []
+    for former in former_calls(work.deliveries):
+        if any(not delivery.due for delivery in former if delivery.state is State.SENDING):
+            continue  # a part of it is still another try's; its turn comes
+        call = same_call(former, contents, deps)
+        if call is not None:
+            calls.append(call)
+        else:
+            lost += [delivery for delivery in former if delivery.state is State.SENDING]
+    expired = {delivery: why for delivery in planned if isinstance(why := described[delivery], str)}
+    return Prepared(tuple(calls), expired, tuple(lost))
+
+
+def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Content | str:
+    """What *delivery* says, or why there is nothing to say."""
+    staff = work.staff.get(delivery.staff_id)
+    if delivery.channel not in deps.lines:
+        return "channel_disabled"
+    if work.name is None:
+        return "office_gone"
+    if staff is None:
+        return "staff_gone"
+    alerts = chosen(staff, delivery.channel, work.alerts, day, deps.rules)
+    if not alerts:
+        return "no_longer_due"
+    notice = Notice(day, work.id, work.name, staff, delivery.channel, alerts)
+    match delivery.channel:
+        case Channel.EMAIL:
+            return Content(deps.renderer.mail(notice, delivery), deps.renderer.audit(notice))
+        case Channel.PUSH:
+            device = work.devices.get(delivery.device_id) if delivery.device_id else None
+            if device is None:
+                return "device_gone"
+            ttl = max(SHORTEST_TTL, int((deps.day_ends(day) - deps.now()).total_seconds()))
+            return Content(deps.renderer.push(notice, delivery, device, ttl), deps.renderer.audit(notice))
+    assert_never(delivery.channel)
+
+
+def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Iterator[Call]:
+    """The calls for deliveries that are part of none: as many in one as the sender carries.
+
+    A delivery that was deferred for its own sake goes alone: should it be what a whole batch is refused for, it harms
+    no other.
+    """
+    for channel, group in groupby(planned, lambda delivery: delivery.channel):
+        line = deps.lines[channel]
+        deliveries = list(group)
+        together = [delivery for delivery in deliveries if not delivery.attempts]
+        size = line.sender.max_batch
+        batches = [together[start : start + size] for start in range(0, len(together), size)]
+        for batch in [*batches, *([delivery] for delivery in deliveries if delivery.attempts)]:
+            yield _call(deps.new_id(), line, batch, contents)
+
+
+def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
+    """The deliveries of each call whose answer was lost, in the order in which it carried them."""
+    by_call: dict[UUID, list[Delivery]] = {}
+    for delivery in deliveries:
+        if delivery.call_id is not None:
+            by_call.setdefault(delivery.call_id, []).append(delivery)
+    for former in by_call.values():
+        if any(delivery.state is State.SENDING for delivery in former):
+            yield sorted(former, key=lambda delivery: delivery.position)
+
+
+def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Call | None:
+    """The call again, whole and to the byte, if its key can settle the doubt; else None."""
+    first = former[0]
+    line = deps.lines.get(first.channel)
+    if line is None or not line.sender.honours_keys or first.provider != line.sender.name or first.call_id is None:
+        return None
+    if any(delivery not in contents for delivery in former):
+        return None
+    call = _call(first.call_id, line, former, contents, repeat=True)
+    return call if _digest(call.body) == first.payload_hash else None
+
+
+def _call(
+    call_id: UUID,
+    line: Line,
+    deliveries: Sequence[Delivery],
+    contents: Mapping[Delivery, Content],
+    *,
+    repeat: bool = False,
+) -> Call:
+    said = tuple(contents[delivery] for delivery in deliveries)
+    body = line.sender.encode([content.message for content in said])
+    return Call(call_id, line, tuple(deliveries), said, body, repeat)
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()

@@ -1,0 +1,270 @@
+"""The command line: arguments in, exit code out. Results go to stdout, messages for people to stderr."""
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import trio
+from rich.console import Console
+from rich.markup import escape
+
+from notifierd import __version__, logs
+from notifierd.config import load
+from notifierd.db import Database, open_database
+from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LedgerUnavailable, NotifierdError, plain_errors
+from notifierd.report import EXIT_INTERRUPTED, EXIT_OUT_OF_REACH, EXIT_USAGE, RunReport, RunResult
+from notifierd.settings import Settings
+
+T = TypeVar("T")
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The configuration; without it ./config.toml, then /etc/notifierd/config.toml.",
+)
+@click.version_option(__version__, prog_name="notifierd")
+@click.pass_context
+def cli(context: click.Context, config_path: Path | None) -> None:
+    """Tell the staff of every office what is due: each business day, once, and nobody is lost.
+
+    \b
+    A first run, against the configuration in ./config.toml:
+      notifierd db init --preset keikakun --dsn postgresql://admin@/app   the schema and the views
+      notifierd check                                                     is everything there?
+      notifierd once --dry-run                                            what would be sent
+      notifierd once                                                      send it
+    """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
+    context.obj = config_path
+
+
+def main() -> None:
+    """Run the command line, and exit."""
+    with exit_codes():
+        cli(standalone_mode=False)
+    sys.exit(0)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn what went wrong into a line on stderr and an exit code: a traceback on a user's terminal is a bug."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except ConfigError as error:
+        complain(*error.problems)
+        sys.exit(EXIT_USAGE)
+    except LedgerUnavailable as error:
+        complain(f"the database is out of reach ({error.reason}): see database.dsn, and whether PostgreSQL runs there")
+        sys.exit(EXIT_OUT_OF_REACH)
+    except LeaseHeld as error:
+        complain(f"{error}; run this again when it is done, or let it finish")
+        sys.exit(EXIT_INTERRUPTED)
+    except DatabaseError as error:
+        complain(f"the database refused ({error.reason}): `notifierd check` tells what is missing")
+        sys.exit(EXIT_USAGE)
+    except NotifierdError as error:
+        complain(str(error))
+        sys.exit(EXIT_USAGE)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        complain("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def complain(*lines: str) -> None:
+    """Say on stderr what is wrong."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(f"[red]notifierd:[/] {escape(line)}")
+
+
+def settings_of(context: click.Context) -> Settings:
+    """The configuration that the command line names; log lines go where it says."""
+    settings = load(context.obj)
+    logs.set_up(settings.log.level, settings.log.format)
+    return settings
+
+
+def run_async(work: Callable[[], Awaitable[T]]) -> T:
+    """Run *work* to its end."""
+    return trio.run(work)
+
+
+def out() -> Console:
+    """Where results go: as wide as they are when that is no terminal."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+DAY = click.DateTime(["%Y-%m-%d"])
+SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+@cli.command()
+@click.option("--day", "moment", type=DAY, metavar="D", help="With --force: as if today were D; --dry-run: any day.")
+@click.option("--force", is_flag=True, help="Also on a closed day, or another one.")
+@click.option("--for", "seconds", type=SECONDS, default=900.0, show_default=True, help="What is open then expires.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be sent: writes no row, makes no call.")
+@click.option("--json", "as_json", is_flag=True, help="Exactly one report object on stdout.")
+@click.pass_context
+def once(
+    context: click.Context, moment: datetime | None, seconds: float, *, force: bool, dry_run: bool, as_json: bool
+) -> None:
+    """One run now, whatever the window's hours.
+
+    Exits 0 if all is well, 1 if something failed, 4 if it was interrupted: the next run goes on.
+    """
+    from notifierd.display import live_progress, print_report
+    from notifierd.once import Once, Options
+
+    options = Options(moment.date() if moment else None, force, seconds, dry_run)
+    one = Once(settings_of(context), options)
+
+    async def watched() -> RunReport:
+        async with live_progress(one.progress, Console(stderr=True)):
+            return await one.run()
+
+    try:
+        report = run_async(watched)
+    except (LedgerUnavailable, LeaseHeld) as error:
+        if as_json:
+            report = failed_report(one.day, error)
+            click.echo(json.dumps(report.as_json(), ensure_ascii=False))
+        raise
+    if as_json:
+        click.echo(json.dumps(report.as_json(), ensure_ascii=False))
+    else:
+        print_report(report, out())
+    sys.exit(report.exit_code)
+
+
+def failed_report(day: date, error: LedgerUnavailable | LeaseHeld) -> RunReport:
+    """The report of a run that could not be made, or whose end is not known."""
+    result = RunResult("interrupted" if isinstance(error, LeaseHeld) else "failed", str(error), None)
+    return RunReport(str(day), result, 0, 0, 0.0)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="The findings as one JSON list on stdout.")
+@click.pass_context
+def check(context: click.Context, *, as_json: bool) -> None:
+    """Look at everything that a run needs: one line each, good or what to mend. Sends nothing.
+
+    Exits 0 if all is good, 2 if something is to be mended, 3 if the database is out of reach.
+    """
+    from notifierd import check as checks
+
+    findings = run_async(partial(checks.check, settings_of(context)))
+    if as_json:
+        rows = [{"subject": f.subject, "level": f.level.value, "text": f.text} for f in findings]
+        click.echo(json.dumps(rows, ensure_ascii=False))
+    else:
+        marks = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "bad": "[red]bad [/]", "away": "[red]away[/]"}
+        console = out()
+        for finding in findings:
+            console.print(f"{marks[finding.level]} [bold]{escape(finding.subject)}[/]: {escape(finding.text)}")
+    sys.exit(checks.exit_code(findings))
+
+
+@cli.group()
+def db() -> None:
+    """Make, migrate and look at the schema notifierd. `run` and `once` never need DDL."""
+
+
+@db.command()
+@click.option("--preset", metavar="NAME", help="Also create the five views, for this application (keikakun).")
+@click.option("--dsn", metavar="ADMIN", help="Connect as somebody who may create a schema; else database.dsn.")
+@click.option("--role", metavar="NAME", help="Grant this role what `run` and `once` need, and nothing else.")
+@click.pass_context
+def init(context: click.Context, preset: str | None, dsn: str | None, role: str | None) -> None:
+    """Create the schema, bring it up to date, and make the views and grants that are asked for.
+
+    Running it again changes nothing.
+    """
+    from notifierd import schema
+
+    for line in with_database(context, dsn, lambda db: schema.init(db, preset, role)):
+        click.echo(line)
+
+
+@db.command()
+@click.option("--dsn", metavar="ADMIN", help="Connect as the schema's owner; else database.dsn.")
+@click.pass_context
+def migrate(context: click.Context, dsn: str | None) -> None:
+    """Bring the schema up to this program's version."""
+    from notifierd import schema
+
+    done = with_database(context, dsn, schema.migrate)
+    for migration in done:
+        click.echo(f"{migration}: applied")
+    if not done:
+        click.echo("up to date")
+
+
+@db.command()
+@click.option("--dsn", metavar="DSN", help="Look as somebody else than database.dsn names.")
+@click.pass_context
+def status(context: click.Context, dsn: str | None) -> None:
+    """The schema's version, what is pending, the views, and the role's rights."""
+    from notifierd import schema
+
+    found = with_database(context, dsn, schema.status)
+    for line in found.lines():
+        click.echo(line)
+
+
+def with_database(context: click.Context, dsn: str | None, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Connect to *dsn*, or to where the configuration says, and do *work*."""
+    where = dsn if dsn is not None else settings_of(context).database.dsn
+
+    async def connected() -> T:
+        async with open_database(where, pool_size=1) as database:
+            return await work(database)
+
+    with plain_errors():
+        return run_async(connected)
+
+
+@cli.command()
+def vapid() -> None:
+    """Make a VAPID key pair (RFC 8292), and say what goes where."""
+    from notifierd.send.vapid import make_vapid_key
+
+    private, public = make_vapid_key()
+    click.echo(f"private: {private}")
+    click.echo(f"public:  {public}")
+    click.echo(
+        "\nThe private key is a secret of notifierd's: keep it in a file that only notifierd can read, and name that\n"
+        'file as push.vapid_private_key_file (or give it as the systemd credential "push.vapid_private_key").\n'
+        "The public key goes into the application, as the applicationServerKey of PushManager.subscribe().\n"
+        "Browsers bind a subscription to the key it was made with: a new pair ends all subscriptions of the old one.",
+        err=True,
+    )
+
+
+@cli.command()
+@click.option("--offices", type=click.IntRange(3, 5000), default=50, show_default=True, help="How many offices.")
+@click.option("--keep", is_flag=True, help="Leave the database and what was sent until Ctrl-C.")
+def demo(offices: int, *, keep: bool) -> None:
+    """One full run on this machine with no set-up: a PostgreSQL, a mail API and a push service of its own.
+
+    Some trouble is built in. Exits 0 when what happened is exactly what that trouble should cause.
+    """
+    try:
+        from notifierd.demo.show import show
+    except ModuleNotFoundError as error:
+        complain(f"the demo needs {error.name}: pip install 'notifierd[demo]'")
+        sys.exit(EXIT_USAGE)
+    sys.exit(show(offices, keep=keep))

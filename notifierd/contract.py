@@ -1,0 +1,173 @@
+"""The contract with an application: five views, what is done with them, and the rights that this takes.
+
+Everything here only looks: at the catalogue, and at what EXPLAIN says. No statement counts.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from notifierd.db import Database
+from notifierd.errors import StatementRefused
+
+VIEWS: Final[Mapping[str, Mapping[str, str]]] = {
+    "offices": {"id": "uuid", "name": "text"},
+    "staff": {
+        "office_id": "uuid",
+        "id": "uuid",
+        "name": "text",
+        "email": "text",
+        "email_enabled": "bool",
+        "email_days": "int",
+        "push_enabled": "bool",
+        "push_days": "int",
+    },
+    "alerts": {
+        "office_id": "uuid",
+        "recipient_id": "uuid",
+        "recipient_name": "text",
+        "kind": "text",
+        "due_on": "date",
+        "cycle": "int",
+    },
+    "devices": {"id": "uuid", "staff_id": "uuid", "endpoint": "text", "p256dh": "text", "auth": "text"},
+    "audit_log": {
+        "action": "text",
+        "target_type": "text",
+        "target_id": "uuid",
+        "office_id": "uuid",
+        "details": "jsonb",
+    },
+}
+"""The views and their columns. A view may have more; ``varchar`` counts as ``text``."""
+
+RIGHTS: Final[Mapping[str, str]] = {
+    "offices": "select",
+    "staff": "select",
+    "alerts": "select",
+    "devices": "select, delete",
+    "audit_log": "select, insert",
+    "migrations": "select",
+    "runs": "select, insert, update, delete",
+    "run_offices": "select, insert, update, delete",
+    "deliveries": "select, insert, update, delete",
+    "late_outcomes": "select, insert, update, delete",
+}
+"""What the daemon's role may do with each view and table. An identity column asks for no right of its own."""
+
+_AUDIT: Final = "insert into notifierd.audit_log (action, target_type, target_id, office_id, details)"
+
+USES: Final[Sequence[tuple[str, str, str]]] = (
+    *((view, "select", f"select {', '.join(names)} from notifierd.{view}") for view, names in VIEWS.items()),  # noqa: S608 - the names above
+    ("devices", "delete", "delete from notifierd.devices where id = gen_random_uuid() and endpoint = ''"),
+    *(
+        ("audit_log", "insert", f"{_AUDIT} values ({words}, gen_random_uuid(), gen_random_uuid(), '{{}}')")
+        for words in (
+            "'deadline_notification_sent', 'email_notification'",
+            "'push_notification_sent', 'push_notification'",
+        )
+    ),
+)
+"""View, right, and a statement that makes use of it: for EXPLAIN, which checks every right and runs nothing."""
+
+_FUNCTION = "delivery_id"
+_FUNCTION_ARGUMENTS = "date, uuid, uuid, text, uuid"
+
+_SPELLINGS: Final[Mapping[str, Collection[str]]] = {
+    "text": ("text", "character varying"),
+    "bool": ("boolean",),
+    "int": ("integer",),
+}
+"""What ``format_type`` says for a type of the contract, where that is another word."""
+
+
+def grants(role: str, there: Collection[str] = tuple(RIGHTS)) -> list[str]:
+    """Return the statements that give *role* what the daemon needs, and nothing else.
+
+    *role* is a name as it stands in ``pg_roles``, unquoted; *there* are the views and tables that exist.
+    """
+    to = 'to "' + role.replace('"', '""') + '"'
+    return [
+        f"grant usage on schema notifierd {to}",
+        *(f"grant {rights} on notifierd.{name} {to}" for name, rights in RIGHTS.items() if name in there),
+        f"grant execute on function notifierd.{_FUNCTION}({_FUNCTION_ARGUMENTS}) {to}",
+    ]
+
+
+async def missing_rights(db: Database, role: str | None = None) -> list[str]:
+    """Say what *role* (None: the connected one) lacks of `RIGHTS` on what is there: ``delete on notifierd.devices``."""
+    pairs = [(name, right) for name, rights in RIGHTS.items() for right in rights.split(", ")]
+    rows = await db.fetch(
+        """
+        with asked as (select coalesce($4::text, current_user)::name as role)
+        select 'usage on schema notifierd' as lacking
+        from asked, pg_namespace n where n.nspname = 'notifierd' and not has_schema_privilege(role, n.oid, 'usage')
+        union all
+        select w.privilege || ' on notifierd.' || w.name
+        from asked, unnest($1::text[], $2::text[]) as w (name, privilege)
+        join pg_class c on c.relname = w.name
+        join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'notifierd'
+        where not has_table_privilege(role, c.oid, w.privilege)
+        union all
+        select 'execute on function notifierd.' || p.proname
+        from asked, pg_proc p join pg_namespace n on n.oid = p.pronamespace
+        where n.nspname = 'notifierd' and p.proname = $3::text and not has_function_privilege(role, p.oid, 'execute')
+        """,
+        [name for name, _ in pairs],
+        [right for _, right in pairs],
+        _FUNCTION,
+        role,
+    )
+    return [row["lacking"] for row in rows]
+
+
+async def problems_by_view(db: Database) -> dict[str, list[str]]:
+    """Say for each view what is wrong with its columns; an empty list is good. One statement."""
+    rows = await db.fetch(
+        """
+        select c.relname as view, a.attname as column, format_type(a.atttypid, null) as type
+        from pg_class c
+        join pg_namespace n on n.oid = c.relnamespace
+        left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        where n.nspname = 'notifierd' and c.relname = any ($1::text[]) and c.relkind in ('v', 'r', 'm', 'p', 'f')
+        """,
+        list(VIEWS),
+    )
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        found.setdefault(row["view"], {})[row["column"]] = row["type"]
+    return {view: _column_problems(columns, found.get(view)) for view, columns in VIEWS.items()}
+
+
+async def view_problems(db: Database) -> list[str]:
+    """Say what is wrong with the views' columns, one line each; nothing if they keep the contract. One statement."""
+    return [f"notifierd.{view}: {line}" for view, lines in (await problems_by_view(db)).items() for line in lines]
+
+
+async def system_identifier(db: Database) -> str:
+    """Return what tells this cluster from others, dumped and restored copies of it included: ``safety.database_id``.
+
+    A copy of its files (a snapshot, a standby) has the same one.
+
+    Raises:
+        StatementRefused: somebody took the right from the role; it needs EXECUTE on ``pg_control_system()``.
+    """
+    rows = await db.fetch("select system_identifier::text as id from pg_control_system()")
+    identifier: str = rows[0]["id"]
+    return identifier
+
+
+def sqlstate(error: StatementRefused) -> str:
+    """Return the SQLSTATE in *error*'s reason."""
+    return error.reason.split(":")[1]
+
+
+def _column_problems(columns: Mapping[str, str], found: Mapping[str, str] | None) -> list[str]:
+    if found is None:
+        return ["the view is missing (run `notifierd db init --preset NAME`, or create it)"]
+    problems = []
+    for column, wanted in columns.items():
+        if column not in found:
+            problems.append(f"column {column} ({wanted}) is missing")
+        elif found[column] not in _SPELLINGS.get(wanted, (wanted,)):
+            problems.append(f"column {column} is {found[column]} and has to be {wanted}")
+    return problems

@@ -1,0 +1,193 @@
+"""PostgreSQL for the rest of the package: the only importer of asyncpg and trio-asyncio.
+
+A database unit is one asyncio coroutine, from acquiring the connection to giving it back: a Trio scope that is
+cancelled in between then cancels the coroutine, which cleans up after itself. (Two Trio-side steps, acquire and
+release, lose the connection at a cancellation, and soon the pool hangs for ever.)
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import asyncpg
+import trio_asyncio
+from attrs import define, field
+from trio_asyncio import aio_as_trio
+
+from notifierd.errors import LedgerUnavailable, StatementRefused
+
+T = TypeVar("T")
+Row = asyncpg.Record
+Connection: TypeAlias = "asyncpg.Connection[Row] | asyncpg.pool.PoolConnectionProxy[Row]"  # generic in the stubs only
+
+LOCK_TIMEOUT = "2s"
+CONNECT_TIMEOUT = 10.0
+
+_OUT_OF_REACH = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
+    asyncpg.exceptions.InvalidCatalogNameError,
+)
+_OUR_CANCELLATION = "57014"
+"""query_canceled: what ``statement_timeout`` raises. The server works; the statement was carried back."""
+
+
+@define
+class StatementCounts:
+    """Statements sent that name a table or view of schema ``notifierd``, lease and migration checks apart."""
+
+    read: int = 0
+    write: int = 0
+
+
+@define
+class Database:
+    """A pool of connections, and the count of what went over it."""
+
+    _pool: "asyncpg.Pool[Row]"
+    _loop: trio_asyncio.BaseTrioEventLoop
+    statements: StatementCounts = field(factory=StatementCounts)
+
+    async def read(self, sql: str, *args: object) -> list[Row]:
+        """Run a statement that only reads, and return its rows.
+
+        Raises:
+            LedgerUnavailable: no answer.
+            StatementRefused: the statement was refused.
+        """
+        self.statements.read += 1
+        return await self.fetch(sql, *args)
+
+    async def write(self, sql: str, *args: object, timeout: float | None = None) -> list[Row]:  # noqa: ASYNC109 - the server's own limit, not a scope of ours
+        """Run a statement that writes, in a transaction of its own, and return its rows.
+
+        *timeout* is seconds of ``statement_timeout`` for this statement alone; None stands for the connection's own.
+
+        Raises:
+            LedgerUnavailable: no answer; the statement may have been carried out.
+            StatementRefused: the statement was refused; nothing was written.
+        """
+        self.statements.write += 1
+
+        async def unit(connection: Connection) -> list[Row]:
+            if timeout is None:
+                return await connection.fetch(sql, *args)
+            async with connection.transaction():
+                await connection.execute(f"set local statement_timeout = {int(timeout * 1000)}")
+                return await connection.fetch(sql, *args)
+
+        return await self.unit(unit)
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        """Run a statement that does not count: the lease, the catalogue, a migration's look."""
+
+        async def unit(connection: Connection) -> list[Row]:
+            return await connection.fetch(sql, *args)
+
+        return await self.unit(unit)
+
+    async def unit(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run *work*, an asyncio function, on a connection of the pool.
+
+        Raises:
+            LedgerUnavailable: no connection, or it broke.
+            StatementRefused: PostgreSQL refused a statement of *work*.
+        """
+
+        async def whole() -> T:
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT) as connection:
+                return await work(connection)
+
+        try:
+            # The pool's own loop: the task's current one may be another database's, or none.
+            result: T = await aio_as_trio(whole, loop=self._loop)()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            raise translated(error) from None
+        return result
+
+
+def translated(error: BaseException) -> LedgerUnavailable | StatementRefused:
+    """*error* as one of ours, without its text: asyncpg quotes the failing row, names and addresses and all."""
+    if isinstance(error, ValueError) and isinstance(error, asyncpg.InterfaceError):
+        return StatementRefused("database_refused:unencodable")
+    state = getattr(error, "sqlstate", None)
+    if isinstance(error, _OUT_OF_REACH) and state != _OUR_CANCELLATION:
+        return LedgerUnavailable(f"database_unavailable:{state or type(error).__name__}")
+    constraint = getattr(error, "constraint_name", None)
+    return StatementRefused(f"database_refused:{state}" + (f":{constraint}" if constraint else ""))
+
+
+@asynccontextmanager
+async def open_database(dsn: str, *, pool_size: int = 4, statement_timeout: float = 30.0) -> AsyncIterator[Database]:
+    """Connect to *dsn* and keep a pool of at most *pool_size* connections open.
+
+    Raises:
+        LedgerUnavailable: no connection could be made; its reason ends with the SQLSTATE, or with ``dsn`` where *dsn*
+            itself is no good.
+    """
+    async with _asyncio_loop() as loop:
+        settings = {
+            "application_name": "notifierd",
+            "lock_timeout": LOCK_TIMEOUT,
+            "statement_timeout": str(int(statement_timeout * 1000)),
+            "timezone": "UTC",
+        }
+        try:
+            pool = await aio_as_trio(_make_pool)(dsn, pool_size, settings)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+            name = "dsn" if isinstance(error, ValueError) else type(error).__name__
+            raise LedgerUnavailable(f"database_unavailable:{getattr(error, 'sqlstate', None) or name}") from None
+        try:
+            yield Database(pool, loop)
+        finally:
+            pool.terminate()
+
+
+@asynccontextmanager
+async def _asyncio_loop() -> AsyncIterator[trio_asyncio.BaseTrioEventLoop]:
+    """Run an asyncio loop for the block, whose exception comes out as it was raised.
+
+    trio_asyncio's two nurseries wrap it in a group each, which no caller's ``except LedgerUnavailable`` would see.
+    """
+    raised: BaseException | None = None
+    try:
+        async with trio_asyncio.open_loop() as loop:
+            try:
+                yield loop
+            except BaseException as error:
+                raised = error
+                raise
+    except BaseExceptionGroup as group:
+        inner: BaseException = group
+        while inner is not raised and isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+            inner = inner.exceptions[0]
+        if raised is None or inner is not raised:
+            raise
+    else:
+        return
+    raise raised  # out here, where no group becomes its context
+
+
+async def _make_pool(dsn: str, size: int, settings: dict[str, str]) -> "asyncpg.Pool[Row]":
+    """Make the pool inside the asyncio loop: asyncpg looks for the loop when it is made, not when it is awaited."""
+    pool: asyncpg.Pool[Row] | None = await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=size,
+        timeout=CONNECT_TIMEOUT,
+        server_settings=settings,
+        statement_cache_size=100,
+    )
+    assert pool is not None  # noqa: S101 - asyncpg's stub says None for a pool whose loop closes while it is made
+    return pool
+
+
+def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    """*rows* turned into *width* columns, for ``unnest``: also when there is no row."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

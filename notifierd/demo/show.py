@@ -1,0 +1,238 @@
+"""``notifierd demo``: one full run on this machine, with nothing to set up, and trouble built in."""
+
+import json
+import shutil
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+
+import trio
+from attrs import frozen
+from rich.console import Console
+
+from notifierd import logs, schema
+from notifierd.assemble import utc_now
+from notifierd.config import load
+from notifierd.db import open_database
+from notifierd.demo.application import tables_sql
+from notifierd.demo.postgres import Cluster, running_postgres
+from notifierd.demo.sample import Sample
+from notifierd.demo.sample import load as load_rows
+from notifierd.demo.sample import sample as invent
+from notifierd.demo.servers import Servers, running_servers
+from notifierd.display import live_progress, print_report
+from notifierd.model import Channel, delivery_id
+from notifierd.once import Once, Options
+from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_TROUBLE, RunReport
+from notifierd.schedule import Calendar
+from notifierd.send.vapid import make_vapid_key
+from notifierd.settings import WindowSettings
+
+DATABASE = "keikakun"
+ROLE = "notifierd"
+LATENCY_MS = 20.0
+
+CONFIG = """\
+# The demo's own configuration. While the demo is kept running, every command works with it:
+#   notifierd --config {directory}/config.toml check
+[database]
+dsn = "{dsn}"
+[email]
+sender = "keikakun <notice@keikakun.example.jp>"
+[email.resend]
+api_key = "re_demo"
+base_url = "{mail_url}"
+[push]
+vapid_private_key = "{vapid_key}"
+subject = "mailto:operator@keikakun.example.jp"
+allowed_hosts = ["127.0.0.1"]
+allow_private_addresses = true
+[content]
+dashboard_url = "https://keikakun.example.jp/dashboard"
+templates = "{directory}/templates"
+"""
+
+
+@frozen
+class Verdict:
+    """Whether what happened is what the data and the built-in trouble should cause.
+
+    Attributes:
+        surprises: a line for each thing that should not be so.
+    """
+
+    surprises: tuple[str, ...]
+    mails: int
+    pushes: int
+
+
+def show(offices: int, *, keep: bool) -> int:
+    """Run the demo; its exit code."""
+    logs.set_up("error", "text")
+    console = Console(highlight=False, soft_wrap=True)
+    out = Path(tempfile.mkdtemp(prefix="notifierd-demo-"))
+    day = Calendar(WindowSettings()).today(utc_now())
+    console.print(f"[bold]notifierd demo[/]: {offices} offices, {day}")
+    with stage(offices, day, out, console) as (cluster, servers, sample):
+        one = Once(load(out / "config.toml", {}), Options(day, force=True, seconds=120.0))
+        report = trio.run(partial(watched, one))
+        if report.exit_code == EXIT_INTERRUPTED:
+            console.print("interrupted: what was not begun stays planned, and the next run would go on")
+            return EXIT_INTERRUPTED
+        (out / "report.json").write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n")
+        verdict = judge(sample, servers, report)
+        tell(report, verdict, sample, console)
+        where_to_look(out, cluster, console, keep=keep)
+        if keep:
+            wait_for_ctrl_c(console)
+    return EXIT_TROUBLE if verdict.surprises else EXIT_OK
+
+
+@contextmanager
+def stage(offices: int, day: date, out: Path, console: Console) -> Iterator[tuple[Cluster, Servers, Sample]]:
+    """Set up the database, the application's data, the servers and the configuration; end them all afterwards."""
+    with (
+        tempfile.TemporaryDirectory(prefix="notifierd-demo-db-") as directory,
+        console.status("starting PostgreSQL, a mail API and a push service") as status,
+        running_postgres(Path(directory)) as cluster,
+        running_servers(out) as servers,
+    ):
+        status.update("inventing offices, staff and the people in their care")
+        sample = invent(offices, day, servers.push_url)
+        servers.configure(sample.servers(latency_ms=LATENCY_MS))
+        dsn = cluster.create_database(DATABASE)
+        cluster.psql(f"create role {ROLE} login")
+        cluster.psql(tables_sql(), DATABASE)
+        load_rows(cluster, DATABASE, sample)
+        trio.run(prepare, dsn)
+        configure(out, cluster.dsn(DATABASE, ROLE), servers, sample)
+        status.stop()
+        console.print(
+            f"ready: PostgreSQL, the application's tables with {len(sample.rows.staff):,} staff, two servers\n"
+        )
+        yield cluster, servers, sample
+
+
+async def prepare(dsn: str) -> None:
+    """What `notifierd db init --preset keikakun --role notifierd` does."""
+    async with open_database(dsn, pool_size=1) as db:
+        await schema.init(db, "keikakun", ROLE)
+
+
+def configure(out: Path, dsn: str, servers: Servers, sample: Sample) -> None:
+    """Write the configuration, and the poison: a template of the operator's own that stumbles over one office."""
+    templates = out / "templates"
+    templates.mkdir()
+    shipped = (files("notifierd") / "templates" / "mail.ja.subject.txt").read_text(encoding="utf-8")
+    (poisoned,) = (office.name for office in sample.rows.offices if office.id == sample.poisoned_office)
+    poison = f'{{% if office == "{poisoned}" %}}{{{{ office.no_such_thing }}}}{{% endif %}}'
+    (templates / "mail.ja.subject.txt").write_text(poison + shipped, encoding="utf-8")
+    private, _ = make_vapid_key()
+    config = CONFIG.format(directory=out, dsn=dsn, mail_url=servers.mail_url, vapid_key=private)
+    (out / "config.toml").write_text(config, encoding="utf-8")
+
+
+async def watched(one: Once) -> RunReport:
+    """The run, with its progress on the terminal."""
+    async with live_progress(one.progress, Console(stderr=True)):
+        return await one.run()
+
+
+def judge(sample: Sample, servers: Servers, report: RunReport) -> Verdict:
+    """Hold what the servers received, message for message, against what the data and the trouble should cause."""
+    expected = sample.expected()
+    mails = {
+        str(delivery_id(sample.day, mail.office_id, mail.staff_id, Channel.EMAIL)): mail.address
+        for mail in expected.mails
+        if mail.office_id != sample.poisoned_office and mail.address != sample.rejected_address
+    }
+    pushes = Counter(
+        (str(push.device_id), str(push.office_id), push.renewals, push.assessments)
+        for push in expected.pushes
+        if push.office_id != sample.poisoned_office and push.device_id != sample.gone_device
+    )
+    accepted = servers.mails()
+    told = {mail.delivery_id: mail.to for mail in accepted}
+    pushed = Counter(
+        (
+            p.device_id,
+            p.payload["data"]["office_id"],
+            p.payload["data"]["renewal_count"],
+            p.payload["data"]["assessment_count"],
+        )
+        for p in servers.pushes()
+    )
+    counts = report.as_json()
+    rejected = sum(mail.address == sample.rejected_address for mail in expected.mails)
+    poisoned = [
+        sum(one.office_id == sample.poisoned_office for one in channel) for channel in (expected.mails, expected.pushes)
+    ]
+    gone = sum(push.device_id == sample.gone_device for push in expected.pushes)
+    wanted = {
+        "mails sent": (counts["email"]["sent"], len(mails)),
+        "mails failed": (counts["email"]["failed"], rejected + poisoned[0]),
+        "pushes sent": (counts["push"]["sent"], pushes.total()),
+        "pushes failed": (counts["push"]["failed"], poisoned[1]),
+        "devices gone": (counts["push"]["gone"], gone),
+        "offices failed": (counts["offices"]["failed"], 1),
+        "deliveries open": (counts["email"]["open"] + counts["push"]["open"], 0),
+    }
+    surprises = [f"{what}: {is_} and not {should}" for what, (is_, should) in wanted.items() if is_ != should]
+    if len(told) != len(accepted):
+        surprises.append(f"{len(accepted) - len(told)} mails were accepted twice")
+    if told != {key: (address,) for key, address in mails.items()}:
+        surprises.append("the mail API received other mails than the data asks for")
+    if pushed != pushes:
+        surprises.append("the push service received other pushes than the data asks for")
+    return Verdict(tuple(surprises), len(accepted), pushed.total())
+
+
+def tell(report: RunReport, verdict: Verdict, sample: Sample, console: Console) -> None:
+    """The summary, with what the trouble was for."""
+    print_report(report, console)
+    console.print(
+        f"\nThe mail API received [bold]{verdict.mails:,}[/] mails, "
+        f"the push service [bold]{verdict.pushes:,}[/] pushes."
+    )
+    if verdict.surprises:
+        for surprise in verdict.surprises:
+            console.print(f"[bold red]not as it should be:[/] {surprise}")
+        return
+    console.print("[bold green]All as it should be[/], message for message. The trouble that was built in:")
+    console.print(
+        f"  an address that the provider rejects: that mail failed, the rest of its batch went out\n"
+        f"  a 429 with Retry-After: waited for, then sent; no attempt was used up\n"
+        f"  a device that is gone: its row was deleted with the outcome, in one transaction\n"
+        f"  a poisoned office ({sample.poisoned_office}): failed alone, with its name in the report\n"
+        f"  an office where all opted out and one without staff: their alerts are counted as untold"
+    )
+
+
+def where_to_look(out: Path, cluster: Cluster, console: Console, *, keep: bool) -> None:
+    """Where everything is now."""
+    console.print(f"\nWhat was sent: [bold]{out}[/]: mails/*.eml, pushes/; the report: report.json")
+    if keep:
+        console.print(
+            f"The database:  psql '{cluster.dsn(DATABASE)}'   (schema notifierd: runs, deliveries)\n"
+            f"More commands: notifierd --config {out}/config.toml check"
+        )
+    else:
+        (out / "config.toml").unlink()  # names a database that is gone in a moment
+        shutil.rmtree(out / "templates")
+        console.print("Look into the database, too: notifierd demo --keep")
+
+
+def wait_for_ctrl_c(console: Console) -> None:
+    """Keep everything running until Ctrl-C or SIGTERM."""
+    console.print("\nCtrl-C ends the servers and removes the database.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        console.print("")

@@ -1,0 +1,78 @@
+"""The errors that callers are meant to handle. Everything else is a bug.
+
+No message here carries text from a provider or from PostgreSQL beyond SQLSTATE and constraint: such text quotes
+addresses, names and whole rows.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class NotifierdError(Exception):
+    """The base of the errors below."""
+
+
+class ConfigError(NotifierdError):
+    """The configuration cannot be used.
+
+    Attributes:
+        problems: one line each, naming the key, what is wrong with it and what is allowed.
+    """
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class DatabaseError(NotifierdError):
+    """The base of what the database can answer with. ``reason`` is a code fit for the ledger and the log."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class LedgerUnavailable(DatabaseError):
+    """PostgreSQL could not be reached, or went away before it answered: the statement may have been carried out."""
+
+
+class StatementRefused(DatabaseError):
+    """PostgreSQL carried nothing out: the statement, a row or a right was refused, or a lock was not had in time."""
+
+
+class SchemaMissing(NotifierdError):
+    """The schema ``notifierd`` is not there, or older or newer than this program."""
+
+
+class LeaseHeld(NotifierdError):
+    """Another process holds the day's run.
+
+    Attributes:
+        holder: who, as it named itself: host and process id.
+    """
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"the day is held by {holder}")
+        self.holder = holder
+
+
+class LeaseLost(LeaseHeld):
+    """The day's run was ours, and its lease could not be renewed in time: its calls were cancelled."""
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Let an error of ours out of the groups that nurseries put around it: of several, the first.
+
+    A group that holds anything else, a bug or a cancellation, passes as it is.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        ours, others = group.split(NotifierdError)
+        if ours is None or others is not None:
+            raise
+        error: BaseException = ours
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

@@ -1,0 +1,91 @@
+"""Gates: whether a sender's lane may be used now, judged by how its last calls ended. Pure but for the clock.
+
+A lane that fails every call, or refuses us, is left alone for growing pauses, and its deliveries stay planned. A lane
+through which other messages pass is in order: then a message that is deferred has itself to blame.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from math import inf
+
+from attrs import define, field
+
+from notifierd.model import Blame, Blocked, Deferred, Outcome, Unknown
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+FIRST_BLOCKED_PAUSE = 15.0
+LONGEST_BLOCKED_PAUSE = 300.0
+
+
+@define
+class Gate:
+    """One lane's gate. Times are seconds of *clock*, which only goes forward."""
+
+    _clock: Callable[[], float]
+    _reopens: float = -inf
+    _closed_at: float = -inf
+    _failures: int = 0
+    _passed_at: float = -inf
+    blocked: str | None = None
+    """Why the provider refuses us, while it does."""
+
+    def wait(self) -> float:
+        """Seconds until the lane may be used; 0 if it may be now."""
+        return max(0.0, self._reopens - self._clock())
+
+    def passed_since(self, began: float) -> bool:
+        """Whether any message passed through the lane since the moment *began*."""
+        return self._passed_at >= began
+
+    def record(self, outcomes: Sequence[Outcome], began: float) -> None:
+        """Learn from a call that was begun at *began*."""
+        now = self._clock()
+        troubles = [outcome for outcome in outcomes if isinstance(outcome, Deferred | Blocked | Unknown)]
+        if len(troubles) < len(outcomes):
+            self._passed_at = now
+            self._failures = 0
+            self.blocked = None
+            return
+        if not self._lane_wide(troubles, began):
+            return
+        if began >= self._closed_at:  # calls that were in flight together are one failure
+            self._failures += 1
+            self._closed_at = now
+        pause = max((outcome.retry_after or 0.0 for outcome in troubles), default=0.0)
+        refusal = next((outcome for outcome in troubles if isinstance(outcome, Blocked)), None)
+        if refusal is not None:
+            self.blocked = refusal.reason
+            pause = max(pause, _growing(FIRST_BLOCKED_PAUSE, LONGEST_BLOCKED_PAUSE, self._failures))
+        self._reopens = max(self._reopens, now + (pause or _growing(FIRST_PAUSE, LONGEST_PAUSE, self._failures)))
+
+    def _lane_wide(self, troubles: Sequence[Outcome], began: float) -> bool:
+        """Whether the trouble is the lane's: said so by the provider, or nothing passed while it happened."""
+        said = any(
+            isinstance(outcome, Blocked) or (isinstance(outcome, Deferred) and outcome.blame is Blame.PROVIDER)
+            for outcome in troubles
+        )
+        own = all(isinstance(outcome, Deferred) and outcome.blame is Blame.MESSAGE for outcome in troubles)
+        return said or not (own or self.passed_since(began))
+
+
+def _growing(first: float, longest: float, failures: int) -> float:
+    return min(longest, first * 2.0 ** (min(failures, 20) - 1))
+
+
+@define
+class Gates:
+    """The gates of all lanes, made as they are met."""
+
+    clock: Callable[[], float]
+    _gates: dict[str, Gate] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._gates = defaultdict(lambda: Gate(self.clock))
+
+    def __getitem__(self, lane: str) -> Gate:
+        return self._gates[lane]
+
+    def blocked(self) -> dict[str, str]:
+        """The lanes that refuse us, with the reason."""
+        return {lane: gate.blocked for lane, gate in self._gates.items() if gate.blocked}

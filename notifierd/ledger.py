@@ -1,0 +1,209 @@
+"""The durable record of runs and deliveries, and the only judge of who may send what.
+
+``Ledger`` is what the run needs of it; ``PostgresLedger`` keeps it in schema ``notifierd``. The tests hold an
+in-memory one to the same contract.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, Protocol
+from uuid import UUID
+
+from attrs import frozen
+
+from notifierd import statements
+from notifierd.choose import Rules
+from notifierd.db import Database, Row, columns
+from notifierd.errors import LeaseHeld
+from notifierd.model import (
+    Channel,
+    ChannelCounts,
+    DayCounts,
+    Delivery,
+    Failure,
+    Outlook,
+    Planned,
+    Reservation,
+    Settlement,
+    State,
+)
+
+LEASE_SECONDS = 15.0
+MOST_FAILURES = 1000
+
+
+class Ledger(Protocol):
+    """What a run needs of the ledger. Every method is one transaction.
+
+    All of them raise LedgerUnavailable where the database gave no answer (what was asked may have been done; asking
+    again is harmless) and StatementRefused where it refused.
+    """
+
+    async def take_lease(self, day: date, holder: str) -> None:
+        """Become the one process that runs *day*, for LEASE_SECONDS from now.
+
+        Raises:
+            LeaseHeld: another process has it, and its lease has not run out.
+        """
+
+    async def renew_lease(self, day: date, holder: str) -> bool:
+        """Have the lease for LEASE_SECONDS from now; False if it is no longer ours."""
+
+    async def plan(self, day: date, rules: Rules) -> Planned:
+        """Write what is due on *day* and not there yet; how many offices, mails and pushes are open then."""
+
+    async def close_earlier(self, day: date) -> int:
+        """Settle what days before *day* left open and no process came back to; how many deliveries that were."""
+
+    async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
+        """Mark the deliveries of each call as being sent; return the ids of the calls that may be made.
+
+        A call is reserved whole or not at all: not if a delivery of it is settled, or held by another try, or if
+        *holder* does not have the lease.
+        """
+
+    async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
+        """Write how tries ended, with their audit rows, and delete devices that are gone, all in one transaction.
+
+        Returns the deliveries that a settlement came too late for: their try was no longer the last. It is kept as
+        evidence, and changes nothing.
+
+        Args:
+            bare: without audit rows and deletions; the deliveries are marked as lacking them.
+        """
+
+    async def expire(self, reasons: Mapping[Delivery, str]) -> None:
+        """Settle planned deliveries that are no longer due, or whose target is gone."""
+
+    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Counter[tuple[Channel, State]]:
+        """Settle an office that cannot be worked on; how many deliveries came to which state.
+
+        What is planned fails; a lost try's doubt becomes unknown.
+        """
+
+    async def close(self, day: date) -> int:
+        """End the day's window: planned becomes expired, a lost try's doubt becomes unknown; how many were settled."""
+
+    async def counts(self, day: date, rules: Rules) -> DayCounts:
+        """How the day stands."""
+
+    async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
+        """Give the lease back, and write how the run ended."""
+
+
+@frozen
+class PostgresLedger:
+    """The ledger in PostgreSQL."""
+
+    _db: Database
+    _plan_timeout: float = 300.0
+
+    async def take_lease(self, day: date, holder: str) -> None:
+        if not await self._db.fetch(statements.TAKE_LEASE, day, holder, LEASE_SECONDS):
+            rows = await self._db.fetch(statements.HOLDER, day)
+            raise LeaseHeld(str(rows[0]["holder"]) if rows else "nobody any more")
+
+    async def renew_lease(self, day: date, holder: str) -> bool:
+        return bool(await self._db.fetch(statements.RENEW_LEASE, day, holder, LEASE_SECONDS))
+
+    async def plan(self, day: date, rules: Rules) -> Planned:
+        (row,) = await self._db.write(statements.PLAN, day, *_scope(rules), timeout=self._plan_timeout)
+        return Planned(**dict(row))
+
+    async def rehearse(self, day: date, rules: Rules) -> DayCounts:
+        """How the day would stand, were it planned now and nothing sent yet. Writes nothing."""
+        (row,) = await self._db.read(statements.REHEARSE, day, *_scope(rules))
+        (untold,) = await self._db.read(statements.REHEARSED_UNTOLD, day, *_scope(rules))
+        email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
+        outlook = Outlook(email.open + push.open, due_now=True, next_in=None)
+        return DayCounts(row["offices"], 0, email, push, outlook=outlook, **_untold(untold))
+
+    async def close_earlier(self, day: date) -> int:
+        return len(await self._db.write(statements.CLOSE_EARLIER, day))
+
+    async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
+        rows = [
+            (d.id, d.try_no, r.call_id, d.position, r.payload_hash, r.provider, r.expires)
+            for r in reservations
+            for d in r.deliveries
+        ]
+        reserved = await self._db.write(statements.RESERVE, day, holder, *columns(rows, 7))
+        return {row["call_id"] for row in reserved}
+
+    async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
+        rows = [
+            (
+                s.delivery.id,
+                s.try_no,
+                s.state.value,
+                s.reason,
+                s.attempts,
+                s.doubts,
+                s.wait,
+                s.provider_message_id,
+                None if s.audit is None else json.dumps(s.audit, ensure_ascii=False),
+                s.gone_endpoint,
+            )
+            for s in settlements
+        ]
+        late = await self._db.write(statements.SETTLE, *columns(rows, 10), bare)
+        return {row["delivery_id"] for row in late}
+
+    async def expire(self, reasons: Mapping[Delivery, str]) -> None:
+        rows = [(delivery.id, delivery.try_no, reason) for delivery, reason in reasons.items()]
+        await self._db.write(statements.EXPIRE, *columns(rows, 3))
+
+    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Counter[tuple[Channel, State]]:
+        rows = await self._db.write(statements.FAIL_OFFICE, day, office_id, reason)
+        return Counter((Channel(row["channel"]), State(row["state"])) for row in rows)
+
+    async def close(self, day: date) -> int:
+        return len(await self._db.write(statements.CLOSE, day))
+
+    async def counts(self, day: date, rules: Rules) -> DayCounts:
+        (row,) = await self._db.read(statements.COUNTS, day, *_scope(rules), MOST_FAILURES)
+        email, push = (_channel_counts(row["states"], channel) for channel in Channel)
+        failures = tuple(
+            Failure(UUID(f["office_id"]), Channel(f["channel"]), f["reason"] or "")
+            for f in json.loads(row["failures"] or "[]")
+        )
+        return DayCounts(
+            offices=row["offices"],
+            offices_failed=row["offices_failed"],
+            email=email,
+            push=push,
+            failures=failures,
+            failures_omitted=row["failures_total"] - len(failures),
+            outlook=Outlook(row["open"], row["due_now"], row["next_in"]),
+            **_untold(row),
+        )
+
+    async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
+        await self._db.fetch(statements.FINISH, day, holder, state, reason)
+
+    async def skip(self, day: date, reason: str) -> None:
+        """Write that *day* is closed, and why, if nothing is written of it yet."""
+        await self._db.write(statements.SKIP, day, reason)
+
+
+def _scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:
+    """*rules* as the parameters $2 to $5 of the statements that decide who is due."""
+    return rules.horizon_days, rules.overdue, rules.push, sorted(rules.only_offices)
+
+
+def _channel_counts(states: str | None, channel: Channel) -> ChannelCounts:
+    found = {row["state"]: row["n"] for row in json.loads(states or "[]") if row["channel"] == channel}
+    waiting = found.pop(State.PLANNED, 0) + found.pop(State.SENDING, 0)
+    return ChannelCounts(planned=sum(found.values()) + waiting, open=waiting, **found)
+
+
+def _untold(row: Row) -> dict[str, Any]:
+    """The part of a day's counts that tells of alerts that reached nobody."""
+    untold = json.loads(row["untold"])
+    return {
+        "untold_alerts": untold["alerts"],
+        "untold_overdue": untold["overdue"],
+        "untold_offices": tuple(map(UUID, untold["offices"])),
+    }

@@ -1,0 +1,104 @@
+"""The life of a delivery: what an outcome makes of the try that it ends. Pure.
+
+This is the table "Life of a delivery", its rows that leave ``sending``. A settlement whose state is ``sending``
+keeps the call: the same call goes again, whole, under its key.
+"""
+
+from typing import Literal, assert_never
+
+from attrs import evolve, frozen
+
+from notifierd.model import (
+    Blame,
+    Blocked,
+    Deferred,
+    Delivered,
+    Delivery,
+    Gone,
+    Outcome,
+    Rejected,
+    Settlement,
+    State,
+    Unknown,
+)
+
+FIRST_WAIT = 5.0
+LONGEST_WAIT = 300.0
+
+
+@frozen
+class Policy:
+    """What of the configuration decides how a try is settled.
+
+    Attributes:
+        attempts: how many tries may be deferred, while other messages pass, before the delivery fails.
+        on_unknown: what to do with a lost answer where no key can settle the doubt.
+    """
+
+    attempts: int = 3
+    on_unknown: Literal["repeat", "hold"] = "repeat"
+
+
+@frozen
+class Circumstances:
+    """What is known beside the outcome.
+
+    Attributes:
+        keyed: the sender honours the call's idempotency key.
+        others_pass: other messages passed through the lane while this one was tried.
+        lane_wait: seconds until the lane may be used again.
+    """
+
+    keyed: bool
+    others_pass: bool = False
+    lane_wait: float = 0.0
+
+
+def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Policy) -> Settlement:
+    """What *outcome* makes of *delivery*, as reserved: its ``try_no`` and ``call_tries`` are this try's."""
+    same = Settlement(delivery, delivery.try_no, State.SENDING, attempts=delivery.attempts, doubts=delivery.doubts)
+    in_doubt = now.keyed and delivery.call_tries > 1
+    match outcome:
+        case Delivered(provider_message_id):
+            return evolve(same, state=State.SENT, provider_message_id=provider_message_id)
+        case Rejected(reason):
+            return evolve(same, state=State.FAILED, reason=reason)
+        case Gone(reason):
+            return evolve(same, state=State.GONE, reason=reason)
+        case Deferred(reason) | Blocked(reason) if in_doubt:  # says nothing of the try whose answer was lost
+            return evolve(same, reason=reason, wait=_wait(outcome, now, delivery.call_tries))
+        case Deferred(reason) if _costs(outcome, now):
+            spent = delivery.attempts + 1
+            if spent >= policy.attempts:
+                return evolve(same, state=State.FAILED, reason=reason, attempts=spent)
+            return evolve(same, state=State.PLANNED, reason=reason, attempts=spent, wait=_wait(outcome, now, spent))
+        case Deferred(reason) | Blocked(reason):
+            return evolve(same, state=State.PLANNED, reason=reason, wait=_wait(outcome, now, 1))
+        case Unknown(reason, key_usable=key_usable) if now.keyed and key_usable:
+            return evolve(same, reason=reason, wait=_wait(outcome, now, delivery.call_tries))
+        case Unknown(reason):
+            doubts = delivery.doubts + 1
+            if doubts > 1 or policy.on_unknown == "hold":
+                return evolve(same, state=State.UNKNOWN, reason=reason, doubts=doubts)
+            return evolve(same, state=State.PLANNED, reason=reason, doubts=doubts, wait=now.lane_wait)
+    assert_never(outcome)
+
+
+def _costs(outcome: Deferred, now: Circumstances) -> bool:
+    """Whether a deferral costs an attempt: not if it is the provider's trouble, which every call meets."""
+    match outcome.blame:
+        case Blame.MESSAGE:
+            return True
+        case Blame.PROVIDER:
+            return False
+        case Blame.UNCLEAR:
+            return now.others_pass
+    assert_never(outcome.blame)
+
+
+def _wait(outcome: Deferred | Blocked | Unknown, now: Circumstances, nth: int) -> float:
+    """Seconds to the next try: what the provider asked for, at least what the lane waits, else growing with *nth*."""
+    asked = outcome.retry_after if outcome.retry_after is not None else 0.0
+    if asked or now.lane_wait:
+        return max(asked, now.lane_wait)
+    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (min(nth, 20) - 1))

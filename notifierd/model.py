@@ -1,0 +1,394 @@
+"""The words of notifierd as values: what is read, what is sent, how a try ended.
+
+Everything here is frozen and knows nothing of databases, HTTP or time. Days left are counted as of a run's day.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import date, datetime
+from enum import StrEnum
+from typing import assert_never
+from uuid import UUID
+
+from attrs import field, frozen
+
+
+class Channel(StrEnum):
+    """A way to reach a staff member."""
+
+    EMAIL = "email"
+    PUSH = "push"
+
+
+class State(StrEnum):
+    """Where a delivery stands in its life."""
+
+    PLANNED = "planned"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+
+
+OPEN = frozenset({State.PLANNED, State.SENDING})
+"""States in which something is still to be done."""
+
+
+class Kind(StrEnum):
+    """What an alert is about."""
+
+    RENEWAL = "renewal"
+    ASSESSMENT = "assessment"
+
+
+@frozen
+class Alert:
+    """One reason to tell: a renewal that is near or overdue, or a missing assessment (whose ``due_on`` is None)."""
+
+    recipient_id: UUID
+    recipient_name: str = field(repr=False)
+    kind: Kind
+    due_on: date | None
+    cycle: int
+
+    def days_left(self, day: date) -> int | None:
+        """Days from *day* to the deadline: 0 or less is overdue; None for an assessment, which has no date."""
+        return None if self.due_on is None else (self.due_on - day).days
+
+
+@frozen
+class Staff:
+    """A staff member of one office, with what they chose to be told, and how early (in days)."""
+
+    id: UUID
+    name: str = field(repr=False)
+    email: str | None = field(repr=False)
+    email_enabled: bool
+    email_days: int
+    push_enabled: bool
+    push_days: int
+
+    def days(self, channel: Channel) -> int:
+        """How many days ahead this staff member wants to be told on *channel*."""
+        match channel:
+            case Channel.EMAIL:
+                return self.email_days
+            case Channel.PUSH:
+                return self.push_days
+        assert_never(channel)
+
+
+@frozen
+class Device:
+    """A Web Push subscription (RFC 8030): its endpoint is a secret, as whoever has it can push."""
+
+    id: UUID
+    staff_id: UUID
+    endpoint: str = field(repr=False)
+    p256dh: str = field(repr=False)
+    auth: str = field(repr=False)
+
+
+@frozen
+class Delivery:
+    """One message, on one channel, to one target, on one day: a row of the ledger as it stood when it was read.
+
+    Attributes:
+        attempts: tries that were Deferred while other messages passed.
+        try_no: the number of the last try; only the try that reserved a row settles it.
+        call_id: the call it was last part of, *position* its place there.
+        payload_hash: SHA-256 of that whole call's body.
+        call_tries: how often that call was tried under its key: above 1, an earlier answer was lost.
+        doubts: calls without a usable key whose answer was lost.
+            reason: how the last try ended, where it did not end the delivery.
+        due: False for a settled delivery that was read only because a call to be repeated carried it.
+    """
+
+    id: UUID
+    office_id: UUID
+    staff_id: UUID
+    channel: Channel
+    device_id: UUID | None = None
+    state: State = State.PLANNED
+    attempts: int = 0
+    try_no: int = 0
+    call_id: UUID | None = None
+    position: int = 0
+    payload_hash: bytes | None = None
+    call_tries: int = 0
+    doubts: int = 0
+    provider: str | None = None
+    reason: str | None = None
+    due: bool = True
+
+
+@frozen(eq=False)
+class OfficeWork:
+    """What there is to do for one office in one pass, with all that its messages are made from.
+
+    Attributes:
+        name: None if the office is no more.
+    """
+
+    id: UUID
+    name: str | None
+    deliveries: tuple[Delivery, ...]
+    staff: Mapping[UUID, Staff]
+    alerts: tuple[Alert, ...]
+    devices: Mapping[UUID, Device]
+
+
+@frozen
+class Notice:
+    """What one staff member of one office is told on one channel."""
+
+    day: date
+    office_id: UUID
+    office_name: str
+    staff: Staff
+    channel: Channel
+    alerts: tuple[Alert, ...]
+
+    @property
+    def threshold(self) -> int:
+        """The staff member's own number of days on this channel."""
+        return self.staff.days(self.channel)
+
+
+@frozen
+class Mail:
+    """One email, ready for a provider.
+
+    Attributes:
+        to: the address it goes to: the staff member's, or ``safety.redirect_to``.
+        headers: further headers, as ``Message-ID`` and ``Auto-Submitted``; ASCII.
+    """
+
+    delivery_id: UUID
+    sender: str
+    to: str = field(repr=False)
+    subject: str = field(repr=False)
+    text: str = field(repr=False)
+    html: str = field(repr=False)
+    headers: Mapping[str, str]
+    reply_to: str = ""
+
+
+@frozen
+class Push:
+    """One Web Push message before encryption.
+
+    Attributes:
+        payload: UTF-8 JSON, at most 3,993 bytes (RFC 8291 in one 4,096-byte record).
+        topic: at most 32 characters of base64url (RFC 8030, section 5.4): a later message replaces an earlier one.
+        ttl: seconds for which the push service keeps it (RFC 8030, section 5.2).
+    """
+
+    delivery_id: UUID
+    device: Device
+    payload: bytes = field(repr=False)
+    topic: str
+    ttl: int
+    urgency: str = "normal"
+
+
+Message = Mail | Push
+
+
+@frozen
+class Delivered:
+    """The provider took it."""
+
+    provider_message_id: str | None = None
+
+
+@frozen
+class Rejected:
+    """This message will never be accepted."""
+
+    reason: str
+
+
+@frozen
+class Gone:
+    """The device is no more (push 404, 410)."""
+
+    reason: str
+
+
+class Blame(StrEnum):
+    """Whose trouble it is that a message was not accepted now."""
+
+    MESSAGE = "message"
+    PROVIDER = "provider"
+    UNCLEAR = "unclear"
+    """Told by whether other messages pass meanwhile."""
+
+
+@frozen
+class Deferred:
+    """Not accepted, may be later.
+
+    Attributes:
+        retry_after: seconds that the provider asked us to wait, if it did.
+        blame: the provider's if it spoke of us (429) or was not to be reached.
+    """
+
+    reason: str
+    retry_after: float | None = None
+    blame: Blame = Blame.UNCLEAR
+
+
+@frozen
+class Blocked:
+    """The provider refuses *us*: a bad key, an exhausted quota, a suspended account."""
+
+    reason: str
+    retry_after: float | None = None
+
+
+@frozen
+class Unknown:
+    """The answer was lost: the provider may or may not have taken it.
+
+    Attributes:
+        retry_after: seconds to wait before the same call goes again.
+        key_usable: whether the call's idempotency key can still settle the doubt.
+    """
+
+    reason: str
+    retry_after: float | None = None
+    key_usable: bool = True
+
+
+Outcome = Delivered | Rejected | Gone | Deferred | Blocked | Unknown
+
+
+@frozen
+class Reservation:
+    """A call about to be made: the deliveries it carries, in order, marked as being sent before the request goes.
+
+    Attributes:
+        expires: seconds after which another process may take the deliveries up, if nothing settled them.
+    """
+
+    call_id: UUID
+    deliveries: tuple[Delivery, ...]
+    payload_hash: bytes
+    provider: str
+    expires: float
+
+
+@frozen
+class Settlement:
+    """How a try changes its delivery: one row for the ledger to write.
+
+    Attributes:
+        try_no: the try that speaks; a row reserved by another one is left as it is, and this is kept as evidence.
+        wait: seconds before the delivery's turn comes again (``not_before``); None for at once.
+        audit: the details of the audit row to write with it, or None for no row.
+        gone_endpoint: the endpoint of the device to delete with it.
+    """
+
+    delivery: Delivery
+    try_no: int
+    state: State
+    reason: str | None = None
+    attempts: int = 0
+    doubts: int = 0
+    wait: float | None = None
+    provider_message_id: str | None = None
+    audit: Mapping[str, object] | None = field(default=None, repr=False)
+    gone_endpoint: str | None = field(default=None, repr=False)
+
+
+@frozen
+class Outlook:
+    """What is left of a day after a pass: open deliveries, whether any of their turns has come, and when the next will.
+
+    Attributes:
+        next_in: seconds until the next turn of a delivery that waits; None if none does.
+    """
+
+    open: int
+    due_now: bool
+    next_in: float | None
+
+
+@frozen
+class Planned:
+    """How many offices, mails and pushes are open once a day is planned."""
+
+    offices: int
+    email: int
+    push: int
+
+
+@frozen
+class ChannelCounts:
+    """Deliveries of a day on one channel, by state; ``planned`` is the sum of the rest."""
+
+    planned: int = 0
+    sent: int = 0
+    failed: int = 0
+    gone: int = 0
+    unknown: int = 0
+    expired: int = 0
+    open: int = 0
+
+
+@frozen
+class Failure:
+    """A delivery that reached nobody, and why: ``reason`` is a code of ours, with the provider's status."""
+
+    office_id: UUID
+    channel: Channel
+    reason: str
+
+
+@frozen
+class DayCounts:
+    """A day as the ledger has it."""
+
+    offices: int
+    offices_failed: int
+    email: ChannelCounts
+    push: ChannelCounts
+    outlook: Outlook
+    untold_alerts: int = 0
+    untold_overdue: int = 0
+    untold_offices: tuple[UUID, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    failures_omitted: int = 0
+
+
+@frozen
+class RunRecord:
+    """A row of ``notifierd.runs``."""
+
+    day: date
+    state: str
+    reason: str | None
+    holder: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+_DELIVERIES = b"notifierd\x00\x00\x00\x00\x00\x00\x01"
+_CHANNEL_BYTE = {Channel.EMAIL: b"\x01", Channel.PUSH: b"\x02"}
+
+
+def delivery_id(day: date, office_id: UUID, staff_id: UUID, channel: Channel, device_id: UUID | None = None) -> UUID:
+    """The id of a delivery, derived from what it is: RFC 9562, section 5.8, with SHA-256 as in appendix B.2.
+
+    The same as the SQL function ``notifierd.delivery_id``, which plans.
+    """
+    days = (day - date(2000, 1, 1)).days.to_bytes(4, "big", signed=True)
+    device = device_id.bytes if device_id else b""
+    name = _DELIVERIES + days + office_id.bytes + staff_id.bytes + _CHANNEL_BYTE[channel] + device
+    digest = bytearray(hashlib.sha256(name).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x80
+    digest[8] = digest[8] & 0x3F | 0x80
+    return UUID(bytes=bytes(digest))

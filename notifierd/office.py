@@ -1,0 +1,189 @@
+"""One office: read what it needs, choose, render, reserve, send, hand on the outcomes."""
+
+import traceback
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import structlog
+import trio
+from attrs import define, evolve
+
+from notifierd.calls import Call, Content, prepare
+from notifierd.deps import Deps
+from notifierd.errors import DatabaseError
+from notifierd.life import Circumstances, settle
+from notifierd.model import (
+    Blame,
+    Deferred,
+    Delivered,
+    Delivery,
+    Gone,
+    OfficeWork,
+    Outcome,
+    Outlook,
+    Push,
+    Settlement,
+    State,
+    Unknown,
+)
+from notifierd.recorder import Recorder
+
+DATABASE_PAUSE = 2.0
+"""Seconds before an office is tried again that the database did not let be worked on."""
+
+SHORTEST_PAUSE = 0.05
+FAIL_SECONDS = 10.0
+NEVER = float("inf")
+
+log = structlog.get_logger(__name__)
+
+
+@define
+class Pass:
+    """One pass over what is due, and when what it had to leave alone may be tried again."""
+
+    day: date
+    deps: Deps
+    recorder: Recorder
+    _skipped_for: float = NEVER
+
+    def skip(self, seconds: float) -> None:
+        """Note that deliveries were left planned, though their turn had come, for at least *seconds*."""
+        self._skipped_for = min(self._skipped_for, seconds)
+
+    def next_turn(self, outlook: Outlook) -> float:
+        """Seconds until another pass can do something."""
+        if outlook.due_now and self._skipped_for == NEVER:
+            return SHORTEST_PAUSE
+        return max(SHORTEST_PAUSE, min(self._skipped_for, NEVER if outlook.next_in is None else outlook.next_in))
+
+
+async def guard_office(work: OfficeWork, this_pass: Pass) -> None:
+    """Work on one office, whose slot is taken, and let no error of it touch another; cancellations pass."""
+    try:
+        with structlog.contextvars.bound_contextvars(office=str(work.id)):
+            await tell_office(work, this_pass)
+    except* DatabaseError as group:
+        log.warning("office_put_off", office=str(work.id), reason=_first(group).args[0])
+        this_pass.skip(DATABASE_PAUSE)
+    except* Exception as group:  # noqa: BLE001 - the one place that isolates
+        await fail_office(work, this_pass, _first(group))
+    finally:
+        this_pass.deps.offices.release_on_behalf_of(work)
+        this_pass.deps.progress.offices_done += 1
+
+
+async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
+    """Make all messages first, so that bad data is met before any of them is sent; then make the calls.
+
+    A call waits for its lane's share and its channel's slot in a task of its own, so that a slow mail never holds up a
+    push, nor one push service another.
+    """
+    deps = this_pass.deps
+    todo = prepare(work, this_pass.day, deps)
+    this_pass.recorder.settle([give_up(delivery, deps) for delivery in todo.lost])
+    if todo.expired:
+        await deps.ledger.expire(todo.expired)
+        deps.progress.settled.update((delivery.channel, State.EXPIRED) for delivery in todo.expired)
+    async with trio.open_nursery() as nursery:
+        for call in todo.calls:
+            nursery.start_soon(make_call, call, this_pass)
+
+
+async def make_call(call: Call, this_pass: Pass) -> None:
+    """Reserve, send, settle: one HTTP request, with its slots in hand."""
+    deps, line = this_pass.deps, call.line
+    async with line.in_turn:
+        if put_off(call, this_pass):
+            return
+        await line.pace()
+    async with line.lane_limiter(call.lane), line.limiter:
+        if put_off(call, this_pass):
+            return
+        reservation = call.reservation(deps.call_expires)
+        if not await this_pass.recorder.reserve(reservation):
+            return
+        began = trio.current_time()
+        outcomes: Sequence[Outcome] = [Deferred("not_begun", blame=Blame.PROVIDER)] * len(call.deliveries)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            outcomes = [Unknown("interrupted")] * len(call.deliveries)
+            with trio.move_on_after(deps.send_timeout) as time:
+                outcomes = await line.sender.send(call.messages, call.body, str(call.id))
+            if time.cancelled_caught:
+                outcomes = [Unknown("timeout")] * len(call.deliveries)
+            learn(call.lane, outcomes, began, deps)
+        finally:
+            this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, deps))
+
+
+def put_off(call: Call, this_pass: Pass) -> bool:
+    """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
+    wait = this_pass.deps.gates[call.lane].wait()
+    if wait:
+        this_pass.skip(wait)
+    return bool(wait) or this_pass.deps.stop.is_set()
+
+
+def learn(lane: str, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:
+    """Tell the lane's gate how a call ended; the first refusal of us rings the alarm."""
+    gate = deps.gates[lane]
+    before = gate.blocked
+    gate.record(outcomes, began)
+    if gate.blocked and not before:
+        log.error("sender_blocked", lane=lane, reason=gate.blocked, retry_in=round(gate.wait(), 1))
+
+
+def settlements(
+    call: Call, tried: Sequence[Delivery], outcomes: Sequence[Outcome], began: float, deps: Deps
+) -> list[Settlement]:
+    """How each of the call's reserved deliveries ends this try."""
+    gate = deps.gates[call.lane]
+    now = Circumstances(call.line.sender.honours_keys, gate.passed_since(began), gate.wait())
+    return [
+        settled(delivery, outcomes[delivery.position], call.contents[delivery.position], now, deps)
+        for delivery in tried
+    ]
+
+
+def settled(delivery: Delivery, outcome: Outcome, content: Content, now: Circumstances, deps: Deps) -> Settlement:
+    """How one delivery ends this try, with what else is to be written then."""
+    settlement = settle(delivery, outcome, now, deps.policies[delivery.channel])
+    match outcome, content.message:
+        case Delivered(), _:
+            return evolve(settlement, audit=content.audit)
+        case Gone(), Push(device=device):
+            return evolve(settlement, gone_endpoint=device.endpoint)
+    return settlement
+
+
+def give_up(delivery: Delivery, deps: Deps) -> Settlement:
+    """How a try ends that a dead process left, and whose call cannot be made again as it was."""
+    lost = Unknown(delivery.reason or "process_died", key_usable=False)
+    return settle(delivery, lost, Circumstances(keyed=False), deps.policies[delivery.channel])
+
+
+async def fail_office(work: OfficeWork, this_pass: Pass, error: BaseException) -> None:
+    """Settle an office that cannot be worked on: its deliveries fail, and the report names it."""
+    reason = f"office_error:{type(error).__name__}"
+    frames = traceback.extract_tb(error.__traceback__)[-5:]
+    where = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+    log.error("office_failed", office=str(work.id), reason=reason, where=where)  # no text: it may quote a person
+    deps = this_pass.deps
+    deps.progress.offices_failed += 1
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + FAIL_SECONDS):
+        await this_pass.recorder.flush()  # its own tries first, or they could put something back to planned
+        try:
+            deps.progress.settled += await deps.ledger.fail_office(this_pass.day, work.id, reason)
+        except DatabaseError as database:
+            log.warning("office_put_off", office=str(work.id), reason=database.reason)
+            this_pass.skip(DATABASE_PAUSE)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error that is none of a group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

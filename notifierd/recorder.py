@@ -1,0 +1,205 @@
+"""The one place of a process that writes a run's deliveries: reservations before a call, settlements after it.
+
+Both arrive over memory channels and share statements (group commit): reservations go at once, with those that came
+while the last statement ran, as a slot is held meanwhile; settlements gather for GATHER seconds. What is handed to
+the recorder is written, even if the run is cancelled: its loops are shielded, and the shield has a deadline.
+"""
+
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import date
+from uuid import UUID
+
+import structlog
+import trio
+from attrs import define, field
+
+from notifierd.errors import LedgerUnavailable, StatementRefused
+from notifierd.ledger import Ledger
+from notifierd.model import Reservation, Settlement, State
+
+GATHER = 0.05
+MOST_TOGETHER = 500
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 5.0
+REACHED_NOBODY = (State.FAILED, State.UNKNOWN)
+
+log = structlog.get_logger(__name__)
+
+
+@define
+class _Request:
+    """A reservation that somebody waits for."""
+
+    reservation: Reservation
+    granted: bool = False
+    error: LedgerUnavailable | StatementRefused | None = None
+    answered: trio.Event = field(factory=trio.Event)
+
+
+@define
+class Recorder:
+    """See the module. Made by ``open_recorder``."""
+
+    _ledger: Ledger
+    _day: date
+    _holder: str
+    _settled: Callable[[Settlement], None]
+    _requests: tuple[trio.MemorySendChannel[_Request], trio.MemoryReceiveChannel[_Request]] = field(
+        factory=lambda: trio.open_memory_channel[_Request](0)
+    )
+    # Unbounded, as no outcome may wait for room and be lost to a cancellation there. What it can hold is bounded all
+    # the same: by the calls in flight, since none begins while the ledger does not answer.
+    _settlements: tuple[trio.MemorySendChannel[Settlement], trio.MemoryReceiveChannel[Settlement]] = field(
+        factory=lambda: trio.open_memory_channel[Settlement](math.inf)
+    )
+    _unwritten: int = 0
+    _idle: trio.Event = field(factory=trio.Event)
+    _shield: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
+
+    async def reserve(self, reservation: Reservation) -> bool:
+        """Whether the call may be made: its deliveries are then marked as being sent.
+
+        To be called with the limiter's slot in hand, right before the request.
+
+        Raises:
+            LedgerUnavailable: PostgreSQL could not be reached; the call must not be made.
+            StatementRefused: it refused; the same.
+        """
+        request = _Request(reservation)
+        await self._requests[0].send(request)
+        with trio.CancelScope(shield=True):  # bounded by the server's own limits; a granted call must be known here
+            await request.answered.wait()
+        if request.error is not None:
+            raise request.error
+        return request.granted
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Hand on how tries ended. Never waits, so that nothing known is lost to a cancellation."""
+        self._unwritten += len(settlements)
+        for settlement in settlements:
+            self._settlements[0].send_nowait(settlement)
+
+    async def flush(self) -> None:
+        """Wait until all that was handed on is written."""
+        while self._unwritten:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write until closed and all is written, or the time for it is up."""
+        with self._shield:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._reserve_all)
+                nursery.start_soon(self._settle_all)
+        if self._unwritten:
+            log.error("outcomes_not_written", deliveries=self._unwritten)
+
+    def close(self, grace: float) -> None:
+        """Take nothing more; what was handed on is written within *grace* seconds."""
+        self._requests[0].close()
+        self._settlements[0].close()
+        self._shield.deadline = trio.current_time() + grace
+
+    async def _reserve_all(self) -> None:
+        requests = self._requests[1]
+        async for first in requests:
+            batch = [first]
+            with suppress(trio.WouldBlock, trio.EndOfChannel):
+                while True:
+                    batch.append(requests.receive_nowait())
+            if not await self._reserved(batch) and len(batch) > 1:
+                for request in batch:  # one of them is what the lot was refused for
+                    await self._reserved([request])
+            for request in batch:
+                request.answered.set()
+
+    async def _reserved(self, batch: Sequence[_Request]) -> bool:
+        """Put the ledger's answer into each request of *batch*; False if it refused the statement."""
+        granted: set[UUID] = set()
+        error: LedgerUnavailable | StatementRefused | None = None
+        try:
+            granted = await self._ledger.reserve(self._day, self._holder, [r.reservation for r in batch])
+        except (LedgerUnavailable, StatementRefused) as caught:
+            error = caught
+        for request in batch:
+            request.granted, request.error = request.reservation.call_id in granted, error
+        return not isinstance(error, StatementRefused)
+
+    async def _settle_all(self) -> None:
+        settlements = self._settlements[1]
+        async for first in settlements:
+            batch = [first]
+            with trio.move_on_after(GATHER):
+                while len(batch) < MOST_TOGETHER:
+                    batch.append(await settlements.receive())
+            await self._write(batch)
+            self._unwritten -= len(batch)
+            if not self._unwritten:
+                self._idle.set()
+
+    async def _write(self, batch: Sequence[Settlement]) -> None:
+        """Settle the lot; if the database refuses it, one by one; if it refuses one, that one without its extras."""
+        try:
+            await self._insist(batch)
+        except StatementRefused as refused:
+            log.warning("settlements_refused", reason=refused.reason, deliveries=len(batch))
+            for settlement in batch:
+                await self._write_one(settlement)
+        for settlement in batch:
+            self._settled(settlement)
+            if settlement.state in REACHED_NOBODY:
+                log.warning("not_delivered", **_labels(settlement))
+
+    async def _write_one(self, settlement: Settlement) -> None:
+        labels = _labels(settlement)
+        try:
+            await self._insist([settlement])
+        except StatementRefused as refused:
+            log.error("audit_row_refused", refused=refused.reason, **labels)  # noqa: TRY400 - its text quotes the row
+            try:
+                await self._insist([settlement], bare=True)
+            except StatementRefused as worse:
+                log.error("settlement_refused", refused=worse.reason, **labels)  # noqa: TRY400 - the same
+
+    async def _insist(self, batch: Sequence[Settlement], *, bare: bool = False) -> None:
+        """Settle, however long the database is out of reach; the shield's deadline ends it."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                late = await self._ledger.settle(batch, bare=bare)
+            except LedgerUnavailable as unavailable:
+                log.warning("waiting_for_database", reason=unavailable.reason, unwritten=self._unwritten)
+                await trio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+            else:
+                for delivery in late:
+                    log.warning("late_outcome", delivery=str(delivery))
+                return
+
+
+def _labels(settlement: Settlement) -> dict[str, str]:
+    """A settlement as fields of a log line."""
+    delivery = settlement.delivery
+    labels = {"delivery": delivery.id, "office": delivery.office_id, "channel": delivery.channel}
+    return {key: str(label) for key, label in (labels | {"reason": settlement.reason}).items()}
+
+
+@asynccontextmanager
+async def open_recorder(
+    ledger: Ledger, day: date, holder: str, *, settled: Callable[[Settlement], None], grace: float
+) -> AsyncIterator[Recorder]:
+    """A recorder for the length of a run of *day*.
+
+    Args:
+        settled: is told of each settlement when it is written.
+        grace: seconds that writing may take at the end, once nothing more is handed on.
+    """
+    recorder = Recorder(ledger, day, holder, settled)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recorder.run)
+        try:
+            yield recorder
+        finally:
+            recorder.close(grace)

@@ -1,0 +1,349 @@
+"""Notice -> Message: what a staff member reads. Pure: the same notice gives the same bytes, in any process.
+
+Names come from a database that others fill, so all of them pass `notifierd.text.clean` before they stand anywhere.
+"""
+
+import base64
+import hashlib
+import json
+import string
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, timedelta
+from typing import Literal
+from urllib.parse import quote
+from uuid import UUID
+
+import jinja2
+from attrs import frozen
+
+from notifierd.errors import ConfigError
+from notifierd.model import Alert, Channel, Delivery, Device, Kind, Mail, Notice, Push, Staff
+from notifierd.settings import Settings
+from notifierd.text import clean, cut, pad
+
+PUSH_BYTES = 3993
+"""Plaintext that fits one record of 4,096 bytes, which every push service must take (RFC 8291, section 4)."""
+
+ROWS = 200
+"""Alerts that one mail lists, the most urgent first; the rest are counted. No office may grow a mail without end."""
+
+NAME, SUBJECT = 60, 200
+"""Characters that a name, and a whole subject, may have; what is longer is cut."""
+
+Tone = Literal["overdue", "soon", "missing"]
+
+
+@frozen
+class Row:
+    """One alert as a line of a mail: when (empty for an assessment), how many days are left, and whose plan it is."""
+
+    when: str
+    left: str
+    name: str
+    cycle: str
+
+
+@frozen
+class Group:
+    """Alerts of one urgency: a heading, how many there are, and those that are listed."""
+
+    tone: Tone
+    title: str
+    total: int
+    rows: tuple[Row, ...]
+
+
+class Renderer:
+    """Makes messages in the operator's language, with the operator's own templates where there are some.
+
+    ``mail.<language>.html``, ``.txt`` and ``.subject.txt`` (and ``layout.html``) are looked for, each by itself, in
+    ``content.templates`` first, then among the shipped ones.
+
+    Raises:
+        ConfigError: a template cannot be read or used, or ``push.icon`` and ``push.badge`` leave no room in a payload.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._content, self._email, self._push, self._safety = (
+            settings.content,
+            settings.email,
+            settings.push,
+            settings.safety,
+        )
+        self._words: Japanese | English = English() if settings.content.language == "en" else Japanese()
+        self._domain = _domain(settings.email.sender)
+        self._templates = self._load(settings.content.templates)
+        self._try_out()
+
+    def mail(self, notice: Notice, delivery: Delivery) -> Mail:
+        """Render *notice* as an email.
+
+        Raises:
+            ValueError: the staff member has no address.
+        """
+        to = self._safety.redirect_to or clean(notice.staff.email or "")
+        if not to:
+            raise ValueError("no address")
+        context = self._context(notice)
+        subject = self._templates["subject.txt"].render(context)
+        if self._safety.redirect_to:
+            subject = f"[staff {notice.staff.id}] {subject}"
+        headers = {
+            "Message-ID": f"<{delivery.id}@{self._domain}>",
+            "X-Entity-Ref-ID": str(delivery.id),
+            "Auto-Submitted": "auto-generated",  # RFC 3834, section 5: no out-of-office reply answers it
+        }
+        if self._email.list_unsubscribe:
+            headers["List-Unsubscribe"] = f"<{_ascii_url(self._email.list_unsubscribe)}>"  # RFC 2369, section 3.2
+        return Mail(
+            delivery_id=delivery.id,
+            sender=self._email.sender,
+            to=to,
+            subject=cut(clean(subject), SUBJECT),
+            text=self._templates["txt"].render(context),
+            html=self._templates["html"].render(context),
+            headers=headers,
+            reply_to=self._email.reply_to,
+        )
+
+    def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
+        """Render *notice* for one device; *ttl* in seconds."""
+        return Push(
+            delivery_id=delivery.id,
+            device=device,
+            payload=self._payload(notice),
+            topic=_topic(notice.office_id, notice.staff.id),
+            ttl=ttl,
+            urgency=self._push.urgency,
+        )
+
+    def audit(self, notice: Notice) -> dict[str, object]:
+        """Return the details of the audit row: counts, threshold and office; no address, no person's name."""
+        counts = _counts(notice)
+        return {
+            "office_name": _name(notice.office_name, self._words.nameless),
+            "renewal_count": counts["overdue"] + counts["soon"],
+            "overdue_count": counts["overdue"],
+            "assessment_count": counts["missing"],
+            "threshold_days": notice.threshold,
+        }
+
+    def _payload(self, notice: Notice) -> bytes:
+        """Return the JSON that the application's service worker reads; a long office name is cut until it fits."""
+        name = clean(notice.office_name)
+        payload = self._payload_for(notice, name)
+        fits, too_long = 0, len(name)
+        while len(payload) > PUSH_BYTES and too_long - fits > 1:
+            half = (fits + too_long) // 2
+            if len(self._payload_for(notice, cut(name, half))) > PUSH_BYTES:
+                too_long = half
+            else:
+                fits = half
+        return payload if len(payload) <= PUSH_BYTES else self._payload_for(notice, cut(name, fits))
+
+    def _payload_for(self, notice: Notice, office_name: str) -> bytes:
+        counts = _counts(notice)
+        renewals = counts["overdue"] + counts["soon"]
+        pictures = {"icon": self._push.icon, "badge": self._push.badge}
+        payload = {
+            "title": self._words.push_title(office_name),
+            "body": self._words.push_body(renewals, counts["missing"]),
+            **{key: url for key, url in pictures.items() if url},
+            "requireInteraction": True,
+            "data": {
+                "type": "deadline_alert",
+                "office_id": str(notice.office_id),
+                "office_name": office_name,
+                "renewal_count": renewals,
+                "assessment_count": counts["missing"],
+                "push_threshold_days": notice.threshold,
+            },
+        }
+        return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def _context(self, notice: Notice) -> dict[str, object]:
+        """Return what the templates may name; an unknown name in one of them is an error."""
+        words, counts = self._words, _counts(notice)
+        listed = notice.alerts[:ROWS]
+        groups = tuple(
+            Group(
+                tone,
+                words.titles[tone],
+                counts[tone],
+                tuple(self._row(alert, notice.day) for alert in listed if _tone(alert, notice.day) == tone),
+            )
+            for tone in _TONES
+            if counts[tone]
+        )
+        return {
+            "office": _name(notice.office_name, words.nameless),
+            "staff": _name(notice.staff.name, ""),
+            "day": words.date(notice.day),
+            "parts": words.parts(notice),
+            "groups": groups,
+            "unlisted": len(notice.alerts) - len(listed),
+            "threshold": notice.threshold,
+            "product": self._content.product,
+            "dashboard_url": self._content.dashboard_url,
+            "can_reply": bool(self._email.reply_to),
+        }
+
+    def _row(self, alert: Alert, day: date) -> Row:
+        left = alert.days_left(day)
+        return Row(
+            when=self._words.date(alert.due_on) if alert.due_on else "",
+            left="" if left is None else self._words.left(left),
+            name=_name(alert.recipient_name, self._words.nameless),
+            cycle=self._words.cycle(alert.cycle),
+        )
+
+    def _load(self, folder: str) -> Mapping[str, jinja2.Template]:
+        shipped = jinja2.PackageLoader("notifierd", "templates")
+        environment = jinja2.Environment(
+            loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(folder), shipped]) if folder else shipped,
+            autoescape=jinja2.select_autoescape(["html"]),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        environment.filters["pad"] = pad
+        parts = ("subject.txt", "txt", "html")
+        with _complaining():
+            return {part: environment.get_template(f"mail.{self._content.language}.{part}") for part in parts}
+
+    def _try_out(self) -> None:
+        """Render a notice that takes every branch, so that a bad template is found at start and not at nine o'clock."""
+        day, nobody = date(2026, 11, 24), UUID(int=0)
+        days = (-1, 0, 1, *[9] * ROWS)
+        alerts = [Alert(nobody, "-", Kind.RENEWAL, day + timedelta(left), 1) for left in days]
+        staff = Staff(nobody, "-", "-@example.jp", email_enabled=True, email_days=30, push_enabled=True, push_days=10)
+        for shown in (alerts, [Alert(nobody, "-", Kind.ASSESSMENT, None, 1)]):
+            notice = Notice(day, nobody, "-", staff, Channel.EMAIL, tuple(shown))
+            with _complaining():
+                self.mail(notice, Delivery(nobody, nobody, nobody, Channel.EMAIL))
+        if len(self._payload_for(notice, "")) > PUSH_BYTES - 100:
+            raise ConfigError((f"push.icon, push.badge: too long for a payload of {PUSH_BYTES} bytes",))
+
+
+class Japanese:
+    """How deadlines are told in Japanese."""
+
+    titles: Mapping[Tone, str] = {"overdue": "期限超過・本日期限", "soon": "期限間近", "missing": "アセスメント未完了"}
+    nameless = "（名称なし）"
+
+    def date(self, day: date) -> str:
+        return f"{day.year}年{day.month:02}月{day.day:02}日（{'月火水木金土日'[day.weekday()]}）"
+
+    def left(self, days: int) -> str:
+        if days == 0:
+            return "本日が期限"
+        return f"あと{days}日" if days > 0 else f"{-days}日超過"
+
+    def cycle(self, number: int) -> str:
+        return f"第{number}期"
+
+    def parts(self, notice: Notice) -> list[str]:
+        past, today, soon, missing = _tally(notice)
+        labels = (("期限超過", past), ("本日期限", today), ("期限間近", soon), ("アセスメント未完了", missing))
+        return [f"{label}{count}件" for label, count in labels if count]
+
+    def push_title(self, office: str) -> str:
+        return f"期限アラート（{office}）"
+
+    def push_body(self, renewals: int, assessments: int) -> str:
+        return f"更新期限: {renewals}件、アセスメント未完了: {assessments}件"
+
+
+class English:
+    """How deadlines are told in English."""
+
+    titles: Mapping[Tone, str] = {
+        "overdue": "Overdue or due today",
+        "soon": "Due soon",
+        "missing": "Assessment missing",
+    }
+    nameless = "(no name)"
+
+    def date(self, day: date) -> str:
+        weekday = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[day.weekday()]
+        month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[day.month - 1]
+        return f"{weekday} {day.day:2} {month} {day.year}"
+
+    def left(self, days: int) -> str:
+        if days == 0:
+            return "due today"
+        counted = f"{abs(days)} day{'' if abs(days) == 1 else 's'}"
+        return f"{counted} left" if days > 0 else f"{counted} overdue"
+
+    def cycle(self, number: int) -> str:
+        return f"cycle {number}"
+
+    def parts(self, notice: Notice) -> list[str]:
+        past, today, soon, missing = _tally(notice)
+        labels = (("overdue", past), ("due today", today), ("due soon", soon))
+        parts = [f"{count} {label}" for label, count in labels if count]
+        return parts + [f"{missing} assessment{'' if missing == 1 else 's'} missing"] * bool(missing)
+
+    def push_title(self, office: str) -> str:
+        return f"Deadline alert ({office})"
+
+    def push_body(self, renewals: int, assessments: int) -> str:
+        return f"Renewals due: {renewals}, assessments missing: {assessments}"
+
+
+@contextmanager
+def _complaining() -> Iterator[None]:
+    """Turn what a template can do wrong into a ConfigError."""
+    try:
+        yield
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError((f"content.templates: {error.name}, line {error.lineno}: {error.message}",)) from error
+    except (jinja2.TemplateError, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        raise ConfigError((f"content.templates: {type(error).__name__}: {error}",)) from error
+
+
+_TONES: tuple[Tone, ...] = ("overdue", "soon", "missing")
+
+
+def _tone(alert: Alert, day: date) -> Tone:
+    left = alert.days_left(day)
+    if left is None:
+        return "missing"
+    return "overdue" if left <= 0 else "soon"
+
+
+def _counts(notice: Notice) -> Mapping[Tone, int]:
+    tones = [_tone(alert, notice.day) for alert in notice.alerts]
+    return {tone: tones.count(tone) for tone in _TONES}
+
+
+def _tally(notice: Notice) -> tuple[int, int, int, int]:
+    """Count what is past its day, due on it, due later, and missing."""
+    counts = _counts(notice)
+    today = sum(alert.due_on == notice.day for alert in notice.alerts)
+    return counts["overdue"] - today, today, counts["soon"], counts["missing"]
+
+
+def _topic(office_id: UUID, staff_id: UUID) -> str:
+    """Return 32 characters of base64url: a later notice for the same two replaces this one at the push service."""
+    digest = hashlib.sha256(office_id.bytes + staff_id.bytes).digest()
+    return base64.urlsafe_b64encode(digest[:24]).decode()
+
+
+def _domain(sender: str) -> str:
+    """Return the domain of ``name@domain`` or ``Name <name@domain>`` in ASCII."""
+    domain = sender.rpartition("@")[2].rstrip(">")
+    try:
+        return domain.encode("idna").decode() or "localhost"
+    except UnicodeError:  # an empty label, or one above 63 characters
+        return "localhost"
+
+
+def _ascii_url(url: str) -> str:
+    return quote(url, safe=string.punctuation)
+
+
+def _name(text: str, nameless: str) -> str:
+    return cut(clean(text), NAME) or nameless

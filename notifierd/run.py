@@ -1,0 +1,123 @@
+"""The spine: plan, passes of a nursery of offices, report."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from datetime import date
+from functools import partial
+from typing import TypeVar
+
+import structlog
+import trio
+from attrs import asdict
+
+from notifierd.deps import Deps
+from notifierd.errors import LedgerUnavailable, plain_errors
+from notifierd.lease import hold_lease
+from notifierd.model import DayCounts, OfficeWork
+from notifierd.office import Pass, guard_office
+from notifierd.recorder import open_recorder
+from notifierd.report import RunResult
+from notifierd.source import START, Place
+
+T = TypeVar("T")
+
+SETTLE_SECONDS = 10.0
+"""How long what is known may take to be written once a run is over."""
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+async def run_day(day: date, deps: Deps) -> RunResult:
+    """Plan *day*, tell every office's staff until nothing is open or the window ends, and say how the day stands.
+
+    Raises:
+        LeaseHeld: another process runs the day.
+        LedgerUnavailable: PostgreSQL could not be reached for the plan, or at the end; what is open stays open.
+    """
+    counts = None
+    with plain_errors(), structlog.contextvars.bound_contextvars(day=str(day)):
+        async with hold_lease(deps.ledger, day, deps.holder):
+            with deps.stop.scope:
+                await deps.ledger.close_earlier(day)
+                deps.progress.planned = await deps.ledger.plan(day, deps.rules)
+                log.info("planned", **asdict(deps.progress.planned))
+                counts = await tell_everyone(day, deps)
+            with trio.CancelScope(deadline=trio.current_time() + SETTLE_SECONDS, shield=True):
+                result = RunResult.of(counts or await deps.ledger.counts(day, deps.rules), deps.stop.reason)
+                await deps.ledger.finish(day, deps.holder, result.state, result.reason)
+                log.info("ended", state=result.state, reason=result.reason)
+                return result
+    raise LedgerUnavailable("database_unavailable:timeout")
+
+
+async def tell_everyone(day: date, deps: Deps) -> DayCounts:
+    """Make passes until nothing is open or the run is stopped; if the window ended, close the day."""
+    async with (
+        open_recorder(deps.ledger, day, deps.holder, settled=deps.progress.settle, grace=SETTLE_SECONDS) as recorder,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(end_window, deps)
+        while True:
+            this_pass = Pass(day, deps, recorder)
+            await pass_over(this_pass)
+            await recorder.flush()
+            counts = await patiently(lambda: deps.ledger.counts(day, deps.rules))
+            if not counts.outlook.open or await deps.stop.wait(this_pass.next_turn(counts.outlook)):
+                break
+        if counts.outlook.open and deps.stop.reason == "window_ended":
+            counts = await close_day(day, deps)
+        nursery.cancel_scope.cancel()
+    return counts
+
+
+async def pass_over(this_pass: Pass) -> None:
+    """Work on every office whose turn has come. No task waits in memory for an office that is not begun."""
+    offices = this_pass.deps.offices
+    async with trio.open_nursery() as nursery, aclosing(due_offices(this_pass)) as due:
+        async for work in due:
+            await offices.acquire_on_behalf_of(work)
+            if this_pass.deps.stop.is_set():
+                offices.release_on_behalf_of(work)
+                return
+            nursery.start_soon(guard_office, work, this_pass)
+
+
+async def due_offices(this_pass: Pass) -> AsyncGenerator[OfficeWork, None]:
+    """The offices whose turn has come, the most urgent first, read in chunks as they are wanted."""
+    after: Place | None = START
+    while after is not None:
+        chunk = await patiently(partial(this_pass.deps.source.read, this_pass.day, after, this_pass.deps.rules))
+        for work in chunk.offices:
+            yield work
+        after = chunk.after
+
+
+async def end_window(deps: Deps) -> None:
+    """Stop the run when its window ends; a call in flight then still has its time."""
+    await trio.sleep(deps.window_left)
+    deps.stop.set("window_ended", grace=2 * deps.call_expires)
+
+
+async def close_day(day: date, deps: Deps) -> DayCounts:
+    """Settle what the window left open; a try of a dead process only when it can no longer be settled by it."""
+    while True:
+        await patiently(lambda: deps.ledger.close(day))
+        counts = await patiently(lambda: deps.ledger.counts(day, deps.rules))
+        if not counts.outlook.open:
+            return counts
+        await trio.sleep(counts.outlook.next_in or FIRST_PAUSE)
+
+
+async def patiently(statement: Callable[[], Awaitable[T]]) -> T:
+    """Do *statement*, waiting while the database is out of reach; the end of the run's scope ends that."""
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return await statement()
+        except LedgerUnavailable as unavailable:
+            log.warning("waiting_for_database", reason=unavailable.reason)
+            await trio.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)

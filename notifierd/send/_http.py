@@ -1,0 +1,276 @@
+"""HTTP for senders: one POST, and what its end means. The only module that knows httpx.
+
+The caller owns the time of a call, and must hold a slot of a limiter no wider than the client before it opens its
+cancel scope: httpcore 1.0.9 under Trio loses pool slots when a *queued* request is cancelled (encode/httpcore#1093).
+"""
+
+import ipaddress
+import json
+import logging
+import math
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpcore
+import httpx
+import trio
+from attrs import frozen
+
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+
+CONNECT_SECONDS = 10.0
+"""For a connection to stand. The one time that is not the caller's: a call given up here was certainly not made,
+while one that the caller gives up may have been."""
+
+BODY_BYTES = 1024 * 1024
+"""As much of an answer's body as is read."""
+
+LONGEST_WAIT = 86_400.0
+"""Seconds: what a provider may ask for at most. No run lasts longer."""
+
+SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+
+
+@frozen
+class Url:
+    """What a guard needs to know of a URL, as read by the one parser that the request goes through too."""
+
+    scheme: str
+    host: str
+    """In ASCII and lower case; an IPv6 address in its brackets."""
+    port: int
+    origin: str
+    """RFC 6454: the default port is left out."""
+    has_userinfo: bool
+
+
+def parse_url(text: str) -> Url | None:
+    """Read an absolute http or https URL; None for everything else."""
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):  # ValueError: lone surrogates
+        return None
+    if url.scheme not in {"http", "https"} or not _HOST.fullmatch(url.raw_host):
+        return None
+    host, default = url.raw_host.decode("ascii"), 443 if url.scheme == "https" else 80
+    host, port = f"[{host}]" if ":" in host else host, url.port or default
+    origin = f"{url.scheme}://{host}" + f":{port}" * (port != default)
+    return Url(url.scheme, host, port, origin, has_userinfo=bool(url.userinfo))
+
+
+_HOST = re.compile(rb"[a-z0-9_.-]+|[0-9a-f:.]+")
+"""httpx lets a backslash through, say, which other parsers take for the end of the host."""
+
+
+@frozen
+class Answer:
+    """What came back: the names of *headers* in lower case, at most BODY_BYTES of the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    def json(self) -> object:
+        """Return the body's JSON; None if it is none (a proxy's error page, say, or cut short)."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):  # RecursionError: nested without end
+            return None
+
+    def retry_after(self, now: datetime) -> float | None:
+        """Seconds that the answer asks us to wait (RFC 9110, section 10.2.3: seconds, or a date)."""
+        return parse_retry_after(self.headers.get("retry-after", ""), now)
+
+
+def parse_retry_after(value: str, now: datetime) -> float | None:
+    """Return seconds from *now*, 0 to LONGEST_WAIT; None for what is neither seconds nor a date."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)
+
+
+def classify(answer: Answer, now: datetime) -> Outcome:
+    """Return what a status means, as far as a provider documents nothing else: DESIGN.md, "Sending".
+
+    A reason is a word of ours and the status; what the provider wrote goes nowhere.
+    """
+    status, wait = answer.status, answer.retry_after(now)
+    match status:
+        case _ if 200 <= status < 300:  # noqa: PLR2004 - the class of RFC 9110, section 15.3
+            return Delivered()
+        case 408:
+            return Deferred("request_timeout:408", wait)
+        case 425:
+            return Deferred("too_early:425", wait)
+        case 429:
+            return Deferred("rate_limited:429", wait, Blame.PROVIDER)
+        case 500 | 503:
+            return Deferred(f"server_error:{status}", wait)
+        case 401 | 403:
+            return Blocked(f"blocked:{status}", wait)
+        case _ if 300 <= status < 500:  # noqa: PLR2004 - sections 15.4 and 15.5: no redirect is followed
+            return Rejected(f"rejected:{status}")
+        case _:  # 502 and 504; and Cloudflare's 52x, of which some come after the origin took the request
+            return Unknown(f"server_error:{status}", wait)
+
+
+def message_id(found: object) -> str | None:
+    """Return a provider's id of a message, if it is one that the ledger can hold: visible ASCII, 200 characters."""
+    return found if isinstance(found, str) and _MESSAGE_ID.fullmatch(found) else None
+
+
+_MESSAGE_ID = re.compile(r"[!-~]{1,200}")
+
+
+class Client:
+    """Makes POSTs, and tells what was certainly not sent from what may have been."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
+        """Send *body*; return the answer, or what its absence means. A cancellation passes through."""
+        try:
+            request = self._client.build_request("POST", url, content=body, headers=dict(headers))
+            request.stream = _Body(body)
+            async with aclosing(await self._client.send(request, stream=True)) as response:
+                return Answer(response.status_code, dict(response.headers), await _read(response))
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, UnicodeError) as error:
+            # UnicodeError: a host that cannot be looked up, such as one with a label of 64 characters
+            private = isinstance(error.__cause__, AddressNotPublic)
+            return Deferred("address_not_public" if private else "connection_failed", blame=Blame.PROVIDER)
+        except httpx.RequestError:
+            # Even a failed write is in doubt: httpcore goes on to read after it, and the error is that of the read.
+            return Unknown("connection_lost")
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body in one piece. httpx' own is a generator, which a failed write would leave to the collector."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = [body]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop()
+
+
+async def _read(response: httpx.Response) -> bytes:
+    body = bytearray()
+    # As it came: httpx' aiter_bytes would unpack a body that is compressed all the same.
+    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - to mypy: an async client's is
+    # The status stands, whatever becomes of the body: who needs it sees that it is cut.
+    with trio.CancelScope() as scope, suppress(httpx.TransportError):
+        async for chunk in response.stream:
+            body += chunk
+            if len(body) > BODY_BYTES:
+                scope.cancel()  # and not `break`, which would leave httpcore's generators half-way, to the collector
+    return bytes(body[:BODY_BYTES])
+
+
+@asynccontextmanager
+async def open_client(
+    *, width: int, public_only: bool = False, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[Client]:
+    """Open a client for *width* requests at once.
+
+    HTTP/1.1 only, since httpcore's count of HTTP/2 streams drifts (encode/httpcore#1022); no redirects, no proxy and
+    no netrc from the environment, no cookies. With *public_only*, connections go to public addresses only.
+    """
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # they log URLs, and a push endpoint is a secret
+    async with httpx.AsyncClient(
+        transport=transport or _Transport(width, PublicNetwork() if public_only else None),
+        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+        # Identity: a compressed body of a kilobyte may unfold to a gigabyte. Resend turns away who has no User-Agent.
+        headers={"User-Agent": "notifierd", "Accept": "application/json", "Accept-Encoding": "identity"},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        trust_env=False,
+    ) as client:
+        yield Client(client)
+
+
+class _Transport(httpx.AsyncHTTPTransport):
+    """httpx' own transport over a pool with our network; httpx has no public way to pass one."""
+
+    def __init__(self, width: int, network: httpcore.AsyncNetworkBackend | None) -> None:
+        context = httpx.create_ssl_context(trust_env=False)
+        super().__init__(verify=context, trust_env=False)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=width,
+            max_keepalive_connections=width,
+            keepalive_expiry=5.0,
+            network_backend=network,
+        )
+
+
+class AddressNotPublic(httpcore.ConnectError):
+    """The host's name leads to an address that is not the public Internet's."""
+
+
+class PublicNetwork(httpcore.AsyncNetworkBackend):
+    """Connects to public addresses only: the address that was checked is the one connected to.
+
+    A check of the name alone falls to DNS that answers differently the second time. TLS and the Host header still
+    carry the name.
+    """
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first address of *host* that answers; each gets its share of *timeout* seconds."""
+        try:
+            with trio.fail_after(math.inf if timeout is None else timeout):
+                found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        except (OSError, UnicodeError, trio.TooSlowError) as error:
+            raise httpcore.ConnectError("not resolved") from error
+        addresses = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
+        if not all(map(self.permits, addresses)):
+            raise AddressNotPublic("not a public address")
+        failure: Exception = httpcore.ConnectError("no address")
+        for address in addresses:
+            try:
+                return await httpcore.TrioBackend().connect_tcp(
+                    address, port, timeout and timeout / len(addresses), local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    def permits(self, address: str) -> bool:
+        return is_public(address)
+
+
+def is_public(address: str) -> bool:
+    """Tell whether *address* is the public Internet's, also that of an IPv4 address which an IPv6 one stands for."""
+    outer = ipaddress.ip_address(address)
+    every: list[ipaddress.IPv4Address | ipaddress.IPv6Address | None] = [outer]
+    if isinstance(outer, ipaddress.IPv6Address):
+        every += [outer.ipv4_mapped, outer.sixtofour, *(outer.teredo or ())]
+        if outer in _NAT64:
+            every.append(ipaddress.IPv4Address(int(outer) & 0xFFFFFFFF))
+    return all(one.is_global and not one.is_multicast for one in every if one)
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""RFC 6052, section 2.1: the last 32 bits are an IPv4 address."""

@@ -1,0 +1,53 @@
+"""Opening the senders that the configuration names. A provider's module is imported only if it is the chosen one."""
+
+import importlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from types import MappingProxyType
+
+from notifierd.errors import ConfigError
+from notifierd.model import Mail, Push
+from notifierd.send import Sender
+from notifierd.send._http import open_client
+from notifierd.settings import Settings
+
+PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType({"resend": ("notifierd.send.resend", "Resend")})
+"""The module and class of each provider: a class takes a client, its own table of the settings, and ``now``."""
+
+EMAIL_WIDTH, PUSH_WIDTH = 100, 500
+"""Connections of a client: the highest that limits.email and limits.push may be set to while it is open."""
+
+
+@asynccontextmanager
+async def open_email(settings: Settings, *, now: Callable[[], datetime]) -> AsyncIterator[Sender[Mail]]:
+    """Open the sender that ``email.provider`` names.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    provider = settings.email.provider
+    if provider not in PROVIDERS:
+        raise ConfigError(
+            (f'email.provider: "{provider}" is not built yet (available: {", ".join(sorted(PROVIDERS))})',)
+        )
+    module, name = PROVIDERS[provider]
+    make = getattr(importlib.import_module(module), name)
+    async with open_client(width=EMAIL_WIDTH) as client:
+        sender: Sender[Mail] = make(client, getattr(settings.email, provider), now=now)
+        yield sender
+
+
+@asynccontextmanager
+async def open_push(settings: Settings, *, now: Callable[[], datetime]) -> AsyncIterator[Sender[Push]]:
+    """Open the sender of pushes.
+
+    Raises:
+        ConfigError: ``push.vapid_private_key`` is missing.
+    """
+    from notifierd.send.webpush import WebPush  # noqa: PLC0415 - pywebpush costs 15 MB
+
+    if not settings.push.vapid_private_key:
+        raise ConfigError(("push.vapid_private_key: required for push (`notifierd vapid` makes one)",))
+    async with open_client(width=PUSH_WIDTH, public_only=not settings.push.allow_private_addresses) as client:
+        yield WebPush(client, settings.push, subject=settings.push_subject, now=now)

@@ -1,0 +1,107 @@
+"""Web Push: RFC 8030 (protocol), 8188 and 8291 (encryption), 8292 (VAPID).
+
+Of pywebpush only ``WebPusher.encode`` is used: ``webpush()`` blocks, has no timeout, posts to any address, and writes
+into the claims it is given, so that the next origin gets the last one's ``aud``.
+"""
+
+import base64
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from pywebpush import WebPusher
+
+from notifierd.model import Blame, Deferred, Device, Gone, Outcome, Push, Rejected
+from notifierd.send._http import Answer, Client, Url, classify, parse_url
+from notifierd.send.vapid import Vapid
+from notifierd.settings import PushSettings
+
+WNS = ".notify.windows.com"
+
+
+class WebPush:
+    """One call for each device; a lane for each push service's origin."""
+
+    name = "webpush"
+    max_batch = 1
+    honours_keys = False
+
+    def __init__(self, client: Client, settings: PushSettings, *, subject: str, now: Callable[[], datetime]) -> None:
+        self._client, self._settings, self._now = client, settings, now
+        self._vapid = Vapid(settings.vapid_private_key, subject)
+
+    def lane(self, message: Push) -> str:
+        url = self._permitted(message.device.endpoint)
+        return url.origin if url else "not_allowed"
+
+    def encode(self, messages: Sequence[Push]) -> bytes:
+        """Return the plaintext: `send` encrypts it, with a key of its own each time."""
+        (message,) = messages
+        return message.payload
+
+    async def send(self, messages: Sequence[Push], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - push services know no keys
+        (message,) = messages
+        url = self._permitted(message.device.endpoint)
+        if url is None:
+            return [Rejected("endpoint_not_allowed")]
+        encrypted = encrypt(message.device, body)
+        if encrypted is None:
+            return [Rejected("bad_subscription")]
+        answer = await self._client.post(message.device.endpoint, encrypted, self._headers(message, url))
+        return [self._outcome(answer, url) if isinstance(answer, Answer) else answer]
+
+    def _headers(self, message: Push, url: Url) -> dict[str, str]:
+        headers = {
+            "Authorization": self._vapid.authorization(url.origin, self._now()),
+            "Content-Encoding": "aes128gcm",
+            "Content-Type": "application/octet-stream",
+            "TTL": str(message.ttl),
+            "Topic": message.topic,
+            "Urgency": message.urgency,
+        }
+        if url.host.endswith(WNS):  # 400 if the policy contradicts TTL (web-push-libs/pywebpush#162)
+            headers |= {"X-WNS-Type": "wns/raw", "X-WNS-Cache-Policy": "cache" if message.ttl else "no-cache"}
+        return headers
+
+    def _outcome(self, answer: Answer, url: Url) -> Outcome:
+        match answer.status:
+            case 404 | 410:  # RFC 8030, section 7.3
+                return Gone(f"gone:{answer.status}")
+            case 406 if url.host.endswith(WNS):  # its way to say 429 (microsoft/microsoft-ui-xaml#8091)
+                return Deferred("rate_limited:406", answer.retry_after(self._now()), Blame.PROVIDER)
+            case _:
+                return classify(answer, self._now())
+
+    def _permitted(self, endpoint: str) -> Url | None:
+        """Return the endpoint if we may call it: it comes from a browser, and may lead anywhere."""
+        url, anywhere = parse_url(endpoint), self._settings.allow_private_addresses
+        if (
+            url is None
+            or url.has_userinfo
+            or not any(_matches(url.host, host) for host in self._settings.allowed_hosts)
+        ):
+            return None
+        return url if anywhere or (url.scheme == "https" and url.port == 443) else None  # noqa: PLR2004 - https
+
+
+def _matches(host: str, allowed: str) -> bool:
+    return host.endswith(allowed[1:]) if allowed.startswith("*.") else host == allowed
+
+
+def encrypt(device: Device, data: bytes) -> bytes | None:
+    """Encrypt *data* for *device* (RFC 8291); None if its keys are none: RFC 8291, section 3.2, gives their lengths."""
+    try:
+        lengths = [len(_decoded(text)) for text in (device.p256dh, device.auth)]
+        if lengths != [65, 16]:
+            return None
+        keys = {"p256dh": device.p256dh, "auth": device.auth}
+        encrypted: bytes = WebPusher({"endpoint": device.endpoint, "keys": keys}).encode(data, "aes128gcm")["body"]
+    except ValueError:  # not base64; not a point of the curve
+        return None
+    return encrypted
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text.rstrip("=").translate(_STANDARD) + "=" * (-len(text.rstrip("=")) % 4), validate=True)
+
+
+_STANDARD = str.maketrans("-_", "+/")

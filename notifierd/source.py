@@ -1,0 +1,136 @@
+"""Reading what an office's messages are made from: the open deliveries of the ledger and the five views."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from itertools import groupby
+from typing import Protocol
+from uuid import UUID
+
+from attrs import field, frozen
+
+from notifierd import statements
+from notifierd.choose import Rules
+from notifierd.db import Database, Row
+from notifierd.model import Alert, Channel, Delivery, Device, Kind, OfficeWork, Staff, State
+
+CHUNK = 500
+
+Place = tuple[int, UUID]
+"""Where a reading stands in the order of urgency: (urgency, office id)."""
+
+START: Place = (-(2**31), UUID(int=0))
+
+
+@frozen
+class Chunk:
+    """Up to CHUNK offices that have something to do now, and where to read on; None at the end."""
+
+    offices: tuple[OfficeWork, ...]
+    after: Place | None
+
+
+class Source(Protocol):
+    """Where a pass finds its work."""
+
+    async def read(self, day: date, after: Place, rules: Rules) -> Chunk:
+        """The next offices in order of urgency, behind *after*, that have deliveries whose turn has come.
+
+        Raises:
+            LedgerUnavailable: no answer.
+        """
+
+
+@frozen
+class PostgresSource:
+    """Keyset chunks over the five views: no cursor stays open, no transaction spans a send."""
+
+    _db: Database
+    chunk: int = field(default=CHUNK)
+
+    async def read(self, day: date, after: Place, rules: Rules) -> Chunk:
+        # One office more than the chunk tells, without another statement, whether to read on.
+        rows = await self._db.read(statements.WORK, day, *after, self.chunk + 1)
+        found = [(place, tuple(map(_delivery, group))) for place, group in groupby(rows, _place)]
+        chunk, more = found[: self.chunk], len(found) > self.chunk
+        if not chunk:
+            return Chunk((), None)
+        ids = [place[1] for place, _ in chunk]
+        people = await self._db.read(statements.STAFF, ids)
+        alerts = await self._db.read(statements.ALERTS, ids, day + timedelta(days=rules.horizon_days))
+        devices = await self._devices([delivery for _, deliveries in chunk for delivery in deliveries])
+        by_office = _by_office(people), _by_office(alerts)
+        offices = (_work(office_id, deliveries, *by_office, devices) for (_, office_id), deliveries in chunk)
+        return Chunk(tuple(offices), chunk[-1][0] if more else None)
+
+    async def _devices(self, deliveries: Sequence[Delivery]) -> dict[UUID, Device]:
+        pushes = [d for d in deliveries if d.channel is Channel.PUSH]
+        if not pushes:
+            return {}
+        rows = await self._db.read(statements.DEVICES, [d.device_id for d in pushes], [d.staff_id for d in pushes])
+        return {row["id"]: Device(**dict(row)) for row in rows}
+
+
+def _place(row: Row) -> Place:
+    return row["urgency"], row["office_id"]
+
+
+def _by_office(rows: Iterable[Row]) -> dict[UUID, list[Row]]:
+    found: dict[UUID, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["office_id"], []).append(row)
+    return found
+
+
+def _work(
+    office_id: UUID,
+    deliveries: tuple[Delivery, ...],
+    people: Mapping[UUID, Sequence[Row]],
+    alerts: Mapping[UUID, Sequence[Row]],
+    devices: Mapping[UUID, Device],
+) -> OfficeWork:
+    rows = people.get(office_id, ())
+    return OfficeWork(
+        id=office_id,
+        name=rows[0]["office_name"] if rows else None,
+        deliveries=deliveries,
+        staff={row["id"]: _staff(row) for row in rows if row["id"] is not None},
+        alerts=tuple(map(_alert, alerts.get(office_id, ()))),
+        devices={d.device_id: devices[d.device_id] for d in deliveries if d.device_id and d.device_id in devices},
+    )
+
+
+def _staff(row: Row) -> Staff:
+    return Staff(
+        id=row["id"],
+        name=row["name"] or "",
+        email=row["email"],
+        email_enabled=row["email_enabled"],
+        email_days=row["email_days"],
+        push_enabled=row["push_enabled"],
+        push_days=row["push_days"],
+    )
+
+
+def _alert(row: Row) -> Alert:
+    return Alert(row["recipient_id"], row["recipient_name"] or "", Kind(row["kind"]), row["due_on"], row["cycle"])
+
+
+def _delivery(row: Row) -> Delivery:
+    return Delivery(
+        id=row["id"],
+        office_id=row["office_id"],
+        staff_id=row["staff_id"],
+        channel=Channel(row["channel"]),
+        device_id=row["device_id"],
+        state=State(row["state"]),
+        attempts=row["attempts"],
+        try_no=row["try"],
+        call_id=row["call_id"],
+        call_tries=row["call_tries"],
+        position=row["position"],
+        payload_hash=row["payload_hash"],
+        doubts=row["doubts"],
+        provider=row["provider"],
+        reason=row["reason"],
+        due=row["due"],
+    )

@@ -1,0 +1,418 @@
+"""The ledger and the source in memory, over an application in memory: held to the same contract as PostgreSQL's.
+
+Time is Trio's, so that virtual time moves it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+
+import trio
+from attrs import define, evolve, field
+
+from notifierd.choose import Rules, chosen
+from notifierd.errors import LeaseHeld
+from notifierd.ledger import LEASE_SECONDS
+from notifierd.model import (
+    OPEN,
+    Alert,
+    Channel,
+    ChannelCounts,
+    DayCounts,
+    Delivery,
+    Device,
+    Failure,
+    Kind,
+    OfficeWork,
+    Outlook,
+    Planned,
+    Reservation,
+    Settlement,
+    Staff,
+    State,
+    delivery_id,
+)
+from notifierd.source import CHUNK, Chunk, Place
+
+
+@define
+class Application:
+    """What the five views would show."""
+
+    offices: dict[UUID, str] = field(factory=dict)
+    staff: list[tuple[UUID, Staff]] = field(factory=list)
+    alerts: list[tuple[UUID, Alert]] = field(factory=list)
+    devices: dict[UUID, Device] = field(factory=dict)
+    audit_log: list[dict[str, Any]] = field(factory=list)
+
+    def staff_of(self, office_id: UUID) -> dict[UUID, Staff]:
+        """The staff members of one office by their id."""
+        return {staff.id: staff for office, staff in self.staff if office == office_id}
+
+    def alerts_of(self, office_id: UUID) -> list[Alert]:
+        """The alerts of one office."""
+        return [alert for office, alert in self.alerts if office == office_id]
+
+
+@define
+class _Row:
+    """A delivery as the table has it, with what the model does not carry."""
+
+    day: date
+    delivery: Delivery
+    not_before: float | None = None
+    try_until: float | None = None
+    provider_message_id: str | None = None
+    audit_missing: bool = False
+
+
+@define
+class _Run:
+    state: str
+    holder: str | None
+    lease_until: float
+    reason: str | None = None
+
+
+@define
+class MemoryLedger:
+    """See the module. Also the source that a run reads."""
+
+    app: Application
+    clock: Callable[[], float] = trio.current_time
+    chunk: int = CHUNK
+    runs: dict[date, _Run] = field(factory=dict)
+    offices: dict[tuple[date, UUID], int] = field(factory=dict)
+    failed_offices: dict[tuple[date, UUID], str] = field(factory=dict)
+    rows: dict[UUID, _Row] = field(factory=dict)
+    late: list[Settlement] = field(factory=list)
+
+    # The lease ---------------------------------------------------------------------------------------------------
+
+    async def take_lease(self, day: date, holder: str) -> None:
+        await self._statement()
+        run = self.runs.get(day)
+        if run and run.holder not in (None, holder) and run.lease_until > self.clock():
+            raise LeaseHeld(str(run.holder))
+        self.runs[day] = _Run("running", holder, self.clock() + LEASE_SECONDS)
+
+    async def renew_lease(self, day: date, holder: str) -> bool:
+        await self._statement()
+        if not self._holds(day, holder):
+            return False
+        self.runs[day].lease_until = self.clock() + LEASE_SECONDS
+        return True
+
+    async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
+        await self._statement()
+        if self.runs[day].holder == holder:
+            self.runs[day] = _Run(state, None, self.clock(), reason)
+
+    def _holds(self, day: date, holder: str) -> bool:
+        run = self.runs.get(day)
+        return run is not None and run.holder == holder and run.lease_until > self.clock()
+
+    # Planning ----------------------------------------------------------------------------------------------------
+
+    async def plan(self, day: date, rules: Rules) -> Planned:
+        await self._statement()
+        told = {
+            (row.delivery.office_id, row.delivery.staff_id)
+            for row in self._of(day)
+            if row.delivery.channel is Channel.PUSH and row.delivery.state is State.SENT
+        }
+        for delivery in self.due(day, rules):
+            if delivery.channel is Channel.PUSH and (delivery.office_id, delivery.staff_id) in told:
+                continue
+            self.offices.setdefault((day, delivery.office_id), self._urgency(delivery.office_id, day, rules))
+            self.rows.setdefault(delivery.id, _Row(day, delivery))
+        waiting = [row.delivery for row in self._of(day) if row.delivery.state in OPEN]
+        channels = Counter(delivery.channel for delivery in waiting)
+        offices = {delivery.office_id for delivery in waiting}
+        return Planned(len(offices), channels[Channel.EMAIL], channels[Channel.PUSH])
+
+    def due(self, day: date, rules: Rules) -> list[Delivery]:
+        """What ``choose`` says is due, delivery by delivery."""
+        found = []
+        for office_id in self.app.offices:
+            if rules.only_offices and office_id not in rules.only_offices:
+                continue
+            alerts = self.app.alerts_of(office_id)
+            for staff in self.app.staff_of(office_id).values():
+                if chosen(staff, Channel.EMAIL, alerts, day, rules):
+                    key = delivery_id(day, office_id, staff.id, Channel.EMAIL)
+                    found.append(Delivery(key, office_id, staff.id, Channel.EMAIL))
+                if chosen(staff, Channel.PUSH, alerts, day, rules):
+                    for device in self.app.devices.values():
+                        if device.staff_id == staff.id:
+                            key = delivery_id(day, office_id, staff.id, Channel.PUSH, device.id)
+                            found.append(Delivery(key, office_id, staff.id, Channel.PUSH, device.id))
+        return found
+
+    def _urgency(self, office_id: UUID, day: date, rules: Rules) -> int:
+        lefts = [alert.days_left(day) for alert in self.app.alerts_of(office_id) if _in_scope(alert, day, rules)]
+        return min((left for left in lefts if left is not None), default=100_000)
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    async def read(self, day: date, after: Place, rules: Rules) -> Chunk:
+        await self._statement()
+        places = sorted((urgency, office) for (on, office), urgency in self.offices.items() if on == day)
+        due = [
+            place
+            for place in places
+            if place > after and any(self._due(row) for row in self._of(day) if row.delivery.office_id == place[1])
+        ]
+        chunk = due[: self.chunk]
+        horizon = day + timedelta(days=rules.horizon_days)
+        return Chunk(
+            tuple(self._work(day, office, horizon) for _, office in chunk),
+            chunk[-1] if len(due) > self.chunk else None,
+        )
+
+    def _work(self, day: date, office_id: UUID, horizon: date) -> OfficeWork:
+        rows = [row for row in self._of(day) if row.delivery.office_id == office_id]
+        again = {row.delivery.call_id for row in rows if row.delivery.state is State.SENDING and self._due(row)} - {
+            None
+        }
+        deliveries = tuple(
+            evolve(row.delivery, due=self._due(row))
+            for row in sorted(rows, key=lambda row: (row.delivery.channel, row.delivery.staff_id))
+            if self._due(row) or row.delivery.call_id in again
+        )
+        there = office_id in self.app.offices
+        return OfficeWork(
+            id=office_id,
+            name=self.app.offices.get(office_id),
+            deliveries=deliveries,
+            staff=self.app.staff_of(office_id) if there else {},
+            alerts=tuple(
+                alert
+                for alert in self.app.alerts_of(office_id)
+                if alert.kind is Kind.ASSESSMENT or (alert.due_on is not None and alert.due_on <= horizon)
+            ),
+            devices={
+                d.device_id: device
+                for d in deliveries
+                if d.device_id and (device := self.app.devices.get(d.device_id)) and device.staff_id == d.staff_id
+            },
+        )
+
+    def _of(self, day: date) -> list[_Row]:
+        return [row for row in self.rows.values() if row.day == day]
+
+    def _due(self, row: _Row) -> bool:
+        now = self.clock()
+        if row.not_before is not None and row.not_before > now:
+            return False
+        match row.delivery.state:
+            case State.PLANNED:
+                return True
+            case State.SENDING:
+                return row.try_until is not None and row.try_until <= now
+            case _:
+                return False
+
+    # A delivery's life ---------------------------------------------------------------------------------------------
+
+    async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
+        await self._statement()
+        if not self._holds(day, holder):
+            return set()
+        granted = [r for r in reservations if all(self._free(marked, r.call_id) for marked in r.deliveries)]
+        for reservation in granted:
+            for marked in reservation.deliveries:
+                row = self.rows[marked.id]
+                row.delivery = evolve(
+                    marked, payload_hash=reservation.payload_hash, provider=reservation.provider, reason=None
+                )
+                row.try_until = self.clock() + reservation.expires
+                row.not_before = None
+        return {reservation.call_id for reservation in granted}
+
+    def _free(self, marked: Delivery, call_id: UUID) -> bool:
+        row = self.rows[marked.id]
+        now = row.delivery
+        if now.try_no == marked.try_no - 1:
+            stale = row.try_until is not None and row.try_until <= self.clock()
+            return now.state is State.PLANNED or (now.state is State.SENDING and stale)
+        return now.try_no == marked.try_no and now.state is State.SENDING and now.call_id == call_id
+
+    async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
+        await self._statement()
+        late = set()
+        for settlement in settlements:
+            row = self.rows[settlement.delivery.id]
+            now = row.delivery
+            if now.state is not State.SENDING or now.try_no != settlement.try_no:
+                if (now.try_no, now.state) != (settlement.try_no, settlement.state):
+                    late.add(now.id)
+                    self.late.append(settlement)
+                continue
+            self._extras(row, settlement, bare=bare)
+            row.delivery = evolve(
+                now,
+                state=settlement.state,
+                reason=settlement.reason,
+                attempts=settlement.attempts,
+                doubts=settlement.doubts,
+            )
+            row.not_before = None if settlement.wait is None else self.clock() + settlement.wait
+            row.try_until = self.clock() if settlement.state is State.SENDING else None
+            row.provider_message_id = settlement.provider_message_id or row.provider_message_id
+        return late
+
+    def _extras(self, row: _Row, settlement: Settlement, *, bare: bool) -> None:
+        row.audit_missing = bare and settlement.state is State.SENT
+        if bare:
+            return
+        delivery = row.delivery
+        if settlement.state is State.GONE and delivery.device_id:
+            device = self.app.devices.get(delivery.device_id)
+            if device and device.endpoint == settlement.gone_endpoint:
+                del self.app.devices[delivery.device_id]
+        told_before = delivery.channel is Channel.PUSH and any(
+            (other.delivery.office_id, other.delivery.staff_id) == (delivery.office_id, delivery.staff_id)
+            and other.delivery.channel is Channel.PUSH
+            and other.delivery.state is State.SENT
+            for other in self._of(row.day)
+        )
+        if settlement.state is State.SENT and not told_before:
+            self.app.audit_log.append(
+                {
+                    "channel": delivery.channel,
+                    "target_id": delivery.staff_id,
+                    "office_id": delivery.office_id,
+                    "details": settlement.audit,
+                }
+            )
+
+    async def expire(self, reasons: Mapping[Delivery, str]) -> None:
+        await self._statement()
+        for delivery, reason in reasons.items():
+            row = self.rows[delivery.id]
+            if row.delivery.state is State.PLANNED and row.delivery.try_no == delivery.try_no:
+                self._end(row, State.EXPIRED, reason)
+
+    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Counter[tuple[Channel, State]]:
+        await self._statement()
+        self.failed_offices[day, office_id] = reason
+        ended: Counter[tuple[Channel, State]] = Counter()
+        for row in self._of(day):
+            if row.delivery.office_id == office_id and self._can_end(row):
+                state = State.FAILED if row.delivery.state is State.PLANNED else State.UNKNOWN
+                self._end(row, state, reason)
+                ended[row.delivery.channel, state] += 1
+        return ended
+
+    async def close(self, day: date) -> int:
+        await self._statement()
+        ending = [row for row in self._of(day) if self._can_end(row)]
+        for row in ending:
+            self._end_window(row)
+        return len(ending)
+
+    async def close_earlier(self, day: date) -> int:
+        await self._statement()
+        days = [
+            earlier
+            for earlier, run in self.runs.items()
+            if earlier < day and (run.holder is None or run.lease_until <= self.clock())
+        ]
+        ending = [row for row in self.rows.values() if row.day in days and row.delivery.state in OPEN]
+        for row in ending:
+            self._end_window(row)
+        for earlier in days:
+            if self.runs[earlier].state == "running":
+                self.runs[earlier] = _Run("interrupted", None, self.clock(), "never_resumed")
+        return len(ending)
+
+    def _can_end(self, row: _Row) -> bool:
+        stale = row.try_until is not None and row.try_until <= self.clock()
+        return row.delivery.state is State.PLANNED or (row.delivery.state is State.SENDING and stale)
+
+    def _end_window(self, row: _Row) -> None:
+        state = State.EXPIRED if row.delivery.state is State.PLANNED else State.UNKNOWN
+        reason = "window_ended" + ("_in_doubt" if row.delivery.doubts else "")
+        self._end(row, state, reason + (f" ({row.delivery.reason})" if row.delivery.reason else ""))
+
+    def _end(self, row: _Row, state: State, reason: str) -> None:
+        row.delivery = evolve(row.delivery, state=state, reason=reason)
+        row.not_before = row.try_until = None
+
+    # How the day stands ----------------------------------------------------------------------------------------------
+
+    async def counts(self, day: date, rules: Rules) -> DayCounts:
+        await self._statement()
+        rows = self._of(day)
+        waiting = [row for row in rows if row.delivery.state in OPEN]
+        turns = [max(row.not_before or 0.0, row.try_until or 0.0) for row in waiting if not self._due(row)]
+        untold = [pair for pair in self.app.alerts if self._untold(*pair, day, rules)]
+        overdue = [(left := alert.days_left(day)) is not None and left <= 0 for _, alert in untold]
+        failures = sorted(
+            (
+                Failure(row.delivery.office_id, row.delivery.channel, row.delivery.reason or "")
+                for row in rows
+                if row.delivery.state in (State.FAILED, State.UNKNOWN, State.EXPIRED)
+            ),
+            key=lambda failure: (failure.office_id, failure.channel, failure.reason),
+        )
+        return DayCounts(
+            offices=sum(on == day for on, _ in self.offices),
+            offices_failed=sum(on == day for on, _ in self.failed_offices),
+            email=_channel_counts(rows, Channel.EMAIL),
+            push=_channel_counts(rows, Channel.PUSH),
+            untold_alerts=len(untold),
+            untold_overdue=sum(overdue),
+            untold_offices=_overdue_first([(office, late) for (office, _), late in zip(untold, overdue, strict=True)]),
+            failures=tuple(failures),
+            failures_omitted=0,
+            outlook=Outlook(len(waiting), any(map(self._due, waiting)), min(turns) - self.clock() if turns else None),
+        )
+
+    def _untold(self, office_id: UUID, alert: Alert, day: date, rules: Rules) -> bool:
+        shut_out = rules.only_offices and office_id not in rules.only_offices
+        if office_id not in self.app.offices or shut_out or not _in_scope(alert, day, rules):
+            return False
+        left = alert.days_left(day)
+        staff = self.app.staff_of(office_id)
+        reached = [
+            staff[row.delivery.staff_id].days(row.delivery.channel)
+            if row.delivery.staff_id in staff
+            else rules.horizon_days
+            for row in self._of(day)
+            if row.delivery.office_id == office_id and row.delivery.state is State.SENT
+        ]
+        if reached and (left is None or left <= max(reached)):
+            return False
+        reachable = [days for someone in staff.values() for days in self._ways(someone, rules)]
+        return left is None or not reachable or left <= max(reachable)
+
+    def _ways(self, staff: Staff, rules: Rules) -> list[int]:
+        ways = [staff.email_days] if staff.email_enabled and staff.email else []
+        has_device = any(device.staff_id == staff.id for device in self.app.devices.values())
+        return [*ways, staff.push_days] if rules.push and staff.push_enabled and has_device else ways
+
+    async def _statement(self) -> None:
+        """What every statement is at least: a place where others run, and where a cancellation is met."""
+        await trio.lowlevel.checkpoint()
+
+
+def _in_scope(alert: Alert, day: date, rules: Rules) -> bool:
+    left = alert.days_left(day)
+    return left is None or (left <= rules.horizon_days and (rules.overdue or left > 0))
+
+
+def _channel_counts(rows: Sequence[_Row], channel: Channel) -> ChannelCounts:
+    states = Counter(row.delivery.state.value for row in rows if row.delivery.channel is channel)
+    waiting = states.pop("planned", 0) + states.pop("sending", 0)
+    return ChannelCounts(planned=waiting + states.total(), open=waiting, **states)
+
+
+def _overdue_first(found: Sequence[tuple[UUID, bool]]) -> tuple[UUID, ...]:
+    offices: dict[UUID, bool] = {}
+    for office, overdue in found:
+        offices[office] = offices.get(office, False) or overdue
+    return tuple(sorted(offices, key=lambda office: (not offices[office], office)))

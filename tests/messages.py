@@ -1,0 +1,46 @@
+"""Mails, devices and pushes as tests need them."""
+
+from base64 import urlsafe_b64encode
+from typing import Any
+from uuid import UUID
+
+from attrs import evolve, field, frozen
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from notifierd.model import Device, Mail, Push
+
+AUTH = b"sixteen bytes ok"
+
+
+def mail(number: int = 1, **changes: Any) -> Mail:
+    made = Mail(
+        delivery_id=UUID(int=number),
+        sender="keikakun <no-reply@example.jp>",
+        to=f"taro{number}@example.jp",
+        subject="【期限アラート】ひまわり",
+        text="本日が期限",
+        html="<p>本日が期限</p>",
+        headers={"Message-ID": f"<{UUID(int=number)}@example.jp>", "Auto-Submitted": "auto-generated"},
+    )
+    return evolve(made, **changes)
+
+
+@frozen
+class Browser:
+    """The other end of a subscription: what only the browser knows."""
+
+    key: ec.EllipticCurvePrivateKey = field(factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+
+    def subscription(self, endpoint: str) -> Device:
+        public = self.key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        return Device(UUID(int=7), UUID(int=8), endpoint, base64url(public), base64url(AUTH))
+
+
+def push(device: Device, **changes: Any) -> Push:
+    made = Push(UUID(int=9), device, '{"title":"期限アラート"}'.encode(), topic="A" * 32, ttl=3600)
+    return evolve(made, **changes)
+
+
+def base64url(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -1,0 +1,397 @@
+"""What the end of a POST means: certainly not sent, answered, or in doubt."""
+
+import logging
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+from notifierd.send._http import (
+    BODY_BYTES,
+    LONGEST_WAIT,
+    Answer,
+    Client,
+    PublicNetwork,
+    _Transport,
+    classify,
+    is_public,
+    open_client,
+    parse_retry_after,
+    parse_url,
+)
+from tests.loopback import OK, answering, read_request, receive, serving
+
+NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
+
+
+async def post(port: int, *, scheme: str = "http", host: str = "127.0.0.1", width: int = 2) -> object:
+    async with open_client(width=width) as client:
+        return await client.post(f"{scheme}://{host}:{port}/emails", b"hello", {})
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, Delivered()),
+        (201, Delivered()),
+        (202, Delivered()),
+        (302, Rejected("rejected:302")),
+        (400, Rejected("rejected:400")),
+        (401, Blocked("blocked:401", 7.0)),
+        (403, Blocked("blocked:403", 7.0)),
+        (404, Rejected("rejected:404")),
+        (408, Deferred("request_timeout:408", 7.0)),
+        (413, Rejected("rejected:413")),
+        (422, Rejected("rejected:422")),
+        (425, Deferred("too_early:425", 7.0)),
+        (429, Deferred("rate_limited:429", 7.0, Blame.PROVIDER)),
+        (500, Deferred("server_error:500", 7.0)),
+        (502, Unknown("server_error:502", 7.0)),
+        (503, Deferred("server_error:503", 7.0)),
+        (504, Unknown("server_error:504", 7.0)),
+        (520, Unknown("server_error:520", 7.0)),
+        (999, Unknown("server_error:999", 7.0)),
+    ],
+)
+def test_a_status_has_one_meaning(status: int, outcome: Outcome) -> None:
+    assert classify(Answer(status, {"retry-after": "7"}, b"taro@example.jp"), NOW) == outcome
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        ("1.5", 1.5),
+        ("-3", 0.0),
+        ("inf", LONGEST_WAIT),
+        ("1e300", LONGEST_WAIT),
+        ("nan", None),
+        ("", None),
+        ("soon", None),
+        ("Tue, 24 Nov 2026 00:01:30 GMT", 90.0),
+        ("Tue, 24 Nov 2026 09:01:30 +0900", 90.0),
+        ("Tue, 24 Nov 2026 00:01:30 -0000", 90.0),
+        ("Mon, 23 Nov 2026 00:00:00 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> None:
+    assert parse_retry_after(value, NOW) == seconds
+
+
+@given(st.one_of(st.text(), st.from_regex(r"\w{3}, \d+ \w{3} \d+ \d+:\d+:\d+ [+-]\d+")))
+def test_retry_after_of_any_kind_is_harmless(value: str) -> None:
+    seconds = parse_retry_after(value, NOW)
+    assert seconds is None or 0 <= seconds <= LONGEST_WAIT
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"id": ', b"\xff\xfe\x00", b"[" * 200_000, b"9" * 10_000])
+def test_a_body_that_is_no_json_is_none(body: bytes) -> None:
+    assert Answer(200, {}, body).json() is None
+
+
+async def test_nobody_listening_is_certainly_not_sent() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert await post(unused.getsockname()[1]) == Deferred("connection_failed", blame=Blame.PROVIDER)
+
+
+@pytest.mark.parametrize("host", ["unknown.example", "a" * 64 + ".example", "a..example"])
+async def test_a_host_without_address_is_certainly_not_sent(host: str) -> None:
+    trio.socket.set_custom_hostname_resolver(Resolver())
+    assert await post(80, host=host) == Deferred("connection_failed", blame=Blame.PROVIDER)
+
+
+async def test_tls_that_fails_is_certainly_not_sent() -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        await receive(stream)
+        await stream.send_all(b"this is no TLS")
+
+    async with serving(handler) as port:
+        assert await post(port, scheme="https") == Deferred("connection_failed", blame=Blame.PROVIDER)
+
+
+async def test_only_connecting_has_a_time_of_its_own() -> None:
+    """A call given up before the connection stands was certainly not made; for the rest the caller's time counts."""
+    times: list[object] = []
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        times.append(request.extensions["timeout"])
+        raise httpx.ConnectTimeout("")
+
+    async with open_client(width=1, transport=httpx.MockTransport(handler)) as client:
+        outcome = await client.post("https://api.example/", b"", {})
+    assert outcome == Deferred("connection_failed", blame=Blame.PROVIDER)
+    assert times == [{"connect": 10.0, "read": None, "write": None, "pool": None}]
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-", b"SSH-2.0-OpenSSH\r\n"])
+async def test_a_cut_after_the_request_is_in_doubt(answer: bytes) -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(answer)
+
+    async with serving(handler) as port:
+        assert await post(port) == Unknown("connection_lost")
+
+
+async def test_a_reset_in_mid_request_is_in_doubt() -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        await receive(stream)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    async with serving(handler) as port, open_client(width=1) as client:
+        assert await client.post(f"http://127.0.0.1:{port}/", b"x" * 20_000_000, {}) == Unknown("connection_lost")
+
+
+async def test_an_early_refusal_is_read_although_the_request_was_cut() -> None:
+    """A server that answers 413 and closes before it took the whole body has answered."""
+
+    async def handler(stream: trio.SocketStream) -> None:
+        await receive(stream)
+        await stream.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await stream.send_eof()
+        while True:
+            await receive(stream)
+
+    async with serving(handler) as port, open_client(width=1) as client:
+        answer = await client.post(f"http://127.0.0.1:{port}/", b"x" * 2_000_000, {})
+    assert isinstance(answer, Answer)
+    assert answer.status == 413
+
+
+async def test_a_status_stands_although_its_body_is_cut() -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(b'HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n{"id": "')
+
+    async with serving(handler) as port:
+        answer = await post(port)
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.body, answer.json()) == (201, b'{"id": "', None)
+
+
+async def test_a_hanging_call_that_is_cancelled_costs_no_connection() -> None:
+    """More hanging calls than the pool is wide, one after the other; then the client still works."""
+
+    async def handler(stream: trio.SocketStream) -> None:
+        head, _ = await read_request(stream)
+        if b"/hang" in head:
+            await trio.sleep_forever()
+        await stream.send_all(OK)
+
+    async with serving(handler) as port, open_client(width=2) as client:
+        for _ in range(5):
+            with trio.move_on_after(0.05) as scope:
+                await client.post(f"http://127.0.0.1:{port}/hang", b"", {})
+            assert scope.cancelled_caught
+        with trio.fail_after(5):
+            answer = await client.post(f"http://127.0.0.1:{port}/", b"", {})
+    assert answer == Answer(200, {"content-length": "2"}, b"{}")
+
+
+async def test_an_endless_body_is_read_to_its_bound() -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            await stream.send_all(b"x" * 65536)
+
+    async with serving(handler) as port, open_client(width=1) as client:
+        for _ in range(3):
+            with trio.fail_after(10):
+                answer = await client.post(f"http://127.0.0.1:{port}/", b"", {})
+            assert isinstance(answer, Answer)
+            assert answer.body == b"x" * BODY_BYTES
+
+
+async def test_as_many_calls_as_the_client_is_wide_are_made_at_once() -> None:
+    """Nobody is answered before all four are there."""
+    waiting, everyone = [], trio.Event()
+
+    async def handler(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        waiting.append(stream)
+        if len(waiting) == 4:
+            everyone.set()
+        await everyone.wait()
+        await stream.send_all(OK)
+
+    async with serving(handler) as port, open_client(width=4) as client:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(client.post, f"http://127.0.0.1:{port}/", b"", {})
+
+
+async def test_redirects_cookies_and_proxies_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    elsewhere: list[Any] = []
+    seen: list[tuple[bytes, bytes]] = []
+    async with serving(answering(OK, elsewhere)) as other:
+        answer = (
+            f"HTTP/1.1 307 -\r\nLocation: http://127.0.0.1:{other}/\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+        )
+        async with serving(answering(answer.encode(), seen)) as port, open_client(width=1) as client:
+            for _ in range(2):
+                redirect = await client.post(f"http://127.0.0.1:{port}/", b"", {})
+                assert isinstance(redirect, Answer)
+                assert redirect.status == 307
+    assert elsewhere == []
+    head = seen[1][0].lower()
+    assert b"cookie" not in head
+    assert b"accept-encoding: identity" in head
+    assert b"user-agent: notifierd" in head
+
+
+async def test_no_url_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with serving(answering(OK)) as port:
+        await post(port)
+    assert "emails" not in caplog.text
+    assert "127.0.0.1" not in caplog.text
+
+
+class Resolver(trio.abc.HostnameResolver):
+    """Says what it is told of a host, and nothing of any other."""
+
+    def __init__(self, **hosts: list[str]) -> None:
+        self.hosts = hosts
+        self.asked = 0
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
+        self.asked += 1
+        name = host.decode() if isinstance(host, bytes) else host
+        if name not in self.hosts:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        families = [(socket.AF_INET6 if ":" in address else socket.AF_INET, address) for address in self.hosts[name]]
+        return [(family, socket.SOCK_STREAM, 6, "", (address, port)) for family, address in families]
+
+    async def getnameinfo(self, sockaddr: Any, flags: Any) -> Any:
+        raise NotImplementedError
+
+
+class Anywhere(PublicNetwork):
+    """The public network, of which loopback is a part for a test."""
+
+    def permits(self, address: str) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "addresses", [["127.0.0.1"], ["10.0.0.1"], ["169.254.169.254"], ["::1"], ["8.8.8.8", "127.0.0.1"]]
+)
+async def test_a_name_that_leads_inside_is_not_called(addresses: list[str]) -> None:
+    connected = []
+
+    async def handler(stream: trio.SocketStream) -> None:
+        connected.append(stream)
+
+    trio.socket.set_custom_hostname_resolver(Resolver(push=addresses))
+    async with serving(handler) as port, open_client(width=1, public_only=True) as client:
+        outcome = await client.post(f"http://push:{port}/", b"", {})
+    assert outcome == Deferred("address_not_public", blame=Blame.PROVIDER)
+    assert connected == []
+
+
+async def test_an_address_itself_that_leads_inside_is_not_called() -> None:
+    async with serving(answering(OK)) as port, open_client(width=1, public_only=True) as client:
+        outcome = await client.post(f"http://127.0.0.1:{port}/", b"", {})
+    assert outcome == Deferred("address_not_public", blame=Blame.PROVIDER)
+
+
+async def test_the_checked_address_is_the_one_connected_to() -> None:
+    """The name is asked for once, an address where nobody listens is passed over, the Host header keeps the name."""
+    resolver, seen = Resolver(push=["127.0.0.2", "127.0.0.1"]), list[tuple[bytes, bytes]]()
+    trio.socket.set_custom_hostname_resolver(resolver)
+    async with serving(answering(OK, seen)) as port, httpx.AsyncClient(transport=_Transport(1, Anywhere())) as http:
+        answer = await Client(http).post(f"http://push:{port}/", b"", {})
+    assert isinstance(answer, Answer)
+    assert resolver.asked == 1
+    assert f"Host: push:{port}".encode() in seen[0][0]
+
+
+async def test_tls_names_the_host_and_not_its_address() -> None:
+    names: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sni_callback = lambda _socket, name, _context: names.append(name)
+
+    async def handler(stream: trio.SocketStream) -> None:
+        await trio.SSLStream(stream, context, server_side=True).do_handshake()
+
+    trio.socket.set_custom_hostname_resolver(Resolver(push=["127.0.0.1"]))
+    async with serving(handler) as port, httpx.AsyncClient(transport=_Transport(1, Anywhere())) as http:
+        outcome = await Client(http).post(f"https://push:{port}/", b"", {})
+    assert outcome == Deferred("connection_failed", blame=Blame.PROVIDER)
+    assert names == ["push"]
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("64:ff9b::808:808", True),
+        ("0.0.0.0", False),
+        ("10.1.2.3", False),
+        ("100.64.0.1", False),
+        ("127.0.0.1", False),
+        ("169.254.169.254", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("64:ff9b::a00:1", False),
+        ("2002:a00:1::", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("ff0e::1", False),
+    ],
+)
+def test_what_is_public(address: str, public: bool) -> None:
+    assert is_public(address) == public
+
+
+@pytest.mark.parametrize(
+    ("text", "origin", "port"),
+    [
+        ("https://fcm.googleapis.com/fcm/send/x", "https://fcm.googleapis.com", 443),
+        ("HTTPS://FCM.googleapis.com:443/x", "https://fcm.googleapis.com", 443),
+        ("https://push.example:8443/x", "https://push.example:8443", 8443),
+        ("HTTP://[::1]:80/x", "http://[::1]", 80),
+        ("http://push.example:443/x", "http://push.example:443", 443),
+        ("https://user:secret@push.example/", "https://push.example", 443),
+    ],
+)
+def test_origins_leave_out_what_goes_without_saying(text: str, origin: str, port: int) -> None:
+    url = parse_url(text)
+    assert url is not None
+    assert (url.origin, url.port, url.has_userinfo) == (origin, port, "@" in text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/path", "push.example", "ftp://push.example", "https://", "https://a\nb/", "\udcff"]
+)
+def test_what_is_no_web_address_is_none(text: str) -> None:
+    assert parse_url(text) is None
+
+
+@given(st.text() | st.text().map("https://".__add__))
+def test_any_text_can_be_asked_whether_it_is_an_address(text: str) -> None:
+    parse_url(text)
+
+
+def test_a_date_is_reckoned_from_now() -> None:
+    answer = Answer(503, {"retry-after": "Tue, 24 Nov 2026 00:10:00 GMT"})
+    assert classify(answer, NOW + timedelta(minutes=4)) == Deferred("server_error:503", 360.0)

@@ -1,0 +1,423 @@
+"""The contract of the ledger and its source, held by the one in PostgreSQL and the one in memory."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from attrs import evolve
+
+from notifierd.choose import Rules
+from notifierd.demo.postgres import Cluster
+from notifierd.errors import LeaseHeld
+from notifierd.model import Channel, Delivery, OfficeWork, Reservation, Settlement, State
+from notifierd.source import START
+from tests.desks import Desk, open_desk
+from tests.memory import Application
+from tests.people import DAY, a_device, a_renewal, a_staff, an_assessment, an_id, some_offices
+
+RULES = Rules()
+ME = "me"
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def desk(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncIterator[Desk]:
+    """A fresh ledger of either kind."""
+    name = f"ledger_{uuid4().hex[:12]}"
+    dsn = cluster.create_database(name)
+    async with open_desk(cast("str", request.param), dsn, chunk=3) as desk:
+        yield desk
+    cluster.drop_database(name)
+
+
+async def work_of(desk: Desk, rules: Rules = RULES) -> list[OfficeWork]:
+    """All that is due, over as many chunks as it takes."""
+    found: list[OfficeWork] = []
+    place = START
+    while True:
+        chunk = await desk.source.read(DAY, place, rules)
+        found += chunk.offices
+        if chunk.after is None:
+            return found
+        place = chunk.after
+
+
+async def deliveries_of(desk: Desk) -> list[Delivery]:
+    """All deliveries that are due."""
+    return [delivery for work in await work_of(desk) for delivery in work.deliveries]
+
+
+async def planned(desk: Desk, app: Application) -> list[Delivery]:
+    """Load *app*, take the lease, plan the day; what is due then."""
+    await desk.load(app)
+    await desk.ledger.take_lease(DAY, ME)
+    await desk.ledger.plan(DAY, RULES)
+    return await deliveries_of(desk)
+
+
+def a_call(*deliveries: Delivery, call_id: UUID | None = None, expires: float = 30.0) -> Reservation:
+    """A call of *deliveries*, each marked for its next try."""
+    key = call_id or uuid4()
+    marked = [
+        evolve(
+            delivery,
+            state=State.SENDING,
+            try_no=delivery.try_no + 1,
+            call_id=key,
+            position=position,
+            call_tries=delivery.call_tries + 1 if delivery.call_id == key else 1,
+        )
+        for position, delivery in enumerate(deliveries)
+    ]
+    return Reservation(key, tuple(marked), b"hash of the body", "resend", expires)
+
+
+def ending(call: Reservation, state: State, **more: Any) -> list[Settlement]:
+    """Every delivery of *call* ends its try in *state*."""
+    return [evolve(Settlement(d, d.try_no, state), **more) for d in call.deliveries]
+
+
+async def reserved(desk: Desk, *calls: Reservation, holder: str = ME) -> bool:
+    """Whether all of *calls* were reserved."""
+    return await desk.ledger.reserve(DAY, holder, calls) == {call.call_id for call in calls}
+
+
+async def test_planning_twice_changes_nothing(desk: Desk) -> None:
+    before = await planned(desk, some_offices(4, staff=2, devices=1))
+    again = await desk.ledger.plan(DAY, RULES)
+    assert len(before) == 16
+    assert (again.offices, again.email, again.push) == (4, 8, 8)
+    assert await deliveries_of(desk) == before
+
+
+async def test_planning_again_adds_what_is_new(desk: Desk) -> None:
+    app = some_offices(1, staff=1)
+    before = await planned(desk, app)
+    office = next(iter(app.offices))
+    await desk.edit(lambda app: app.staff.append((office, a_staff("newcomer"))))
+    assert (await desk.ledger.plan(DAY, RULES)).email == 2
+    after = await deliveries_of(desk)
+    assert len(before) == 1
+    assert set(before) < set(after)
+
+
+async def test_the_most_urgent_office_comes_first_over_chunks(desk: Desk) -> None:
+    app = Application()
+    lefts = [12, -3, 0, 30, 7, 1, 29]
+    for left in lefts:
+        office = an_id(f"office {left}")
+        app.offices[office] = f"office {left}"
+        app.staff.append((office, a_staff(f"staff {left}")))
+        app.alerts.append((office, a_renewal(left)))
+    calm = an_id("calm")
+    app.offices[calm] = "calm"
+    app.staff.append((calm, a_staff("calm staff")))
+    app.alerts.append((calm, an_assessment()))
+    await planned(desk, app)
+    assert [work.name for work in await work_of(desk)] == [f"office {left}" for left in sorted(lefts)] + ["calm"]
+
+
+async def test_an_office_comes_with_all_that_its_messages_are_made_from(desk: Desk) -> None:
+    app = some_offices(2, staff=2, devices=2)
+    await planned(desk, app)
+    for work in await work_of(desk):
+        assert work.staff == app.staff_of(work.id)
+        assert list(work.alerts) == app.alerts_of(work.id)
+        wanted = {d.device_id for d in work.deliveries if d.channel is Channel.PUSH}
+        assert {device.id for device in work.devices.values()} == wanted
+        assert all(work.devices[key] == app.devices[key] for key in work.devices)
+
+
+async def test_a_device_of_somebody_else_is_not_read(desk: Desk) -> None:
+    app = some_offices(1, staff=1, devices=1)
+    await planned(desk, app)
+    (device,) = app.devices.values()
+    ledger_day = await deliveries_of(desk)
+    assert len(ledger_day) == 2
+    stolen = evolve(device, staff_id=an_id("somebody else"))
+    await desk.edit(lambda app: app.devices.update({device.id: stolen}))
+    (work,) = await work_of(desk)
+    assert work.devices == {}
+
+
+async def test_only_one_process_has_the_lease(desk: Desk) -> None:
+    await desk.load(Application())
+    await desk.ledger.take_lease(DAY, ME)
+    await desk.ledger.take_lease(DAY, ME)
+    with pytest.raises(LeaseHeld, match=ME):
+        await desk.ledger.take_lease(DAY, "other")
+    assert not await desk.ledger.renew_lease(DAY, "other")
+    await desk.ledger.finish(DAY, ME, "completed", None)
+    await desk.ledger.take_lease(DAY, "other")
+
+
+async def test_a_lease_that_ran_out_is_taken_over_and_cannot_be_renewed(desk: Desk) -> None:
+    await desk.load(Application())
+    await desk.ledger.take_lease(DAY, ME)
+    await desk.age(10)
+    assert await desk.ledger.renew_lease(DAY, ME)
+    await desk.age(10)
+    with pytest.raises(LeaseHeld):
+        await desk.ledger.take_lease(DAY, "other")
+    await desk.age(6)
+    assert not await desk.ledger.renew_lease(DAY, ME)
+    await desk.ledger.take_lease(DAY, "other")
+    await desk.ledger.finish(DAY, ME, "completed", None)
+    assert await desk.ledger.renew_lease(DAY, "other"), "a finish of the former holder changes nothing"
+
+
+async def test_nothing_is_reserved_without_the_lease(desk: Desk) -> None:
+    (delivery, *_) = await planned(desk, some_offices(1))
+    assert not await reserved(desk, a_call(delivery), holder="other")
+    await desk.age(16)
+    assert not await reserved(desk, a_call(delivery))
+    assert (await desk.states())[delivery.id] == ("planned", None)
+
+
+async def test_a_reserved_delivery_is_nobody_elses(desk: Desk) -> None:
+    first, second, *_ = await planned(desk, some_offices(2))
+    call = a_call(first)
+    assert await reserved(desk, call)
+    assert not await reserved(desk, a_call(first)), "by another call"
+    assert not await reserved(desk, a_call(first, second)), "a call is reserved whole or not at all"
+    assert (await desk.states())[second.id][0] == "planned"
+    assert await reserved(desk, call), "asking again, since the answer was lost, is harmless"
+    assert first.id not in {d.id for d in await deliveries_of(desk)}
+
+
+async def test_calls_are_reserved_together_and_judged_apart(desk: Desk) -> None:
+    first, second, third, *_ = await planned(desk, some_offices(3))
+    assert await reserved(desk, a_call(first))
+    bad, good = a_call(first, second), a_call(third)
+    assert await desk.ledger.reserve(DAY, ME, [bad, good]) == {good.call_id}
+
+
+async def test_a_settled_delivery_is_never_sent_again(desk: Desk) -> None:
+    (delivery, *_) = await planned(desk, some_offices(1))
+    call = a_call(delivery)
+    assert await reserved(desk, call)
+    assert await desk.ledger.settle(ending(call, State.SENT, audit={}, provider_message_id="x")) == set()
+    await desk.age(3600)
+    await desk.ledger.take_lease(DAY, ME)
+    await desk.ledger.plan(DAY, RULES)
+    assert delivery.id not in {d.id for d in await deliveries_of(desk)}
+    assert not await reserved(desk, a_call(evolve(delivery, try_no=1)))
+
+
+async def test_settling_writes_the_audit_rows_with_it(desk: Desk) -> None:
+    deliveries = await planned(desk, some_offices(1, staff=1, devices=3))
+    pushes = [d for d in deliveries if d.channel is Channel.PUSH]
+    (mail,) = [d for d in deliveries if d.channel is Channel.EMAIL]
+    calls = [a_call(d) for d in (mail, *pushes)]
+    assert await reserved(desk, *calls)
+    both = [s for call in calls[:3] for s in ending(call, State.SENT, audit={"renewal_count": 1})]
+    await desk.ledger.settle(both)
+    await desk.ledger.settle(ending(calls[3], State.SENT, audit={}))
+    who = (mail.office_id, mail.staff_id)
+    assert await desk.audit_log() == [who, who], "one for the mail, one for the first of three pushes"
+
+
+async def test_settling_again_is_harmless_and_no_late_outcome(desk: Desk) -> None:
+    (delivery, *_) = await planned(desk, some_offices(1))
+    call = a_call(delivery)
+    assert await reserved(desk, call)
+    for _ in range(2):
+        assert await desk.ledger.settle(ending(call, State.SENT, audit={})) == set()
+    assert len(await desk.audit_log()) == 1
+    assert await desk.late() == []
+
+
+async def test_a_late_outcome_of_another_try_is_kept_and_changes_nothing(desk: Desk) -> None:
+    (delivery, *_) = await planned(desk, some_offices(1))
+    stale = a_call(delivery, expires=5)
+    assert await reserved(desk, stale)
+    await desk.age(6)
+    (again,) = [d for d in await deliveries_of(desk) if d.id == delivery.id]
+    assert (again.state, again.try_no, again.call_tries) == (State.SENDING, 1, 1)
+    repeat = a_call(again, call_id=stale.call_id)
+    assert await reserved(desk, repeat)
+    assert await desk.ledger.settle(ending(stale, State.FAILED, reason="late")) == {delivery.id}
+    assert (await desk.states())[delivery.id] == ("sending", None)
+    await desk.ledger.settle(ending(repeat, State.SENT, audit={}))
+    assert (await desk.states())[delivery.id] == ("sent", None)
+    assert await desk.late() == [delivery.id]
+
+
+async def test_a_try_is_taken_up_by_another_only_when_it_ran_out(desk: Desk) -> None:
+    (delivery, *_) = await planned(desk, some_offices(1, staff=1))
+    call = a_call(delivery, expires=40)
+    assert await reserved(desk, call)
+    outlook = (await desk.ledger.counts(DAY, RULES)).outlook
+    assert (outlook.open, outlook.due_now) == (1, False)
+    assert outlook.next_in == pytest.approx(40, abs=3)
+    await desk.age(41)
+    await desk.ledger.take_lease(DAY, ME)
+    (left,) = await deliveries_of(desk)
+    assert (left.call_id, left.provider, left.payload_hash) == (call.call_id, "resend", b"hash of the body")
+    assert (await desk.ledger.counts(DAY, RULES)).outlook.due_now
+    repeat = a_call(left, call_id=call.call_id)
+    assert await reserved(desk, repeat)
+    await desk.ledger.settle(ending(repeat, State.SENDING, reason="timeout"))
+    (once_more,) = await deliveries_of(desk)
+    assert (once_more.call_tries, once_more.try_no) == (2, 2)
+
+
+async def test_a_call_to_be_repeated_comes_whole_with_what_is_settled_of_it(desk: Desk) -> None:
+    deliveries = await planned(desk, some_offices(1, staff=3))
+    call = a_call(*deliveries, expires=5)
+    assert await reserved(desk, call)
+    first, *rest = ending(call, State.SENT, audit={})
+    await desk.ledger.settle([first])
+    await desk.age(6)
+    found = await deliveries_of(desk)
+    assert {(d.id, d.state, d.due) for d in found} == {
+        (first.delivery.id, State.SENT, False),
+        *((other.delivery.id, State.SENDING, True) for other in rest),
+    }
+    assert sorted(d.position for d in found) == [0, 1, 2]
+
+
+async def test_what_waits_is_not_read_before_its_time(desk: Desk) -> None:
+    (delivery,) = await planned(desk, some_offices(1, staff=1))
+    call = a_call(delivery)
+    assert await reserved(desk, call)
+    await desk.ledger.settle(ending(call, State.PLANNED, reason="rate_limited:429", wait=60.0, attempts=1))
+    assert await deliveries_of(desk) == []
+    outlook = (await desk.ledger.counts(DAY, RULES)).outlook
+    assert (outlook.open, outlook.due_now) == (1, False)
+    assert outlook.next_in == pytest.approx(60, abs=3)
+    await desk.age(61)
+    (later,) = await deliveries_of(desk)
+    assert (later.attempts, later.try_no, later.reason) == (1, 1, "rate_limited:429")
+
+
+async def test_a_device_that_is_gone_goes_with_the_outcome_unless_it_was_renewed(desk: Desk) -> None:
+    app = some_offices(1, staff=1, devices=2)
+    pushes = [d for d in await planned(desk, app) if d.channel is Channel.PUSH]
+    calls = [a_call(push) for push in pushes]
+    assert await reserved(desk, *calls)
+    gone, renewed = (app.devices[push.device_id] for push in pushes if push.device_id)
+    said = [
+        *ending(calls[0], State.GONE, reason="gone:410", gone_endpoint=gone.endpoint),
+        *ending(calls[1], State.GONE, reason="gone:410", gone_endpoint="https://push.example.net/the-old-one"),
+    ]
+    await desk.ledger.settle(said)
+    assert await desk.device_ids() == {renewed.id}
+
+
+async def test_settled_bare_lacks_its_extras(desk: Desk) -> None:
+    app = some_offices(1, staff=1, devices=1)
+    calls = [a_call(delivery) for delivery in await planned(desk, app)]
+    assert await reserved(desk, *calls)
+    device = next(iter(app.devices.values()))
+    for call in calls:
+        mail = call.deliveries[0].channel is Channel.EMAIL
+        end = ending(call, State.SENT, audit={}) if mail else ending(call, State.GONE, gone_endpoint=device.endpoint)
+        await desk.ledger.settle(end, bare=True)
+    assert {state for state, _ in (await desk.states()).values()} == {"sent", "gone"}
+    assert await desk.audit_log() == []
+    assert await desk.device_ids() == {device.id}
+
+
+async def test_expiring_touches_only_what_is_planned(desk: Desk) -> None:
+    first, second, *_ = await planned(desk, some_offices(1))
+    assert await reserved(desk, a_call(first))
+    await desk.ledger.expire({first: "no_longer_due", second: "staff_gone"})
+    states = await desk.states()
+    assert (states[first.id], states[second.id]) == (("sending", None), ("expired", "staff_gone"))
+
+
+async def test_a_failed_office_fails_alone(desk: Desk) -> None:
+    app = some_offices(2, staff=2)
+    bad, good = app.offices
+    deliveries = await planned(desk, app)
+    poisoned = [delivery for delivery in deliveries if delivery.office_id == bad]
+    assert await reserved(desk, a_call(poisoned[0], expires=5))
+    await desk.age(6)
+    await desk.ledger.take_lease(DAY, ME)
+    ended = await desk.ledger.fail_office(DAY, bad, "office_error:ValueError")
+    assert ended == {(Channel.EMAIL, State.FAILED): 1, (Channel.EMAIL, State.UNKNOWN): 1}
+    counts = await desk.ledger.counts(DAY, RULES)
+    assert (counts.offices, counts.offices_failed) == (2, 1)
+    assert {(f.office_id, f.reason) for f in counts.failures} == {(bad, "office_error:ValueError")}
+    assert {delivery.office_id for delivery in await deliveries_of(desk)} == {good}
+
+
+async def test_the_windows_end_settles_what_is_open(desk: Desk) -> None:
+    deliveries = await planned(desk, some_offices(1, staff=4))
+    deferred, stale, flying, untouched = deliveries
+    assert await reserved(desk, a_call(deferred), a_call(stale, expires=5), a_call(flying, expires=60))
+    await desk.ledger.settle([Settlement(d, 1, State.PLANNED, "timeout", doubts=1, wait=900.0) for d in [deferred]])
+    await desk.age(6)
+    assert await desk.ledger.close(DAY) == 3
+    states = await desk.states()
+    assert states[untouched.id] == ("expired", "window_ended")
+    assert states[deferred.id] == ("expired", "window_ended_in_doubt (timeout)")
+    assert states[stale.id] == ("unknown", "window_ended")
+    assert states[flying.id] == ("sending", None)
+    counts = await desk.ledger.counts(DAY, RULES)
+    assert (counts.email.planned, counts.email.expired, counts.email.unknown, counts.email.open) == (4, 2, 1, 1)
+
+
+async def test_a_day_that_nobody_came_back_to_is_settled_by_the_next(desk: Desk) -> None:
+    first, second, *_ = await planned(desk, some_offices(1, staff=2))
+    assert await reserved(desk, a_call(first, expires=5))
+    await desk.age(60)
+    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == 2
+    states = await desk.states()
+    assert (states[first.id][0], states[second.id][0]) == ("unknown", "expired")
+    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == 0
+
+
+async def test_a_day_that_another_process_still_runs_is_left_alone(desk: Desk) -> None:
+    await planned(desk, some_offices(1, staff=2))
+    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == 0
+
+
+async def test_pushes_are_not_added_for_somebody_who_was_pushed_to(desk: Desk) -> None:
+    app = some_offices(1, staff=2, devices=1)
+    pushes = [d for d in await planned(desk, app) if d.channel is Channel.PUSH]
+    call = a_call(pushes[0])
+    assert await reserved(desk, call)
+    await desk.ledger.settle(ending(call, State.SENT, audit={}))
+    tablets = [a_device(someone, "new tablet") for _, someone in app.staff]
+    await desk.edit(lambda app: app.devices.update({tablet.id: tablet for tablet in tablets}))
+    await desk.ledger.plan(DAY, RULES)
+    due = [d for d in await deliveries_of(desk) if d.channel is Channel.PUSH]
+    assert {d.staff_id for d in due} == {pushes[1].staff_id}
+    assert len(due) == 2
+
+
+async def test_alerts_that_reached_nobody_are_counted(desk: Desk) -> None:
+    app = Application()
+    nobody, out, later, reached, failed = (an_id(name) for name in ("nobody", "out", "later", "reached", "failed"))
+    app.offices = dict.fromkeys((nobody, out, later, reached, failed), "x")
+    for office in app.offices:
+        app.alerts += [(office, a_renewal(20, f"{office} 20")), (office, a_renewal(-2, f"{office} -2"))]
+    app.alerts.append((nobody, an_assessment()))
+    app.staff = [
+        (out, a_staff("out", email_enabled=False)),
+        (later, a_staff("later", email_days=10)),
+        (reached, a_staff("reached", email_days=30)),
+        (failed, a_staff("failed")),
+    ]
+    for delivery in await planned(desk, app):
+        call = a_call(delivery)
+        assert await reserved(desk, call)
+        state = State.FAILED if delivery.office_id == failed else State.SENT
+        await desk.ledger.settle(ending(call, state, audit={}))
+    counts = await desk.ledger.counts(DAY, RULES)
+    assert set(counts.untold_offices) == {nobody, out, failed}
+    assert (counts.untold_alerts, counts.untold_overdue) == (3 + 2 + 2, 3)
+
+
+async def test_only_the_offices_of_the_safety_table_exist(desk: Desk) -> None:
+    app = some_offices(3, staff=1)
+    wanted = next(iter(app.offices))
+    await desk.load(app)
+    await desk.ledger.take_lease(DAY, ME)
+    rules = Rules(only_offices=frozenset({wanted}))
+    assert (await desk.ledger.plan(DAY, rules)).offices == 1
+    assert {delivery.office_id for delivery in await deliveries_of(desk)} == {wanted}
+    assert set((await desk.ledger.counts(DAY, rules)).untold_offices) == {wanted}

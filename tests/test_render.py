@@ -1,0 +1,383 @@
+"""What a staff member reads, whatever names the database holds."""
+
+import json
+import re
+import unicodedata
+from datetime import date, timedelta
+from html import unescape
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from attrs import evolve
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from notifierd.errors import ConfigError
+from notifierd.model import Alert, Channel, Delivery, Device, Kind, Notice, Staff
+from notifierd.render import NAME, PUSH_BYTES, ROWS, SUBJECT, Renderer
+from notifierd.settings import ContentSettings, EmailSettings, PushSettings, SafetySettings, Settings
+from notifierd.text import clean, cut, pad
+
+DAY = date(2026, 11, 24)
+OFFICE, STAFF = UUID(int=1), UUID(int=2)
+DELIVERY = Delivery(UUID(int=3), OFFICE, STAFF, Channel.EMAIL)
+DEVICE = Device(UUID(int=4), STAFF, "https://push.example/secret", "p", "a")
+SETTINGS = Settings(
+    email=EmailSettings(sender="keikakun <no-reply@例え.jp>"),
+    content=ContentSettings(dashboard_url="https://app.example.jp/?a=1&b=2"),
+)
+JAPANESE = Renderer(SETTINGS)
+ENGLISH = Renderer(evolve(SETTINGS, content=ContentSettings(language="en")))
+
+
+def renewal(days: int, name: str = "高橋 一郎") -> Alert:
+    return Alert(UUID(int=5), name, Kind.RENEWAL, DAY + timedelta(days), 2)
+
+
+def assessment(name: str = "佐藤 花子") -> Alert:
+    return Alert(UUID(int=6), name, Kind.ASSESSMENT, None, 1)
+
+
+def notice(
+    *alerts: Alert, office: str = "ひまわり", staff: str = "田中 美咲", channel: Channel = Channel.EMAIL
+) -> Notice:
+    told = Staff(STAFF, staff, "misaki@example.jp", email_enabled=True, email_days=30, push_enabled=True, push_days=10)
+    return Notice(DAY, OFFICE, office, told, channel, alerts or ALERTS)
+
+
+ALERTS = (renewal(-13), renewal(0), renewal(1), renewal(12), assessment())
+
+NASTY = st.one_of(
+    st.text(st.characters(exclude_categories=()), max_size=200),
+    st.text("\r\n\t\0\x7f\x85\u2028\u202e\u2066\u200f\ud800\udfff<>&\"'\\山🌸", max_size=200),
+    st.sampled_from(
+        ["", "\u202e", "a\r\nBcc: all@example.jp", "</title><script>", "x" * 10_000, "👨‍👩‍👧" * 3000, "が" * 10_000]
+    ),
+)
+
+
+def payload(renderer: Renderer, said: Notice) -> dict[str, Any]:
+    made = renderer.push(said, DELIVERY, DEVICE, 60)
+    assert len(made.payload) <= PUSH_BYTES
+    loaded: dict[str, Any] = json.loads(made.payload.decode())
+    return loaded
+
+
+def is_clean(line: str) -> bool:
+    line.encode()  # no lone surrogate
+    return all(unicodedata.category(c) not in {"Cc", "Zl", "Zp"} for c in line) and not set(line) & set(
+        "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    )
+
+
+def test_a_japanese_mail() -> None:
+    mail = JAPANESE.mail(notice(), DELIVERY)
+    assert mail.to == "misaki@example.jp"
+    assert mail.sender == "keikakun <no-reply@例え.jp>"
+    assert mail.subject == "【期限アラート】ひまわり｜期限超過1件・本日期限1件・期限間近2件・アセスメント未完了1件"
+    assert mail.text == (
+        """\
+田中 美咲 様
+
+いつもkeikakunをご利用いただき、ありがとうございます。
+ひまわりで対応が必要な期限をお知らせいたします（2026年11月24日（火）現在）。
+
+期限超過1件／本日期限1件／期限間近2件／アセスメント未完了1件
+
+■ 期限超過・本日期限（2件）
+  2026年11月11日（水）  13日超過    高橋 一郎 様（第2期）
+  2026年11月24日（火）  本日が期限  高橋 一郎 様（第2期）
+
+■ 期限間近（2件）
+  2026年11月25日（水）  あと1日   高橋 一郎 様（第2期）
+  2026年12月06日（日）  あと12日  高橋 一郎 様（第2期）
+
+■ アセスメント未完了（1件）
+  佐藤 花子 様（第1期）
+
+詳しくはkeikakunでご確認をお願いいたします。
+https://app.example.jp/?a=1&b=2
+
+----------------------------------------
+このメールはkeikakunから自動でお送りしています。
+ご返信いただいてもお答えできませんので、ご了承ください。
+更新期限の30日前からお知らせする設定です。変更はkeikakunの通知設定からお願いいたします。
+"""
+    ).removesuffix("\n")
+    assert '<html lang="ja"' in mail.html
+    assert 'href="https://app.example.jp/?a=1&amp;b=2"' in mail.html
+
+
+def test_an_english_mail() -> None:
+    mail = ENGLISH.mail(notice(), DELIVERY)
+    assert mail.subject == "[Deadline alert] ひまわり: 1 overdue, 1 due today, 2 due soon, 1 assessment missing"
+    assert "  Wed 11 Nov 2026  13 days overdue  高橋 一郎 (cycle 2)\n" in mail.text
+    assert "  Wed 25 Nov 2026  1 day left    高橋 一郎 (cycle 2)\n" in mail.text
+    assert "  Sun  6 Dec 2026  12 days left  高橋 一郎 (cycle 2)\n" in mail.text
+    assert '<html lang="en"' in mail.html
+    assert "href=" not in mail.html
+
+
+def test_the_html_lists_what_the_text_lists_in_the_same_order() -> None:
+    mail = JAPANESE.mail(notice(), DELIVERY)
+    for part in (mail.text, mail.html):
+        found = [part.index(word) for word in ("13日超過", "本日が期限", "あと1日", "あと12日", "佐藤 花子")]
+        assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("alerts", "parts"),
+    [
+        ((renewal(0),), "本日期限1件"),
+        ((renewal(-1),), "期限超過1件"),
+        ((renewal(1),), "期限間近1件"),
+        ((assessment(),), "アセスメント未完了1件"),
+    ],
+)
+def test_a_subject_counts_only_what_there_is(alerts: tuple[Alert, ...], parts: str) -> None:
+    assert JAPANESE.mail(notice(*alerts), DELIVERY).subject == f"【期限アラート】ひまわり｜{parts}"
+
+
+def test_headers() -> None:
+    email = evolve(SETTINGS.email, list_unsubscribe="https://app.example.jp/設定?x=%20", reply_to="ask@example.jp")
+    mail = Renderer(evolve(SETTINGS, email=email)).mail(notice(), DELIVERY)
+    assert dict(mail.headers) == {
+        "Message-ID": f"<{DELIVERY.id}@xn--r8jz45g.jp>",
+        "X-Entity-Ref-ID": str(DELIVERY.id),
+        "Auto-Submitted": "auto-generated",
+        "List-Unsubscribe": "<https://app.example.jp/%E8%A8%AD%E5%AE%9A?x=%20>",
+    }
+    assert mail.reply_to == "ask@example.jp"
+    assert "ご返信" not in mail.text
+    assert "List-Unsubscribe" not in JAPANESE.mail(notice(), DELIVERY).headers
+
+
+@pytest.mark.parametrize(
+    ("sender", "domain"),
+    [
+        ("no-reply@example.jp", "example.jp"),
+        ("Keikakun, Inc. <no-reply@mail.example.jp>", "mail.example.jp"),
+        ("", "localhost"),
+        ("x@" + "a" * 64 + ".jp", "localhost"),
+    ],
+)
+def test_a_message_id_is_of_the_senders_domain(sender: str, domain: str) -> None:
+    mail = Renderer(evolve(SETTINGS, email=EmailSettings(sender=sender))).mail(notice(), DELIVERY)
+    assert mail.headers["Message-ID"].endswith(f"@{domain}>")
+
+
+def test_redirected_mail_names_the_staff_id_and_no_address() -> None:
+    redirected = Renderer(evolve(SETTINGS, safety=SafetySettings(redirect_to="me@example.com")))
+    mail = redirected.mail(notice(), DELIVERY)
+    assert mail.to == "me@example.com"
+    assert mail.subject.startswith(f"[staff {STAFF}] 【期限アラート】")
+    assert "misaki" not in repr((mail.subject, mail.text, mail.html, mail.headers))
+
+
+def test_no_address_no_mail() -> None:
+    said = notice()
+    with pytest.raises(ValueError, match="no address"):
+        JAPANESE.mail(evolve(said, staff=evolve(said.staff, email=None)), DELIVERY)
+
+
+def test_an_address_from_the_database_breaks_no_header() -> None:
+    said = notice()
+    odd = evolve(said, staff=evolve(said.staff, email="misaki@example.jp\r\nBcc: all@example.jp\ud800"))
+    assert JAPANESE.mail(odd, DELIVERY).to == "misaki@example.jp Bcc: all@example.jp"
+
+
+def test_a_mail_has_an_end() -> None:
+    """5,000 alerts: the most urgent are listed, the others counted, in every part."""
+    alerts = tuple(renewal(number // 200, f"利用者{number}") for number in range(5000))
+    mail = JAPANESE.mail(notice(*alerts), DELIVERY)
+    assert f"利用者{ROWS - 1} 様" in mail.text
+    assert f"利用者{ROWS} 様" not in mail.text
+    assert f"ほか{5000 - ROWS}件" in mail.text
+    assert f"ほか{5000 - ROWS}件" in mail.html
+    assert mail.subject.endswith("本日期限200件・期限間近4800件")
+    assert len(mail.html) < 300_000
+
+
+@pytest.mark.parametrize("renderer", [JAPANESE, ENGLISH])
+@given(office=NASTY, staff=NASTY, recipient=NASTY)
+@example(office="山田 <b>太郎</b> 🌸", staff="&amp;", recipient="\u202egnp.exe")
+def test_any_name_is_harmless(renderer: Renderer, office: str, staff: str, recipient: str) -> None:
+    said = notice(renewal(-1, recipient), assessment(recipient), office=office, staff=staff)
+    mail = renderer.mail(said, DELIVERY)
+    for line in (mail.subject, mail.to, *mail.headers.values(), *mail.text.split("\n")):
+        assert is_clean(line)
+    assert len(mail.subject) <= SUBJECT
+    assert tags(mail.html) == tags(renderer.mail(evolve_names(said), DELIVERY).html)
+    assert cut(clean(recipient), NAME) in unescape(mail.html)
+    pushed = payload(renderer, said)
+    assert is_clean(pushed["title"])
+    assert is_clean(json.dumps(renderer.audit(said), ensure_ascii=False))
+    assert renderer.mail(said, DELIVERY) == mail
+
+
+def evolve_names(said: Notice) -> Notice:
+    alerts = tuple(evolve(alert, recipient_name="x") for alert in said.alerts)
+    named = bool(clean(said.staff.name))
+    return evolve(said, office_name="x", staff=evolve(said.staff, name="x" * named), alerts=alerts)
+
+
+def tags(html: str) -> list[str]:
+    return re.findall(r"<[^>]*>", html)
+
+
+def test_a_push_is_exactly_what_the_service_worker_reads() -> None:
+    made = JAPANESE.push(notice(channel=Channel.PUSH), DELIVERY, DEVICE, 3600)
+    assert json.loads(made.payload) == {
+        "title": "期限アラート（ひまわり）",
+        "body": "更新期限: 4件、アセスメント未完了: 1件",
+        "icon": "/icon-192.png",
+        "badge": "/icon-192.png",
+        "requireInteraction": True,
+        "data": {
+            "type": "deadline_alert",
+            "office_id": str(OFFICE),
+            "office_name": "ひまわり",
+            "renewal_count": 4,
+            "assessment_count": 1,
+            "push_threshold_days": 10,
+        },
+    }
+    assert (made.ttl, made.urgency, made.device, made.delivery_id) == (3600, "normal", DEVICE, DELIVERY.id)
+
+
+def test_an_english_push() -> None:
+    made = payload(ENGLISH, notice(channel=Channel.PUSH))
+    assert made["title"] == "Deadline alert (ひまわり)"
+    assert made["body"] == "Renewals due: 4, assessments missing: 1"
+
+
+def test_pictures_may_be_left_out() -> None:
+    assert not {"icon", "badge"} & set(
+        payload(Renderer(evolve(SETTINGS, push=PushSettings(icon="", badge=""))), notice())
+    )
+
+
+@pytest.mark.parametrize("character", ["x", "期", "🌸", '"', "\\"])
+def test_a_long_office_name_is_cut_to_what_fits(character: str) -> None:
+    """Its two places in the payload take all the room there is, and no more."""
+    made = JAPANESE.push(notice(office=character * 10_000), DELIVERY, DEVICE, 60)
+    each = len(json.dumps(character, ensure_ascii=False).encode()) - 2
+    assert PUSH_BYTES - 2 * each < len(made.payload) <= PUSH_BYTES
+    assert json.loads(made.payload)["data"]["office_name"].endswith(character + "…")
+
+
+def test_a_topic_is_of_one_office_and_one_staff_member() -> None:
+    said = notice()
+    others = (evolve(said, office_id=STAFF), evolve(said, staff=evolve(said.staff, id=OFFICE)))
+    topics = {JAPANESE.push(each, DELIVERY, DEVICE, 60).topic for each in (said, *others)}
+    assert len(topics) == 3
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{32}", topic) for topic in topics)
+    assert JAPANESE.push(notice(renewal(3)), DELIVERY, DEVICE, 60).topic in topics
+
+
+def test_audit_details_have_counts_and_no_person() -> None:
+    assert JAPANESE.audit(notice()) == {
+        "office_name": "ひまわり",
+        "renewal_count": 4,
+        "overdue_count": 2,
+        "assessment_count": 1,
+        "threshold_days": 30,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "expected"),
+    [
+        ("山田太郎", 4, "山田太郎"),
+        ("山田太郎", 3, "山田…"),
+        ("ab cd", 4, "ab…"),
+        ("xか\u3099y", 3, "x…"),
+        ("x👨‍👩‍👧y", 4, "x…"),
+        ("x👍🏽y", 3, "x…"),
+        ("x🇯🇵🇫🇷y", 5, "x🇯🇵…"),
+        ("x🇯🇵🇫🇷y", 3, "x…"),
+        ("xﾊﾞy", 3, "x…"),
+        ("x\u1112\u1161\u11aby", 3, "x…"),
+        ("e" + "\u0301" * 100, 3, "e\u0301…"),
+        ("x", 0, ""),
+    ],
+)
+def test_cutting_splits_nothing_that_reads_as_one(text: str, limit: int, expected: str) -> None:
+    assert cut(text, limit) == expected
+
+
+@given(st.text(), st.integers(0, 50))
+def test_cut_text_is_a_prefix_within_its_limit(text: str, limit: int) -> None:
+    short = cut(text, limit)
+    assert len(short) <= limit or short == text
+    assert text.startswith(short.removesuffix("…")) or short == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("  山田\r\n\t太郎\0 ", "山田 太郎"),
+        ("山田　太郎", "山田　太郎"),
+        ("\u202eabc\u2069\ud83c", "abc"),
+        ("👨‍👩‍👧 🌸", "👨‍👩‍👧 🌸"),
+        ("a\u2028b\x85c", "a b c"),
+    ],
+)
+def test_cleaning(text: str, expected: str) -> None:
+    assert clean(text) == expected
+
+
+@given(NASTY)
+def test_cleaning_twice_is_cleaning_once(text: str) -> None:
+    assert clean(clean(text)) == clean(text)
+    assert is_clean(clean(text))
+
+
+def test_padding_counts_columns() -> None:
+    assert pad("あと1日", ["13日超過", "x"]) == "あと1日 "
+
+
+@pytest.mark.parametrize("name", ["mail.ja.html", "mail.ja.txt", "mail.ja.subject.txt", "layout.html"])
+def test_an_operators_template_replaces_the_shipped_one_of_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{{ office }} & co", encoding="utf-8")
+    mail = with_templates(tmp_path).mail(notice(office="<b>"), DELIVERY)
+    shipped = JAPANESE.mail(notice(office="<b>"), DELIVERY)
+    replaced = {"mail.ja.html": "html", "layout.html": "html", "mail.ja.txt": "text", "mail.ja.subject.txt": "subject"}
+    for part in ("html", "text", "subject"):
+        escaped = "&lt;b&gt; & co" if part == "html" else "<b> & co"
+        assert getattr(mail, part) == (escaped if part == replaced[name] else getattr(shipped, part))
+
+
+def test_a_subject_is_one_line_whatever_its_template(tmp_path: Path) -> None:
+    (tmp_path / "mail.ja.subject.txt").write_text("{{ office }}\n\n" + "{{ product }} " * 99, encoding="utf-8")
+    subject = with_templates(tmp_path).mail(notice(), DELIVERY).subject
+    assert subject.startswith("ひまわり keikakun keikakun")
+    assert len(subject) == SUBJECT
+
+
+def with_templates(folder: Path) -> Renderer:
+    return Renderer(evolve(SETTINGS, content=evolve(SETTINGS.content, templates=str(folder))))
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        (b"{{ office", r"mail\.ja\.txt, line 1"),
+        (b"{{ ofice }}", "'ofice' is undefined"),
+        (b"{% if groups[0].tone == 'missing' %}{{ oops }}{% endif %}", "'oops' is undefined"),
+        (b"{% if unlisted %}{{ 1 / 0 }}{% endif %}", "ZeroDivisionError"),
+        (b"{% include 'none.txt' %}", "none.txt"),
+        (b"\xff", "UnicodeDecodeError"),
+    ],
+)
+def test_a_bad_template_is_found_at_the_start(tmp_path: Path, template: bytes, problem: str) -> None:
+    (tmp_path / "mail.ja.txt").write_bytes(template)
+    with pytest.raises(ConfigError, match=f"^content.templates: .*{problem}"):
+        with_templates(tmp_path)
+
+
+def test_pictures_too_long_for_a_payload_are_found_at_the_start() -> None:
+    with pytest.raises(ConfigError, match=r"^push\.icon, push\.badge: too long"):
+        Renderer(evolve(SETTINGS, push=PushSettings(icon="/" * 3600)))

@@ -1,0 +1,158 @@
+"""Resend: the calls it gets, and what its answers mean (https://resend.com/docs)."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.send._http import open_client
+from notifierd.send.resend import Resend, _of_items
+from notifierd.settings import ResendSettings
+from tests.messages import mail
+
+NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
+
+
+async def call(messages: list[Mail], answer: httpx.Response) -> tuple[httpx.Request, list[Outcome]]:
+    """Send *messages* in one call; return the request as it left, and the outcomes."""
+    seen: list[httpx.Request] = []
+
+    def transport(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return answer
+
+    async with open_client(width=1, transport=httpx.MockTransport(transport)) as client:
+        sender = Resend(client, ResendSettings(api_key="re_1"), now=lambda: NOW)
+        outcomes = await sender.send(messages, sender.encode(messages), "key-1")
+    (request,) = seen
+    return request, outcomes
+
+
+def error(status: int, name: str) -> httpx.Response:
+    return httpx.Response(status, json={"statusCode": status, "name": name, "message": "taro1@example.jp is odd"})
+
+
+async def test_a_single_mail() -> None:
+    request, outcomes = await call([mail(1, reply_to="ask@example.jp")], httpx.Response(200, json={"id": "49a3"}))
+    assert (request.method, str(request.url)) == ("POST", "https://api.resend.com/emails")
+    assert request.headers["authorization"] == "Bearer re_1"
+    assert request.headers["idempotency-key"] == "key-1"
+    assert request.headers["content-type"] == "application/json"
+    assert "x-batch-validation" not in request.headers
+    assert json.loads(request.content) == {
+        "from": "keikakun <no-reply@example.jp>",
+        "to": ["taro1@example.jp"],
+        "subject": "【期限アラート】ひまわり",
+        "html": "<p>本日が期限</p>",
+        "text": "本日が期限",
+        "headers": dict(mail(1).headers),
+        "reply_to": "ask@example.jp",
+    }
+    assert outcomes == [Delivered("49a3")]
+
+
+async def test_several_mails_go_in_permissive_mode() -> None:
+    answer = httpx.Response(200, json={"data": [{"id": "a"}, {"id": "b"}, {"id": "c"}]})
+    request, outcomes = await call([mail(1), mail(2), mail(3)], answer)
+    assert str(request.url) == "https://api.resend.com/emails/batch"
+    assert request.headers["x-batch-validation"] == "permissive"
+    assert request.headers["idempotency-key"] == "key-1"
+    assert [item["to"] for item in json.loads(request.content)] == [[f"taro{n}@example.jp"] for n in (1, 2, 3)]
+    assert outcomes == [Delivered("a"), Delivered("b"), Delivered("c")]
+
+
+async def test_ids_belong_in_order_to_the_items_without_error() -> None:
+    found = {"data": [{"id": "b"}, {"id": "d"}], "errors": [{"index": 2, "message": "x"}, {"index": 0, "message": "y"}]}
+    _, outcomes = await call([mail(n) for n in range(4)], httpx.Response(200, json=found))
+    bad = Rejected("rejected:item")
+    assert outcomes == [bad, Delivered("b"), bad, Delivered("d")]
+
+
+async def test_two_errors_of_one_item_are_one_rejection() -> None:
+    found = {"data": [{"id": "b"}], "errors": [{"index": 0, "message": "x"}, {"index": 0, "message": "y"}]}
+    _, outcomes = await call([mail(1), mail(2)], httpx.Response(200, json=found))
+    assert outcomes == [Rejected("rejected:item"), Delivered("b")]
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=100))
+def test_any_mix_of_good_and_bad_items_finds_its_ids(good: list[bool]) -> None:
+    data = [{"id": f"id-{index}"} for index, accepted in enumerate(good) if accepted]
+    errors = [{"index": index, "message": ""} for index, accepted in enumerate(good) if not accepted]
+    expected = [
+        Delivered(f"id-{index}") if accepted else Rejected("rejected:item") for index, accepted in enumerate(good)
+    ]
+    assert _of_items({"data": data, "errors": errors}, len(good)) == expected
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        [],
+        {},
+        {"data": None},
+        {"data": [{"id": "a"}]},
+        {"data": [{"id": "a"}, {"id": "b"}, {"id": "c"}]},
+        {"data": [{"id": "a"}, {"id": 5}]},
+        {"data": [{"id": "a"}, "b"]},
+        {"data": [{"id": "a"}], "errors": {"index": 1}},
+        {"data": [{"id": "a"}], "errors": [{"index": 7}]},
+        {"data": [{"id": "a"}], "errors": [{"message": "which?"}]},
+        {"data": [{"id": "a"}], "errors": ["1"]},
+        {"data": [{"id": "a"}], "errors": [{"index": [1]}]},
+        {"data": [], "errors": [{"index": 1}]},
+        {"data": [{"id": "a"}, {"id": "b"}], "errors": [{"index": 1}]},
+    ],
+)
+async def test_an_answer_that_does_not_add_up_tells_nothing(found: Any) -> None:
+    _, outcomes = await call([mail(1), mail(2)], httpx.Response(200, json=found))
+    assert outcomes == [Unknown("answer_unclear")] * 2
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"OK", b"<html>welcome to our wifi</html>", b"{}", b'{"id": null}', b'{"id": "\\u0000"}', b'["id"]']
+)
+async def test_a_200_that_names_no_mail_tells_nothing(body: bytes) -> None:
+    _, outcomes = await call([mail()], httpx.Response(200, content=body))
+    assert outcomes == [Unknown("answer_unclear")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (error(429, "daily_quota_exceeded"), Blocked("quota:429")),
+        (error(429, "monthly_quota_exceeded"), Blocked("quota:429")),
+        (error(429, "rate_limit_exceeded"), Deferred("rate_limited:429", blame=Blame.PROVIDER)),
+        (error(409, "concurrent_idempotent_requests"), Unknown("in_progress:409", retry_after=2.0)),
+        (error(409, "invalid_idempotent_request"), Unknown("key_conflict:409", key_usable=False)),
+        (error(401, "restricted_api_key"), Blocked("blocked:401")),
+        (error(403, "validation_error"), Blocked("blocked:403")),
+        (error(422, "invalid_from_address"), Blocked("blocked:422")),
+        (error(404, "not_found"), Blocked("blocked:404")),
+        (error(422, "missing_required_field"), Rejected("rejected:422")),
+        (error(400, "validation_error"), Rejected("rejected:400")),
+        (error(451, "security_error"), Rejected("rejected:451")),
+        (error(500, "application_error"), Deferred("server_error:500")),
+    ],
+)
+async def test_documented_errors(answer: httpx.Response, outcome: Outcome) -> None:
+    assert (await call([mail()], answer))[1] == [outcome]
+
+
+async def test_a_batch_refused_as_a_whole_condemns_nobody() -> None:
+    """Which item is to blame is not said, so each gets another call, and the attempt counts."""
+    _, outcomes = await call([mail(1), mail(2)], error(422, "validation_error"))
+    assert outcomes == [Deferred("batch_rejected:422", blame=Blame.MESSAGE)] * 2
+
+
+async def test_a_hundred_mails_in_one_call_and_no_more() -> None:
+    answer = httpx.Response(200, json={"data": [{"id": str(n)} for n in range(100)]})
+    _, outcomes = await call([mail(n) for n in range(100)], answer)
+    assert outcomes == [Delivered(str(n)) for n in range(100)]
+    with pytest.raises(ValueError, match="101 mails"):
+        await call([mail(n) for n in range(101)], answer)

@@ -1,0 +1,244 @@
+"""Web Push as a browser and a push service see it: decrypted with the subscription's key, verified with ours."""
+
+import json
+from base64 import urlsafe_b64decode
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import http_ece
+import httpx
+import pytest
+from attrs import evolve
+from cryptography.exceptions import InvalidSignature
+from py_vapid.jwt import decode
+
+from notifierd.fields import parse_vapid_key
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected, Unknown
+from notifierd.render import PUSH_BYTES
+from notifierd.send._http import open_client
+from notifierd.send.vapid import TOKENS, Vapid, make_vapid_key
+from notifierd.send.webpush import WebPush
+from notifierd.settings import PushSettings
+from tests.messages import AUTH, Browser, base64url, push
+
+NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
+PRIVATE, PUBLIC = make_vapid_key()
+SETTINGS = PushSettings(vapid_private_key=PRIVATE)
+SUBJECT = "mailto:ops@example.jp"
+FCM = "https://fcm.googleapis.com/fcm/send/abc"
+WINDOWS = "https://wns2-par02p.notify.windows.com/w/?token=abc"
+
+
+async def send(
+    *messages: Push, status: int = 201, settings: PushSettings = SETTINGS, **answer: Any
+) -> tuple[list[httpx.Request], list[Outcome]]:
+    """Send each of *messages* by one sender; return the requests that left, and the outcomes."""
+    seen: list[httpx.Request] = []
+
+    def transport(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(status, **answer)
+
+    async with open_client(width=1, transport=httpx.MockTransport(transport)) as client:
+        sender = WebPush(client, settings, subject=SUBJECT, now=lambda: NOW)
+        outcomes = [outcome for one in messages for outcome in await sender.send([one], sender.encode([one]), "key")]
+    return seen, outcomes
+
+
+def claims(authorization: str) -> dict[str, Any]:
+    """Verify a header as RFC 8292, section 3, has it; return the claims."""
+    scheme, _, rest = authorization.partition(" ")
+    parts = dict(part.strip().split("=", 1) for part in rest.split(","))
+    assert scheme == "vapid"
+    assert parts["k"] == PUBLIC
+    verified: dict[str, Any] = decode(parts["t"], parts["k"])
+    return verified
+
+
+async def test_the_browser_reads_what_was_sent() -> None:
+    browser = Browser()
+    message = push(browser.subscription(FCM), payload=("期" * (PUSH_BYTES // 3)).encode())
+    (request,), outcomes = await send(message)
+    decrypted = http_ece.decrypt(request.content, private_key=browser.key, auth_secret=AUTH, version="aes128gcm")
+    assert decrypted == message.payload
+    assert len(message.payload) == PUSH_BYTES
+    assert len(request.content) <= 4096
+    assert outcomes == [Delivered()]
+
+
+async def test_the_request_is_as_the_rfcs_have_it() -> None:
+    (request,), _ = await send(push(Browser().subscription(FCM), urgency="high", ttl=10_800))
+    assert (request.method, str(request.url)) == ("POST", FCM)
+    assert request.headers["content-encoding"] == "aes128gcm"
+    assert request.headers["ttl"] == "10800"
+    assert request.headers["urgency"] == "high"
+    assert request.headers["topic"] == "A" * 32
+    assert "x-wns-type" not in request.headers
+
+
+async def test_each_origin_gets_a_token_of_its_own() -> None:
+    """Two services in turn, twice: every token is for its own audience, and within 24 hours."""
+    urls = {FCM: "https://fcm.googleapis.com", WINDOWS: "https://wns2-par02p.notify.windows.com"}
+    requests, _ = await send(*[push(Browser().subscription(url)) for url in (*urls, *urls)])
+    assert len(requests) == 4
+    for request in requests:
+        found = claims(request.headers["authorization"])
+        assert found["aud"] == urls[str(request.url)]
+        assert found["sub"] == SUBJECT
+        assert NOW.timestamp() < found["exp"] <= (NOW + timedelta(hours=24)).timestamp()
+    assert requests[0].headers["authorization"] == requests[2].headers["authorization"]
+
+
+def test_a_token_is_made_anew_well_before_it_expires_and_when_the_clock_is_set_back() -> None:
+    vapid = Vapid(PRIVATE, SUBJECT)
+    first = vapid.authorization("https://a.example", NOW)
+    for hours, same in ((0, True), (5.9, True), (6, False), (-12, False)):
+        moment = NOW + timedelta(hours=hours)
+        token = vapid.authorization("https://a.example", moment)
+        assert (token == first) == same
+        assert timedelta(hours=6) < datetime.fromtimestamp(claims(token)["exp"], UTC) - moment <= timedelta(hours=12)
+
+
+def test_tokens_are_kept_for_so_many_origins_only() -> None:
+    vapid = Vapid(PRIVATE, SUBJECT)
+    for number in range(TOKENS + 1):
+        vapid.authorization(f"https://{number}.example", NOW)
+    assert len(vapid._tokens) == 1  # noqa: SLF001 - memory has no other face
+
+
+def test_another_key_does_not_verify() -> None:
+    other, _ = make_vapid_key()
+    with pytest.raises(InvalidSignature):
+        claims(
+            Vapid(other, SUBJECT).authorization("https://a.example", NOW).replace(Vapid(other, "").public_key, PUBLIC)
+        )
+
+
+def test_a_made_key_pair_is_what_the_configuration_and_browsers_take() -> None:
+    private, public = make_vapid_key()
+    assert len(urlsafe_b64decode(private + "=")) == 32
+    assert len(urlsafe_b64decode(public + "=")) == 65
+    assert PushSettings(vapid_private_key=private).vapid_private_key == private
+    assert Vapid(private, SUBJECT).public_key == public
+    assert Vapid(parse_vapid_key(private).private_pem().decode(), SUBJECT).public_key == public
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, Delivered()),
+        (201, Delivered()),
+        (202, Delivered()),
+        (404, Gone("gone:404")),
+        (410, Gone("gone:410")),
+        (413, Rejected("rejected:413")),
+        (401, Blocked("blocked:401")),
+        (403, Blocked("blocked:403")),
+        (429, Deferred("rate_limited:429", blame=Blame.PROVIDER)),
+        (502, Unknown("server_error:502")),
+        (406, Rejected("rejected:406")),
+    ],
+)
+async def test_what_a_push_service_answers(status: int, outcome: Outcome) -> None:
+    _, outcomes = await send(push(Browser().subscription(FCM)), status=status, headers={"Location": "https://secret"})
+    assert outcomes == [outcome]
+
+
+@pytest.mark.parametrize(("ttl", "policy"), [(0, "no-cache"), (60, "cache")])
+async def test_windows_gets_its_own_headers_and_says_429_as_406(ttl: int, policy: str) -> None:
+    message = push(Browser().subscription(WINDOWS), ttl=ttl)
+    (request,), outcomes = await send(message, status=406, headers={"Retry-After": "5"})
+    assert (request.headers["x-wns-type"], request.headers["x-wns-cache-policy"]) == ("wns/raw", policy)
+    assert outcomes == [Deferred("rate_limited:406", 5.0, Blame.PROVIDER)]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "",
+        "not a url",
+        "http://fcm.googleapis.com/x",
+        "https://fcm.googleapis.com:8443/x",
+        "https://user:secret@fcm.googleapis.com/x",
+        "https://fcm.googleapis.com@evil.example/x",
+        "https://fcm.googleapis.com.evil.example/x",
+        "https://fcm.googleapis.com./x",
+        "https://evil.example/fcm.googleapis.com",
+        "https://evil.example#.push.apple.com",
+        "https://evil.example\\.push.apple.com/x",
+        "https://push.apple.com/x",
+        "https://evilpush.apple.com/x",
+        "https://127.0.0.1/x",
+        "https://[::1]/x",
+        "https://169.254.169.254/latest",
+        "file:///etc/passwd",
+        "https://fcm.googleapis.com\r\n/x",
+    ],
+)
+async def test_an_endpoint_that_is_no_push_service_is_not_called(endpoint: str) -> None:
+    message = push(Browser().subscription(endpoint))
+    assert await send(message) == ([], [Rejected("endpoint_not_allowed")])
+
+
+@pytest.mark.parametrize("endpoint", [FCM, WINDOWS, "https://web.push.apple.com/x", "HTTPS://FCM.googleapis.com:443/x"])
+async def test_push_services_are_called(endpoint: str) -> None:
+    requests, _ = await send(push(Browser().subscription(endpoint)))
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "called"),
+    [
+        ("http://127.0.0.1:8080/x", True),
+        ("https://[::1]:8443/x", True),
+        ("https://push.test/x", True),
+        ("http://127.0.0.2:8080/x", False),
+        ("http://a:b@127.0.0.1:8080/x", False),
+        ("http://fcm.googleapis.com/x", False),
+    ],
+)
+async def test_a_test_set_up_may_use_any_scheme_and_port_of_an_allowed_host(endpoint: str, called: bool) -> None:
+    settings = evolve(SETTINGS, allow_private_addresses=True, allowed_hosts=("127.0.0.1", "[::1]", "push.test"))
+    requests, outcomes = await send(push(Browser().subscription(endpoint)), settings=settings)
+    assert (len(requests), outcomes) == ((1, [Delivered()]) if called else (0, [Rejected("endpoint_not_allowed")]))
+
+
+GOOD = Browser().subscription(FCM)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        evolve(GOOD, p256dh=""),
+        evolve(GOOD, p256dh="not base64!"),
+        evolve(GOOD, p256dh=GOOD.p256dh[:-4]),
+        evolve(GOOD, p256dh=base64url(b"\4" + bytes(64))),
+        evolve(GOOD, p256dh="\udcff"),
+        evolve(GOOD, auth=""),
+        evolve(GOOD, auth="short"),
+        evolve(GOOD, auth="ü" * 22),
+    ],
+)
+async def test_keys_that_are_none_are_not_sent_to(device: Device) -> None:
+    assert await send(push(device)) == ([], [Rejected("bad_subscription")])
+
+
+async def test_keys_in_plain_base64_do_as_well() -> None:
+    """Applications write ``btoa(...)`` of a key as often as base64url."""
+    browser = Browser()
+    device = browser.subscription(FCM)
+    plain = evolve(device, p256dh=device.p256dh.replace("-", "+").replace("_", "/") + "=", auth=device.auth + "==")
+    (request,), _ = await send(push(plain))
+    assert json.loads(http_ece.decrypt(request.content, private_key=browser.key, auth_secret=AUTH, version="aes128gcm"))
+
+
+async def test_a_lane_is_an_origin() -> None:
+    async with open_client(width=1, transport=httpx.MockTransport(lambda _: httpx.Response(201))) as client:
+        sender = WebPush(client, SETTINGS, subject=SUBJECT, now=lambda: NOW)
+        lanes = [sender.lane(push(Browser().subscription(url))) for url in (FCM, WINDOWS, "https://evil.example", "")]
+    assert lanes == [
+        "https://fcm.googleapis.com",
+        "https://wns2-par02p.notify.windows.com",
+        "not_allowed",
+        "not_allowed",
+    ]
