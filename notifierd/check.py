@@ -243,7 +243,7 @@ async def _unfilled(db: Database, subject: str, plan: Mapping[str, Any]) -> list
     rows = await db.fetch(
         """
         select a.attname as column, c.oid::regclass::text as table,
-               a.attnotnull and not a.attisdropped and a.attgenerated = '' as demanded,
+               a.attnotnull and a.attgenerated = '' as demanded,
                exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgtype & 7 = 7) as triggered
         from pg_class c
         join pg_namespace n on n.oid = c.relnamespace
