@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system lint clean
+.PHONY: help venv demo test test-system sim lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ test: $(STAMP) ## the test suite (PYTEST_ARGS="-k drain -x")
 test-system: $(STAMP) ## suites that need Debian packages or root: see .ci/run
 	@if ls tests/system/test_*.py >/dev/null 2>&1; then $(VENV)/bin/pytest tests/system $(PYTEST_ARGS); \
 	else echo "tests/system has no suite yet."; fi
+
+sim: $(STAMP) ## simulated runs with faults (RUNS=100000; SEED=n replays one)
+	@$(VENV)/bin/python -m tests.sim $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),100000))
 
 lint: $(STAMP) ## ruff, mypy, import-linter
 	@$(VENV)/bin/ruff check

@@ -157,6 +157,32 @@ def failed_report(day: date, error: LedgerUnavailable | LeaseHeld) -> RunReport:
 
 
 @cli.command()
+@click.option("--failed", is_flag=True, help="Those that were refused for good.")
+@click.option("--unknown", is_flag=True, help="Those whose answer was lost: whoever got the message gets it again.")
+@click.option("--expired", is_flag=True, help="Those that the window's end left unsent.")
+@click.pass_context
+def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool) -> None:
+    """Plan today's failed, unknown or expired deliveries again; the next run sends them.
+
+    Another day's are not planned again: today's plan tells what is still due.
+    """
+    from notifierd.assemble import utc_now
+    from notifierd.ledger import PostgresLedger
+    from notifierd.model import State
+    from notifierd.schedule import Calendar
+
+    wanted = {State.FAILED: failed, State.UNKNOWN: unknown, State.EXPIRED: expired}
+    states = [state for state, is_wanted in wanted.items() if is_wanted]
+    if not states:
+        raise click.UsageError("say which: --failed, --unknown, --expired (more than one is fine)")
+    day = Calendar(settings_of(context).window).today(utc_now())
+    again = with_database(context, None, lambda db: PostgresLedger(db).retry(day, states))
+    click.echo(f"{day}: {again.email} mails and {again.push} pushes of {again.offices} offices are planned again")
+    if again.email or again.push:
+        click.echo("`notifierd once` sends them now.")
+
+
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="The findings as one JSON list on stdout.")
 @click.pass_context
 def check(context: click.Context, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ in-memory one to the same contract.
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any, Protocol
 from uuid import UUID
@@ -32,6 +32,7 @@ from notifierd.model import (
 
 LEASE_SECONDS = 15.0
 MOST_FAILURES = 1000
+FORGET_STEP = 5000
 
 
 class Ledger(Protocol):
@@ -91,6 +92,12 @@ class Ledger(Protocol):
 
     async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
         """Give the lease back, and write how the run ended."""
+
+    async def retry(self, day: date, states: Collection[State]) -> Planned:
+        """Plan those deliveries of *day* again that ended in one of *states*, each for a new call; how many."""
+
+    async def forget(self, before: date) -> bool:
+        """Delete a small step of what is older than the day *before*; False once there is nothing older."""
 
 
 @frozen
@@ -182,6 +189,13 @@ class PostgresLedger:
 
     async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
         await self._db.fetch(statements.FINISH, day, holder, state, reason)
+
+    async def retry(self, day: date, states: Collection[State]) -> Planned:
+        (row,) = await self._db.write(statements.RETRY, day, [state.value for state in states])
+        return Planned(**dict(row))
+
+    async def forget(self, before: date) -> bool:
+        return bool(await self._db.write(statements.FORGET, before, FORGET_STEP))
 
     async def skip(self, day: date, reason: str) -> None:
         """Write that *day* is closed, and why, if nothing is written of it yet."""

@@ -23,6 +23,7 @@ from notifierd.model import (
     Outcome,
     Outlook,
     Push,
+    Reservation,
     Settlement,
     State,
     Unknown,
@@ -94,20 +95,22 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
 async def make_call(call: Call, this_pass: Pass) -> None:
     """Reserve, send, settle: one HTTP request, with its slots in hand."""
     deps, line = this_pass.deps, call.line
-    async with line.in_turn:
-        if put_off(call, this_pass):
-            return
-        await line.pace()
     async with line.lane_limiter(call.lane), line.limiter:
+        async with line.in_turn:
+            if put_off(call, this_pass):
+                return
+            await line.pace()
         if put_off(call, this_pass):
             return
         reservation = call.reservation(deps.call_expires)
-        if not await this_pass.recorder.reserve(reservation):
+        if not await reserved(reservation, this_pass):
             return
         began = trio.current_time()
         outcomes: Sequence[Outcome] = [Deferred("not_begun", blame=Blame.PROVIDER)] * len(call.deliveries)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
+            if deps.stop.is_set():
+                return
             outcomes = [Unknown("interrupted")] * len(call.deliveries)
             with trio.move_on_after(deps.send_timeout) as time:
                 outcomes = await line.sender.send(call.messages, call.body, str(call.id))
@@ -124,6 +127,16 @@ def put_off(call: Call, this_pass: Pass) -> bool:
     if wait:
         this_pass.skip(wait)
     return bool(wait) or this_pass.deps.stop.is_set()
+
+
+async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
+    """Whether the call may be made. A database that does not let it be touches no other call of the office."""
+    try:
+        return await this_pass.recorder.reserve(reservation)
+    except DatabaseError as error:
+        log.warning("call_put_off", reason=error.reason)
+        this_pass.skip(DATABASE_PAUSE)
+        return False
 
 
 def learn(lane: str, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:

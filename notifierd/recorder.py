@@ -54,8 +54,9 @@ class Recorder:
     _settlements: tuple[trio.MemorySendChannel[Settlement], trio.MemoryReceiveChannel[Settlement]] = field(
         factory=lambda: trio.open_memory_channel[Settlement](math.inf)
     )
-    _unwritten: int = 0
-    _idle: trio.Event = field(factory=trio.Event)
+    _handed_on: int = 0
+    _written: int = 0
+    _flushing: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
     _shield: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
 
     async def reserve(self, reservation: Reservation) -> bool:
@@ -77,15 +78,19 @@ class Recorder:
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Hand on how tries ended. Never waits, so that nothing known is lost to a cancellation."""
-        self._unwritten += len(settlements)
+        self._handed_on += len(settlements)
         for settlement in settlements:
             self._settlements[0].send_nowait(settlement)
 
     async def flush(self) -> None:
-        """Wait until all that was handed on is written."""
-        while self._unwritten:
-            self._idle = trio.Event()
-            await self._idle.wait()
+        """Wait until all that was handed on so far is written, whatever comes after it."""
+        mark = self._handed_on
+        while self._written < mark:
+            await self._flushing.park()
+
+    @property
+    def _unwritten(self) -> int:
+        return self._handed_on - self._written
 
     async def run(self) -> None:
         """Write until closed and all is written, or the time for it is up."""
@@ -109,11 +114,13 @@ class Recorder:
             with suppress(trio.WouldBlock, trio.EndOfChannel):
                 while True:
                     batch.append(requests.receive_nowait())
-            if not await self._reserved(batch) and len(batch) > 1:
-                for request in batch:  # one of them is what the lot was refused for
-                    await self._reserved([request])
-            for request in batch:
-                request.answered.set()
+            try:
+                if not await self._reserved(batch) and len(batch) > 1:
+                    for request in batch:  # one of them is what the lot was refused for
+                        await self._reserved([request])
+            finally:  # whatever happens here, nobody waits for ever
+                for request in batch:
+                    request.answered.set()
 
     async def _reserved(self, batch: Sequence[_Request]) -> bool:
         """Put the ledger's answer into each request of *batch*; False if it refused the statement."""
@@ -131,13 +138,12 @@ class Recorder:
         settlements = self._settlements[1]
         async for first in settlements:
             batch = [first]
-            with trio.move_on_after(GATHER):
+            with trio.move_on_after(GATHER), suppress(trio.EndOfChannel):
                 while len(batch) < MOST_TOGETHER:
                     batch.append(await settlements.receive())
             await self._write(batch)
-            self._unwritten -= len(batch)
-            if not self._unwritten:
-                self._idle.set()
+            self._written += len(batch)
+            self._flushing.unpark_all()
 
     async def _write(self, batch: Sequence[Settlement]) -> None:
         """Settle the lot; if the database refuses it, one by one; if it refuses one, that one without its extras."""

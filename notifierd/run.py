@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ import trio
 from attrs import asdict
 
 from notifierd.deps import Deps
-from notifierd.errors import LedgerUnavailable, plain_errors
+from notifierd.errors import DatabaseError, LedgerUnavailable, plain_errors
 from notifierd.lease import hold_lease
 from notifierd.model import DayCounts, OfficeWork
 from notifierd.office import Pass, guard_office
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 SETTLE_SECONDS = 10.0
 """How long what is known may take to be written once a run is over."""
+
+RETENTION = timedelta(days=400)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
@@ -37,29 +39,26 @@ async def run_day(day: date, deps: Deps) -> RunResult:
         LeaseHeld: another process runs the day.
         LedgerUnavailable: PostgreSQL could not be reached for the plan, or at the end; what is open stays open.
     """
-    counts = None
+    counts, window_ends = None, trio.current_time() + deps.window_left
     with plain_errors(), structlog.contextvars.bound_contextvars(day=str(day)):
         async with hold_lease(deps.ledger, day, deps.holder):
             with deps.stop.scope:
                 await deps.ledger.close_earlier(day)
                 deps.progress.planned = await deps.ledger.plan(day, deps.rules)
                 log.info("planned", **asdict(deps.progress.planned))
-                counts = await tell_everyone(day, deps)
-            with trio.CancelScope(deadline=trio.current_time() + SETTLE_SECONDS, shield=True):
-                result = RunResult.of(counts or await deps.ledger.counts(day, deps.rules), deps.stop.reason)
-                await deps.ledger.finish(day, deps.holder, result.state, result.reason)
-                log.info("ended", state=result.state, reason=result.reason)
-                return result
-    raise LedgerUnavailable("database_unavailable:timeout")
+                counts = await tell_everyone(day, deps, window_ends)
+            result = await conclude(day, deps, counts)
+        await forget_old(day, deps)
+    return result
 
 
-async def tell_everyone(day: date, deps: Deps) -> DayCounts:
+async def tell_everyone(day: date, deps: Deps, window_ends: float) -> DayCounts:
     """Make passes until nothing is open or the run is stopped; if the window ended, close the day."""
     async with (
         open_recorder(deps.ledger, day, deps.holder, settled=deps.progress.settle, grace=SETTLE_SECONDS) as recorder,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(end_window, deps)
+        nursery.start_soon(end_window, window_ends, deps)
         while True:
             this_pass = Pass(day, deps, recorder)
             await pass_over(this_pass)
@@ -95,9 +94,9 @@ async def due_offices(this_pass: Pass) -> AsyncGenerator[OfficeWork, None]:
         after = chunk.after
 
 
-async def end_window(deps: Deps) -> None:
+async def end_window(window_ends: float, deps: Deps) -> None:
     """Stop the run when its window ends; a call in flight then still has its time."""
-    await trio.sleep(deps.window_left)
+    await trio.sleep_until(window_ends)
     deps.stop.set("window_ended", grace=2 * deps.call_expires)
 
 
@@ -108,7 +107,33 @@ async def close_day(day: date, deps: Deps) -> DayCounts:
         counts = await patiently(lambda: deps.ledger.counts(day, deps.rules))
         if not counts.outlook.open:
             return counts
-        await trio.sleep(counts.outlook.next_in or FIRST_PAUSE)
+        await trio.sleep(max(FIRST_PAUSE, counts.outlook.next_in or 0.0))  # below 0 if it came while it was counted
+
+
+async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult:
+    """Write how the run ended, and give the lease back; *counts* is None if it was cut short.
+
+    Raises:
+        LedgerUnavailable: it could not be written within SETTLE_SECONDS.
+    """
+    with trio.CancelScope(deadline=trio.current_time() + SETTLE_SECONDS, shield=True):
+        if counts is None:  # whatever the ledger says now, not everything was done
+            result = RunResult("interrupted", deps.stop.reason, await deps.ledger.counts(day, deps.rules))
+        else:
+            result = RunResult.of(counts, deps.stop.reason)
+        await deps.ledger.finish(day, deps.holder, result.state, result.reason)
+        log.info("ended", state=result.state, reason=result.reason)
+        return result
+    raise LedgerUnavailable("database_unavailable:timeout")
+
+
+async def forget_old(day: date, deps: Deps) -> None:
+    """Delete what is older than RETENTION, in small steps. What cannot be deleted today is tomorrow."""
+    try:
+        while not deps.stop.is_set() and await deps.ledger.forget(day - RETENTION):
+            pass
+    except DatabaseError as error:
+        log.warning("not_forgotten", reason=error.reason)
 
 
 async def patiently(statement: Callable[[], Awaitable[T]]) -> T:

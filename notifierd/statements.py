@@ -241,6 +241,24 @@ insert into notifierd.runs (day, state, reason, finished_at) values ($1::date, '
 on conflict (day) do nothing
 """
 
+# The oldest day that is to be forgotten loses up to $2 deliveries; when it has none left, it goes itself.
+FORGET = """
+with old as materialized (
+    select day from notifierd.runs where day < $1::date order by day limit 1
+), step as materialized (
+    select d.id from notifierd.deliveries d join old on old.day = d.day limit $2::int
+), evidence as (
+    delete from notifierd.late_outcomes l using step where l.delivery_id = step.id
+), deliveries as (
+    delete from notifierd.deliveries d using step where d.id = step.id
+), offices as (
+    delete from notifierd.run_offices r using old where r.day = old.day and not exists (select from step)
+), runs as (
+    delete from notifierd.runs r using old where r.day = old.day and not exists (select from step)
+)
+select day from old
+"""
+
 # A delivery's life ---------------------------------------------------------------------------------------------------
 
 # All deliveries of a call or none: a call that lost some would not be the one whose payload hash is written.
@@ -343,6 +361,23 @@ set state = case d.state when 'planned' then 'expired' else 'unknown' end,
     reason = 'window_ended' || case when d.doubts > 0 then '_in_doubt' else '' end
              || coalesce(' (' || d.reason || ')', ''),
     not_before = null, try_until = null, updated_at = now()
+"""
+
+RETRY = """
+with again as (
+    update notifierd.deliveries d
+    set state = 'planned', reason = null, attempts = 0, doubts = 0, call_id = null, call_tries = 0, not_before = null,
+        updated_at = now()
+    where d.day = $1::date and d.state = any ($2::text[])
+    returning d.office_id, d.channel
+), offices as (
+    update notifierd.run_offices r set state = 'open', reason = null
+    where r.day = $1::date and r.office_id in (select office_id from again)
+)
+select count(distinct office_id) as offices,
+       count(*) filter (where channel = 'email') as email,
+       count(*) filter (where channel = 'push') as push
+from again
 """
 
 CLOSE = f"""

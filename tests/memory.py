@@ -4,7 +4,7 @@ Time is Trio's, so that virtual time moves it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 
 from notifierd.choose import Rules, chosen
 from notifierd.errors import LeaseHeld
-from notifierd.ledger import LEASE_SECONDS
+from notifierd.ledger import FORGET_STEP, LEASE_SECONDS
 from notifierd.model import (
     OPEN,
     Alert,
@@ -341,6 +341,39 @@ class MemoryLedger:
     def _end(self, row: _Row, state: State, reason: str) -> None:
         row.delivery = evolve(row.delivery, state=state, reason=reason)
         row.not_before = row.try_until = None
+
+    async def retry(self, day: date, states: Collection[State]) -> Planned:
+        await self._statement()
+        again = [row for row in self._of(day) if row.delivery.state in states]
+        for row in again:
+            row.delivery = evolve(
+                row.delivery,
+                state=State.PLANNED,
+                reason=None,
+                attempts=0,
+                doubts=0,
+                call_id=None,
+                call_tries=0,
+            )
+            row.not_before = None
+            self.failed_offices.pop((day, row.delivery.office_id), None)
+        channels = Counter(row.delivery.channel for row in again)
+        offices = {row.delivery.office_id for row in again}
+        return Planned(len(offices), channels[Channel.EMAIL], channels[Channel.PUSH])
+
+    async def forget(self, before: date) -> bool:
+        await self._statement()
+        old = min((day for day in self.runs if day < before), default=None)
+        if old is None:
+            return False
+        rows = self._of(old)[:FORGET_STEP]
+        for row in rows:
+            del self.rows[row.delivery.id]
+        if not rows:
+            del self.runs[old]
+            self.offices = {key: urgency for key, urgency in self.offices.items() if key[0] != old}
+            self.failed_offices = {key: why for key, why in self.failed_offices.items() if key[0] != old}
+        return True
 
     # How the day stands ----------------------------------------------------------------------------------------------
 

@@ -421,3 +421,46 @@ async def test_only_the_offices_of_the_safety_table_exist(desk: Desk) -> None:
     assert (await desk.ledger.plan(DAY, rules)).offices == 1
     assert {delivery.office_id for delivery in await deliveries_of(desk)} == {wanted}
     assert set((await desk.ledger.counts(DAY, rules)).untold_offices) == {wanted}
+
+
+async def test_a_retry_plans_again_what_ended_badly_and_nothing_else(desk: Desk) -> None:
+    app = some_offices(1, staff=4)
+    failed, expired, sent, _ = await planned(desk, app)
+    calls = [a_call(failed), a_call(sent)]
+    assert await reserved(desk, *calls)
+    await desk.ledger.settle(ending(calls[0], State.FAILED, reason="rejected:422", attempts=2, doubts=1))
+    await desk.ledger.settle(ending(calls[1], State.SENT, audit={}))
+    await desk.ledger.expire({expired: "no_longer_due"})
+    again = await desk.ledger.retry(DAY, [State.FAILED])
+    assert (again.offices, again.email, again.push) == (1, 1, 0)
+    states = await desk.states()
+    assert (states[failed.id], states[expired.id][0], states[sent.id][0]) == (("planned", None), "expired", "sent")
+    (back,) = [d for d in await deliveries_of(desk) if d.id == failed.id]
+    assert (back.attempts, back.doubts, back.call_id, back.try_no) == (0, 0, None, 1)
+    assert await reserved(desk, a_call(back))
+
+
+async def test_a_failed_office_is_open_again_after_a_retry(desk: Desk) -> None:
+    app = some_offices(1, staff=2)
+    (office,) = app.offices
+    await planned(desk, app)
+    await desk.ledger.fail_office(DAY, office, "office_error:ValueError")
+    assert (await desk.ledger.retry(DAY, [State.FAILED, State.EXPIRED])).email == 2
+    assert (await desk.ledger.counts(DAY, RULES)).offices_failed == 0
+
+
+async def test_old_days_are_forgotten_step_by_step_and_newer_ones_stay(desk: Desk) -> None:
+    deliveries = await planned(desk, some_offices(2, staff=2))
+    call = a_call(*deliveries[:2])
+    assert await reserved(desk, call)
+    await desk.ledger.settle(ending(call, State.SENT, audit={}))
+    await desk.ledger.close(DAY)
+    await desk.ledger.finish(DAY, ME, "completed", None)
+    assert not await desk.ledger.forget(DAY)
+    assert len(await desk.states()) == 4
+    tomorrow = DAY + timedelta(days=1)
+    assert await desk.ledger.forget(tomorrow), "the deliveries"
+    assert await desk.ledger.forget(tomorrow), "the day itself"
+    assert not await desk.ledger.forget(tomorrow)
+    assert await desk.states() == {}
+    assert (await desk.ledger.counts(DAY, RULES)).offices == 0

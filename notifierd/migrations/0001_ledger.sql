@@ -50,6 +50,8 @@ create table notifierd.deliveries (
 create unique index deliveries_one_mail on notifierd.deliveries (day, office_id, staff_id) where channel = 'email';
 create unique index deliveries_one_push on notifierd.deliveries (day, office_id, staff_id, device_id) where channel = 'push';
 
+create index deliveries_by_office on notifierd.deliveries (day, office_id);
+
 -- What a try said of a delivery that was no longer its own. Evidence; changes nothing.
 create table notifierd.late_outcomes (
     id                  bigint generated always as identity primary key,

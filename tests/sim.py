@@ -1,0 +1,676 @@
+"""A simulator: the real run on the in-memory ledger, in virtual time, with faults at chosen boundaries.
+
+A boundary is a moment right before or after a statement of the ledger or a call of a sender. At each one a fault can
+strike: the process dies, is told to stop, is cut, loses its lease; the statement is refused or its answer lost; the
+call's answer is lost. Then the process is started again, until the day is done, and the promises are checked.
+
+    python -m tests.sim --runs 100000     seeded runs with several faults each
+    python -m tests.sim --seed 4711       one of them again, with all that happened
+
+Everything random comes from the seed, Trio's scheduling included.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from random import Random
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+import trio
+import trio.testing
+from attrs import define, field, frozen
+
+from notifierd.choose import Rules
+from notifierd.deps import Deps, Line, Stop
+from notifierd.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
+from notifierd.gate import Gates
+from notifierd.life import Policy
+from notifierd.model import (
+    OPEN,
+    Blame,
+    Blocked,
+    Channel,
+    Deferred,
+    Delivered,
+    Delivery,
+    Device,
+    Gone,
+    Mail,
+    Message,
+    Notice,
+    Outcome,
+    Push,
+    Rejected,
+    Settlement,
+    State,
+    Unknown,
+)
+from notifierd.report import RunResult
+from notifierd.run import SETTLE_SECONDS, run_day
+from tests.memory import Application, MemoryLedger
+from tests.people import DAY, a_device, a_renewal, a_staff, an_id
+
+T = TypeVar("T")
+
+SEND_TIMEOUT = 5.0
+GRACE = 3.0
+WINDOW = 7200.0
+INCARNATIONS = 40
+MORNING = datetime(2026, 11, 24, tzinfo=UTC)
+STATEMENTS = frozenset(
+    {
+        "take_lease", "renew_lease", "close_earlier", "plan", "read", "reserve", "settle", "expire", "fail_office",
+        "close", "counts", "finish", "forget",
+    }
+)  # fmt: skip
+
+
+class Crash(BaseException):
+    """The process is dead: nothing that it still does has an effect."""
+
+
+class Fault(StrEnum):
+    """What can strike at a boundary."""
+
+    CRASH = "crash"
+    DRAIN = "drain"
+    CUT = "cut"
+    LEASE = "lease stolen"
+    DOWN = "no answer"
+    FREEZE = "frozen"
+    REFUSED = "refused"
+
+
+@frozen
+class Boundary:
+    """Right before or after the statement or call *name*."""
+
+    after: bool
+    name: str
+
+    def faults(self) -> list[Fault]:
+        """The faults that make sense here: what was carried out cannot be refused any more."""
+        return [fault for fault in Fault if fault is not Fault.REFUSED or (not self.after and self.name in STATEMENTS)]
+
+
+@frozen
+class World:
+    """What a simulated run is about: chosen once, the same for each incarnation of the process.
+
+    Attributes:
+        moods: how the provider or push service treats a message, by its target, in turn; then it is delivered.
+        poisoned: offices whose messages cannot be made.
+    """
+
+    app: Application
+    keyed: bool = True
+    hold: bool = False
+    max_batch: int = 100
+    window: float = WINDOW
+    moods: Mapping[str, Sequence[str]] = field(factory=dict)
+    poisoned: frozenset[UUID] = frozenset()
+    standby: bool = False
+    latency: tuple[float, float] = (0.05, 0.2)
+
+
+@define
+class Service:
+    """A provider or push service outside of the process: it remembers whatever happens to us."""
+
+    keyed: bool
+    accepted: Counter[UUID] = field(factory=Counter)
+    answers: dict[str, tuple[bytes, list[Outcome]]] = field(factory=dict)
+    met: Counter[str] = field(factory=Counter)
+    lost: Counter[UUID] = field(factory=Counter)
+    """How often the answer for a delivery that was accepted did not arrive."""
+
+
+@define
+class Process:
+    """One process of notifierd: dies, freezes and is stopped by itself."""
+
+    sim: "Simulation"
+    name: str
+    dead: bool = False
+    frozen_until: float = 0.0
+    stopped_at: float | None = None
+    deps: Deps = field(init=False)
+    result: RunResult | None = None
+    calls: set[str] = field(factory=set)
+
+    def __attrs_post_init__(self) -> None:
+        self.deps = self.sim.make_deps(self)
+
+    # What happens at a boundary ------------------------------------------------------------------------------------
+
+    async def boundary(self, boundary: Boundary) -> Fault | None:
+        """Pass a boundary; the fault that the caller has to act out, if one struck that is the caller's."""
+        await self._thaw()
+        fault = self.sim.pass_boundary(boundary, self.name)
+        match fault:
+            case Fault.CRASH:
+                self.dead = True
+                raise Crash
+            case Fault.DRAIN:
+                self._stop(GRACE)
+            case Fault.CUT:
+                self._stop(0.0)
+            case Fault.LEASE:
+                self.sim.steal_lease()
+            case Fault.FREEZE:
+                self.frozen_until = trio.current_time() + self.sim.random.choice(
+                    [4.0, self.sim.random.uniform(12.0, 26.0), 60.0]
+                )
+                await self._thaw()
+            case _:
+                return fault
+        return None
+
+    async def _thaw(self) -> None:
+        """Do nothing while frozen, not even be cancelled: what SIGSTOP does."""
+        while self.frozen_until > trio.current_time():
+            with trio.CancelScope(shield=True):
+                await trio.sleep_until(self.frozen_until)
+        if self.dead:
+            raise Crash
+
+    def _stop(self, grace: float) -> None:
+        if self.stopped_at is None:
+            self.stopped_at = trio.current_time()
+        self.deps.stop.set("signal", grace)
+
+    async def statement(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """One statement, with its two boundaries."""
+        match await self.boundary(Boundary(after=False, name=name)):
+            case Fault.DOWN:
+                raise LedgerUnavailable("database_unavailable:08006")
+            case Fault.REFUSED:
+                raise StatementRefused("database_refused:40001")
+        held, tried = self.sim.holds(self.name), self.sim.tries()
+        done = await getattr(self.sim.ledger, name)(*args, **kwargs)
+        if name == "reserve" and done and not held:
+            self.sim.broken.append("2: a call was reserved by a process without the lease")
+        if name == "settle":
+            self.sim.check_guard(tried, args[0])
+        if await self.boundary(Boundary(after=True, name=name)) is Fault.DOWN:
+            raise LedgerUnavailable("database_unavailable:08006")
+        return done
+
+    async def call(self, channel: Channel, messages: Sequence[Message], body: bytes, key: str) -> list[Outcome]:
+        """One call to a service, with its two boundaries."""
+        sim, service = self.sim, self.sim.services[channel]
+        self.calls.add(key)
+        if self.stopped_at is not None and trio.current_time() > self.stopped_at:
+            sim.broken.append("5: a call was begun after the process was told to stop")
+        sim.check_planned()
+        if await self.boundary(Boundary(after=False, name=channel)) is Fault.DOWN:
+            return [Deferred("connection_failed", blame=Blame.PROVIDER)] * len(messages)
+        await trio.sleep(sim.random.uniform(*sim.world.latency))
+        if not sim.holds(self.name) and not sim.struck[Fault.LEASE]:
+            sim.broken.append("2: a call was carried out though its process had let the lease run out")
+        outcomes = sim.answer(service, messages, body, key)
+        taken = [m.delivery_id for m, o in zip(messages, outcomes, strict=True) if isinstance(o, Delivered)]
+        service.lost.update(taken)  # until the answer is back where it is heard
+        hang = Unknown("hang") in outcomes
+        await trio.sleep(60.0 if hang else sim.random.uniform(*sim.world.latency))
+        if await self.boundary(Boundary(after=True, name=channel)) is Fault.DOWN:
+            return [Unknown("connection_lost")] * len(messages)
+        service.lost.subtract(taken)
+        return outcomes
+
+    # Its life --------------------------------------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """Run the day, waiting for the lease as `once` does, until it is done, stopped or dead."""
+        try:
+            while self.result is None and not self.deps.stop.is_set():
+                try:
+                    self.result = await run_day(DAY, self.deps)
+                except LeaseLost:
+                    break
+                except LeaseHeld:
+                    await trio.sleep(1.0)
+                except (LedgerUnavailable, StatementRefused):
+                    break
+        except* Crash:
+            pass
+        if self.stopped_at is not None and not self.dead:
+            took = trio.current_time() - max(self.stopped_at, self.frozen_until)
+            if took > GRACE + SETTLE_SECONDS + SEND_TIMEOUT:
+                self.sim.broken.append(f"5: stopping took {took:.1f} s")
+        self.sim.bury(self)
+
+
+@define
+class Simulation:
+    """One day, over as many incarnations of the process, and of a standby, as it takes."""
+
+    world: World
+    strike: Callable[[int, Boundary], Fault | None]
+    random: Random
+    trace: Callable[[str], None] = lambda _: None
+    ledger: MemoryLedger = field(init=False)
+    services: dict[Channel, Service] = field(init=False)
+    boundaries: list[Boundary] = field(factory=list)
+    struck: Counter[Fault] = field(factory=Counter)
+    broken: list[str] = field(factory=list)
+    _base: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self.ledger = MemoryLedger(self.world.app, clock=self.clock, chunk=2)
+        self.services = {Channel.EMAIL: Service(self.world.keyed), Channel.PUSH: Service(keyed=False)}
+
+    def clock(self) -> float:
+        """The database's clock: goes on from one incarnation to the next."""
+        return self._base + trio.current_time()
+
+    def pass_boundary(self, boundary: Boundary, who: str) -> Fault | None:
+        """Count a boundary; the fault that strikes there, if one does."""
+        self.boundaries.append(boundary)
+        fault = self.strike(len(self.boundaries) - 1, boundary)
+        if fault is not None:
+            self.struck[fault] += 1
+            when = "after" if boundary.after else "before"
+            self.trace(f"{self.clock():9.3f} {who}: {fault.upper()} {when} {boundary.name}")
+        return fault
+
+    def holds(self, name: str) -> bool:
+        """Whether the process *name* has the lease."""
+        run = self.ledger.runs.get(DAY)
+        return run is not None and run.holder == name and run.lease_until > self.clock()
+
+    def steal_lease(self) -> None:
+        """Somebody else has the lease, and does nothing with it."""
+        if DAY in self.ledger.runs and self.ledger.runs[DAY].holder:
+            self.ledger.runs[DAY].holder = "thief"
+
+    def answer(self, service: Service, messages: Sequence[Message], body: bytes, key: str) -> list[Outcome]:
+        """What the service makes of a call."""
+        if service.keyed and key in service.answers:
+            known, outcomes = service.answers[key]
+            if known != body:
+                self.broken.append("2: a key was used again with another body")
+            return outcomes
+        moods = [self._mood(service, message) for message in messages]
+        if whole := next((mood for mood in moods if mood in {"429", "401", "503", "hang"}), None):
+            return [_refusal(whole)] * len(messages)
+        outcomes = [_judged(mood, message) for mood, message in zip(moods, messages, strict=True)]
+        taken = [m.delivery_id for m, o in zip(messages, outcomes, strict=True) if isinstance(o, Delivered)]
+        service.accepted.update(taken)
+        if service.keyed:
+            service.answers[key] = (body, outcomes)
+        if "lost" in moods:
+            service.lost.update(taken)
+            return [Unknown("connection_lost")] * len(messages)
+        return outcomes
+
+    def _mood(self, service: Service, message: Message) -> str:
+        target = _target(message)
+        moods = self.world.moods.get(target, ())
+        nth = service.met[target]
+        service.met[target] += 1
+        return moods[nth] if nth < len(moods) else "fine"
+
+    # One incarnation after the other ---------------------------------------------------------------------------------
+
+    def run(self) -> list[str]:
+        """Start the process again and again until the day is done; the promises that were broken."""
+        for incarnation in range(INCARNATIONS):
+            names = [f"process {incarnation}", *([f"standby {incarnation}"] if self.world.standby else [])]
+            results = trio.run(self._incarnate, names, clock=trio.testing.MockClock(autojump_threshold=0))
+            self.trace(f"{self._base:9.3f} incarnation {incarnation} ended: {results}")
+            if "completed" in results:
+                self.check()
+                break
+            self._base += self.random.choice([0.5, 3.0, 20.0])
+        else:
+            self.broken.append(f"1: not done after {INCARNATIONS} incarnations")
+        for line in self.broken:
+            self.trace(f"BROKEN {line}")
+        return self.broken
+
+    async def _incarnate(self, names: Sequence[str]) -> list[str]:
+        processes = [Process(self, name) for name in names]
+        async with trio.open_nursery() as nursery:
+            for process in processes:
+                nursery.start_soon(process.live)
+        self._base = self.clock()
+        return [process.result.state if process.result else "died" for process in processes]
+
+    def bury(self, process: Process) -> None:
+        """Note what a process left in the air when it ended: whatever the answers were, they went with it."""
+        for key, row in self.ledger.rows.items():
+            if row.delivery.state is State.SENDING and str(row.delivery.call_id) in process.calls:
+                self.services[row.delivery.channel].lost[key] += 1
+
+    def make_deps(self, process: Process) -> Deps:
+        """What *process* works with."""
+        remote = _Remote(process)
+        return Deps(
+            ledger=remote,
+            source=remote,
+            lines={
+                Channel.EMAIL: Line(
+                    _Sender(process, Channel.EMAIL, "resend", self.world.max_batch, honours_keys=self.world.keyed),
+                    trio.CapacityLimiter(2),
+                ),
+                Channel.PUSH: Line(
+                    _Sender(process, Channel.PUSH, "webpush", 1, honours_keys=False),
+                    trio.CapacityLimiter(4),
+                    lane_share=2,
+                ),
+            },
+            policies={
+                Channel.EMAIL: Policy(3, "hold" if self.world.hold else "repeat"),
+                Channel.PUSH: Policy(3),
+            },
+            offices=trio.CapacityLimiter(2),
+            renderer=_Renderer(self.world.poisoned),
+            rules=Rules(),
+            gates=Gates(trio.current_time),
+            send_timeout=SEND_TIMEOUT,
+            holder=process.name,
+            window_left=max(0.0, self.world.window - self._base),
+            day_ends=lambda _: MORNING + timedelta(hours=15),
+            now=lambda: MORNING,
+            new_id=lambda: UUID(int=self.random.getrandbits(128)),
+            stop=Stop(),
+        )
+
+    # The promises ----------------------------------------------------------------------------------------------------
+
+    def tries(self) -> dict[UUID, int]:
+        """The deliveries that are being sent, and the number of the try that does it."""
+        rows = (row.delivery for row in self.ledger.rows.values())
+        return {delivery.id: delivery.try_no for delivery in rows if delivery.state is State.SENDING}
+
+    def check_guard(self, before: Mapping[UUID, int], settlements: Sequence[Settlement]) -> None:
+        """Check that no settlement ended another try than its own."""
+        after = self.tries()
+        for settlement in settlements:
+            key = settlement.delivery.id
+            if before.get(key) not in (None, settlement.try_no) and after.get(key) != before[key]:
+                self.broken.append(f"2: a late outcome changed a delivery: {key}")
+
+    def check_planned(self) -> None:
+        """Check promise 3, right before a call."""
+        due = {delivery.id for delivery in self.ledger.due(DAY, Rules()) if delivery.channel is Channel.EMAIL}
+        if not due <= self.ledger.rows.keys():
+            self.broken.append("3: a message leaves before everything is planned")
+
+    def check(self) -> None:
+        """Check promises 1, 2 and 4, and that ledger and audit log agree."""
+        sent: Counter[tuple[Channel, UUID, UUID]] = Counter()
+        for key, row in self.ledger.rows.items():
+            delivery, service = row.delivery, self.services[row.delivery.channel]
+            name = f"{delivery.channel} {key} {delivery.state} ({delivery.reason})"
+            accepted = service.accepted[key]
+            if delivery.state in OPEN:
+                self.broken.append(f"1: left open: {name}")
+            if delivery.state is not State.SENT and not delivery.reason:
+                self.broken.append(f"1: no reason: {name}")
+            if delivery.state is State.SENT:
+                sent[delivery.channel, delivery.office_id, delivery.staff_id] = 1
+                if not accepted:
+                    self.broken.append(f"1: called sent, and never accepted: {name}")
+            if accepted > 1 and service.keyed:
+                self.broken.append(f"2: accepted {accepted} times, with keys: {name}")
+            late = sum(settlement.delivery.id == key for settlement in self.ledger.late)
+            if accepted > 1 + min(1, service.lost[key] + late):
+                self.broken.append(f"2: accepted {accepted} times, {service.lost[key]} answers lost: {name}")
+            in_doubt = delivery.state is State.UNKNOWN or "in_doubt" in (delivery.reason or "")
+            if accepted and delivery.state is not State.SENT and not (in_doubt or late or delivery.doubts):
+                self.broken.append(f"1: accepted, and the ledger does not know: {name}")
+            poisoned = delivery.office_id in self.world.poisoned
+            if (poisoned and accepted) or ((delivery.reason or "").startswith("office_error") and not poisoned):
+                self.broken.append(f"4: isolation: {name}")
+        audited = Counter((row["channel"], row["office_id"], row["target_id"]) for row in self.ledger.app.audit_log)
+        bare = {
+            (row.delivery.channel, row.delivery.office_id, row.delivery.staff_id)
+            for row in self.ledger.rows.values()
+            if row.audit_missing
+        }
+        if audited - sent or (sent - audited).keys() - bare:
+            self.broken.append(f"audit and ledger differ: {audited - sent} {sent - audited}")
+
+
+class _Remote:
+    """The ledger and the source as the process has them: behind boundaries."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name not in STATEMENTS:
+            raise AttributeError(name)
+        return partial(self._process.statement, name)
+
+
+@define
+class _Sender:
+    """A sender that calls a simulated service."""
+
+    _process: Process
+    _channel: Channel
+    name: str
+    max_batch: int
+    honours_keys: bool
+
+    def lane(self, message: Message) -> str:
+        return "resend" if isinstance(message, Mail) else f"push {message.device.endpoint[-1]}"
+
+    def encode(self, messages: Sequence[Message]) -> bytes:
+        return b"\n".join(
+            message.text.encode() if isinstance(message, Mail) else message.payload for message in messages
+        )
+
+    async def send(self, messages: Sequence[Message], body: bytes, idempotency_key: str) -> list[Outcome]:
+        return await self._process.call(self._channel, messages, body, idempotency_key)
+
+
+@frozen
+class _Renderer:
+    """Messages that say what they are about."""
+
+    _poisoned: frozenset[UUID]
+
+    def mail(self, notice: Notice, delivery: Delivery) -> Mail:
+        return Mail(delivery.id, "a@example.jp", notice.staff.email or "", "", self._text(notice, delivery), "", {})
+
+    def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
+        return Push(delivery.id, device, self._text(notice, delivery).encode(), "", ttl)
+
+    def audit(self, notice: Notice) -> dict[str, object]:
+        return {"alerts": len(notice.alerts)}
+
+    def _text(self, notice: Notice, delivery: Delivery) -> str:
+        if notice.office_id in self._poisoned:
+            raise ValueError("poisoned")
+        return f"{delivery.id}: {[alert.recipient_name for alert in notice.alerts]}"
+
+
+def _target(message: Message) -> str:
+    return message.to if isinstance(message, Mail) else str(message.device.id)
+
+
+def _refusal(mood: str) -> Outcome:
+    match mood:
+        case "429":
+            return Deferred("rate_limited:429", retry_after=3.0, blame=Blame.PROVIDER)
+        case "401":
+            return Blocked("blocked:401")
+        case "503":
+            return Deferred("server_error:503")
+        case _:
+            return Unknown("hang")
+
+
+def _judged(mood: str, message: Message) -> Outcome:
+    match mood:
+        case "rejected":
+            return Rejected("rejected:422")
+        case "deferred":
+            return Deferred("deferred:item", blame=Blame.MESSAGE)
+        case "gone" if isinstance(message, Push):
+            return Gone("gone:410")
+        case _:
+            return Delivered(f"id of {message.delivery_id}")
+
+
+# Worlds and faults -----------------------------------------------------------------------------------------------
+
+
+def a_world(random: Random) -> World:
+    """Three offices with a few people, devices and troubles."""
+    app = Application()
+    targets = []
+    for number in range(3):
+        office = an_id(f"office {number}")
+        app.offices[office] = f"Office {number}"
+        app.alerts.append((office, a_renewal(random.randint(-3, 20), f"recipient of {number}")))
+        for member in range(random.randint(1, 3)):
+            someone = a_staff(f"staff-{number}-{member}", push_enabled=random.random() < 0.5, push_days=30)
+            app.staff.append((office, someone))
+            targets.append(someone.email or "")
+            for device in range(random.randint(0, 2)):
+                phone = a_device(someone, f"phone {device}")
+                app.devices[phone.id] = phone
+                targets.append(str(phone.id))
+    moods = {}
+    for target in targets:
+        if random.random() < 0.3:
+            kinds = ["rejected", "deferred", "429", "503", "401", "hang", "lost", "gone"]
+            moods[target] = [random.choice(kinds) for _ in range(random.randint(1, 3))]
+    return World(
+        app,
+        keyed=random.random() < 0.6,
+        hold=random.random() < 0.2,
+        max_batch=random.choice([1, 2, 100]),
+        window=random.choice([20.0, 120.0, WINDOW, WINDOW]),
+        moods=moods,
+        standby=random.random() < 0.3,
+        latency=random.choice([(0.05, 0.2), (0.05, 0.2), (0.5, 2.4)]),
+        poisoned=frozenset(random.sample(list(app.offices), 1)) if random.random() < 0.15 else frozenset(),
+    )
+
+
+def a_quiet_world(*, keyed: bool) -> World:
+    """Three offices, everybody fine: what the exhaustive faults are tried on."""
+    app = Application()
+    for number in range(3):
+        office = an_id(f"office {number}")
+        app.offices[office] = f"Office {number}"
+        app.alerts.append((office, a_renewal(number, f"recipient of {number}")))
+        for member in range(2):
+            someone = a_staff(f"staff-{number}-{member}", push_enabled=member == 0, push_days=30)
+            app.staff.append((office, someone))
+        phone = a_device(app.staff[-2][1])
+        app.devices[phone.id] = phone
+    return World(app, keyed=keyed)
+
+
+def seeded(seed: int, trace: Callable[[str], None] = lambda _: None) -> Simulation:
+    """The run of one seed: a world, and up to six faults at random boundaries."""
+    random = Random(seed)
+    schedule_by(seed)
+    world = a_world(random)
+    left = [random.randint(1, 6)]
+    chance = random.choice([0.02, 0.05, 0.15])
+
+    def strike(_: int, boundary: Boundary) -> Fault | None:
+        if not left[0] or random.random() > chance:
+            return None
+        left[0] -= 1
+        return random.choice(boundary.faults())
+
+    return Simulation(world, strike, random, trace)
+
+
+def schedule_by(seed: int) -> None:
+    """Let Trio choose among runnable tasks by *seed*: the hook that pytest-trio and hypothesis-trio use."""
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    trio._core._run._r.seed(seed)
+
+
+def exhaustive(*, keyed: bool) -> tuple[int, Counter[Fault], list[str]]:
+    """Every fault at every boundary of a quiet run; how many runs, which faults, and what was broken."""
+    broken: list[str] = []
+    struck: Counter[Fault] = Counter()
+    schedule_by(0)
+    plain = Simulation(a_quiet_world(keyed=keyed), lambda _, __: None, Random(0))
+    plain.run()
+    runs = 1
+    for place, boundary in enumerate(plain.boundaries):
+        for fault in boundary.faults():
+            schedule_by(0)
+            sim = Simulation(a_quiet_world(keyed=keyed), partial(_at, place, fault), Random(0))
+            runs += 1
+            where = f"{fault} {'after' if boundary.after else 'before'} {boundary.name} (boundary {place})"
+            broken += [f"{where}: {line}" for line in sim.run()]
+            struck += sim.struck
+    return runs, struck, broken
+
+
+def _at(place: int, fault: Fault, here: int, _: Boundary) -> Fault | None:
+    """Strike once, at one place."""
+    return fault if here == place else None
+
+
+def one_seed(seed: int) -> tuple[int, Counter[str], list[str]]:
+    """Run *seed*; the faults that struck, and what was broken."""
+    sim = seeded(seed)
+    broken = sim.run()
+    states = Counter(f"ended {row.delivery.state}" for row in sim.ledger.rows.values())
+    return seed, Counter(sim.struck) + states, broken
+
+
+def quiet() -> None:
+    """No log lines: a simulation makes millions."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Simulated runs with faults.")
+    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seed", type=int, help="one seed again, with all that happened")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    if options.seed is not None:
+        return 1 if seeded(options.seed, print).run() else 0
+    quiet()
+    began = time.monotonic()
+    bad = 0
+    for keyed in (True, False):
+        runs, struck, broken = exhaustive(keyed=keyed)
+        bad += len(broken)
+        faults = ", ".join(f"{n} {fault}" for fault, n in struck.items())
+        print(f"every single fault at every boundary, keys {keyed}: {runs} runs ({faults}); {len(broken)} broken")
+        print("\n".join(broken[:20]), end="\n" if broken else "")
+    total: Counter[str] = Counter()
+    with ProcessPoolExecutor(options.jobs, initializer=quiet) as pool:
+        seeds = range(options.first, options.first + options.runs)
+        for done, (seed, counted, broken) in enumerate(pool.map(one_seed, seeds, chunksize=50), 1):
+            total += counted
+            bad += len(broken)
+            for line in broken:
+                print(f"seed {seed}: {line}")
+            if done % 5000 == 0:
+                print(f"{done} runs, {bad} broken, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    print(f"{options.runs} seeded runs: " + ", ".join(f"{n} {what}" for what, n in sorted(total.items())))
+    print(f"{bad} broken promises; {time.monotonic() - began:.0f} s")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

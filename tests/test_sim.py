@@ -1,0 +1,38 @@
+"""A short form of the simulator: every single fault, and some seeds. `make sim` does the rest."""
+
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from tests import sim
+
+SEEDS = range(250)
+
+
+@pytest.fixture(autouse=True)
+def _schedule_as_before() -> Iterator[None]:
+    """Give Trio's scheduling back to chance afterwards."""
+    yield
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = False  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_every_single_fault_at_every_boundary_keeps_the_promises(keyed: bool) -> None:
+    runs, struck, broken = sim.exhaustive(keyed=keyed)
+    assert broken == []
+    assert runs > 200
+    assert set(struck) == set(sim.Fault)
+
+
+def test_several_faults_at_random_boundaries_keep_the_promises() -> None:
+    ends = [sim.one_seed(seed) for seed in SEEDS]
+    assert [(seed, line) for seed, _, broken in ends for line in broken] == []
+
+
+def test_a_seed_replays_to_the_letter() -> None:
+    traces: list[list[str]] = [[], []]
+    for trace in traces:
+        sim.seeded(41, trace.append).run()
+    assert traces[0] == traces[1]
+    assert len(traces[0]) > 2
