@@ -1,0 +1,161 @@
+"""A state machine over the life of a delivery: whatever comes in whatever order, only the table's ways are taken."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import trio
+from attrs import evolve
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from notifierd.choose import Rules
+from notifierd.life import Circumstances, Policy, settle
+from notifierd.model import (
+    OPEN,
+    Blame,
+    Blocked,
+    Deferred,
+    Delivered,
+    Delivery,
+    Gone,
+    Outcome,
+    Rejected,
+    Reservation,
+    State,
+    Unknown,
+)
+from notifierd.source import START
+from tests.memory import Application, MemoryLedger
+from tests.people import DAY, a_renewal, a_staff, an_id
+
+WAYS = {
+    State.PLANNED: {State.SENDING, State.EXPIRED, State.FAILED},
+    State.SENDING: {State.SENT, State.FAILED, State.GONE, State.PLANNED, State.UNKNOWN, State.SENDING},
+    State.FAILED: {State.PLANNED},
+    State.UNKNOWN: {State.PLANNED},
+    State.EXPIRED: {State.PLANNED},
+    State.SENT: set(),
+    State.GONE: set(),
+}
+"""The table "Life of a delivery", with `retry`, and an office that cannot be worked on (planned to failed)."""
+
+OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
+    st.just(Delivered("id")),
+    st.just(Rejected("rejected:422")),
+    st.just(Gone("gone:410")),
+    st.builds(Deferred, st.just("deferred"), st.none() | st.floats(0.1, 100), st.sampled_from(list(Blame))),
+    st.builds(Blocked, st.just("blocked:401"), st.none() | st.floats(0.1, 100)),
+    st.builds(Unknown, st.just("timeout"), st.none() | st.floats(0.1, 100), st.booleans()),
+)
+ME = "me"
+
+
+class Life(RuleBasedStateMachine):
+    """One delivery on the in-memory ledger."""
+
+    @initialize(keyed=st.booleans(), attempts=st.integers(1, 3), hold=st.booleans())
+    def plan(self, keyed: bool, attempts: int, hold: bool) -> None:
+        self.keyed = keyed
+        self.policy = Policy(attempts, "hold" if hold else "repeat")
+        self.time = 0.0
+        self.ledger = MemoryLedger(Application(), clock=lambda: self.time)
+        office = an_id("office")
+        self.ledger.app.offices[office] = "Office"
+        self.ledger.app.staff.append((office, a_staff("staff")))
+        self.ledger.app.alerts.append((office, a_renewal(3)))
+        self.lead()
+        self.do(self.ledger.plan, DAY, Rules())
+        (self.key,) = self.ledger.rows
+        self.before = State.PLANNED
+        self.in_flight: list[Delivery] = []
+
+    def do(self, method: Callable[..., Any], *args: object) -> Any:
+        """Carry out one statement."""
+        return trio.run(partial(method, *args))
+
+    def lead(self) -> None:
+        """Have the lease."""
+        self.do(self.ledger.take_lease, DAY, ME)
+
+    @property
+    def now(self) -> Delivery:
+        """The delivery as the ledger has it."""
+        return self.ledger.rows[self.key].delivery
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, 50.0, 400.0]))
+    def wait(self, seconds: float) -> None:
+        self.time += seconds
+
+    @rule(whole=st.booleans())
+    def reserve(self, whole: bool) -> None:
+        """Begin a call for it, if its turn has come: the same again if it is in doubt, else a new one."""
+        self.lead()
+        chunk = self.do(self.ledger.read, DAY, START, Rules())
+        found = [delivery for work in chunk.offices for delivery in work.deliveries if delivery.due]
+        if not found:
+            return
+        (delivery,) = found
+        repeat = delivery.state is State.SENDING
+        if repeat and not (self.keyed and whole):
+            lost = settle(delivery, Unknown("process_died", key_usable=False), Circumstances(keyed=False), self.policy)
+            self.do(self.ledger.settle, [lost])
+            return
+        key = delivery.call_id if repeat and delivery.call_id else uuid4()
+        self.begin(delivery, key, delivery.call_tries + 1 if repeat else 1)
+
+    def begin(self, delivery: Delivery, key: UUID, call_tries: int) -> None:
+        marked = evolve(delivery, state=State.SENDING, try_no=delivery.try_no + 1, call_id=key, call_tries=call_tries)
+        reservation = Reservation(key, (marked,), b"hash", "resend", 40.0)
+        assert self.do(self.ledger.reserve, DAY, ME, [reservation]) == {key}
+        self.in_flight.append(self.now)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(outcome=OUTCOMES, others_pass=st.booleans(), lane_wait=st.sampled_from([0.0, 3.0]), data=st.data())
+    def answer(self, outcome: Outcome, others_pass: bool, lane_wait: float, data: st.DataObject) -> None:
+        """Any call in flight is answered: the last, or one that was given up long ago."""
+        tried = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        current = self.now.state is State.SENDING and self.now.try_no == tried.try_no
+        before = self.now
+        settlement = settle(tried, outcome, Circumstances(self.keyed, others_pass, lane_wait), self.policy)
+        self.do(self.ledger.settle, [settlement])
+        if not current:
+            assert self.now == before, "a late outcome changes nothing"
+        elif settlement.state is State.PLANNED and isinstance(outcome, Deferred | Blocked):
+            assert not (self.keyed and tried.call_tries > 1), "what is in doubt keeps its call"
+
+    @precondition(lambda self: self.in_flight)
+    @rule()
+    def die(self) -> None:
+        """The process dies: no answer comes any more."""
+        self.in_flight.clear()
+
+    @rule()
+    def end_window(self) -> None:
+        self.lead()
+        self.do(self.ledger.close, DAY)
+
+    @rule()
+    def fail_office(self) -> None:
+        self.do(self.ledger.fail_office, DAY, self.now.office_id, "office_error:ValueError")
+
+    @rule(states=st.sets(st.sampled_from([State.FAILED, State.UNKNOWN, State.EXPIRED]), min_size=1))
+    def retry(self, states: set[State]) -> None:
+        self.do(self.ledger.retry, DAY, states)
+
+    @invariant()
+    def only_the_tables_ways_are_taken(self) -> None:
+        if not hasattr(self, "before"):
+            return
+        now = self.now
+        assert now.state is self.before or now.state in WAYS[self.before], f"{self.before} -> {now.state}"
+        self.before = now.state
+        assert now.attempts <= self.policy.attempts
+        assert now.doubts <= 2
+        assert now.state in OPEN or now.state is State.SENT or now.reason
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
