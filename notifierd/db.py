@@ -22,6 +22,8 @@ Connection: TypeAlias = "asyncpg.Connection[Row] | asyncpg.pool.PoolConnectionPr
 
 LOCK_TIMEOUT = "2s"
 CONNECT_TIMEOUT = 10.0
+DEAD_AFTER = 5.0
+"""Seconds beyond the server's own limit after which an answer is not waited for any more: the line is broken."""
 
 _OUT_OF_REACH = (
     OSError,
@@ -80,7 +82,7 @@ class Database:
                 return await connection.fetch(sql, *args)
             async with connection.transaction():
                 await connection.execute(f"set local statement_timeout = {int(timeout * 1000)}")
-                return await connection.fetch(sql, *args)
+                return await connection.fetch(sql, *args, timeout=timeout + DEAD_AFTER)
 
         return await self.unit(unit)
 
@@ -139,7 +141,7 @@ async def open_database(dsn: str, *, pool_size: int = 4, statement_timeout: floa
             "timezone": "UTC",
         }
         try:
-            pool = await aio_as_trio(_make_pool)(dsn, pool_size, settings)
+            pool = await aio_as_trio(_make_pool)(dsn, pool_size, settings, statement_timeout + DEAD_AFTER)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
             name = "dsn" if isinstance(error, ValueError) else type(error).__name__
             raise LedgerUnavailable(f"database_unavailable:{getattr(error, 'sqlstate', None) or name}") from None
@@ -174,13 +176,14 @@ async def _asyncio_loop() -> AsyncIterator[trio_asyncio.BaseTrioEventLoop]:
     raise raised  # out here, where no group becomes its context
 
 
-async def _make_pool(dsn: str, size: int, settings: dict[str, str]) -> "asyncpg.Pool[Row]":
+async def _make_pool(dsn: str, size: int, settings: dict[str, str], patience: float) -> "asyncpg.Pool[Row]":
     """Make the pool inside the asyncio loop: asyncpg looks for the loop when it is made, not when it is awaited."""
     pool: asyncpg.Pool[Row] | None = await asyncpg.create_pool(
         dsn,
         min_size=1,
         max_size=size,
         timeout=CONNECT_TIMEOUT,
+        command_timeout=patience,
         server_settings=settings,
         statement_cache_size=100,
     )

@@ -10,8 +10,9 @@ from datetime import date
 
 import structlog
 import trio
+from attrs import define
 
-from notifierd.errors import DatabaseError, LeaseLost
+from notifierd.errors import DatabaseError, LeaseLost, LedgerUnavailable
 from notifierd.ledger import LEASE_SECONDS, Ledger
 
 RENEW_EVERY = 5.0
@@ -27,29 +28,50 @@ async def hold_lease(ledger: Ledger, day: date, holder: str) -> AsyncIterator[No
 
     Raises:
         LeaseHeld: another process has it.
-        LeaseLost: it could not be renewed, or another process took it over.
+        LeaseLost: it ran out while this process did not look, or another process took it over.
+        LedgerUnavailable: the database did not let it be renewed in time.
     """
     asked = trio.current_time()
     await ledger.take_lease(day, holder)
-    with trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN) as scope:
+    lease = _Lease(trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN))
+    with lease.scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep, ledger, day, holder, scope)
+            nursery.start_soon(_keep, ledger, day, holder, lease)
             yield
             nursery.cancel_scope.cancel()
-    if scope.cancelled_caught:
-        log.error("lease_lost")
-        raise LeaseLost("another process, or nobody: the lease could not be renewed in time")
+    if lease.scope.cancelled_caught:
+        log.error("lease_lost", reason=lease.trouble)
+        if lease.trouble:
+            raise LedgerUnavailable(lease.trouble)
+        raise LeaseLost("another process, or nobody: the lease was not renewed in time")
 
 
-async def _keep(ledger: Ledger, day: date, holder: str, scope: trio.CancelScope) -> None:
+@define
+class _Lease:
+    """The lease as it is being kept.
+
+    Attributes:
+        scope: around all that may go on only while we have it.
+        trouble: why the database did not renew it when it was last asked to.
+    """
+
+    scope: trio.CancelScope
+    trouble: str | None = None
+
+
+async def _keep(ledger: Ledger, day: date, holder: str, lease: _Lease) -> None:
     while True:
         await trio.sleep(RENEW_EVERY)
         asked = trio.current_time()
+        lease.trouble = lease.trouble or "database_unavailable:timeout"  # until it answers
         try:
-            if not await ledger.renew_lease(day, holder):
-                scope.cancel()
-                return
+            renewed = await ledger.renew_lease(day, holder)
         except DatabaseError as error:
+            lease.trouble = error.reason
             log.warning("lease_not_renewed", reason=error.reason)
             continue
-        scope.deadline = asked + LEASE_SECONDS - MARGIN
+        lease.trouble = None
+        if not renewed:
+            lease.scope.cancel()
+            return
+        lease.scope.deadline = asked + LEASE_SECONDS - MARGIN

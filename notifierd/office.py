@@ -15,6 +15,7 @@ from notifierd.errors import DatabaseError
 from notifierd.life import Circumstances, settle
 from notifierd.model import (
     Blame,
+    Blocked,
     Deferred,
     Delivered,
     Delivery,
@@ -140,12 +141,15 @@ async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
 
 
 def learn(lane: str, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:
-    """Tell the lane's gate how a call ended; the first refusal of us rings the alarm."""
+    """Tell the lane's gate how a call ended, and the log, if in trouble; the first refusal of us rings the alarm."""
     gate = deps.gates[lane]
     before = gate.blocked
     gate.record(outcomes, began)
+    troubles = {outcome.reason for outcome in outcomes if isinstance(outcome, Deferred | Blocked | Unknown)}
     if gate.blocked and not before:
         log.error("sender_blocked", lane=lane, reason=gate.blocked, retry_in=round(gate.wait(), 1))
+    elif troubles:
+        log.warning("call_in_trouble", lane=lane, reasons=sorted(troubles), retry_in=round(gate.wait(), 1))
 
 
 def settlements(

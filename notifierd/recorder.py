@@ -23,6 +23,9 @@ GATHER = 0.05
 MOST_TOGETHER = 500
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
+ANSWER_SECONDS = 5.0
+"""How long a cancelled reservation waits for its answer: a database that a broken line leads to never gives one."""
+
 REACHED_NOBODY = (State.FAILED, State.UNKNOWN)
 
 log = structlog.get_logger(__name__)
@@ -70,8 +73,13 @@ class Recorder:
         """
         request = _Request(reservation)
         await self._requests[0].send(request)
-        with trio.CancelScope(shield=True):  # bounded by the server's own limits; a granted call must be known here
+        try:
             await request.answered.wait()
+        except trio.Cancelled:  # a granted call must be known here: what is not made is put back to planned
+            with trio.move_on_after(ANSWER_SECONDS, shield=True):
+                await request.answered.wait()
+            if not request.answered.is_set():
+                raise
         if request.error is not None:
             raise request.error
         return request.granted

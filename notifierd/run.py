@@ -116,12 +116,13 @@ async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult
     Raises:
         LedgerUnavailable: it could not be written within SETTLE_SECONDS.
     """
-    with trio.CancelScope(deadline=trio.current_time() + SETTLE_SECONDS, shield=True):
+    with trio.move_on_after(SETTLE_SECONDS):
         if counts is None:  # whatever the ledger says now, not everything was done
-            result = RunResult("interrupted", deps.stop.reason, await deps.ledger.counts(day, deps.rules))
+            counts_now = await patiently(lambda: deps.ledger.counts(day, deps.rules))
+            result = RunResult("interrupted", deps.stop.reason, counts_now)
         else:
             result = RunResult.of(counts, deps.stop.reason)
-        await deps.ledger.finish(day, deps.holder, result.state, result.reason)
+        await patiently(lambda: deps.ledger.finish(day, deps.holder, result.state, result.reason))
         log.info("ended", state=result.state, reason=result.reason)
         return result
     raise LedgerUnavailable("database_unavailable:timeout")

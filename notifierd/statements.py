@@ -14,7 +14,7 @@ DUE = """(
 _WHO_IS_DUE = """
 with scope as materialized (
     select a.office_id,
-           min(a.due_on - $1::date) as nearest,
+           min(a.due_on - $1::date) filter (where a.kind = 'renewal') as nearest,
            bool_or(a.kind = 'assessment') as assessment
     from notifierd.alerts a
     where a.kind = 'assessment'
@@ -199,9 +199,9 @@ where o.id = any ($1::uuid[])
 
 # $1 offices, $2 the last day of the horizon
 ALERTS = """
-select office_id, recipient_id, recipient_name, kind, due_on, cycle
+select office_id, recipient_id, recipient_name, kind, case kind when 'renewal' then due_on end as due_on, cycle
 from notifierd.alerts
-where office_id = any ($1::uuid[]) and (kind = 'assessment' or due_on <= $2::date)
+where office_id = any ($1::uuid[]) and (kind = 'assessment' or (kind = 'renewal' and due_on <= $2::date))
 """
 
 DEVICES = """

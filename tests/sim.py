@@ -243,6 +243,9 @@ class Process:
                     break
         except* Crash:
             pass
+        except* (LedgerUnavailable, StatementRefused):  # what other tasks met in the moment of the crash
+            if not self.dead:
+                raise
         if self.stopped_at is not None and not self.dead:
             took = trio.current_time() - max(self.stopped_at, self.frozen_until)
             if took > GRACE + SETTLE_SECONDS + SEND_TIMEOUT:

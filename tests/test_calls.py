@@ -1,0 +1,260 @@
+"""Which calls an office's open deliveries make: batches, repeats to the byte, and what there is nothing to say for."""
+
+import hashlib
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from attrs import evolve, frozen
+
+from notifierd.calls import SHORTEST_TTL, Call, prepare
+from notifierd.choose import Rules
+from notifierd.deps import Deps
+from notifierd.model import Channel, Delivery, OfficeWork, Push, Reservation, State
+from tests.memory import Application, MemoryLedger
+from tests.people import DAY, a_renewal, an_id, some_offices
+from tests.senders import NINE_O_CLOCK, ScriptedSender, a_run
+
+KEYED = ScriptedSender(max_batch=3, honours_keys=True)
+
+
+@frozen
+class Office:
+    """An office's work, and how to change one thing of it."""
+
+    work: OfficeWork
+    deps: Deps
+
+    @property
+    def mails(self) -> list[Delivery]:
+        return [delivery for delivery in self.work.deliveries if delivery.channel is Channel.EMAIL]
+
+    def having(self, *deliveries: Delivery, **changes: Any) -> "Office":
+        return evolve(self, work=evolve(self.work, deliveries=deliveries, **changes))
+
+    def calls(self) -> list[Call]:
+        return list(prepare(self.work, DAY, self.deps).calls)
+
+    def expired(self) -> list[str]:
+        return sorted(prepare(self.work, DAY, self.deps).expired.values())
+
+
+async def an_office(*, staff: int = 7, devices: int = 0, email: ScriptedSender = KEYED) -> Office:
+    app = some_offices(1, staff=staff, devices=devices)
+    ledger = MemoryLedger(app, clock=lambda: 0.0)
+    deps = a_run(ledger, email, ScriptedSender(), now=lambda: NINE_O_CLOCK)
+    await ledger.plan(DAY, deps.rules)
+    (work,) = (await ledger.read(DAY, (-(2**31), UUID(int=0)), deps.rules)).offices
+    return Office(work, deps)
+
+
+def marked(reservation: Reservation, **changes: Any) -> list[Delivery]:
+    """The deliveries of a call as the ledger has them once its answer is lost."""
+    return [
+        evolve(d, payload_hash=reservation.payload_hash, provider=reservation.provider, **changes)
+        for d in reservation.deliveries
+    ]
+
+
+# New calls ----------------------------------------------------------------------------------------------------------
+
+
+async def test_as_many_mails_go_in_one_call_as_the_sender_carries():
+    office = await an_office(staff=7)
+    calls = office.calls()
+    assert [len(call.deliveries) for call in calls] == [3, 3, 1]
+    assert [delivery for call in calls for delivery in call.deliveries] == office.mails
+    assert len({call.id for call in calls}) == 3
+    for call in calls:
+        assert call.body == KEYED.encode(call.messages)
+        assert [message.delivery_id for message in call.messages] == [delivery.id for delivery in call.deliveries]
+        assert (call.repeat, call.lane) == (False, "scripted")
+
+
+async def test_each_push_is_a_call_of_its_own_and_its_lane_is_the_push_services():
+    office = await an_office(staff=2, devices=2)
+    pushes = [call for call in office.calls() if call.deliveries[0].channel is Channel.PUSH]
+    assert [len(call.deliveries) for call in pushes] == [1, 1, 1, 1]
+    assert {call.lane for call in pushes} == {"push.example.net"}
+
+
+async def test_a_reservation_marks_each_delivery_as_it_stands_while_its_call_is_made():
+    office = await an_office(staff=2)
+    first, second = office.mails
+    second = evolve(second, try_no=4, call_id=an_id("an earlier call"), call_tries=3, doubts=1)
+    (call,) = office.having(first, second).calls()
+    reservation = call.reservation(40.0)
+    assert (reservation.call_id, reservation.provider, reservation.expires) == (call.id, "scripted", 40.0)
+    assert reservation.payload_hash == hashlib.sha256(call.body).digest()
+    assert [
+        (d.id, d.state, d.try_no, d.call_id, d.call_tries, d.position, d.doubts) for d in reservation.deliveries
+    ] == [
+        (first.id, State.SENDING, 1, call.id, 1, 0, 0),
+        (second.id, State.SENDING, 5, call.id, 1, 1, 1),
+    ]
+
+
+async def test_one_that_was_deferred_for_its_own_sake_goes_alone():
+    office = await an_office(staff=5)
+    a, b, c, d, e = office.mails
+    calls = office.having(a, evolve(b, attempts=1), c, evolve(d, attempts=2), e).calls()
+    assert [[delivery.id for delivery in call.deliveries] for call in calls] == [[a.id, c.id, e.id], [b.id], [d.id]]
+
+
+async def test_settled_deliveries_and_those_whose_turn_has_not_come_make_no_call():
+    office = await an_office(staff=4)
+    a, b, c, d = office.mails
+    settled = [evolve(b, state=State.SENT, due=False), evolve(c, due=False), evolve(d, state=State.SENDING, due=False)]
+    calls = office.having(a, *settled).calls()
+    assert [call.deliveries for call in calls] == [(a,)]
+
+
+# The same call again ------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_whose_answer_was_lost_is_made_again_whole_and_to_the_byte():
+    office = await an_office(staff=6)
+    lost, other = office.calls()
+    left = marked(lost.reservation(40.0))
+    calls = office.having(*reversed(left), *other.deliveries).calls()
+    fresh, again = calls
+    assert (again.id, again.body, again.repeat) == (lost.id, lost.body, True)
+    assert [d.id for d in again.deliveries] == [d.id for d in lost.deliveries], "in the order in which it carried them"
+    assert [d.id for d in fresh.deliveries] == [d.id for d in other.deliveries]
+    assert fresh.id not in (lost.id, other.id)
+    assert [(d.try_no, d.call_tries, d.position) for d in again.reservation(40.0).deliveries] == [
+        (2, 2, 0),
+        (2, 2, 1),
+        (2, 2, 2),
+    ]
+
+
+async def test_a_repeat_carries_what_is_settled_too_and_reserves_only_what_is_open():
+    office = await an_office(staff=3)
+    (lost,) = office.calls()
+    first, second, third = marked(lost.reservation(40.0))
+    (again,) = office.having(first, evolve(second, state=State.SENT, due=False), third).calls()
+    assert again.body == lost.body
+    assert len(again.messages) == 3
+    assert [(d.id, d.position) for d in again.reservation(40.0).deliveries] == [(first.id, 0), (third.id, 2)]
+
+
+async def test_a_repeat_waits_for_its_last_part_to_come_due():
+    office = await an_office(staff=3)
+    (lost,) = office.calls()
+    first, second, third = marked(lost.reservation(40.0))
+    todo = prepare(office.having(first, second, evolve(third, due=False)).work, DAY, office.deps)
+    assert (todo.calls, todo.lost, todo.expired) == ((), (), {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alerts": (a_renewal(3, "somebody else"),)},
+        {"name": "renamed"},
+        {"name": None},
+        {"alerts": ()},
+        {"staff": {}},
+    ],
+    ids=["another alert", "another name", "office gone", "not due", "staff gone"],
+)
+async def test_a_call_that_cannot_be_made_as_it_was_is_lost_for_good(change: dict[str, Any]):
+    office = await an_office(staff=3)
+    (lost,) = office.calls()
+    left = marked(lost.reservation(40.0))
+    todo = prepare(office.having(*left, **change).work, DAY, office.deps)
+    assert (todo.calls, todo.lost, todo.expired) == ((), tuple(left), {})
+
+
+async def test_a_call_is_not_repeated_by_another_provider_nor_without_keys_nor_in_part():
+    office = await an_office(staff=3)
+    (lost,) = office.calls()
+    left = marked(lost.reservation(40.0))
+    for sender in (ScriptedSender(name="other", max_batch=3, honours_keys=True), ScriptedSender(max_batch=3)):
+        other = evolve(office, deps=a_run(MemoryLedger(Application()), sender))
+        todo = prepare(other.having(*left).work, DAY, other.deps)
+        assert (todo.calls, todo.lost) == ((), tuple(left))
+    todo = prepare(office.having(*left[:2]).work, DAY, office.deps)
+    assert (todo.calls, todo.lost) == ((), tuple(left[:2])), "the third was deleted from the ledger"
+    switched_off = evolve(office, deps=evolve(office.deps, lines={}))
+    assert prepare(switched_off.having(*left).work, DAY, switched_off.deps).lost == tuple(left)
+
+
+async def test_what_is_lost_for_good_does_not_take_what_is_settled_with_it():
+    office = await an_office(staff=3)
+    (lost,) = office.calls()
+    first, second, third = marked(lost.reservation(40.0))
+    sent = evolve(second, state=State.SENT, due=False)
+    todo = prepare(office.having(first, sent, third, name="renamed").work, DAY, office.deps)
+    assert todo.lost == (first, third)
+
+
+# Nothing to say -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_has_nothing_to_say_any_more_expires_with_the_reason():
+    office = await an_office(staff=1, devices=1)
+    assert office.expired() == []
+    deliveries = office.work.deliveries
+    assert office.having(*deliveries, name=None).expired() == ["office_gone", "office_gone"]
+    assert office.having(*deliveries, staff={}).expired() == ["staff_gone", "staff_gone"]
+    assert office.having(*deliveries, alerts=()).expired() == ["no_longer_due", "no_longer_due"]
+    assert office.having(*deliveries, alerts=(a_renewal(31),)).expired() == ["no_longer_due", "no_longer_due"]
+    assert office.having(*deliveries, devices={}).expired() == ["device_gone"]
+    mail_only = evolve(office.deps, lines={Channel.EMAIL: office.deps.lines[Channel.EMAIL]})
+    assert evolve(office, deps=mail_only).expired() == ["channel_disabled"]
+    (staff,) = office.work.staff.values()
+    shut = {staff.id: evolve(staff, email_enabled=False)}
+    assert office.having(*deliveries, staff=shut).expired() == ["no_longer_due"]
+    assert len(office.having(*deliveries, staff=shut).calls()) == 1, "the push goes all the same"
+
+
+async def test_only_what_is_planned_and_due_expires():
+    office = await an_office(staff=3)
+    a, b, c = office.mails
+    gone = office.having(evolve(a, state=State.SENT, due=False), evolve(b, due=False), c, alerts=())
+    assert gone.expired() == ["no_longer_due"]
+    assert list(prepare(gone.work, DAY, gone.deps).expired) == [c]
+
+
+# What a message says ------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_tells_its_reader_alone_and_the_audit_row_counts():
+    office = await an_office(staff=2)
+    near, far = a_renewal(3, "near"), a_renewal(25, "far")
+    brisk, calm = office.work.staff.values()
+    staff = {brisk.id: evolve(brisk, email_days=5), calm.id: calm}
+    (call,) = evolve(office, work=evolve(office.work, alerts=(far, near), staff=staff)).calls()
+    said = {content.message.delivery_id: content for content in call.contents}
+    for delivery in call.deliveries:
+        content = said[delivery.id]
+        expected = "near" if delivery.staff_id == brisk.id else "near, far"
+        assert str(getattr(content.message, "text", "")).endswith(f": {expected}")
+        assert content.audit == {"alerts": 1 if delivery.staff_id == brisk.id else 2}
+
+
+@pytest.mark.parametrize(("hours", "ttl"), [(0, 15 * 3600), (10, 5 * 3600), (14.5, SHORTEST_TTL), (40, SHORTEST_TTL)])
+async def test_a_push_is_kept_to_the_days_end_but_for_an_hour_at_least(hours: float, ttl: int):
+    office = await an_office(staff=1, devices=1)
+    deps = evolve(office.deps, now=lambda: NINE_O_CLOCK + timedelta(hours=hours))
+    (message,) = [
+        call.messages[0] for call in evolve(office, deps=deps).calls() if call.line is deps.lines[Channel.PUSH]
+    ]
+    assert isinstance(message, Push)
+    assert message.ttl == ttl
+
+
+async def test_a_push_goes_to_its_own_device():
+    office = await an_office(staff=2, devices=2)
+    for call in office.calls():
+        (delivery,), (message,) = call.deliveries[:1], call.messages[:1]
+        if isinstance(message, Push):
+            assert message.device.id == delivery.device_id
+
+
+async def test_the_rules_of_the_configuration_hold_here_too():
+    office = await an_office(staff=1)
+    without = evolve(office.deps, rules=Rules(overdue=False))
+    assert evolve(office, deps=without).expired() == ["no_longer_due"], "its only renewal is due today"

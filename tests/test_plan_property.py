@@ -1,0 +1,297 @@
+"""The rule of who is due stands twice, in SQL and in ``choose``: for random data they are the same."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
+import trio
+from attrs import astuple, evolve, field, frozen
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from notifierd.choose import Rules, chosen
+from notifierd.db import Connection, Database, open_database
+from notifierd.demo.postgres import Cluster
+from notifierd.ledger import Ledger, PostgresLedger
+from notifierd.model import Alert, Channel, DayCounts, Delivery, Device, Kind, OfficeWork, Staff, State
+from notifierd.source import START, PostgresSource
+from tests import application
+from tests.memory import Application, MemoryLedger
+from tests.people import DAY
+
+_NAMESPACE = UUID("00000000-0000-4000-8000-00000000abcd")
+OFFICES = [uuid5(_NAMESPACE, f"office {n}") for n in range(3)]
+STAFF = [uuid5(_NAMESPACE, f"staff {n}") for n in range(3)]
+_numbers = count()
+
+
+@frozen
+class World:
+    """An application at random, and what it holds that is not of the contract.
+
+    Attributes:
+        strange: rows of the alerts' view that tell of nothing: of unknown kinds, or renewals without a date.
+        dated: the assessments that have a date all the same, which says nothing.
+        states: how deliveries ended, by their place in the order of ids.
+        later: devices that are there when the day is planned again.
+    """
+
+    app: Application = field(eq=False)
+    rules: Rules
+    strange: tuple[tuple[UUID, str, date | None], ...] = ()
+    dated: tuple[int, ...] = ()
+    states: tuple[State, ...] = (State.PLANNED,)
+    later: tuple[Device, ...] = ()
+
+
+# Random data ---------------------------------------------------------------------------------------------------------
+
+DAYS_LEFT = st.one_of(
+    st.integers(-3, 12), st.sampled_from([-4000, -400, 29, 30, 31, 59, 60, 61, 364, 365, 366, 100_000])
+)
+THRESHOLDS = st.one_of(st.integers(-1, 12), st.sampled_from([30, 31, 60, 365, 2**31 - 1]))
+MOSTLY = st.sampled_from([True, True, True, False])
+NAMES = st.sampled_from(["", "青木", "O'Neil", '<b>"太字"</b>', "🙂"])
+
+
+@st.composite
+def staff(draw: st.DrawFn) -> tuple[UUID, Staff]:
+    """Somebody, of one of the offices, or of one that is not there; the same person may work in several."""
+    member = Staff(
+        id=draw(st.sampled_from(STAFF)),
+        name=draw(NAMES),
+        email=draw(st.sampled_from([None, "", " ", "taro@example.jp", "hanako@example.jp", "jiro@example.jp"])),
+        email_enabled=draw(MOSTLY),
+        email_days=draw(THRESHOLDS),
+        push_enabled=draw(MOSTLY),
+        push_days=draw(THRESHOLDS),
+    )
+    return draw(st.sampled_from(OFFICES)), member
+
+
+@st.composite
+def alerts(draw: st.DrawFn) -> tuple[UUID, Alert]:
+    left = draw(st.none() | DAYS_LEFT)
+    kind = Kind.ASSESSMENT if left is None else Kind.RENEWAL
+    due_on = None if left is None else DAY + timedelta(days=left)
+    number = draw(st.integers(0, 9))
+    return draw(st.sampled_from(OFFICES)), Alert(UUID(int=number), draw(NAMES), kind, due_on, draw(st.integers(1, 2)))
+
+
+@st.composite
+def devices(draw: st.DrawFn) -> Device:
+    key = uuid5(_NAMESPACE, f"device {next(_numbers)}")
+    return Device(key, draw(st.sampled_from(STAFF)), f"https://push.example.net/{key}", "p256dh", "auth")
+
+
+RULES = st.builds(
+    Rules,
+    horizon_days=st.sampled_from([30, 30, 60, 365, 10, 1, 0]),
+    overdue=MOSTLY,
+    push=MOSTLY,
+    only_offices=st.sampled_from([frozenset(), frozenset(), frozenset(OFFICES[:1]), frozenset(OFFICES[1:])]),
+)
+STRANGE = st.tuples(
+    st.sampled_from(OFFICES), st.sampled_from(["renewal", "inspection", "", "Renewal"]), st.none() | DAYS_LEFT
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    app = Application()
+    app.offices = {office: draw(NAMES) for office in draw(st.lists(st.sampled_from(OFFICES), min_size=1, unique=True))}
+    app.staff = draw(st.lists(staff(), min_size=1, max_size=8, unique_by=lambda pair: (pair[0], pair[1].id)))
+    app.alerts = draw(st.lists(alerts(), min_size=1, max_size=8))
+    app.devices = {device.id: device for device in draw(st.lists(devices(), max_size=6))}
+    strange = tuple(
+        (office, kind, None if kind == "renewal" or left is None else DAY + timedelta(days=left))
+        for office, kind, left in draw(st.lists(STRANGE, max_size=3))
+    )
+    states = draw(st.lists(st.sampled_from(list(State)), min_size=1, max_size=5))
+    dated = draw(st.lists(st.integers(-3, 40), max_size=2))
+    later = draw(st.lists(devices(), max_size=3))
+    return World(app, draw(RULES), strange, tuple(dated), tuple(states), tuple(later))
+
+
+# Both ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dsn(cluster: Cluster) -> Iterator[str]:
+    """One database for all examples, with the ledger and an application whose tables are emptied for each."""
+
+    async def create() -> None:
+        async with open_database(made) as db:
+            await application.create(db)
+
+    made = cluster.create_database("plan_property")
+    trio.run(create)
+    yield made
+    cluster.drop_database("plan_property")
+
+
+async def load(db: Database, world: World) -> None:
+    """Empty the ledger; put *world* into the application's tables, with what is not of the contract."""
+    await application.replace(db, world.app)
+    assessments = [place for place, (_, alert) in enumerate(world.app.alerts) if alert.kind is Kind.ASSESSMENT]
+    dates = [DAY + timedelta(days=left) for left in world.dated[: len(assessments)]]
+
+    async def unit(connection: Connection) -> None:
+        await connection.execute("delete from notifierd.run_offices; delete from notifierd.deliveries")
+        await connection.executemany(
+            "insert into app.alerts values ($1, $2, 'nobody', $3, $4, 1)",
+            [(office, UUID(int=99), kind, due_on) for office, kind, due_on in world.strange],
+        )
+        for place, due_on in zip(assessments, dates, strict=False):
+            office, alert = world.app.alerts[place]
+            await connection.execute(
+                "update app.alerts set due_on = $1 where office_id = $2 and recipient_id = $3 and kind = 'assessment'",
+                due_on,
+                office,
+                alert.recipient_id,
+            )
+
+    await db.unit(unit)
+
+
+async def planned(db: Database) -> dict[UUID, Delivery]:
+    """The deliveries as they stand in PostgreSQL."""
+    rows = await db.fetch("select id, office_id, staff_id, channel, device_id, state, day from notifierd.deliveries")
+    assert {row["day"] for row in rows} <= {DAY}
+    return {
+        row["id"]: Delivery(
+            row["id"],
+            row["office_id"],
+            row["staff_id"],
+            Channel(row["channel"]),
+            row["device_id"],
+            State(row["state"]),
+        )
+        for row in rows
+    }
+
+
+async def urgencies(db: Database) -> dict[tuple[date, UUID], int]:
+    rows = await db.fetch("select day, office_id, urgency from notifierd.run_offices")
+    return {(row["day"], row["office_id"]): row["urgency"] for row in rows}
+
+
+def told(work: OfficeWork, delivery: Delivery, rules: Rules) -> tuple[Alert, ...]:
+    """What a delivery's message tells of."""
+    return chosen(work.staff[delivery.staff_id], delivery.channel, work.alerts, DAY, rules)
+
+
+async def counted(ledger: Ledger, rules: Rules) -> DayCounts:
+    """How the day stands, but for the seconds to the next turn: two clocks."""
+    counts = await ledger.counts(DAY, rules)
+    return evolve(counts, outlook=evolve(counts.outlook, next_in=None))
+
+
+async def hold_together(world: World, dsn: str) -> None:
+    app, rules = world.app, world.rules
+    memory = MemoryLedger(app)
+    async with open_database(dsn, pool_size=1) as db:
+        ledger, source = PostgresLedger(db), PostgresSource(db, 2)
+        await load(db, world)
+
+        # The plan, delivery by delivery, with the ids and the order of offices.
+        due = {delivery.id: delivery for delivery in memory.due(DAY, rules)}
+        rehearsed = await ledger.rehearse(DAY, rules)
+        assert await ledger.plan(DAY, rules) == await memory.plan(DAY, rules)
+        assert await planned(db) == due
+        assert await urgencies(db) == memory.offices
+        channels = [delivery.channel for delivery in due.values()]
+        assert rehearsed.email.planned == channels.count(Channel.EMAIL)
+        assert rehearsed.push.planned == channels.count(Channel.PUSH)
+        assert rehearsed.offices == len({delivery.office_id for delivery in due.values()})
+
+        # What is read for them, alert by alert.
+        place, read = START, set()
+        while True:
+            ours, theirs = await source.read(DAY, place, rules), await evolve(memory, chunk=2).read(DAY, place, rules)
+            assert [work.id for work in ours.offices] == [work.id for work in theirs.offices]
+            assert ours.after == theirs.after
+            for work, other in zip(ours.offices, theirs.offices, strict=True):
+                assert (work.name, work.staff, work.devices) == (other.name, other.staff, other.devices)
+                assert {d.id for d in work.deliveries} == {d.id for d in other.deliveries}
+                for delivery in work.deliveries:
+                    alerts = told(work, delivery, rules)
+                    assert alerts == told(other, delivery, rules)
+                    assert alerts, "who is planned for is told of something"
+                    read.add(delivery.id)
+            if ours.after is None:
+                break
+            place = ours.after
+        assert read == set(due)
+
+        # Planning again changes nothing.
+        assert await ledger.plan(DAY, rules) == await memory.plan(DAY, rules)
+        assert await planned(db) == due
+        assert await urgencies(db) == memory.offices
+        assert await counted(ledger, rules) == await counted(memory, rules)
+
+        # However the deliveries ended, both count the same, and the same alerts as untold.
+        ends = {key: world.states[place % len(world.states)] for place, key in enumerate(sorted(due))}
+        for key, state in ends.items():
+            memory.rows[key].delivery = evolve(memory.rows[key].delivery, state=state, reason=state.value)
+        await db.fetch(
+            "update notifierd.deliveries d set state = e.state, reason = e.state"
+            " from unnest($1::uuid[], $2::text[]) as e (id, state) where e.id = d.id",
+            list(ends),
+            [state.value for state in ends.values()],
+        )
+        assert await counted(ledger, rules) == await counted(memory, rules)
+
+        # Planned once more with new devices: nobody who was pushed to is pushed to again.
+        app.devices |= {device.id: device for device in world.later}
+
+        async def add(connection: Connection) -> None:
+            records = [astuple(device) for device in world.later]
+            await connection.copy_records_to_table("devices", schema_name="app", records=records)
+
+        await db.unit(add)
+        assert await ledger.plan(DAY, rules) == await memory.plan(DAY, rules)
+        assert {key: d.state for key, d in (await planned(db)).items()} == {
+            key: row.delivery.state for key, row in memory.rows.items()
+        }
+        assert await counted(ledger, rules) == await counted(memory, rules)
+
+
+def a_world(*lefts: int, **changes: Any) -> World:
+    """One office with a missing assessment, or with renewals so many days away; two staff members want to know.
+
+    One of them wants mails within 5 days, and pushes within 10; the other mails within 30 days.
+    """
+    app = Application()
+    app.offices = {OFFICES[0]: "青木"}
+    app.staff = [
+        (OFFICES[0], Staff(STAFF[0], "太郎", "taro@example.jp", True, 5, True, 10)),
+        (OFFICES[0], Staff(STAFF[1], "花子", "hanako@example.jp", True, 30, False, 30)),
+    ]
+    renewals = [Alert(UUID(int=n), "次郎", Kind.RENEWAL, DAY + timedelta(days=left), 1) for n, left in enumerate(lefts)]
+    assessment = Alert(UUID(int=99), "三郎", Kind.ASSESSMENT, None, 1)
+    app.alerts = [(OFFICES[0], alert) for alert in renewals or [assessment]]
+    phone, tablet = (
+        Device(uuid5(_NAMESPACE, name), STAFF[0], f"https://push.example.net/{name}", "p256dh", "auth")
+        for name in ("phone", "tablet")
+    )
+    app.devices = {phone.id: phone}
+    return evolve(World(app, Rules(), states=(State.SENT,), later=(tablet,)), **changes)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds())
+@example(a_world())
+@example(a_world(3))
+@example(a_world(7, 20))
+@example(a_world(3, 20, states=(State.SENT, State.FAILED)))
+@example(a_world(3, 20, states=(State.FAILED, State.SENT, State.SENT)))
+@example(a_world(-1, 40, rules=Rules(push=False)))
+@example(a_world(0, rules=Rules(overdue=False)))
+@example(a_world(strange=((OFFICES[0], "inspection", DAY), (OFFICES[0], "renewal", None)), states=(State.FAILED,)))
+@example(a_world(dated=(-9,), rules=Rules(overdue=False)))
+def test_the_plan_that_sql_writes_is_what_choose_decides(dsn: str, world: World) -> None:
+    trio.run(hold_together, world, dsn)

@@ -1,0 +1,404 @@
+"""The recorder: what comes together shares a statement, and what was handed on is written."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import pytest
+import trio
+from attrs import define, evolve, field
+from structlog.testing import capture_logs
+
+from notifierd.choose import Rules
+from notifierd.errors import LedgerUnavailable, StatementRefused
+from notifierd.model import Channel, Delivery, Reservation, Settlement, State
+from notifierd.recorder import ANSWER_SECONDS, GATHER, MOST_TOGETHER, Recorder, open_recorder
+from tests.people import DAY, some_offices
+from tests.senders import ShakyLedger, between
+
+UNAVAILABLE = LedgerUnavailable("database_unavailable:08006")
+REFUSED = StatementRefused("database_refused:42501")
+
+
+@define
+class Desk:
+    """A recorder over a ledger with a planned day, and what it said was settled."""
+
+    ledger: ShakyLedger
+    recorder: Recorder
+    settled: list[Settlement] = field(factory=list)
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        return [row.delivery for row in self.ledger.rows.values()]
+
+    async def reserve(self, *deliveries: Delivery) -> bool:
+        """Reserve a call of *deliveries*."""
+        return await self.recorder.reserve(a_call(*deliveries))
+
+    async def in_flight(self, count: int) -> list[Delivery]:
+        """Reserve *count* deliveries, as they stand in the ledger then."""
+        calls = [a_call(delivery) for delivery in self.deliveries[:count]]
+        assert await self.ledger.reserve(DAY, "me", calls)
+        self.ledger.reserved.clear()
+        return [delivery for call in calls for delivery in call.deliveries]
+
+
+def a_call(*deliveries: Delivery) -> Reservation:
+    key = uuid4()
+    marked = [evolve(d, state=State.SENDING, try_no=d.try_no + 1, call_id=key, call_tries=1) for d in deliveries]
+    return Reservation(key, tuple(marked), b"hash", "scripted", 40.0)
+
+
+def sent(delivery: Delivery) -> Settlement:
+    return Settlement(delivery, delivery.try_no, State.SENT, audit={})
+
+
+@asynccontextmanager
+async def open_desk(ledger: ShakyLedger, grace: float = 10.0) -> AsyncIterator[Desk]:
+    await ledger.take_lease(DAY, "me")
+    await ledger.plan(DAY, Rules())
+    settled: list[Settlement] = []
+    async with open_recorder(ledger, DAY, "me", settled=settled.append, grace=grace) as recorder:
+        yield Desk(ledger, recorder, settled)
+
+
+def a_ledger(offices: int = 20) -> ShakyLedger:
+    return ShakyLedger(some_offices(offices, staff=1))
+
+
+@define
+class RefusingLedger(ShakyLedger):
+    """Answers reservations of some deliveries with an error."""
+
+    bad: set[UUID] = field(factory=set)
+    error: Exception = REFUSED
+
+    async def reserve(self, day, holder, reservations: Sequence[Reservation]) -> set[UUID]:
+        if any(delivery.id in self.bad for reservation in reservations for delivery in reservation.deliveries):
+            await self._statement()
+            raise self.error
+        return await ShakyLedger.reserve(self, day, holder, reservations)
+
+
+# Reservations -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_reservation_goes_at_once(autojump_clock):
+    async with open_desk(a_ledger()) as desk:
+        assert await desk.reserve(desk.deliveries[0])
+        assert trio.current_time() == 0.0
+        assert desk.deliveries[0].state is State.SENDING
+
+
+async def test_reservations_that_come_while_a_statement_runs_share_the_next_one(autojump_clock):
+    """19 that come while the first one's statement runs, which takes 1 s: two statements in all."""
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk:
+        ledger.latency = 1.0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.reserve, desk.deliveries[0])
+            await trio.sleep(0.5)
+            for delivery in desk.deliveries[1:]:
+                nursery.start_soon(desk.reserve, delivery)
+        assert ledger.reserved == [(1.0, 1), (2.0, 19)]
+        assert ledger.states() == {State.SENDING: 20}
+
+
+async def test_each_reservation_of_a_statement_gets_its_own_answer(autojump_clock):
+    ledger = a_ledger()
+    answers: dict[str, bool] = {}
+    async with open_desk(ledger) as desk:
+        taken, free, first, *_ = desk.deliveries
+        assert await desk.reserve(taken)
+        ledger.latency = 1.0
+
+        async def ask(name: str, *deliveries: Delivery) -> None:
+            answers[name] = await desk.reserve(*deliveries)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "first", first)
+            await trio.sleep(0.5)
+            nursery.start_soon(ask, "taken", taken)
+            nursery.start_soon(ask, "free", free)
+    assert answers == {"first": True, "taken": False, "free": True}
+
+
+async def test_without_the_lease_nothing_may_be_sent(autojump_clock):
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk:
+        ledger.runs[DAY].holder = "other"
+        assert not await desk.reserve(desk.deliveries[0])
+
+
+async def test_an_error_reaches_everybody_who_asked_and_the_next_may_ask_again(autojump_clock):
+    ledger = RefusingLedger(some_offices(3, staff=1), error=UNAVAILABLE)
+    async with open_desk(ledger) as desk:
+        ledger.bad = {desk.deliveries[0].id}
+        with pytest.raises(LedgerUnavailable):
+            await desk.reserve(desk.deliveries[0])
+        assert await desk.reserve(desk.deliveries[1])
+
+
+async def test_one_that_the_database_refuses_costs_those_that_came_with_it_nothing(autojump_clock):
+    ledger = RefusingLedger(some_offices(5, staff=1), latency=1.0)
+    answers: dict[UUID, bool | str] = {}
+    async with open_desk(ledger) as desk:
+        first, bad, *rest = desk.deliveries
+        ledger.bad = {bad.id}
+
+        async def ask(delivery: Delivery) -> None:
+            try:
+                answers[delivery.id] = await desk.reserve(delivery)
+            except StatementRefused as refused:
+                answers[delivery.id] = refused.reason
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, first)
+            await trio.sleep(0.5)
+            for delivery in (bad, *rest):
+                nursery.start_soon(ask, delivery)
+    assert answers == {bad.id: REFUSED.reason} | {delivery.id: True for delivery in (first, *rest)}
+
+
+async def test_a_bug_in_the_ledger_ends_the_run_and_leaves_nobody_waiting(autojump_clock):
+    ledger = RefusingLedger(some_offices(3, staff=1), error=ZeroDivisionError(), latency=1.0)
+
+    async def ask_twice() -> None:
+        async with open_desk(ledger) as desk, trio.open_nursery() as nursery:
+            ledger.bad = {desk.deliveries[0].id}
+            nursery.start_soon(desk.reserve, desk.deliveries[0])
+            await trio.sleep(0.5)
+            nursery.start_soon(desk.reserve, desk.deliveries[1])
+
+    with trio.fail_after(100), pytest.raises(ExceptionGroup) as caught:
+        await ask_twice()
+    assert caught.group_contains(ZeroDivisionError)
+    assert ledger.states() == {State.PLANNED: 3}
+
+
+async def test_a_granted_call_is_known_even_if_its_asker_is_cancelled_meanwhile(autojump_clock):
+    """Cancelled at 0.5 s, while the statement runs until 1 s: the answer arrives all the same."""
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk:
+        ledger.latency = 1.0
+        answers: list[tuple[bool, float]] = []
+        with trio.move_on_after(0.5):
+            answers.append((await desk.reserve(desk.deliveries[0]), trio.current_time()))
+        assert answers == [(True, 1.0)]
+    assert ledger.states()[State.SENDING] == 1
+
+
+async def test_an_asker_who_was_cancelled_does_not_wait_for_ever_for_its_answer(autojump_clock):
+    """Cancelled at 0.5 s while the database hangs: ANSWER_SECONDS later it gives up."""
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk:
+        ledger.latency = 1000.0
+        with trio.move_on_after(0.5) as scope:
+            await desk.reserve(desk.deliveries[0])
+        assert scope.cancelled_caught
+        assert trio.current_time() == 0.5 + ANSWER_SECONDS
+
+
+async def test_an_asker_who_was_cancelled_before_its_turn_reserves_nothing(autojump_clock):
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk:
+        ledger.latency = 1.0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.reserve, desk.deliveries[0])
+            await trio.sleep(0.1)
+            with trio.move_on_after(0.5):
+                await desk.reserve(desk.deliveries[1])
+        assert trio.current_time() == 1.0
+    assert ledger.states() == {State.SENDING: 1, State.PLANNED: 19}
+
+
+# Settlements --------------------------------------------------------------------------------------------------------
+
+
+async def test_settlements_gather_and_share_a_statement(autojump_clock):
+    """Those of the first 50 ms go together, and the one after that goes in the next."""
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk:
+        flying = await desk.in_flight(4)
+        for delivery in flying[:3]:
+            desk.recorder.settle([sent(delivery)])
+            await trio.sleep(0.02)
+        desk.recorder.settle([sent(flying[3])])
+        await desk.recorder.flush()
+        assert [(round(at, 6), count) for at, count in ledger.written] == [(GATHER, 3), (0.06 + GATHER, 1)]
+    assert [settlement.delivery for settlement in desk.settled] == flying
+    assert ledger.states()[State.SENT] == 4
+
+
+async def test_a_statement_does_not_grow_without_end(autojump_clock):
+    ledger = a_ledger(1)
+    async with open_desk(ledger) as desk:
+        (delivery,) = await desk.in_flight(1)
+        desk.recorder.settle([sent(delivery)] * (2 * MOST_TOGETHER + 3))
+        await desk.recorder.flush()
+    assert ledger.written == [(0.0, MOST_TOGETHER), (0.0, MOST_TOGETHER), (GATHER, 3)]
+
+
+async def test_flush_waits_for_what_was_handed_on_before_it_and_for_nothing_else(autojump_clock):
+    """Others go on handing on, so that the recorder never comes to rest; two who flush do not hide one another."""
+    ledger = a_ledger()
+    flushed: list[float] = []
+    async with open_desk(ledger) as desk:
+        flying = await desk.in_flight(20)
+        ledger.latency = 0.1
+
+        async def flush() -> None:
+            await desk.recorder.flush()
+            flushed.append(round(trio.current_time(), 6))
+
+        async with trio.open_nursery() as nursery:
+            for number, delivery in enumerate(flying):
+                desk.recorder.settle([sent(delivery)])
+                if number in (0, 1):
+                    nursery.start_soon(flush)
+                await trio.sleep(0.04)
+    assert flushed == [round(GATHER + 0.1, 6)] * 2
+    assert ledger.states()[State.SENT] == 20
+
+
+async def test_there_is_nothing_to_wait_for_where_nothing_was_handed_on(autojump_clock):
+    async with open_desk(a_ledger()) as desk:
+        await desk.recorder.flush()
+        desk.recorder.settle([])
+        await desk.recorder.flush()
+    assert trio.current_time() == 0.0
+
+
+async def test_a_lot_that_is_refused_goes_one_by_one_and_one_that_is_refused_goes_bare(autojump_clock):
+    ledger = a_ledger()
+    with capture_logs() as logs:
+        async with open_desk(ledger) as desk:
+            flying = await desk.in_flight(4)
+            bad, worst = flying[1], flying[2]
+            ledger.refuses = lambda settlements, bare: any(
+                s.delivery.id == worst.id or (s.delivery.id == bad.id and not bare) for s in settlements
+            )
+            desk.recorder.settle([sent(delivery) for delivery in flying])
+            await desk.recorder.flush()
+    assert [ledger.state(delivery.id)[0] for delivery in flying] == [
+        State.SENT,
+        State.SENT,
+        State.SENDING,
+        State.SENT,
+    ]
+    assert [row.delivery.id for row in ledger.rows.values() if row.audit_missing] == [bad.id]
+    assert len(ledger.app.audit_log) == 2
+    events = [(line["event"], line.get("delivery")) for line in logs if line["log_level"] == "error"]
+    assert events == [
+        ("audit_row_refused", str(bad.id)),
+        ("audit_row_refused", str(worst.id)),
+        ("settlement_refused", str(worst.id)),
+    ]
+
+
+async def test_a_database_that_is_away_is_tried_again_with_growing_pauses(autojump_clock):
+    """Away for 4 s: tries at 0.05 s, and after pauses of 0.2, 0.4, 0.8, 1.6 and 3.2 s."""
+    ledger = a_ledger()
+    tries: list[float] = []
+
+    def down() -> bool:
+        tries.append(round(trio.current_time(), 6))
+        return trio.current_time() < 4.0
+
+    async with open_desk(ledger) as desk:
+        flying = await desk.in_flight(3)
+        ledger.down = down
+        desk.recorder.settle([sent(delivery) for delivery in flying])
+        await desk.recorder.flush()
+    assert tries == [0.05, 0.25, 0.65, 1.45, 3.05, 6.25]
+    assert ledger.states()[State.SENT] == 3
+
+
+async def test_a_statement_whose_answer_got_lost_is_said_again_and_counts_once(autojump_clock):
+    ledger = a_ledger()
+    ledger.deaf = between((0.01, 1.0))
+    with capture_logs() as logs:
+        async with open_desk(ledger) as desk:
+            (delivery,) = await desk.in_flight(1)
+            desk.recorder.settle([sent(delivery)])
+            await desk.recorder.flush()
+    assert len(ledger.written) > 1
+    assert ledger.states()[State.SENT] == 1
+    assert (len(desk.settled), len(ledger.app.audit_log), ledger.late) == (1, 1, [])
+    assert "late_outcome" not in {line["event"] for line in logs}
+
+
+async def test_an_outcome_of_a_try_that_is_no_longer_the_last_is_kept_and_logged(autojump_clock):
+    ledger = a_ledger()
+    with capture_logs() as logs:
+        async with open_desk(ledger) as desk:
+            (delivery,) = await desk.in_flight(1)
+            ledger.rows[delivery.id].delivery = evolve(delivery, try_no=delivery.try_no + 1)
+            desk.recorder.settle([sent(delivery)])
+            await desk.recorder.flush()
+    assert ledger.state(delivery.id) == (State.SENDING, None)
+    assert [settlement.delivery.id for settlement in ledger.late] == [delivery.id]
+    assert [line["delivery"] for line in logs if line["event"] == "late_outcome"] == [str(delivery.id)]
+
+
+async def test_who_was_not_reached_is_logged_without_a_name_or_an_address(autojump_clock):
+    ledger = a_ledger()
+    with capture_logs() as logs:
+        async with open_desk(ledger) as desk:
+            told, failed = await desk.in_flight(2)
+            desk.recorder.settle([sent(told), Settlement(failed, failed.try_no, State.FAILED, "rejected:422")])
+            await desk.recorder.flush()
+    (line,) = [line for line in logs if line["event"] == "not_delivered"]
+    assert line == {
+        "event": "not_delivered",
+        "log_level": "warning",
+        "delivery": str(failed.id),
+        "office": str(failed.office_id),
+        "channel": Channel.EMAIL.value,
+        "reason": "rejected:422",
+    }
+
+
+# The end ------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_handed_on_is_written_though_the_run_is_cancelled(autojump_clock):
+    """Handed on in the moment of the cancellation, and 20 ms before it: both are written, within the grace."""
+    ledger = a_ledger()
+    with trio.move_on_at(1.0) as scope:
+        async with open_desk(ledger) as desk:
+            early, late = await desk.in_flight(2)
+            await trio.sleep_until(0.98)
+            desk.recorder.settle([sent(early)])
+            ledger.latency = 0.5
+            try:
+                await trio.sleep_forever()
+            finally:
+                desk.recorder.settle([sent(late)])
+    assert scope.cancelled_caught
+    assert ledger.states()[State.SENT] == 2
+    assert trio.current_time() == pytest.approx(1.5, abs=0.05)
+
+
+async def test_writing_at_the_end_has_a_deadline_and_what_is_left_is_counted(autojump_clock):
+    ledger = a_ledger()
+    with capture_logs() as logs:
+        async with open_desk(ledger, grace=7.0) as desk:
+            flying = await desk.in_flight(3)
+            ledger.down = lambda: True
+            desk.recorder.settle([sent(delivery) for delivery in flying])
+    assert trio.current_time() == 7.0
+    assert [line["deliveries"] for line in logs if line["event"] == "outcomes_not_written"] == [3]
+    assert ledger.states()[State.SENDING] == 3, "evidence, not loss"
+
+
+async def test_a_recorder_that_wrote_everything_ends_at_once(autojump_clock):
+    ledger = a_ledger()
+    with capture_logs() as logs:
+        async with open_desk(ledger) as desk:
+            (delivery,) = await desk.in_flight(1)
+            desk.recorder.settle([sent(delivery)])
+            await desk.recorder.flush()
+    assert trio.current_time() == pytest.approx(GATHER)
+    assert logs == []
