@@ -90,8 +90,7 @@ from due
 """What PLAN would write on a day not planned yet, counted."""
 
 # Alerts that reached nobody. An office's sent deliveries tell of what lies within their staff member's threshold; what
-# lies beyond every threshold of a staff member who can be reached will be told of another day. $6: as if all that is
-# due had been sent (for a rehearsal).
+# lies beyond every threshold of a staff member who can be reached will be told of another day.
 _UNTOLD = """
 untold as (
     select a.office_id, a.kind = 'renewal' and a.due_on <= $1::date as overdue
@@ -168,7 +167,7 @@ with {_REACHABLE}, reached as (select office_id, days from reachable), {_UNTOLD}
 select {_UNTOLD_JSON} as untold
 """
 
-# $1 day, $2 and $3 after which (urgency, office), $4 how many offices
+# $2 and $3: after which (urgency, office); $4: how many offices
 WORK = f"""
 with chunk as materialized (
     select r.office_id, r.urgency
@@ -261,7 +260,7 @@ select day from old
 
 # A delivery's life ---------------------------------------------------------------------------------------------------
 
-# All deliveries of a call or none: a call that lost some would not be the one whose payload hash is written.
+# All of a call's deliveries or none: a call that lost some would not be the one whose payload hash is written.
 RESERVE = """
 with want as materialized (
     select * from unnest($3::uuid[], $4::int[], $5::uuid[], $6::int[], $7::bytea[], $8::text[], $9::float8[])

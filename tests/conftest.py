@@ -9,6 +9,8 @@ import pytest
 
 from notifierd.demo.application import tables_sql
 from notifierd.demo.postgres import Cluster, running_postgres
+from notifierd.demo.servers import Servers, running_servers
+from tests.processes import Place, Template, running_template
 
 TEMPLATE = "keikakun_template"
 
@@ -30,3 +32,23 @@ def database(cluster: Cluster) -> Iterator[str]:
     name = f"keikakun_{next(_numbers)}"
     yield cluster.create_database(name, template=TEMPLATE)
     cluster.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Run the mail API and the push service for this module."""
+    with running_servers(tmp_path_factory.mktemp("servers")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def template(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
+    with running_template(cluster, tmp_path_factory.mktemp("template")) as made:
+        yield made
+
+
+@pytest.fixture
+def place(template: Template, servers: Servers, tmp_path: Path) -> Iterator[Place]:
+    """Make a database, a configuration, and servers that make no trouble."""
+    with template.place(tmp_path, servers) as made:
+        yield made

@@ -16,32 +16,11 @@ from notifierd.cli import cli
 from notifierd.config import SYSTEM_CONFIG
 from notifierd.contract import VIEWS
 from notifierd.demo.postgres import Cluster
-from notifierd.demo.servers import Servers, running_servers
 from notifierd.fields import parse_vapid_key
 from notifierd.send.vapid import Vapid
-from tests.processes import DAY, PASSWORD, VAPID_KEY, Place, Template, invent, run, running_template, write_config
+from tests.processes import DAY, PASSWORD, VAPID_KEY, Place, invent, run, write_config
 
 HOLIDAY = "2026-11-23"
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Run the mail API and the push service for this module."""
-    with running_servers(tmp_path_factory.mktemp("servers")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def template(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
-    with running_template(cluster, tmp_path_factory.mktemp("template")) as made:
-        yield made
-
-
-@pytest.fixture
-def place(template: Template, servers: Servers, tmp_path: Path) -> Iterator[Place]:
-    """Make a database, a configuration, and servers that make no trouble."""
-    with template.place(tmp_path, servers) as made:
-        yield made
 
 
 def commands(group: click.Group = cli) -> Iterator[list[str]]:

@@ -19,33 +19,13 @@ from attrs import evolve, frozen
 from notifierd.demo.application import Cycle, Rows
 from notifierd.demo.expected import ExpectedMail, expected
 from notifierd.demo.mail_api import AcceptedMail
-from notifierd.demo.postgres import Cluster, running_postgres
+from notifierd.demo.postgres import running_postgres
 from notifierd.demo.sample import sample
-from notifierd.demo.servers import Servers, running_servers
+from notifierd.demo.servers import Servers
 from notifierd.demo.trouble import MailConfig, Rule
 from tests.processes import API_KEY, DAY, Done, Place, Template, an_id, ended, invent, running_template, until
 
 OF_THIS_PROCESS = ("statements", "seconds")
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Run the mail API and the push service for this module."""
-    with running_servers(tmp_path_factory.mktemp("servers")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def template(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
-    with running_template(cluster, tmp_path_factory.mktemp("template")) as made:
-        yield made
-
-
-@pytest.fixture
-def place(template: Template, servers: Servers, tmp_path: Path) -> Iterator[Place]:
-    """Make a database, a configuration, and servers that make no trouble."""
-    with template.place(tmp_path, servers) as made:
-        yield made
 
 
 def of_the_day(report: Mapping[str, Any]) -> dict[str, Any]:
