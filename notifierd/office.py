@@ -131,13 +131,18 @@ def put_off(call: Call, this_pass: Pass) -> bool:
 
 
 async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
-    """Whether the call may be made. A database that does not let it be touches no other call of the office."""
+    """Whether the call may be made. A database that does not let it be touches no other call of the office.
+
+    A call that is not ours to make, as another process has the day or a part of it, is looked at again after a while.
+    """
     try:
-        return await this_pass.recorder.reserve(reservation)
+        granted = await this_pass.recorder.reserve(reservation)
     except DatabaseError as error:
         log.warning("call_put_off", reason=error.reason)
+        granted = False
+    if not granted:
         this_pass.skip(DATABASE_PAUSE)
-        return False
+    return granted
 
 
 def learn(lane: str, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:

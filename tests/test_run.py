@@ -766,6 +766,7 @@ async def test_a_lease_that_another_process_took_over_ends_the_run_at_its_next_r
             await ended(a_run(ledger, email))
     assert 10.0 <= trio.current_time() <= 10.0 + 1.0
     assert max(call.began for call in email.calls) == exactly(6.0)
+    assert len([moment for moment in ledger.reads if moment > 7.0]) <= 2, "it does not read in circles meanwhile"
 
 
 # Stopping -----------------------------------------------------------------------------------------------------------
