@@ -73,6 +73,7 @@ class MailConfig:
         rejected: addresses that no message is accepted for (422, or an item of ``errors`` in a permissive batch).
         rules: further trouble.
         keep_eml: write every accepted mail as a file, too; it costs the servers about a millisecond each.
+        honours_keys: carry a call out once for its ``Idempotency-Key``; else as often as it comes, as most APIs do.
     """
 
     api_key: str = "re_demo"
@@ -80,6 +81,7 @@ class MailConfig:
     rejected: tuple[str, ...] = field(default=(), converter=tuple[str, ...])
     rules: tuple[Rule, ...] = field(default=(), converter=_rules)
     keep_eml: bool = True
+    honours_keys: bool = True
 
 
 @frozen
