@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system sim lint clean
+.PHONY: help venv demo test test-system sim crash lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ test-system: $(STAMP) ## suites that need Debian packages or root: see .ci/run
 
 sim: $(STAMP) ## simulated runs with faults (RUNS=100000; SEED=n replays one)
 	@$(VENV)/bin/python -m tests.sim $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),100000))
+
+crash: $(STAMP) ## real runs killed at random moments (ROUNDS=200; ARGS=--no-keys)
+	@$(VENV)/bin/python -m tests.crash --rounds $(or $(ROUNDS),200) $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy, import-linter
 	@$(VENV)/bin/ruff check
