@@ -39,6 +39,11 @@ class LedgerUnavailable(DatabaseError):
 class StatementRefused(DatabaseError):
     """PostgreSQL carried nothing out: the statement, a row or a right was refused, or a lock was not had in time."""
 
+    @property
+    def transient(self) -> bool:
+        """Whether another program was in the way, so that the same statement may pass later."""
+        return self.reason.split(":")[1:2] in (["55P03"], ["40P01"], ["40001"])  # lock, deadlock, serialization
+
 
 class SchemaMissing(NotifierdError):
     """The schema ``notifierd`` is not there, or older or newer than this program."""

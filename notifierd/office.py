@@ -82,7 +82,10 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     A call waits for its lane's share and its channel's slot in a task of its own, so that a slow mail never holds up a
     push, nor one push service another.
     """
-    deps = this_pass.deps
+    deps, known = this_pass.deps, [delivery for delivery in work.deliveries if this_pass.recorder.holds(delivery)]
+    if known:  # not in doubt: they are only not written yet
+        work = evolve(work, deliveries=tuple(delivery for delivery in work.deliveries if delivery not in known))
+        this_pass.skip(DATABASE_PAUSE)
     todo = prepare(work, this_pass.day, deps)
     this_pass.recorder.settle([give_up(delivery, deps) for delivery in todo.lost])
     if todo.expired:

@@ -17,12 +17,13 @@ from attrs import define, field
 
 from notifierd.errors import LedgerUnavailable, StatementRefused
 from notifierd.ledger import Ledger
-from notifierd.model import Reservation, Settlement, State
+from notifierd.model import Delivery, Reservation, Settlement, State
 
 GATHER = 0.05
 MOST_TOGETHER = 500
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
+STUCK_PAUSE = 2.0
 ANSWER_SECONDS = 5.0
 """How long a cancelled reservation waits for its answer: a database that a broken line leads to never gives one."""
 
@@ -60,6 +61,8 @@ class Recorder:
     _handed_on: int = 0
     _written: int = 0
     _flushing: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+    _stuck: set[UUID] = field(factory=set)
+    _nursery: trio.Nursery | None = None
     _shield: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
 
     async def reserve(self, reservation: Reservation) -> bool:
@@ -90,6 +93,10 @@ class Recorder:
         for settlement in settlements:
             self._settlements[0].send_nowait(settlement)
 
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether an outcome of *delivery* is known here, and another program's lock keeps it from being written."""
+        return delivery.id in self._stuck
+
     async def flush(self) -> None:
         """Wait until all that was handed on so far is written, whatever comes after it."""
         mark = self._handed_on
@@ -103,11 +110,12 @@ class Recorder:
     async def run(self) -> None:
         """Write until closed and all is written, or the time for it is up."""
         with self._shield:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as self._nursery:
+                nursery = self._nursery
                 nursery.start_soon(self._reserve_all)
                 nursery.start_soon(self._settle_all)
-        if self._unwritten:
-            log.error("outcomes_not_written", deliveries=self._unwritten)
+        if self._unwritten or self._stuck:
+            log.error("outcomes_not_written", deliveries=self._unwritten + len(self._stuck))
 
     def close(self, grace: float) -> None:
         """Take nothing more; what was handed on is written within *grace* seconds."""
@@ -161,10 +169,9 @@ class Recorder:
             log.warning("settlements_refused", reason=refused.reason, deliveries=len(batch))
             for settlement in batch:
                 await self._write_one(settlement)
-        for settlement in batch:
-            self._settled(settlement)
-            if settlement.state in REACHED_NOBODY:
-                log.warning("not_delivered", **_labels(settlement))
+        else:
+            for settlement in batch:
+                self._wrote(settlement)
 
     async def _write_one(self, settlement: Settlement) -> None:
         labels = _labels(settlement)
@@ -176,6 +183,26 @@ class Recorder:
                 await self._insist([settlement], bare=True)
             except StatementRefused as worse:
                 log.error("settlement_refused", refused=worse.reason, **labels)  # noqa: TRY400 - the same
+                if worse.transient and self._nursery is not None:
+                    self._nursery.start_soon(self._write_stuck, settlement)
+                return
+        self._wrote(settlement)
+
+    async def _write_stuck(self, settlement: Settlement) -> None:
+        """Write what another program's lock is in the way of, when that is gone. Nothing else waits for it."""
+        key = settlement.delivery.id
+        self._stuck.add(key)
+        while key in self._stuck:
+            await trio.sleep(STUCK_PAUSE)
+            with suppress(StatementRefused):
+                await self._insist([settlement])
+                self._stuck.remove(key)
+        self._wrote(settlement)
+
+    def _wrote(self, settlement: Settlement) -> None:
+        self._settled(settlement)
+        if settlement.state in REACHED_NOBODY:
+            log.warning("not_delivered", **_labels(settlement))
 
     async def _insist(self, batch: Sequence[Settlement], *, bare: bool = False) -> None:
         """Settle, however long the database is out of reach; the shield's deadline ends it."""

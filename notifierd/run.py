@@ -11,7 +11,7 @@ import trio
 from attrs import asdict
 
 from notifierd.deps import Deps
-from notifierd.errors import DatabaseError, LedgerUnavailable, plain_errors
+from notifierd.errors import DatabaseError, LedgerUnavailable, StatementRefused, plain_errors
 from notifierd.lease import hold_lease
 from notifierd.model import DayCounts, OfficeWork
 from notifierd.office import Pass, guard_office
@@ -138,12 +138,14 @@ async def forget_old(day: date, deps: Deps) -> None:
 
 
 async def patiently(statement: Callable[[], Awaitable[T]]) -> T:
-    """Do *statement*, waiting while the database is out of reach; the end of the run's scope ends that."""
+    """Do *statement*, waiting while the database is away or a row is locked; the end of the run's scope ends that."""
     pause = FIRST_PAUSE
     while True:
         try:
             return await statement()
-        except LedgerUnavailable as unavailable:
-            log.warning("waiting_for_database", reason=unavailable.reason)
+        except DatabaseError as error:
+            if isinstance(error, StatementRefused) and not error.transient:
+                raise
+            log.warning("waiting_for_database", reason=error.reason)
             await trio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)

@@ -217,7 +217,7 @@ class ShakyLedger(MemoryLedger):
         latency: seconds of each statement.
         down: whether the database is out of reach, so that a statement is not carried out.
         deaf: whether its answers get lost, once a statement is carried out.
-        refuses: whether it refuses to settle this (with its extras, or bare).
+        refuses: whether it refuses to settle this (with its extras, or bare), with the reason *refusal*.
         reads: when each chunk was read.
         reserved: when which calls were granted.
         written: when how many settlements were written in one statement.
@@ -227,6 +227,7 @@ class ShakyLedger(MemoryLedger):
     down: Callable[[], bool] = _up
     deaf: Callable[[], bool] = _up
     refuses: Callable[[Sequence[Settlement], bool], bool] = field(default=lambda _settlements, _bare: False)
+    refusal: str = "database_refused:23503:audit_log_office_id_fkey"
     reads: list[float] = field(factory=list)
     reserved: list[tuple[float, int]] = field(factory=list)
     written: list[tuple[float, int]] = field(factory=list)
@@ -245,7 +246,7 @@ class ShakyLedger(MemoryLedger):
     async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
         if self.refuses(settlements, bare):
             await self._statement()
-            raise StatementRefused("database_refused:23503:audit_log_office_id_fkey")
+            raise StatementRefused(self.refusal)
         late = await super().settle(settlements, bare=bare)
         self.written.append((self.clock(), len(settlements)))
         self._answer()

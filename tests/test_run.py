@@ -701,6 +701,25 @@ async def test_a_finished_day_is_not_sent_again(autojump_clock):
     assert first == second
 
 
+async def test_an_outcome_that_another_programs_lock_keeps_out_is_written_later_and_nobody_is_told_twice(
+    autojump_clock,
+):
+    """Locked from 0 to 70 s, past the try's own time: the answer of 1 s is kept, and no call is made again."""
+    ledger = ShakyLedger(some_offices(2, staff=1), refusal="database_refused:55P03")
+    email = ScriptedSender()
+    locked = min(delivery.id for delivery in ledger.due(DAY, Rules()))
+    ledger.refuses = lambda settlements, _: (
+        trio.current_time() < 70.0 and locked in {s.delivery.id for s in settlements}
+    )
+    with capture_logs() as logs:
+        result = await ended(a_run(ledger, email))
+    assert len(email.accepted) == 2
+    assert len(email.calls) == 2
+    assert (result.state, ledger.states()) == ("completed", {State.SENT: 2})
+    assert len(ledger.app.audit_log) == 2
+    assert [line["delivery"] for line in logs if line["event"] == "settlement_refused"] == [str(locked)]
+
+
 # The lease ----------------------------------------------------------------------------------------------------------
 
 
