@@ -138,7 +138,7 @@ def once(
 
     try:
         report = run_async(watched)
-    except (LedgerUnavailable, LeaseHeld) as error:
+    except (DatabaseError, LeaseHeld) as error:
         if as_json:
             report = failed_report(one.day, error)
             click.echo(json.dumps(report.as_json(), ensure_ascii=False))
@@ -150,7 +150,7 @@ def once(
     sys.exit(report.exit_code)
 
 
-def failed_report(day: date, error: LedgerUnavailable | LeaseHeld) -> RunReport:
+def failed_report(day: date, error: DatabaseError | LeaseHeld) -> RunReport:
     """The report of a run that could not be made, or whose end is not known."""
     result = RunResult("interrupted" if isinstance(error, LeaseHeld) else "failed", str(error), None)
     return RunReport(str(day), result, 0, 0, 0.0)

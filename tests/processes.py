@@ -234,8 +234,10 @@ class Template:
         seen = len(servers.mails()), len(servers.pushes())
         place = Place(folder, self.cluster, name, self.role, servers, seen)
         place.configure()
-        yield place
-        self.cluster.drop_database(name)
+        try:
+            yield place
+        finally:
+            self.cluster.drop_database(name)
 
 
 @contextmanager
