@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import settings
 
 from notifierd.demo.application import tables_sql
 from notifierd.demo.postgres import Cluster, running_postgres
@@ -13,6 +14,10 @@ from notifierd.demo.servers import Servers, running_servers
 from tests.processes import Place, Template, running_template
 
 TEMPLATE = "keikakun_template"
+
+# The same examples each time, and no limit for one of them: CI's machine is shared, and a red run must be ours.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
 
 _numbers = count(1)
 

@@ -489,11 +489,8 @@ def table(total: Counter[str], *, keys: bool) -> str:
     lines = [
         *("rounds", REAL, TROUBLED, "kills", TOO_LATE, "kills while starting or planning", "kills between calls"),
         *("kills with calls in flight", "kills when all was settled", "rows planned at kills"),
-        *(
-            "rows sending at kills, not accepted yet",
-            "rows sending at kills, accepted already",
-            "rows settled at kills",
-        ),
+        *("rows settled at kills", "messages in flight at kills, not accepted yet"),
+        "messages in flight at kills, accepted by then",
         *(
             f"{what} ({channel})"
             for channel in channels
@@ -508,6 +505,7 @@ def table(total: Counter[str], *, keys: bool) -> str:
         *("ended sent", "ended failed", "ended gone", "ended unknown", "ended expired"),
         *("ended planned", "ended sending", BROKEN),
     ]
+    lines += sorted(total.keys() - {*lines, "milliseconds"})
     width = max(map(len, lines))
     figures = [f"{line:<{width}} {total[line]:>8}" for line in lines]
     return "\n".join([*figures, f"{'seconds':<{width}} {total['milliseconds'] / 1000:>8.1f}"])
