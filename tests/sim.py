@@ -428,7 +428,8 @@ class Simulation:
             if accepted > 1 and service.keyed:
                 self.broken.append(f"2: accepted {accepted} times, with keys: {name}")
             late = sum(settlement.delivery.id == key for settlement in self.ledger.late)
-            if accepted > 1 + min(1, service.lost[key] + late):
+            forgotten = delivery.doubts if self.struck[Fault.FREEZE] else 0  # an answer that came to a frozen process
+            if accepted > 1 + min(1, service.lost[key] + late + forgotten):
                 self.broken.append(f"2: accepted {accepted} times, {service.lost[key]} answers lost: {name}")
             in_doubt = delivery.state is State.UNKNOWN or "in_doubt" in (delivery.reason or "")
             if accepted and delivery.state is not State.SENT and not (in_doubt or late or delivery.doubts):
