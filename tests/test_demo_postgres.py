@@ -26,6 +26,7 @@ PARENT = """
 import signal, sys
 from pathlib import Path
 from notifierd.demo.postgres import running_postgres
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the suite runs in a shell's background
 with running_postgres(Path(sys.argv[1])) as cluster:
     print(cluster.pid, flush=True)
     signal.pause()
@@ -121,6 +122,7 @@ def test_server_dies_with_its_parent(directory: Path, how: signal.Signals) -> No
             assert parent.wait(10) != 0
             assert select.select([server], [], [], 10)[0], "the server outlived its parent"
         finally:
+            parent.kill()
             os.close(server)
 
 

@@ -231,7 +231,8 @@ def where_to_look(out: Path, cluster: Cluster, console: Console, *, keep: bool) 
 def wait_for_ctrl_c(console: Console) -> None:
     """Keep everything running until Ctrl-C or SIGTERM."""
     console.print("\nCtrl-C ends the servers and removes the database.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGINT, signal.SIGTERM):  # SIGINT is ignored where a shell started us in its background
+        signal.signal(ending, signal.default_int_handler)
     try:
         signal.pause()
     except KeyboardInterrupt:
