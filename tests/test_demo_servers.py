@@ -27,6 +27,7 @@ PARENT = """
 import signal, sys
 from pathlib import Path
 from notifierd.demo.servers import running_servers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the suite runs in a shell's background
 with running_servers(Path(sys.argv[1])) as servers:
     print(servers.pid, flush=True)
     signal.pause()
@@ -382,6 +383,7 @@ def test_servers_die_with_their_parent(tmp_path: Path, how: signal.Signals) -> N
             assert parent.wait(10) != 0
             assert select.select([process], [], [], 10)[0], "the servers outlived their parent"
         finally:
+            parent.kill()
             os.close(process)
     assert (tmp_path / "servers.log").read_text() == ""
 
