@@ -21,7 +21,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from pathlib import Path
 from random import Random
@@ -555,11 +555,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-keys", action="store_true", help="a mail API that ignores idempotency keys")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     total: Counter[str] = Counter()
     with (
         TemporaryDirectory(prefix="notifierd-crash-") as directory,
         running_postgres(Path(directory) / "postgres") as cluster,
         open_fuzz(cluster, Path(directory), keys=not options.no_keys, seed=options.seed) as fuzz,
+        suppress(KeyboardInterrupt),  # what was found so far is told all the same
     ):
         for number in range(1, options.rounds + 1):
             done = fuzz.round()
@@ -568,7 +570,7 @@ def main() -> int:
             if number % 10 == 0:
                 sys.stderr.write(f"{number} rounds, {total['kills']} kills, {total[BROKEN]} broken\n")
     sys.stdout.write(f"seed {options.seed}\n{table(total, keys=not options.no_keys)}\n")
-    return 1 if total[BROKEN] else 0
+    return 1 if total[BROKEN] or total["rounds"] < options.rounds else 0
 
 
 if __name__ == "__main__":
