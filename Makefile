@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system sim crash lint clean
+.PHONY: help venv demo test test-system sim crash mutants lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,10 @@ sim: $(STAMP) ## simulated runs with faults (RUNS=100000; SEED=n replays one)
 crash: $(STAMP) ## real runs killed at random moments (ROUNDS=200; ARGS=--no-keys)
 	@$(VENV)/bin/python -m tests.crash --rounds $(or $(ROUNDS),200) $(ARGS)
 
+mutants: $(STAMP) ## mutation tests of the rules; then: .venv/bin/mutmut results
+	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,mutants]'
+	@$(VENV)/bin/mutmut run
+
 lint: $(STAMP) ## ruff, mypy, import-linter
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
@@ -47,5 +51,5 @@ lint: $(STAMP) ## ruff, mypy, import-linter
 	@$(VENV)/bin/lint-imports --no-logo
 
 clean: ## removes .venv, caches and what builds leave
-	@rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist htmlcov mutants .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -52,7 +52,7 @@ class Gate:
         if began >= self._closed_at:  # calls that were in flight together are one failure
             self._failures += 1
             self._closed_at = now
-        pause = max((outcome.retry_after or 0.0 for outcome in troubles), default=0.0)
+        pause = max(outcome.retry_after or 0.0 for outcome in troubles)
         refusal = next((outcome for outcome in troubles if isinstance(outcome, Blocked)), None)
         if refusal is not None:
             self.blocked = refusal.reason

@@ -1,6 +1,7 @@
 """Which calls an office's open deliveries make: batches, repeats to the byte, and what there is nothing to say for."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,10 +12,10 @@ from attrs import evolve, frozen
 from notifierd.calls import SHORTEST_TTL, Call, prepare
 from notifierd.choose import Rules
 from notifierd.deps import Deps
-from notifierd.model import Channel, Delivery, OfficeWork, Push, Reservation, State
+from notifierd.model import Channel, Delivery, Notice, OfficeWork, Push, Reservation, State
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, a_renewal, an_id, some_offices
-from tests.senders import NINE_O_CLOCK, ScriptedSender, a_run
+from tests.senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, a_run
 
 KEYED = ScriptedSender(max_batch=3, honours_keys=True)
 
@@ -181,6 +182,19 @@ async def test_a_call_is_not_repeated_by_another_provider_nor_without_keys_nor_i
     assert prepare(switched_off.having(*left).work, DAY, switched_off.deps).lost == tuple(left)
 
 
+async def test_calls_of_one_office_are_repeated_lost_and_waited_for_apart():
+    office = await an_office(staff=9)
+    waiting, lost, again = office.calls()
+    still_out = marked(waiting.reservation(40.0), due=False)
+    changed = marked(evolve(lost, body=b"of another time").reservation(40.0))
+    also_changed = marked(evolve(lost, id=an_id("a fourth"), body=b"of another time").reservation(40.0))
+    also_changed = [evolve(d, id=an_id(f"another {d.position}")) for d in also_changed]
+    left = [*still_out, *changed, *marked(again.reservation(40.0)), *also_changed]
+    todo = prepare(office.having(*left).work, DAY, office.deps)
+    assert [(call.id, call.body) for call in todo.calls] == [(again.id, again.body)]
+    assert todo.lost == (*changed, *also_changed)
+
+
 async def test_what_is_lost_for_good_does_not_take_what_is_settled_with_it():
     office = await an_office(staff=3)
     (lost,) = office.calls()
@@ -252,6 +266,23 @@ async def test_a_push_goes_to_its_own_device():
         (delivery,), (message,) = call.deliveries[:1], call.messages[:1]
         if isinstance(message, Push):
             assert message.device.id == delivery.device_id
+
+
+async def test_a_notice_says_what_it_is_about_and_each_channel_has_its_audit_row():
+    office = await an_office(staff=1, devices=1)
+    notices: list[Notice] = []
+
+    class Renderer(PlainRenderer):
+        def audit(self, notice: Notice) -> Mapping[str, object]:
+            notices.append(notice)
+            return {"on": notice.channel.value}
+
+    calls = evolve(office, deps=evolve(office.deps, renderer=Renderer())).calls()
+    assert [(n.day, n.office_id, n.office_name) for n in notices] == [(DAY, office.work.id, office.work.name)] * 2
+    assert [call.contents[0].audit for call in calls] == [{"on": call.deliveries[0].channel.value} for call in calls], (
+        "in the order of the deliveries"
+    )
+    assert {notice.channel for notice in notices} == set(Channel)
 
 
 async def test_the_rules_of_the_configuration_hold_here_too():

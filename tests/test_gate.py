@@ -116,6 +116,13 @@ def test_calls_that_were_in_flight_together_are_one_failure():
     assert lane.call(DOWN) == 2 * FIRST_PAUSE
 
 
+def test_a_call_that_begins_in_the_moment_of_a_failure_is_a_failure_of_its_own():
+    lane = Lane()
+    lane.gate.record([DOWN], lane.now)
+    lane.gate.record([DOWN], lane.now)
+    assert lane.gate.wait() == 2 * FIRST_PAUSE
+
+
 def test_pauses_begin_anew_once_something_passed():
     lane = Lane()
     for _ in range(4):

@@ -42,6 +42,8 @@ async def post(port: int, *, scheme: str = "http", host: str = "127.0.0.1", widt
         (200, Delivered()),
         (201, Delivered()),
         (202, Delivered()),
+        (299, Delivered()),
+        (300, Rejected("rejected:300")),
         (302, Rejected("rejected:302")),
         (400, Rejected("rejected:400")),
         (401, Blocked("blocked:401", 7.0)),

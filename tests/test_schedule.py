@@ -1,6 +1,7 @@
 """Business days and windows."""
 
 import csv
+import time as clock
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -105,6 +106,41 @@ def test_the_next_window_is_the_open_one_or_that_of_the_next_business_day(now, d
 def test_after_midnight_the_window_of_friday_is_still_the_one_that_is_open():
     window = Calendar(WindowSettings(at=time(22), until=time(2))).next_window(tokyo("2026-11-21 01:00"))
     assert window == Window(date(2026, 11, 20), tokyo("2026-11-20 22:00"), tokyo("2026-11-21 02:00"))
+
+
+@pytest.mark.parametrize(
+    ("at", "until", "ends"),
+    [
+        ((9, 0), (12, 0), "2026-11-25 00:00"),
+        ((22, 0), (2, 0), "2026-11-26 00:00"),  # the date on which the window ends is over
+        ((22, 0), (0, 0), "2026-11-26 00:00"),
+    ],
+)
+def test_a_day_ends_with_the_date_on_which_its_window_ends(at, until, ends):
+    calendar = Calendar(WindowSettings(at=time(*at), until=time(*until)))
+    day_ends = calendar.day_ends(date(2026, 11, 24))
+    assert (day_ends, day_ends.tzinfo) == (tokyo(ends), UTC)
+
+
+def test_where_midnight_does_not_exist_a_day_ends_at_the_jump():
+    calendar = Calendar(WindowSettings(timezone="America/Sao_Paulo"))  # 4 November 2018: from 00:00 to 01:00
+    assert calendar.day_ends(date(2018, 11, 3)) == datetime(2018, 11, 4, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("machine", ["Asia/Tokyo", "America/New_York", "UTC"])
+def test_the_machines_own_zone_is_nobodys_business(machine, monkeypatch):
+    calendar = Calendar(WindowSettings(timezone="America/New_York", at=time(2, 30), until=time(12)))
+    monkeypatch.setenv("TZ", machine)
+    clock.tzset()
+    try:
+        opens, ends = calendar.window(date(2026, 3, 8))
+        day_ends = calendar.day_ends(date(2026, 3, 8))
+    finally:
+        monkeypatch.undo()
+        clock.tzset()
+    assert (opens, ends) == (datetime(2026, 3, 8, 7, tzinfo=UTC), datetime(2026, 3, 8, 16, tzinfo=UTC))
+    assert day_ends == datetime(2026, 3, 9, 4, tzinfo=UTC)
+    assert {moment.tzinfo for moment in (opens, ends, day_ends)} == {UTC}
 
 
 # ---------------------------------------------------------------------------------------------- the clock is changed

@@ -56,14 +56,17 @@ async def test_a_single_mail() -> None:
     assert outcomes == [Delivered("49a3")]
 
 
-async def test_several_mails_go_in_permissive_mode() -> None:
-    answer = httpx.Response(200, json={"data": [{"id": "a"}, {"id": "b"}, {"id": "c"}]})
-    request, outcomes = await call([mail(1), mail(2), mail(3)], answer)
+@pytest.mark.parametrize("count", [2, 3])
+async def test_several_mails_go_in_permissive_mode(count: int) -> None:
+    answer = httpx.Response(200, json={"data": [{"id": f"id-{n}"} for n in range(1, count + 1)]})
+    request, outcomes = await call([mail(n) for n in range(1, count + 1)], answer)
     assert str(request.url) == "https://api.resend.com/emails/batch"
     assert request.headers["x-batch-validation"] == "permissive"
     assert request.headers["idempotency-key"] == "key-1"
-    assert [item["to"] for item in json.loads(request.content)] == [[f"taro{n}@example.jp"] for n in (1, 2, 3)]
-    assert outcomes == [Delivered("a"), Delivered("b"), Delivered("c")]
+    items = json.loads(request.content)
+    assert [item["to"] for item in items] == [[f"taro{n}@example.jp"] for n in range(1, count + 1)]
+    assert not any("reply_to" in item for item in items), "there is none"
+    assert outcomes == [Delivered(f"id-{n}") for n in range(1, count + 1)]
 
 
 async def test_ids_belong_in_order_to_the_items_without_error() -> None:
@@ -134,6 +137,8 @@ async def test_a_200_that_names_no_mail_tells_nothing(body: bytes) -> None:
         (error(403, "validation_error"), Blocked("blocked:403")),
         (error(422, "invalid_from_address"), Blocked("blocked:422")),
         (error(404, "not_found"), Blocked("blocked:404")),
+        (error(400, "invalid_from_address"), Blocked("blocked:400")),
+        (error(500, "not_found"), Deferred("server_error:500")),
         (error(422, "missing_required_field"), Rejected("rejected:422")),
         (error(400, "validation_error"), Rejected("rejected:400")),
         (error(451, "security_error"), Rejected("rejected:451")),
@@ -142,6 +147,31 @@ async def test_a_200_that_names_no_mail_tells_nothing(body: bytes) -> None:
 )
 async def test_documented_errors(answer: httpx.Response, outcome: Outcome) -> None:
     assert (await call([mail()], answer))[1] == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (error(429, "daily_quota_exceeded"), Blocked("quota:429", 90.0)),
+        (error(422, "invalid_from_address"), Blocked("blocked:422", 90.0)),
+        (error(409, "concurrent_idempotent_requests"), Unknown("in_progress:409", 90.0)),
+        (error(503, "service_unavailable"), Deferred("server_error:503", 90.0)),
+    ],
+)
+@pytest.mark.parametrize("value", ["90", "Tue, 24 Nov 2026 00:01:30 GMT"])
+async def test_whatever_the_trouble_a_wait_that_is_asked_for_is_kept(
+    value: str, answer: httpx.Response, outcome: Outcome
+) -> None:
+    answer.headers["Retry-After"] = value
+    assert (await call([mail()], answer))[1] == [outcome]
+
+
+def test_the_same_mail_always_makes_the_same_bytes() -> None:
+    """A key belongs to a body: headers in another order must not make another one."""
+    one = mail(1, headers={"A": "1", "B": "2"})
+    sender = Resend(None, ResendSettings(api_key="re_1"), now=lambda: NOW)  # type: ignore[arg-type]
+    assert sender.encode([one]) == sender.encode([mail(1, headers={"B": "2", "A": "1"})])
+    assert "本日が期限".encode() in sender.encode([one]), "as it is, and half as long as escaped"
 
 
 async def test_a_batch_refused_as_a_whole_condemns_nobody() -> None:

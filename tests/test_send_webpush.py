@@ -70,6 +70,7 @@ async def test_the_request_is_as_the_rfcs_have_it() -> None:
     (request,), _ = await send(push(Browser().subscription(FCM), urgency="high", ttl=10_800))
     assert (request.method, str(request.url)) == ("POST", FCM)
     assert request.headers["content-encoding"] == "aes128gcm"
+    assert request.headers["content-type"] == "application/octet-stream"
     assert request.headers["ttl"] == "10800"
     assert request.headers["urgency"] == "high"
     assert request.headers["topic"] == "A" * 32
@@ -144,6 +145,16 @@ async def test_what_a_push_service_answers(status: int, outcome: Outcome) -> Non
     assert outcomes == [outcome]
 
 
+@pytest.mark.parametrize("value", ["90", "Tue, 24 Nov 2026 00:01:30 GMT"])
+@pytest.mark.parametrize(("endpoint", "status"), [(FCM, 429), (FCM, 503), (WINDOWS, 406)])
+async def test_a_push_service_says_how_long_to_wait_in_seconds_or_with_a_date(
+    endpoint: str, status: int, value: str
+) -> None:
+    _, (outcome,) = await send(push(Browser().subscription(endpoint)), status=status, headers={"Retry-After": value})
+    assert isinstance(outcome, Deferred)
+    assert outcome.retry_after == 90.0
+
+
 @pytest.mark.parametrize(("ttl", "policy"), [(0, "no-cache"), (60, "cache")])
 async def test_windows_gets_its_own_headers_and_says_429_as_406(ttl: int, policy: str) -> None:
     message = push(Browser().subscription(WINDOWS), ttl=ttl)
@@ -168,6 +179,8 @@ async def test_windows_gets_its_own_headers_and_says_429_as_406(ttl: int, policy
         "https://evil.example\\.push.apple.com/x",
         "https://push.apple.com/x",
         "https://evilpush.apple.com/x",
+        "https://evilcm.googleapis.com/x",
+        "https://evil.fcm.googleapis.com/x",
         "https://127.0.0.1/x",
         "https://[::1]/x",
         "https://169.254.169.254/latest",
@@ -211,6 +224,8 @@ GOOD = Browser().subscription(FCM)
     [
         evolve(GOOD, p256dh=""),
         evolve(GOOD, p256dh="not base64!"),
+        evolve(GOOD, auth=f"{GOOD.auth[:5]} !{GOOD.auth[5:]}"),
+        evolve(GOOD, auth=f"{GOOD.auth}X"),
         evolve(GOOD, p256dh=GOOD.p256dh[:-4]),
         evolve(GOOD, p256dh=base64url(b"\4" + bytes(64))),
         evolve(GOOD, p256dh="\udcff"),
