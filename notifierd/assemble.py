@@ -2,27 +2,30 @@
 
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import cache
 from uuid import uuid4
 
 import trio
+from attrs import evolve, frozen
 
 from notifierd.choose import Rules
 from notifierd.contract import system_identifier, view_problems
-from notifierd.db import Database
-from notifierd.deps import Deps, Line, Progress, Stop
+from notifierd.db import Database, StatementCounts, open_database
+from notifierd.deps import Deps, Line, Stop
 from notifierd.errors import ConfigError
 from notifierd.gate import Gates
 from notifierd.ledger import PostgresLedger
 from notifierd.life import Policy
 from notifierd.model import Channel
+from notifierd.progress import Progress
 from notifierd.render import Renderer
 from notifierd.schedule import Calendar
 from notifierd.schema import require_current
 from notifierd.send.open import open_email, open_push
-from notifierd.settings import Settings
+from notifierd.settings import LimitsSettings, Settings
 from notifierd.source import PostgresSource
 
 LANE_SHARE = 4
@@ -44,8 +47,9 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
+@cache
 def holder_name() -> str:
-    """This process, as the ledger names it."""
+    """This process, as the ledger names it: always the same, so that it never stands in its own way."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
@@ -64,43 +68,77 @@ async def require_fit(db: Database, settings: Settings) -> None:
         raise ConfigError(tuple(problems))
 
 
+@frozen
+class PostgresSite:
+    """The database of a configuration, open and fit for a run: a `Site`.
+
+    Attributes:
+        statements: how many were sent over it.
+    """
+
+    settings: Settings
+    ledger: PostgresLedger
+    statements: StatementCounts
+    _db: Database
+
+    def open_deps(
+        self, *, window_left: Callable[[], float], stop: Stop, progress: Progress
+    ) -> AbstractAsyncContextManager[Deps]:
+        return open_deps(self.settings, self._db, window_left=window_left, stop=stop, progress=progress)
+
+
+@asynccontextmanager
+async def open_site(settings: Settings) -> AsyncIterator[PostgresSite]:
+    """Connect to the database that *settings* name, and see that it fits.
+
+    Raises:
+        LedgerUnavailable: it could not be reached.
+        SchemaMissing: see `require_fit`.
+        ConfigError: see `require_fit`.
+    """
+    database = settings.database
+    async with open_database(
+        database.dsn, pool_size=database.pool_size, statement_timeout=database.statement_timeout
+    ) as db:
+        await require_fit(db, settings)
+        yield PostgresSite(settings, PostgresLedger(db, database.plan_timeout), db.statements, db)
+
+
 @asynccontextmanager
 async def open_deps(
-    settings: Settings, db: Database, *, window_left: float, stop: Stop, progress: Progress
+    settings: Settings, db: Database, *, window_left: Callable[[], float], stop: Stop, progress: Progress
 ) -> AsyncIterator[Deps]:
-    """Open the senders, and put a run's parts together.
+    """Open the senders, and put a run's parts together; see `Deps`.
 
-    Args:
-        window_left: seconds until the run begins nothing more.
+    Raises:
+        ConfigError: a sender or a template cannot be made of *settings*.
     """
-    limits, rules, calendar = settings.limits, rules_of(settings), Calendar(settings.window)
+    rules, calendar = rules_of(settings), Calendar(settings.window)
     async with AsyncExitStack() as stack:
         lines: dict[Channel, Line] = {
             Channel.EMAIL: Line(
                 await stack.enter_async_context(open_email(settings, now=utc_now)),
-                trio.CapacityLimiter(limits.email),
-                interval=1.0 / limits.email_per_second if limits.email_per_second else 0.0,
+                trio.CapacityLimiter(1),
             )
         }
         if rules.push:
             lines[Channel.PUSH] = Line(
                 await stack.enter_async_context(open_push(settings, now=utc_now)),
-                trio.CapacityLimiter(limits.push),
-                lane_share=max(1, limits.push // LANE_SHARE),
+                trio.CapacityLimiter(1),
             )
-        yield Deps(
+        deps = Deps(
             ledger=PostgresLedger(db, settings.database.plan_timeout),
             source=PostgresSource(db),
             lines=lines,
             policies={
-                Channel.EMAIL: Policy(limits.attempts, settings.email.on_unknown),
-                Channel.PUSH: Policy(limits.attempts),
+                Channel.EMAIL: Policy(on_unknown=settings.email.on_unknown),
+                Channel.PUSH: Policy(),
             },
-            offices=trio.CapacityLimiter(limits.offices),
+            offices=trio.CapacityLimiter(1),
             renderer=Renderer(settings),
             rules=rules,
             gates=Gates(trio.current_time),
-            send_timeout=limits.send_timeout,
+            send_timeout=settings.limits.send_timeout,
             holder=holder_name(),
             window_left=window_left,
             day_ends=calendar.day_ends,
@@ -109,3 +147,19 @@ async def open_deps(
             stop=stop,
             progress=progress,
         )
+        limit(deps, settings.limits)
+        yield deps
+
+
+def limit(deps: Deps, limits: LimitsSettings) -> None:
+    """Have *limits* from now on, also in what is going on."""
+    deps.offices.total_tokens = limits.offices
+    pause = 1.0 / limits.email_per_second if limits.email_per_second else 0.0
+    for channel, line in deps.lines.items():
+        match channel:
+            case Channel.EMAIL:
+                line.limit(limits.email, None, pause)
+            case Channel.PUSH:
+                line.limit(limits.push, max(1, limits.push // LANE_SHARE), 0.0)
+    deps.policies = {channel: evolve(policy, attempts=limits.attempts) for channel, policy in deps.policies.items()}
+    deps.send_timeout = limits.send_timeout

@@ -1,24 +1,31 @@
-"""What a run works with, put together by whoever starts it; and what it tells of itself while it goes on."""
+"""What a run works with, put together by whoever starts it."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from notifierd.choose import Rules
 from notifierd.gate import Gates
 from notifierd.ledger import Ledger
 from notifierd.life import Policy
-from notifierd.model import Channel, Delivery, Device, Mail, Notice, Planned, Push, Settlement, State
+from notifierd.model import Channel, Delivery, Device, Mail, Notice, Push
+from notifierd.progress import SLICE, Progress
 from notifierd.send import Sender
 from notifierd.source import Source
 
 SETTLE_SLACK = 10.0
 """Seconds from a call's end by which its outcome is written, or the process that made it is taken for dead."""
+
+SETTLE_SECONDS = 10.0
+"""How long what is known may take to be written once a run is over, or from the signal that stops it."""
+
+EXIT_SLACK = 1.5
+"""Seconds from the end of a signal's grace by which the run is over, if it had SETTLE_SECONDS until then."""
 
 
 class Renderer(Protocol):
@@ -49,13 +56,20 @@ class Line:
     lane_share: int | None = None
     interval: float = 0.0
     in_turn: trio.Lock = field(factory=trio.Lock)
-    _lanes: dict[str, trio.CapacityLimiter] = field(factory=dict)
+    lanes: dict[str, trio.CapacityLimiter] = field(factory=dict)
     _last_began: float = -float("inf")
 
     def lane_limiter(self, lane: str) -> trio.CapacityLimiter:
         """The limiter of one lane's share."""
         share = self.lane_share or self.limiter.total_tokens
-        return self._lanes.setdefault(lane, trio.CapacityLimiter(share))
+        return self.lanes.setdefault(lane, trio.CapacityLimiter(share))
+
+    def limit(self, calls: int, lane_share: int | None, interval: float) -> None:
+        """Have other limits from now on, also for who is waiting already."""
+        self.limiter.total_tokens = calls
+        self.lane_share, self.interval = lane_share, interval
+        for limiter in self.lanes.values():
+            limiter.total_tokens = lane_share or calls
 
     async def pace(self) -> None:
         """Wait until the line's rate lets a call begin; to be called by whoever has ``in_turn``."""
@@ -72,12 +86,17 @@ class Stop:
     _event: trio.Event = field(factory=trio.Event)
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     """Around the run: its deadline is when what is still in flight is cut."""
+    over_by: float = float("inf")
+    """When a run that was told to stop by a signal is over, whatever it waits for; by Trio's clock."""
 
     def set(self, reason: Literal["signal", "window_ended"], grace: float) -> None:
         """Begin nothing more; after *grace* seconds, cut what is in flight. A signal outranks the window's end."""
+        cut = trio.current_time() + grace
         if self.reason != "signal":
             self.reason = reason
-        self.scope.deadline = min(self.scope.deadline, trio.current_time() + grace)
+        if reason == "signal":
+            self.over_by = min(self.over_by, max(cut + EXIT_SLACK, trio.current_time() + SETTLE_SECONDS))
+        self.scope.deadline = min(self.scope.deadline, cut)
         self._event.set()
 
     def is_set(self) -> bool:
@@ -90,38 +109,21 @@ class Stop:
             await self._event.wait()
         return self.is_set()
 
+    def last_moment(self, seconds: float) -> float:
+        """The moment *seconds* from now, by Trio's clock, or when everything is over, if that is sooner."""
+        return min(trio.current_time() + seconds, self.over_by)
+
 
 @define
-class Progress:
-    """What a run has done so far in this process, to be looked at while it goes on."""
-
-    planned: Planned | None = None
-    offices_done: int = 0
-    offices_failed: int = 0
-    settled: Counter[tuple[Channel, State]] = field(factory=Counter)
-    waiting_for: str = ""
-    """The process that holds the day, while it does."""
-
-    def settle(self, settlement: Settlement) -> None:
-        """Count a settlement that ended its delivery."""
-        if settlement.state not in (State.PLANNED, State.SENDING):
-            self.settled[settlement.delivery.channel, settlement.state] += 1
-
-    def done(self, channel: Channel) -> int:
-        """How many deliveries ended on *channel*."""
-        return sum(n for (on, _), n in self.settled.items() if on is channel)
-
-
-@frozen
 class Deps:
-    """What a run works with.
+    """What a run works with. Only limits change while it goes on.
 
     Attributes:
         offices: one slot for each office that is worked on.
         lines: how each channel's messages get out; a channel without one is not served.
         send_timeout: seconds for one call.
         holder: this process' name in the lease.
-        window_left: seconds from the run's start to the end of its window.
+        window_left: seconds from now to the end of the run's window, by the clock that decides it.
         day_ends: the moment until which a push service may keep a push of that day.
     """
 
@@ -135,7 +137,7 @@ class Deps:
     gates: Gates
     send_timeout: float
     holder: str
-    window_left: float
+    window_left: Callable[[], float]
     day_ends: Callable[[date], datetime]
     now: Callable[[], datetime]
     new_id: Callable[[], UUID]
@@ -146,3 +148,42 @@ class Deps:
     def call_expires(self) -> float:
         """Seconds after a reservation at which another process may take it up: those of the call and of settling it."""
         return self.send_timeout + SETTLE_SLACK
+
+    async def rest(self, seconds: float) -> bool:
+        """Wait, at most *seconds*, until stopped; whether it was. Each slice of it counts as progress."""
+        with trio.move_on_after(seconds):
+            while not await self.stop.wait(SLICE):
+                self.progress.slices += 1
+        return self.stop.is_set()
+
+    def limiters(self) -> dict[str, trio.CapacityLimiter]:
+        """Every limiter, by its name."""
+        named = {"offices": self.offices}
+        for channel, line in self.lines.items():
+            named[channel.value] = line.limiter
+            named |= {f"{channel} {lane}": limiter for lane, limiter in line.lanes.items()}
+        return named
+
+
+class Site(Protocol):
+    """A database that is open and fit for runs, and the senders that a configuration names."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger there."""
+
+    def open_deps(
+        self, *, window_left: Callable[[], float], stop: Stop, progress: Progress
+    ) -> AbstractAsyncContextManager[Deps]:
+        """Open the senders, and put the parts of one run together.
+
+        Raises:
+            ConfigError: they cannot be made of this configuration.
+        """
+        ...
+
+
+def lasting(seconds: float) -> Callable[[], float]:
+    """What is left of *seconds* that begin now, for ``Deps.window_left``."""
+    ends = trio.current_time() + seconds
+    return lambda: ends - trio.current_time()

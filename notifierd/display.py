@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from notifierd import deps
+from notifierd import progress as runs
 from notifierd.model import Channel, ChannelCounts, DayCounts, State
 from notifierd.report import RunReport
 
@@ -31,7 +31,7 @@ class _Rate(ProgressColumn):
 
 
 @asynccontextmanager
-async def live_progress(progress: deps.Progress, console: Console) -> AsyncIterator[None]:
+async def live_progress(progress: runs.Progress, console: Console) -> AsyncIterator[None]:
     """Draw bars for offices, mails and pushes on *console* for the length of the block, if it is a terminal."""
     if not console.is_terminal:
         yield
@@ -59,7 +59,7 @@ async def live_progress(progress: deps.Progress, console: Console) -> AsyncItera
 class _Bars:
     """The three bars."""
 
-    def __init__(self, progress: deps.Progress, bars: Progress) -> None:
+    def __init__(self, progress: runs.Progress, bars: Progress) -> None:
         self._progress, self._bars = progress, bars
         self._offices = bars.add_task("offices", total=None, note="planning")
         self._channels = {channel: bars.add_task(name, total=None, note="") for channel, name in NAMES.items()}

@@ -7,13 +7,12 @@ in-memory one to the same contract.
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from attrs import frozen
 
-from notifierd import statements
 from notifierd.choose import Rules
 from notifierd.db import Database, Row, columns
 from notifierd.errors import LeaseHeld
@@ -29,10 +28,25 @@ from notifierd.model import (
     Settlement,
     State,
 )
+from notifierd.statements import days, deliveries, plans
 
 LEASE_SECONDS = 15.0
 MOST_FAILURES = 1000
 FORGET_STEP = 5000
+
+
+@frozen
+class Run:
+    """One day's run, as the ledger has it.
+
+    Attributes:
+        open: how many deliveries are planned or being sent.
+    """
+
+    state: str
+    reason: str | None
+    finished_at: datetime | None
+    open: int
 
 
 class Ledger(Protocol):
@@ -93,6 +107,15 @@ class Ledger(Protocol):
     async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
         """Give the lease back, and write how the run ended."""
 
+    async def run(self, day: date) -> Run | None:
+        """How the run of *day* stands; None if nothing is written of it."""
+
+    async def last_day(self, day: date) -> date | None:
+        """The last day, *day* at the latest, of which anything is written."""
+
+    async def record(self, runs: Mapping[date, tuple[str, str]]) -> list[date]:
+        """Write of days without a run their state and its reason; those of which nothing was written before."""
+
     async def retry(self, day: date, states: Collection[State]) -> Planned:
         """Plan those deliveries of *day* again that ended in one of *states*, each for a new call; how many."""
 
@@ -108,27 +131,27 @@ class PostgresLedger:
     _plan_timeout: float = 300.0
 
     async def take_lease(self, day: date, holder: str) -> None:
-        if not await self._db.fetch(statements.TAKE_LEASE, day, holder, LEASE_SECONDS):
-            rows = await self._db.fetch(statements.HOLDER, day)
+        if not await self._db.fetch(days.TAKE_LEASE, day, holder, LEASE_SECONDS):
+            rows = await self._db.fetch(days.HOLDER, day)
             raise LeaseHeld(str(rows[0]["holder"]) if rows else "nobody any more")
 
     async def renew_lease(self, day: date, holder: str) -> bool:
-        return bool(await self._db.fetch(statements.RENEW_LEASE, day, holder, LEASE_SECONDS))
+        return bool(await self._db.fetch(days.RENEW_LEASE, day, holder, LEASE_SECONDS))
 
     async def plan(self, day: date, rules: Rules) -> Planned:
-        (row,) = await self._db.write(statements.PLAN, day, *_scope(rules), timeout=self._plan_timeout)
+        (row,) = await self._db.write(plans.PLAN, day, *_scope(rules), timeout=self._plan_timeout)
         return Planned(**dict(row))
 
     async def rehearse(self, day: date, rules: Rules) -> DayCounts:
         """How the day would stand, were it planned now and nothing sent yet. Writes nothing."""
-        (row,) = await self._db.read(statements.REHEARSE, day, *_scope(rules))
-        (untold,) = await self._db.read(statements.REHEARSED_UNTOLD, day, *_scope(rules))
+        (row,) = await self._db.read(plans.REHEARSE, day, *_scope(rules))
+        (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
         outlook = Outlook(email.open + push.open, due_now=True, next_in=None)
         return DayCounts(row["offices"], 0, email, push, outlook=outlook, **_untold(untold))
 
     async def close_earlier(self, day: date) -> int:
-        return len(await self._db.write(statements.CLOSE_EARLIER, day))
+        return len(await self._db.write(days.CLOSE_EARLIER, day))
 
     async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
         rows = [
@@ -136,7 +159,7 @@ class PostgresLedger:
             for r in reservations
             for d in r.deliveries
         ]
-        reserved = await self._db.write(statements.RESERVE, day, holder, *columns(rows, 7))
+        reserved = await self._db.write(deliveries.RESERVE, day, holder, *columns(rows, 7))
         return {row["call_id"] for row in reserved}
 
     async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
@@ -155,22 +178,22 @@ class PostgresLedger:
             )
             for s in settlements
         ]
-        late = await self._db.write(statements.SETTLE, *columns(rows, 10), bare)
+        late = await self._db.write(deliveries.SETTLE, *columns(rows, 10), bare)
         return {row["delivery_id"] for row in late}
 
     async def expire(self, reasons: Mapping[Delivery, str]) -> None:
         rows = [(delivery.id, delivery.try_no, reason) for delivery, reason in reasons.items()]
-        await self._db.write(statements.EXPIRE, *columns(rows, 3))
+        await self._db.write(deliveries.EXPIRE, *columns(rows, 3))
 
     async def fail_office(self, day: date, office_id: UUID, reason: str) -> Counter[tuple[Channel, State]]:
-        rows = await self._db.write(statements.FAIL_OFFICE, day, office_id, reason)
+        rows = await self._db.write(deliveries.FAIL_OFFICE, day, office_id, reason)
         return Counter((Channel(row["channel"]), State(row["state"])) for row in rows)
 
     async def close(self, day: date) -> int:
-        return len(await self._db.write(statements.CLOSE, day))
+        return len(await self._db.write(deliveries.CLOSE, day))
 
     async def counts(self, day: date, rules: Rules) -> DayCounts:
-        (row,) = await self._db.read(statements.COUNTS, day, *_scope(rules), MOST_FAILURES)
+        (row,) = await self._db.read(plans.COUNTS, day, *_scope(rules), MOST_FAILURES)
         email, push = (_channel_counts(row["states"], channel) for channel in Channel)
         failures = tuple(
             Failure(UUID(f["office_id"]), Channel(f["channel"]), f["reason"] or "")
@@ -188,18 +211,27 @@ class PostgresLedger:
         )
 
     async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
-        await self._db.fetch(statements.FINISH, day, holder, state, reason)
+        await self._db.fetch(days.FINISH, day, holder, state, reason)
+
+    async def run(self, day: date) -> Run | None:
+        rows = await self._db.read(days.RUN, day)
+        return Run(**dict(rows[0])) if rows else None
+
+    async def last_day(self, day: date) -> date | None:
+        (row,) = await self._db.read(days.LAST_DAY, day)
+        found: date | None = row["day"]
+        return found
+
+    async def record(self, runs: Mapping[date, tuple[str, str]]) -> list[date]:
+        rows = [(day, state, reason) for day, (state, reason) in runs.items()]
+        return sorted(row["day"] for row in await self._db.write(days.RECORD, *columns(rows, 3)))
 
     async def retry(self, day: date, states: Collection[State]) -> Planned:
-        (row,) = await self._db.write(statements.RETRY, day, [state.value for state in states])
+        (row,) = await self._db.write(deliveries.RETRY, day, [state.value for state in states])
         return Planned(**dict(row))
 
     async def forget(self, before: date) -> bool:
-        return bool(await self._db.write(statements.FORGET, before, FORGET_STEP))
-
-    async def skip(self, day: date, reason: str) -> None:
-        """Write that *day* is closed, and why, if nothing is written of it yet."""
-        await self._db.write(statements.SKIP, day, reason)
+        return bool(await self._db.write(days.FORGET, before, FORGET_STEP))
 
 
 def _scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:

@@ -63,6 +63,8 @@ class Pass:
 
 async def guard_office(work: OfficeWork, this_pass: Pass) -> None:
     """Work on one office, whose slot is taken, and let no error of it touch another; cancellations pass."""
+    progress = this_pass.deps.progress
+    progress.in_flight[work.id] = trio.current_time()
     try:
         with structlog.contextvars.bound_contextvars(office=str(work.id)):
             await tell_office(work, this_pass)
@@ -73,7 +75,8 @@ async def guard_office(work: OfficeWork, this_pass: Pass) -> None:
         await fail_office(work, this_pass, _first(group))
     finally:
         this_pass.deps.offices.release_on_behalf_of(work)
-        this_pass.deps.progress.offices_done += 1
+        progress.offices_done += 1
+        del progress.in_flight[work.id]
 
 
 async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
@@ -106,6 +109,7 @@ async def make_call(call: Call, this_pass: Pass) -> None:
             await line.pace()
         if put_off(call, this_pass):
             return
+        seconds = deps.send_timeout  # which may change before the call begins
         reservation = call.reservation(deps.call_expires)
         if not await reserved(reservation, this_pass):
             return
@@ -116,7 +120,7 @@ async def make_call(call: Call, this_pass: Pass) -> None:
             if deps.stop.is_set():
                 return
             outcomes = [Unknown("interrupted")] * len(call.deliveries)
-            with trio.move_on_after(deps.send_timeout) as time:
+            with trio.move_on_after(seconds) as time:
                 outcomes = await line.sender.send(call.messages, call.body, str(call.id))
             if time.cancelled_caught:
                 outcomes = [Unknown("timeout")] * len(call.deliveries)

@@ -7,12 +7,12 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
-from notifierd.assemble import open_deps, require_fit, rules_of, utc_now
+from notifierd.assemble import PostgresSite, open_site, rules_of, utc_now
 from notifierd.config import missing_for_sending
-from notifierd.db import Database, open_database
-from notifierd.deps import Deps, Progress, Stop
+from notifierd.deps import Deps, Stop, lasting
 from notifierd.errors import ConfigError, LeaseHeld, LeaseLost, plain_errors
-from notifierd.ledger import LEASE_SECONDS, PostgresLedger
+from notifierd.ledger import LEASE_SECONDS
+from notifierd.progress import Progress
 from notifierd.report import RunReport, RunResult
 from notifierd.run import run_day
 from notifierd.schedule import Calendar
@@ -69,32 +69,25 @@ class Once:
             LeaseHeld: another process runs the day.
         """
         began = trio.current_time()
-        database = self.settings.database
         with plain_errors():
-            async with (
-                open_database(
-                    database.dsn, pool_size=database.pool_size, statement_timeout=database.statement_timeout
-                ) as db,
-                trio.open_nursery() as nursery,
-            ):
+            async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey_signals)
-                await require_fit(db, self.settings)
-                result = await self._result(db)
+                async with open_site(self.settings) as site:
+                    result = await self._result(site)
                 nursery.cancel_scope.cancel()
         seconds = trio.current_time() - began
-        return RunReport(str(self.day), result, db.statements.read, db.statements.write, seconds)
+        return RunReport(str(self.day), result, site.statements.read, site.statements.write, seconds)
 
-    async def _result(self, db: Database) -> RunResult:
-        ledger = PostgresLedger(db, self.settings.database.plan_timeout)
+    async def _result(self, site: PostgresSite) -> RunResult:
         closed = None if self.options.force else Calendar(self.settings.window).closed(self.day)
         if closed:
             if not self.options.dry_run:
-                await ledger.skip(self.day, closed)
+                await site.ledger.record({self.day: ("skipped", closed)})
             return RunResult("skipped", closed, None)
         if self.options.dry_run:
-            return RunResult("dry-run", None, await ledger.rehearse(self.day, rules_of(self.settings)))
-        async with open_deps(
-            self.settings, db, window_left=self.options.seconds, stop=self.stop, progress=self.progress
+            return RunResult("dry-run", None, await site.ledger.rehearse(self.day, rules_of(self.settings)))
+        async with site.open_deps(
+            window_left=lasting(self.options.seconds), stop=self.stop, progress=self.progress
         ) as deps:
             return await self._outwait_lease(deps)
 
@@ -112,6 +105,7 @@ class Once:
                 if not self.progress.waiting_for:
                     log.warning("waiting_for_lease", holder=held.holder)
                 self.progress.waiting_for = held.holder
+                deps.window_left = lasting(self.options.seconds)  # the wait is none of the run's time
 
     async def _obey_signals(self) -> None:
         """The first signal drains the run; a second SIGINT stops it at once."""

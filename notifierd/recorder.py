@@ -18,6 +18,7 @@ from attrs import define, field
 from notifierd.errors import LedgerUnavailable, StatementRefused
 from notifierd.ledger import Ledger
 from notifierd.model import Delivery, Reservation, Settlement, State
+from notifierd.progress import Progress
 
 GATHER = 0.05
 MOST_TOGETHER = 500
@@ -49,7 +50,7 @@ class Recorder:
     _ledger: Ledger
     _day: date
     _holder: str
-    _settled: Callable[[Settlement], None]
+    _progress: Progress
     _requests: tuple[trio.MemorySendChannel[_Request], trio.MemoryReceiveChannel[_Request]] = field(
         factory=lambda: trio.open_memory_channel[_Request](0)
     )
@@ -97,6 +98,13 @@ class Recorder:
         """Whether an outcome of *delivery* is known here, and another program's lock keeps it from being written."""
         return delivery.id in self._stuck
 
+    def waiting(self) -> dict[str, int]:
+        """How many tasks wait for a reservation, and how many settlements are not written yet."""
+        return {
+            "reserving": self._requests[0].statistics().tasks_waiting_send,
+            "unwritten": self._unwritten + len(self._stuck),
+        }
+
     async def flush(self) -> None:
         """Wait until all that was handed on so far is written, whatever comes after it."""
         mark = self._handed_on
@@ -117,11 +125,11 @@ class Recorder:
         if self._unwritten or self._stuck:
             log.error("outcomes_not_written", deliveries=self._unwritten + len(self._stuck))
 
-    def close(self, grace: float) -> None:
-        """Take nothing more; what was handed on is written within *grace* seconds."""
+    def close(self, last_moment: float) -> None:
+        """Take nothing more; what was handed on is written until *last_moment*, by Trio's clock."""
         self._requests[0].close()
         self._settlements[0].close()
-        self._shield.deadline = trio.current_time() + grace
+        self._shield.deadline = last_moment
 
     async def _reserve_all(self) -> None:
         requests = self._requests[1]
@@ -200,7 +208,7 @@ class Recorder:
         self._wrote(settlement)
 
     def _wrote(self, settlement: Settlement) -> None:
-        self._settled(settlement)
+        self._progress.settle(settlement)
         if settlement.state in REACHED_NOBODY:
             log.warning("not_delivered", **_labels(settlement))
 
@@ -212,9 +220,10 @@ class Recorder:
                 late = await self._ledger.settle(batch, bare=bare)
             except LedgerUnavailable as unavailable:
                 log.warning("waiting_for_database", reason=unavailable.reason, unwritten=self._unwritten)
-                await trio.sleep(pause)
+                await self._progress.wait(pause, unavailable.reason)
                 pause = min(LONGEST_PAUSE, pause * 2)
             else:
+                self._progress.waiting_for = ""
                 for delivery in late:
                     log.warning("late_outcome", delivery=str(delivery))
                 return
@@ -229,18 +238,18 @@ def _labels(settlement: Settlement) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_recorder(
-    ledger: Ledger, day: date, holder: str, *, settled: Callable[[Settlement], None], grace: float
+    ledger: Ledger, day: date, holder: str, progress: Progress, *, last_moment: Callable[[], float]
 ) -> AsyncIterator[Recorder]:
     """A recorder for the length of a run of *day*.
 
     Args:
-        settled: is told of each settlement when it is written.
-        grace: seconds that writing may take at the end, once nothing more is handed on.
+        progress: is told of each settlement when it is written.
+        last_moment: until when, by Trio's clock, writing may go on at the end, once nothing more is handed on.
     """
-    recorder = Recorder(ledger, day, holder, settled)
+    recorder = Recorder(ledger, day, holder, progress)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(recorder.run)
         try:
             yield recorder
         finally:
-            recorder.close(grace)
+            recorder.close(last_moment())

@@ -10,19 +10,17 @@ import structlog
 import trio
 from attrs import asdict
 
-from notifierd.deps import Deps
+from notifierd.deps import SETTLE_SECONDS, Deps
 from notifierd.errors import DatabaseError, LedgerUnavailable, StatementRefused, plain_errors
 from notifierd.lease import hold_lease
 from notifierd.model import DayCounts, OfficeWork
 from notifierd.office import Pass, guard_office
+from notifierd.progress import SLICE, Progress
 from notifierd.recorder import open_recorder
 from notifierd.report import RunResult
 from notifierd.source import START, Place
 
 T = TypeVar("T")
-
-SETTLE_SECONDS = 10.0
-"""How long what is known may take to be written once a run is over."""
 
 RETENTION = timedelta(days=400)
 
@@ -39,32 +37,34 @@ async def run_day(day: date, deps: Deps) -> RunResult:
         LeaseHeld: another process runs the day.
         LedgerUnavailable: PostgreSQL could not be reached for the plan, or at the end; what is open stays open.
     """
-    counts, window_ends = None, trio.current_time() + deps.window_left
-    with plain_errors(), structlog.contextvars.bound_contextvars(day=str(day)):
+    counts = None
+    with plain_errors(), structlog.contextvars.bound_contextvars(run=str(day)):
         async with hold_lease(deps.ledger, day, deps.holder):
             with deps.stop.scope:
                 await deps.ledger.close_earlier(day)
                 deps.progress.planned = await deps.ledger.plan(day, deps.rules)
                 log.info("planned", **asdict(deps.progress.planned))
-                counts = await tell_everyone(day, deps, window_ends)
+                counts = await tell_everyone(day, deps)
             result = await conclude(day, deps, counts)
         await forget_old(day, deps)
     return result
 
 
-async def tell_everyone(day: date, deps: Deps, window_ends: float) -> DayCounts:
+async def tell_everyone(day: date, deps: Deps) -> DayCounts:
     """Make passes until nothing is open or the run is stopped; if the window ended, close the day."""
+    last_moment = partial(deps.stop.last_moment, SETTLE_SECONDS)
     async with (
-        open_recorder(deps.ledger, day, deps.holder, settled=deps.progress.settle, grace=SETTLE_SECONDS) as recorder,
+        open_recorder(deps.ledger, day, deps.holder, deps.progress, last_moment=last_moment) as recorder,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(end_window, window_ends, deps)
+        deps.progress.channels = recorder.waiting
+        nursery.start_soon(end_window, deps)
         while True:
             this_pass = Pass(day, deps, recorder)
             await pass_over(this_pass)
             await recorder.flush()
-            counts = await patiently(lambda: deps.ledger.counts(day, deps.rules))
-            if not counts.outlook.open or await deps.stop.wait(this_pass.next_turn(counts.outlook)):
+            counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
+            if not counts.outlook.open or await deps.rest(this_pass.next_turn(counts.outlook)):
                 break
         if counts.outlook.open and deps.stop.reason == "window_ended":
             counts = await close_day(day, deps)
@@ -86,43 +86,45 @@ async def pass_over(this_pass: Pass) -> None:
 
 async def due_offices(this_pass: Pass) -> AsyncGenerator[OfficeWork, None]:
     """The offices whose turn has come, the most urgent first, read in chunks as they are wanted."""
+    deps = this_pass.deps
     after: Place | None = START
     while after is not None:
-        chunk = await patiently(partial(this_pass.deps.source.read, this_pass.day, after, this_pass.deps.rules))
+        chunk = await patiently(deps.progress, partial(deps.source.read, this_pass.day, after, deps.rules))
         for work in chunk.offices:
             yield work
         after = chunk.after
 
 
-async def end_window(window_ends: float, deps: Deps) -> None:
+async def end_window(deps: Deps) -> None:
     """Stop the run when its window ends; a call in flight then still has its time."""
-    await trio.sleep_until(window_ends)
+    while (left := deps.window_left()) > 0:  # noqa: ASYNC110 - in slices: the clock may be set meanwhile
+        await trio.sleep(min(SLICE, left))
     deps.stop.set("window_ended", grace=2 * deps.call_expires)
 
 
 async def close_day(day: date, deps: Deps) -> DayCounts:
     """Settle what the window left open; a try of a dead process only when it can no longer be settled by it."""
     while True:
-        await patiently(lambda: deps.ledger.close(day))
-        counts = await patiently(lambda: deps.ledger.counts(day, deps.rules))
+        await patiently(deps.progress, lambda: deps.ledger.close(day))
+        counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
         if not counts.outlook.open:
             return counts
-        await trio.sleep(max(FIRST_PAUSE, counts.outlook.next_in or 0.0))  # below 0 if it came while it was counted
+        await deps.progress.sleep(max(FIRST_PAUSE, counts.outlook.next_in or 0.0))  # below 0 if it came meanwhile
 
 
 async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult:
     """Write how the run ended, and give the lease back; *counts* is None if it was cut short.
 
     Raises:
-        LedgerUnavailable: it could not be written within SETTLE_SECONDS.
+        LedgerUnavailable: it could not be written within SETTLE_SECONDS, or before the process has to end.
     """
-    with trio.move_on_after(SETTLE_SECONDS):
+    with trio.move_on_at(deps.stop.last_moment(SETTLE_SECONDS)):
         if counts is None:  # whatever the ledger says now, not everything was done
-            counts_now = await patiently(lambda: deps.ledger.counts(day, deps.rules))
+            counts_now = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
             result = RunResult("interrupted", deps.stop.reason, counts_now)
         else:
             result = RunResult.of(counts, deps.stop.reason)
-        await patiently(lambda: deps.ledger.finish(day, deps.holder, result.state, result.reason))
+        await patiently(deps.progress, lambda: deps.ledger.finish(day, deps.holder, result.state, result.reason))
         log.info("ended", state=result.state, reason=result.reason)
         return result
     raise LedgerUnavailable("database_unavailable:timeout")
@@ -137,15 +139,18 @@ async def forget_old(day: date, deps: Deps) -> None:
         log.warning("not_forgotten", reason=error.reason)
 
 
-async def patiently(statement: Callable[[], Awaitable[T]]) -> T:
+async def patiently(progress: Progress, statement: Callable[[], Awaitable[T]]) -> T:
     """Do *statement*, waiting while the database is away or a row is locked; the end of the run's scope ends that."""
     pause = FIRST_PAUSE
     while True:
         try:
-            return await statement()
+            answer = await statement()
         except DatabaseError as error:
             if isinstance(error, StatementRefused) and not error.transient:
                 raise
             log.warning("waiting_for_database", reason=error.reason)
-            await trio.sleep(pause)
+            await progress.wait(pause, error.reason)
             pause = min(LONGEST_PAUSE, pause * 2)
+        else:
+            progress.waiting_for = ""
+            return answer

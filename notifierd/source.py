@@ -8,10 +8,10 @@ from uuid import UUID
 
 from attrs import field, frozen
 
-from notifierd import statements
 from notifierd.choose import Rules
 from notifierd.db import Database, Row
 from notifierd.model import Alert, Channel, Delivery, Device, Kind, OfficeWork, Staff, State
+from notifierd.statements import reading
 
 CHUNK = 500
 
@@ -49,14 +49,14 @@ class PostgresSource:
 
     async def read(self, day: date, after: Place, rules: Rules) -> Chunk:
         # One office more than the chunk tells, without another statement, whether to read on.
-        rows = await self._db.read(statements.WORK, day, *after, self.chunk + 1)
+        rows = await self._db.read(reading.WORK, day, *after, self.chunk + 1)
         found = [(place, tuple(map(_delivery, group))) for place, group in groupby(rows, _place)]
         chunk, more = found[: self.chunk], len(found) > self.chunk
         if not chunk:
             return Chunk((), None)
         ids = [place[1] for place, _ in chunk]
-        people = await self._db.read(statements.STAFF, ids)
-        alerts = await self._db.read(statements.ALERTS, ids, day + timedelta(days=rules.horizon_days))
+        people = await self._db.read(reading.STAFF, ids)
+        alerts = await self._db.read(reading.ALERTS, ids, day + timedelta(days=rules.horizon_days))
         devices = await self._devices([delivery for _, deliveries in chunk for delivery in deliveries])
         by_office = _by_office(people), _by_office(alerts)
         offices = (_work(office_id, deliveries, *by_office, devices) for (_, office_id), deliveries in chunk)
@@ -66,7 +66,7 @@ class PostgresSource:
         pushes = [d for d in deliveries if d.channel is Channel.PUSH]
         if not pushes:
             return {}
-        rows = await self._db.read(statements.DEVICES, [d.device_id for d in pushes], [d.staff_id for d in pushes])
+        rows = await self._db.read(reading.DEVICES, [d.device_id for d in pushes], [d.staff_id for d in pushes])
         return {row["id"]: Device(**dict(row)) for row in rows}
 
 

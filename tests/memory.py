@@ -5,7 +5,7 @@ Time is Trio's, so that virtual time moves it.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 
 from notifierd.choose import Rules, chosen
 from notifierd.errors import LeaseHeld
-from notifierd.ledger import FORGET_STEP, LEASE_SECONDS
+from notifierd.ledger import FORGET_STEP, LEASE_SECONDS, Run
 from notifierd.model import (
     OPEN,
     Alert,
@@ -74,6 +74,7 @@ class _Run:
     holder: str | None
     lease_until: float
     reason: str | None = None
+    finished_at: datetime | None = None
 
 
 @define
@@ -82,6 +83,7 @@ class MemoryLedger:
 
     app: Application
     clock: Callable[[], float] = trio.current_time
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     chunk: int = CHUNK
     runs: dict[date, _Run] = field(factory=dict)
     offices: dict[tuple[date, UUID], int] = field(factory=dict)
@@ -108,7 +110,26 @@ class MemoryLedger:
     async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
         await self._statement()
         if self.runs[day].holder == holder:
-            self.runs[day] = _Run(state, None, self.clock(), reason)
+            self.runs[day] = _Run(state, None, self.clock(), reason, self.now())
+
+    async def run(self, day: date) -> Run | None:
+        await self._statement()
+        if day not in self.runs:
+            return None
+        run = self.runs[day]
+        return Run(run.state, run.reason, run.finished_at, sum(row.delivery.state in OPEN for row in self._of(day)))
+
+    async def last_day(self, day: date) -> date | None:
+        await self._statement()
+        return max((known for known in self.runs if known <= day), default=None)
+
+    async def record(self, runs: Mapping[date, tuple[str, str]]) -> list[date]:
+        await self._statement()
+        new = sorted(day for day in runs if day not in self.runs)
+        for day in new:
+            state, reason = runs[day]
+            self.runs[day] = _Run(state, None, self.clock(), reason, self.now())
+        return new
 
     def _holds(self, day: date, holder: str) -> bool:
         run = self.runs.get(day)

@@ -11,7 +11,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from notifierd.choose import Rules
-from notifierd.deps import Deps, Line, Progress, Stop
+from notifierd.deps import Deps, Line, Stop, lasting
 from notifierd.errors import LedgerUnavailable, StatementRefused
 from notifierd.gate import Gates
 from notifierd.life import Policy
@@ -34,6 +34,7 @@ from notifierd.model import (
     Unknown,
     delivery_id,
 )
+from notifierd.progress import Progress
 from notifierd.source import Chunk, Place
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, a_device, a_renewal, a_staff, an_id
@@ -295,6 +296,7 @@ def a_run(
     offices: int = 10,
     on_unknown: Literal["repeat", "hold"] = "repeat",
     holder: str = "me",
+    window_left: float = 900.0,
     **changes: Any,
 ) -> Deps:
     """What a run works with: the limits are those of ``config.toml``, where not said otherwise."""
@@ -313,7 +315,7 @@ def a_run(
         "gates": Gates(trio.current_time),
         "send_timeout": 30.0,
         "holder": holder,
-        "window_left": 900.0,
+        "window_left": lasting(window_left),
         "day_ends": lambda day: datetime(day.year, day.month, day.day, 15, 0, tzinfo=UTC),
         "now": lambda: NINE_O_CLOCK + timedelta(seconds=trio.current_time()),
         "new_id": lambda: an_id(f"call {next(numbers)} of {holder}"),

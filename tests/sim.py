@@ -30,7 +30,7 @@ import trio.testing
 from attrs import define, field, frozen
 
 from notifierd.choose import Rules
-from notifierd.deps import Deps, Line, Stop
+from notifierd.deps import SETTLE_SECONDS, Deps, Line, Stop, lasting
 from notifierd.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
 from notifierd.gate import Gates
 from notifierd.life import Policy
@@ -55,7 +55,7 @@ from notifierd.model import (
     Unknown,
 )
 from notifierd.report import RunResult
-from notifierd.run import SETTLE_SECONDS, run_day
+from notifierd.run import run_day
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, a_device, a_renewal, a_staff, an_id
 
@@ -382,7 +382,7 @@ class Simulation:
             gates=Gates(trio.current_time),
             send_timeout=SEND_TIMEOUT,
             holder=process.name,
-            window_left=max(0.0, self.world.window - self._base),
+            window_left=lasting(max(0.0, self.world.window - self._base)),
             day_ends=lambda _: MORNING + timedelta(hours=15),
             now=lambda: MORNING,
             new_id=lambda: UUID(int=self.random.getrandbits(128)),

@@ -8,9 +8,9 @@ import trio
 from attrs import evolve
 from rich.console import Console
 
-from notifierd.deps import Progress
 from notifierd.display import MOST_OFFICES, MOST_REASONS, live_progress, print_report
 from notifierd.model import Channel, ChannelCounts, DayCounts, Failure, Outlook, Planned, State
+from notifierd.progress import Progress
 from notifierd.report import RunReport, RunResult, RunState
 
 DONE = Outlook(0, due_now=False, next_in=None)

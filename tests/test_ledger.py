@@ -464,3 +464,51 @@ async def test_old_days_are_forgotten_step_by_step_and_newer_ones_stay(desk: Des
     assert not await desk.ledger.forget(tomorrow)
     assert await desk.states() == {}
     assert (await desk.ledger.counts(DAY, RULES)).offices == 0
+
+
+async def test_a_day_without_a_run_is_recorded_once_and_a_run_stays_what_it_is(desk: Desk) -> None:
+    before, after = DAY - timedelta(days=1), DAY + timedelta(days=1)
+    await planned(desk, some_offices(1, staff=1))
+    assert await desk.ledger.record({DAY: ("missed", "not_running"), before: ("skipped", "weekend: sunday")}) == [
+        before
+    ]
+    assert await desk.ledger.record({before: ("missed", "not_running"), after: ("missed", "slept_through")}) == [after]
+    runs = [await desk.ledger.run(day) for day in (before, DAY, after)]
+    assert [run and (run.state, run.reason) for run in runs] == [
+        ("skipped", "weekend: sunday"),
+        ("running", None),
+        ("missed", "slept_through"),
+    ]
+    assert [run and run.finished_at is None for run in runs] == [False, True, False]
+
+
+async def test_the_last_day_of_which_anything_is_written(desk: Desk) -> None:
+    assert await desk.ledger.last_day(DAY) is None
+    assert await desk.ledger.run(DAY) is None
+    future = DAY + timedelta(days=365)
+    await desk.ledger.record({DAY - timedelta(days=3): ("missed", "not_running"), future: ("missed", "not_running")})
+    assert await desk.ledger.last_day(DAY) == DAY - timedelta(days=3)
+    assert await desk.ledger.last_day(future) == future
+
+
+async def test_a_run_tells_what_it_left_open(desk: Desk) -> None:
+    deliveries = await planned(desk, some_offices(3, staff=1))
+    sent, tried = a_call(deliveries[0]), a_call(deliveries[1])
+    assert await reserved(desk, sent, tried)
+    await desk.ledger.settle(ending(sent, State.SENT, audit={}))
+    run = await desk.ledger.run(DAY)
+    assert run
+    assert (run.state, run.open) == ("running", 2)
+    await desk.ledger.finish(DAY, ME, "interrupted", "signal")
+    run = await desk.ledger.run(DAY)
+    assert run
+    assert (run.state, run.reason, run.open) == ("interrupted", "signal", 2)
+
+
+async def test_a_recorded_day_can_still_be_run(desk: Desk) -> None:
+    """A clock that was set forward and back again: the day was taken for missed, and its window comes."""
+    await desk.ledger.record({DAY: ("missed", "slept_through")})
+    assert len(await planned(desk, some_offices(1, staff=1))) == 1
+    run = await desk.ledger.run(DAY)
+    assert run
+    assert (run.state, run.reason, run.open) == ("running", None, 1)

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from notifierd.choose import Rules
 from notifierd.errors import LedgerUnavailable, StatementRefused
 from notifierd.model import Channel, Delivery, Reservation, Settlement, State
+from notifierd.progress import Progress
 from notifierd.recorder import ANSWER_SECONDS, GATHER, MOST_TOGETHER, Recorder, open_recorder
 from tests.people import DAY, some_offices
 from tests.senders import ShakyLedger, between
@@ -54,13 +55,24 @@ def sent(delivery: Delivery) -> Settlement:
     return Settlement(delivery, delivery.try_no, State.SENT, audit={})
 
 
+@define
+class Listener(Progress):
+    """Keeps what it is told."""
+
+    heard: list[Settlement] = field(factory=list)
+
+    def settle(self, settlement: Settlement) -> None:
+        super().settle(settlement)
+        self.heard.append(settlement)
+
+
 @asynccontextmanager
 async def open_desk(ledger: ShakyLedger, grace: float = 10.0) -> AsyncIterator[Desk]:
     await ledger.take_lease(DAY, "me")
     await ledger.plan(DAY, Rules())
-    settled: list[Settlement] = []
-    async with open_recorder(ledger, DAY, "me", settled=settled.append, grace=grace) as recorder:
-        yield Desk(ledger, recorder, settled)
+    progress = Listener()
+    async with open_recorder(ledger, DAY, "me", progress, last_moment=lambda: trio.current_time() + grace) as recorder:
+        yield Desk(ledger, recorder, progress.heard)
 
 
 def a_ledger(offices: int = 20) -> ShakyLedger:

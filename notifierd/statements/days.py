@@ -1,0 +1,75 @@
+"""A day's run: who has its lease, how it went, and what is forgotten of it."""
+
+from notifierd.statements.deliveries import END
+
+TAKE_LEASE = """
+insert into notifierd.runs as r (day, state, holder, lease_until, started_at)
+values ($1::date, 'running', $2::text, clock_timestamp() + make_interval(secs => $3::float8), now())
+on conflict (day) do update
+set state = 'running', reason = null, holder = excluded.holder, lease_until = excluded.lease_until,
+    started_at = coalesce(r.started_at, excluded.started_at), finished_at = null
+where r.holder is null or r.holder = excluded.holder or r.lease_until <= clock_timestamp()
+returning holder
+"""
+
+HOLDER = "select holder from notifierd.runs where day = $1::date"
+
+RENEW_LEASE = """
+update notifierd.runs set lease_until = clock_timestamp() + make_interval(secs => $3::float8)
+where day = $1::date and holder = $2::text and lease_until > clock_timestamp()
+returning holder
+"""
+
+FINISH = """
+update notifierd.runs
+set state = $3::text, reason = $4::text, finished_at = now(), holder = null, lease_until = null
+where day = $1::date and holder = $2::text
+"""
+
+RUN = """
+select r.state, r.reason, r.finished_at,
+       (select count(*) from notifierd.deliveries d where d.day = r.day and d.state in ('planned', 'sending')) as open
+from notifierd.runs r where r.day = $1::date
+"""
+
+LAST_DAY = "select max(day) as day from notifierd.runs where day <= $1::date"
+
+RECORD = """
+insert into notifierd.runs (day, state, reason, finished_at)
+select day, state, reason, now() from unnest($1::date[], $2::text[], $3::text[]) as x (day, state, reason)
+on conflict (day) do nothing
+returning day
+"""
+
+# The oldest day that is to be forgotten loses up to $2 deliveries; when it has none left, it goes itself.
+FORGET = """
+with old as materialized (
+    select day from notifierd.runs where day < $1::date order by day limit 1
+), step as materialized (
+    select d.id from notifierd.deliveries d join old on old.day = d.day limit $2::int
+), evidence as (
+    delete from notifierd.late_outcomes l using step where l.delivery_id = step.id
+), deliveries as (
+    delete from notifierd.deliveries d using step where d.id = step.id
+), offices as (
+    delete from notifierd.run_offices r using old where r.day = old.day and not exists (select from step)
+), runs as (
+    delete from notifierd.runs r using old where r.day = old.day and not exists (select from step)
+)
+select day from old
+"""
+
+# A day that no process came back to. Its rows are settled for the record; nothing of it is sent any more.
+CLOSE_EARLIER = f"""
+with left_open as (
+    update notifierd.runs r
+    set state = 'interrupted', reason = coalesce(r.reason, 'never_resumed'), holder = null, lease_until = null,
+        finished_at = coalesce(r.finished_at, now())
+    where r.day < $1::date and (r.holder is null or r.lease_until <= clock_timestamp())
+      and (r.state = 'running' or (r.state = 'interrupted' and r.reason is distinct from 'never_resumed'))
+    returning r.day
+)
+update notifierd.deliveries d {END}
+from left_open l where d.day = l.day and d.state in ('planned', 'sending')
+returning d.id
+"""

@@ -1,0 +1,126 @@
+"""The life of a delivery, after it is planned."""
+
+# All of a call's deliveries or none: a call that lost some would not be the one whose payload hash is written.
+RESERVE = """
+with want as materialized (
+    select * from unnest($3::uuid[], $4::int[], $5::uuid[], $6::int[], $7::bytea[], $8::text[], $9::float8[])
+        as w (id, try, call_id, position, payload_hash, provider, seconds)
+), mine as materialized (
+    select w.*
+    from want w join notifierd.deliveries d on d.id = w.id
+    where exists (
+        select from notifierd.runs r
+        where r.day = $1::date and r.holder = $2::text and r.lease_until > clock_timestamp()
+    ) and (
+        (d.try = w.try - 1 and d.state = 'planned')
+        or (d.try = w.try - 1 and d.state = 'sending' and d.try_until <= clock_timestamp())
+        or (d.try = w.try and d.state = 'sending' and d.call_id = w.call_id)  -- ours: the answer to this got lost
+    )
+    for update of d
+), whole as materialized (
+    select call_id from mine group by call_id
+    having count(*) = (select count(*) from want where want.call_id = mine.call_id)
+)
+update notifierd.deliveries d
+set state = 'sending', try = m.try, call_id = m.call_id, position = m.position, payload_hash = m.payload_hash,
+    call_tries = case when d.call_id is distinct from m.call_id then 1
+                      when d.try = m.try then d.call_tries else d.call_tries + 1 end,
+    provider = m.provider, try_until = clock_timestamp() + make_interval(secs => m.seconds), not_before = null,
+    reason = null, updated_at = now()
+from mine m join whole on whole.call_id = m.call_id
+where d.id = m.id
+returning d.call_id
+"""
+
+SETTLE = """
+with said as materialized (
+    select * from unnest(
+        $1::uuid[], $2::int[], $3::text[], $4::text[], $5::int[], $6::int[], $7::float8[], $8::text[], $9::jsonb[],
+        $10::text[]
+    ) as s (id, try, state, reason, attempts, doubts, wait, message_id, audit, endpoint)
+), settled as (
+    update notifierd.deliveries d
+    set state = s.state, reason = s.reason, attempts = s.attempts, doubts = s.doubts,
+        not_before = clock_timestamp() + make_interval(secs => s.wait),
+        try_until = case s.state when 'sending' then clock_timestamp() end,
+        provider_message_id = coalesce(s.message_id, d.provider_message_id),
+        audit_missing = $11::bool and s.state = 'sent', updated_at = now()
+    from said s
+    where d.id = s.id and d.state = 'sending' and d.try = s.try
+    returning d.id, d.day, d.office_id, d.staff_id, d.channel, d.device_id, s.state, s.audit, s.endpoint
+), mails as (
+    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
+    select 'deadline_notification_sent', 'email_notification', staff_id, office_id, audit
+    from settled
+    where state = 'sent' and channel = 'email' and not $11::bool
+), pushes as (
+    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
+    select distinct on (p.day, p.office_id, p.staff_id)
+           'push_notification_sent', 'push_notification', p.staff_id, p.office_id, p.audit
+    from settled p
+    where p.state = 'sent' and p.channel = 'push' and not $11::bool and not exists (
+        select from notifierd.deliveries d
+        where d.day = p.day and d.office_id = p.office_id and d.staff_id = p.staff_id
+          and d.channel = 'push' and d.state = 'sent'
+    )
+), gone as (
+    delete from notifierd.devices v using settled s
+    where s.state = 'gone' and not $11::bool and v.id = s.device_id and v.endpoint = s.endpoint
+)
+insert into notifierd.late_outcomes (delivery_id, try, state, reason, provider_message_id)
+select s.id, s.try, s.state, s.reason, s.message_id
+from said s join notifierd.deliveries d on d.id = s.id
+where not exists (select from settled where settled.id = s.id)
+  and not (d.try = s.try and d.state = s.state)  -- said before, and its answer lost
+returning delivery_id
+"""
+
+EXPIRE = """
+update notifierd.deliveries d set state = 'expired', reason = x.reason, not_before = null, updated_at = now()
+from unnest($1::uuid[], $2::int[], $3::text[]) as x (id, try, reason)
+where d.id = x.id and d.state = 'planned' and d.try = x.try
+returning d.id
+"""
+
+FAIL_OFFICE = """
+with office as (
+    update notifierd.run_offices set state = 'failed', reason = $3::text
+    where day = $1::date and office_id = $2::uuid
+)
+update notifierd.deliveries d
+set state = case d.state when 'planned' then 'failed' else 'unknown' end, reason = $3::text, not_before = null,
+    try_until = null, updated_at = now()
+where d.day = $1::date and d.office_id = $2::uuid
+  and (d.state = 'planned' or (d.state = 'sending' and d.try_until <= clock_timestamp()))
+returning d.id, d.channel, d.state
+"""
+
+END = """
+set state = case d.state when 'planned' then 'expired' else 'unknown' end,
+    reason = 'window_ended' || case when d.doubts > 0 then '_in_doubt' else '' end
+             || coalesce(' (' || d.reason || ')', ''),
+    not_before = null, try_until = null, updated_at = now()
+"""
+
+RETRY = """
+with again as (
+    update notifierd.deliveries d
+    set state = 'planned', reason = null, attempts = 0, doubts = 0, call_id = null, call_tries = 0, not_before = null,
+        updated_at = now()
+    where d.day = $1::date and d.state = any ($2::text[])
+    returning d.office_id, d.channel
+), offices as (
+    update notifierd.run_offices r set state = 'open', reason = null
+    where r.day = $1::date and r.office_id in (select office_id from again)
+)
+select count(distinct office_id) as offices,
+       count(*) filter (where channel = 'email') as email,
+       count(*) filter (where channel = 'push') as push
+from again
+"""
+
+CLOSE = f"""
+update notifierd.deliveries d {END}
+where d.day = $1::date and (d.state = 'planned' or (d.state = 'sending' and d.try_until <= clock_timestamp()))
+returning d.id
+"""

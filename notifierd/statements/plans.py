@@ -1,0 +1,160 @@
+"""Who is due: written as a day's plan, counted, and held against what became of it."""
+
+from notifierd.statements import DUE
+
+# $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices
+_WHO_IS_DUE = """
+with scope as materialized (
+    select a.office_id,
+           min(a.due_on - $1::date) filter (where a.kind = 'renewal') as nearest,
+           bool_or(a.kind = 'assessment') as assessment
+    from notifierd.alerts a
+    where a.kind = 'assessment'
+       or (a.kind = 'renewal' and a.due_on <= $1::date + $2::int and ($3::bool or a.due_on > $1::date))
+    group by a.office_id
+), office as (
+    select o.id, s.nearest, s.assessment
+    from scope s join notifierd.offices o on o.id = s.office_id
+    where cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[])
+), mail as (
+    select o.id as office_id, s.id as staff_id
+    from office o join notifierd.staff s on s.office_id = o.id
+    where s.email_enabled and s.email <> '' and (o.assessment or o.nearest <= s.email_days)
+), push as (
+    select o.id as office_id, s.id as staff_id, v.id as device_id
+    from office o
+    join notifierd.staff s on s.office_id = o.id
+    join notifierd.devices v on v.staff_id = s.id
+    where $4::bool and s.push_enabled and (o.assessment or o.nearest <= s.push_days)
+), told as (
+    select distinct d.office_id, d.staff_id
+    from notifierd.deliveries d
+    where d.day = $1::date and d.channel = 'push' and d.state = 'sent'
+), due as (
+    select office_id, staff_id, 'email' as channel, null::uuid as device_id from mail
+    union all
+    select p.office_id, p.staff_id, 'push', p.device_id
+    from push p left join told using (office_id, staff_id)
+    where told.staff_id is null
+)
+"""
+
+PLAN = (
+    _WHO_IS_DUE
+    + """, offices as (
+    insert into notifierd.run_offices as r (day, office_id, urgency)
+    select $1::date, o.id, coalesce(o.nearest, 100000)
+    from office o
+    where exists (select from mail m where m.office_id = o.id) or exists (select from push p where p.office_id = o.id)
+    on conflict do nothing
+    returning 1
+), planned as (
+    insert into notifierd.deliveries (id, day, office_id, staff_id, channel, device_id)
+    select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id),
+           $1::date, office_id, staff_id, channel, device_id
+    from due
+    on conflict do nothing
+    returning office_id, channel
+), waiting as (
+    select office_id, channel from notifierd.deliveries
+    where day = $1::date and state in ('planned', 'sending')
+)
+select (select count(*) from (
+           select office_id from planned union select office_id from waiting
+       ) there) as offices,
+       (select count(*) from planned where channel = 'email')
+           + (select count(*) from waiting where channel = 'email') as email,
+       (select count(*) from planned where channel = 'push')
+           + (select count(*) from waiting where channel = 'push') as push
+"""
+)
+"""Write what is due on the day and not there yet; count what is open then."""
+
+REHEARSE = (
+    _WHO_IS_DUE
+    + """
+select count(distinct office_id) as offices,
+       count(*) filter (where channel = 'email') as email,
+       count(*) filter (where channel = 'push') as push
+from due
+"""
+)
+"""What PLAN would write on a day not planned yet, counted."""
+
+# Alerts that reached nobody. An office's sent deliveries tell of what lies within their staff member's threshold; what
+# lies beyond every threshold of a staff member who can be reached will be told of another day.
+_UNTOLD = """
+untold as (
+    select a.office_id, a.kind = 'renewal' and a.due_on <= $1::date as overdue
+    from notifierd.alerts a
+    join notifierd.offices o on o.id = a.office_id
+    left join reached r on r.office_id = a.office_id
+    left join reachable c on c.office_id = a.office_id
+    where (cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[]))
+      and (a.kind = 'assessment'
+           or (a.kind = 'renewal' and a.due_on <= $1::date + $2::int and ($3::bool or a.due_on > $1::date)))
+      and (r.days is null or (a.kind = 'renewal' and a.due_on - $1::date > r.days))
+      and (c.days is null or a.kind = 'assessment' or a.due_on - $1::date <= c.days)
+)
+"""
+
+_REACHABLE = """
+reachable as (
+    select office_id, max(days) as days from (
+        select s.office_id, s.email_days as days from notifierd.staff s where s.email_enabled and s.email <> ''
+        union all
+        select s.office_id, s.push_days from notifierd.staff s
+        where $4::bool and s.push_enabled and exists (select from notifierd.devices v where v.staff_id = s.id)
+    ) ways group by office_id
+)
+"""
+
+_UNTOLD_JSON = """(
+    select json_build_object(
+        'alerts', count(*), 'overdue', count(*) filter (where overdue),
+        'offices', coalesce((select json_agg(x.office_id) from (
+            select office_id from untold group by office_id order by bool_or(overdue) desc, office_id
+        ) x), '[]'))
+    from untold
+)"""
+
+COUNTS = f"""
+with reached as (
+    select d.office_id,
+           max(case d.channel when 'email' then coalesce(s.email_days, $2::int) else coalesce(s.push_days, $2::int) end)
+               as days
+    from notifierd.deliveries d
+    left join notifierd.staff s on s.office_id = d.office_id and s.id = d.staff_id
+    where d.day = $1::date and d.state = 'sent'
+    group by d.office_id
+), {_REACHABLE}, {_UNTOLD}, failures as (
+    select d.office_id, d.channel, d.reason
+    from notifierd.deliveries d
+    where d.day = $1::date and d.state in ('failed', 'unknown', 'expired')
+), states as (
+    select channel, state, count(*) as n
+    from notifierd.deliveries d where d.day = $1::date group by channel, state
+), waiting as (
+    select count(*) as open,
+           coalesce(bool_or({DUE}), false) as due_now,
+           extract(epoch from min(greatest(d.not_before, case d.state when 'sending' then d.try_until end))
+               filter (where not {DUE}) - clock_timestamp())::float8 as next_in
+    from notifierd.deliveries d
+    where d.day = $1::date and d.state in ('planned', 'sending')
+)
+select (select count(*) from notifierd.run_offices r where r.day = $1::date) as offices,
+       (select count(*) from notifierd.run_offices r where r.day = $1::date and r.state = 'failed') as offices_failed,
+       (select json_agg(states) from states) as states,
+       (select json_agg(listed) from (
+           select * from failures order by office_id, channel, reason limit $6::int
+       ) listed) as failures,
+       (select count(*) from failures) as failures_total,
+       waiting.*,
+       {_UNTOLD_JSON} as untold
+from waiting
+"""
+
+REHEARSED_UNTOLD = f"""
+with {_REACHABLE}, reached as (select office_id, days from reachable), {_UNTOLD}
+select {_UNTOLD_JSON} as untold
+"""
