@@ -1,6 +1,7 @@
 """The command line: arguments in, exit code out. Results go to stdout, messages for people to stderr."""
 
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from notifierd import __version__, logs
-from notifierd.config import load
+from notifierd.config import load, load_for_sending
 from notifierd.db import Database, open_database
 from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LedgerUnavailable, NotifierdError, plain_errors
 from notifierd.report import EXIT_INTERRUPTED, EXIT_OUT_OF_REACH, EXIT_USAGE, RunReport, RunResult
@@ -110,6 +111,29 @@ def out() -> Console:
 
 DAY = click.DateTime(["%Y-%m-%d"])
 SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+@cli.command()
+@click.pass_context
+def run(context: click.Context) -> None:
+    """The daemon: sleeps until the window opens, runs the day, sleeps again. systemd starts it.
+
+    SIGHUP loads the configuration anew, SIGTERM and Ctrl-C end it when what is in flight has landed (a second Ctrl-C
+    at once), SIGUSR1 logs what is going on. Exits 0 if it was told to stop, 4 if that cut a run: the next start goes
+    on with it.
+    """
+    from notifierd.assemble import open_site, utc_now
+    from notifierd.daemon import Daemon
+    from notifierd.notify import Notifier
+
+    daemon = Daemon(
+        load=partial(load_for_sending, context.obj),
+        open_site=open_site,
+        now=utc_now,
+        notifier=Notifier.of(os.environ),
+        in_force=lambda settings: logs.set_up(settings.log.level, settings.log.format),
+    )
+    sys.exit(run_async(daemon.run))
 
 
 @cli.command()

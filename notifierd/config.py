@@ -52,6 +52,18 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     return parse(_read(place), environ, place.parent)
 
 
+def load_for_sending(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the configuration as `load` does, and demand what sending takes.
+
+    Raises:
+        ConfigError: with everything that is wrong or missing.
+    """
+    settings = load(path, environ)
+    if missing := missing_for_sending(settings):
+        raise ConfigError(tuple(missing))
+    return settings
+
+
 def parse(document: Document, environ: Mapping[str, str], folder: Path = Path()) -> Settings:
     """Make settings from a TOML *document* of a file in *folder*, credentials and *environ*.
 

@@ -77,7 +77,12 @@ def plain_errors() -> Iterator[None]:
         ours, others = group.split(NotifierdError)
         if ours is None or others is not None:
             raise
-        error: BaseException = ours
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+        raise first_of(ours) from None
+
+
+def first_of(group: BaseException) -> BaseException:
+    """The first error of *group* that is no group."""
+    error = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -5,7 +5,7 @@ Everything here is frozen and knows nothing of databases, HTTP or time. Days lef
 
 import hashlib
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date
 from enum import StrEnum
 from typing import assert_never
 from uuid import UUID
@@ -362,18 +362,6 @@ class DayCounts:
     untold_offices: tuple[UUID, ...] = ()
     failures: tuple[Failure, ...] = ()
     failures_omitted: int = 0
-
-
-@frozen
-class RunRecord:
-    """A row of ``notifierd.runs``."""
-
-    day: date
-    state: str
-    reason: str | None
-    holder: str | None
-    started_at: datetime | None
-    finished_at: datetime | None
 
 
 _DELIVERIES = b"notifierd\x00\x00\x00\x00\x00\x00\x01"

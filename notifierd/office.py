@@ -11,7 +11,7 @@ from attrs import define, evolve
 
 from notifierd.calls import Call, Content, prepare
 from notifierd.deps import Deps
-from notifierd.errors import DatabaseError
+from notifierd.errors import DatabaseError, first_of
 from notifierd.life import Circumstances, settle
 from notifierd.model import (
     Blame,
@@ -69,10 +69,10 @@ async def guard_office(work: OfficeWork, this_pass: Pass) -> None:
         with structlog.contextvars.bound_contextvars(office=str(work.id)):
             await tell_office(work, this_pass)
     except* DatabaseError as group:
-        log.warning("office_put_off", office=str(work.id), reason=_first(group).args[0])
+        log.warning("office_put_off", office=str(work.id), reason=first_of(group).args[0])
         this_pass.skip(DATABASE_PAUSE)
     except* Exception as group:  # noqa: BLE001 - the one place that isolates
-        await fail_office(work, this_pass, _first(group))
+        await fail_office(work, this_pass, first_of(group))
     finally:
         this_pass.deps.offices.release_on_behalf_of(work)
         progress.offices_done += 1
@@ -208,11 +208,3 @@ async def fail_office(work: OfficeWork, this_pass: Pass, error: BaseException) -
         except DatabaseError as database:
             log.warning("office_put_off", office=str(work.id), reason=database.reason)
             this_pass.skip(DATABASE_PAUSE)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error that is none of a group."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -85,10 +85,15 @@ class Calendar:
 
     def next_window(self, now: datetime) -> Window:
         """Return the window that is open at *now*, else the next to open. That of ``window.ends`` is the one after."""
-        day = self.today(now)
-        while self.closed(day) or self.window(day)[1] <= now:
+        day = self.first_to_come(now)
+        while self.closed(day):
             day += _DAY  # finds one: settings.py refuses seven closed weekdays
         return Window(day, *self.window(day))
+
+    def first_to_come(self, now: datetime) -> date:
+        """Return the first day, closed or not, whose window is not over at *now*."""
+        day = self.today(now)
+        return day + _DAY if self.window(day)[1] <= now else day
 
     def _first_moment(self, wall: datetime) -> datetime:
         """Return the first moment at which the zone's clock reads *wall* or later."""

@@ -1,0 +1,361 @@
+"""The daemon: waits for each day's window, has the day run, and obeys signals. Sends nothing itself.
+
+One loop decides what is next from the clock, the configuration and the ledger, and looks anew after each slice of a
+wait: so a clock that was set, a machine that slept, a reload and another process' doings are all noticed the same way.
+"""
+
+import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import date, datetime, timedelta
+
+import structlog
+import trio
+from attrs import asdict, define, field
+
+from notifierd.assemble import limit
+from notifierd.deps import Site, Stop
+from notifierd.errors import ConfigError, LeaseHeld, LedgerUnavailable, NotifierdError, first_of, plain_errors
+from notifierd.notify import Notifier
+from notifierd.progress import Progress
+from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, RunResult
+from notifierd.run import RETENTION, run_day
+from notifierd.schedule import Calendar, Window
+from notifierd.settings import Settings
+from notifierd.status import Attempt, Status
+
+PAUSE = 5.0
+"""Seconds until what could not be done is tried again: a lease that another process has, a database that is away."""
+
+GRACE = 30.0
+"""Seconds that systemd is asked for at each step of a start, and beyond the end of a stop."""
+
+MOST_NAMED = 50
+"""Offices in one log line."""
+
+_DAY = timedelta(days=1)
+
+log = structlog.get_logger(__name__)
+
+
+@define
+class Daemon:
+    """``notifierd run``.
+
+    Attributes:
+        load: reads the configuration; raises ConfigError.
+        open_site: opens the database that a configuration names; see ``assemble.open_site``.
+        now: the wall clock, in UTC.
+        notifier: who is told what goes on.
+        in_force: is told of each configuration from when on it is the one.
+        slice: seconds for which anybody sleeps at once, so that a clock that was set is noticed.
+    """
+
+    load: Callable[[], Settings]
+    open_site: Callable[[Settings], AbstractAsyncContextManager[Site]]
+    now: Callable[[], datetime]
+    notifier: Notifier
+    in_force: Callable[[Settings], object]
+    slice: float = 20.0
+    settings: Settings = field(init=False)
+    status: Status = field(init=False)
+    _began: datetime = field(init=False)
+    _done: date | None = None
+    """The last day of which there is nothing left to do."""
+    _reckoned: date | None = None
+    """The day before which each has its line in the ledger."""
+    _troubles: dict[date, str] = field(factory=dict)
+    """Why a day could not be run when that was last tried."""
+    _ready: bool = False
+    _stopping: bool = False
+    _interrupted: bool = False
+    _work: trio.CancelScope = field(factory=trio.CancelScope)
+    _stirred: trio.Event = field(factory=trio.Event)
+
+    async def run(self) -> int:
+        """Serve until a signal ends it; the exit code.
+
+        Raises:
+            ConfigError: the configuration cannot be used, or the database or its views are not what it says.
+            SchemaMissing: the ledger is not there.
+            StatementRefused: the database does not let it be looked at.
+        """
+        self._began = self.now()
+        self.status = Status(self.notifier)
+        self._put_in_force(self.load())
+        with plain_errors():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._obey_signals)
+                with self._work:
+                    await self._start()
+                    while not self._stopping:
+                        await self._go_on()
+                nursery.cancel_scope.cancel()
+        log.info("stopped", interrupted=self._interrupted)
+        return EXIT_INTERRUPTED if self._interrupted else EXIT_OK
+
+    async def _start(self) -> None:
+        """Wait until the database can be reached, and see that everything is there for a run."""
+        while not self._ready:
+            self.notifier.starting(GRACE)
+            self.status.tell()
+            try:
+                await self._require_fit(self.settings)
+            except LedgerUnavailable as error:
+                self._await_database(error)
+                await self._nap(PAUSE)
+            else:
+                self._ready = True
+        self.notifier.ready()
+        log.info("ready")
+
+    async def _go_on(self) -> None:
+        """Do what the moment asks for: have the day run whose window is open, or sleep a slice."""
+        window = self._next_window()
+        await self._reckon()
+        left = (window.opens - self.now()).total_seconds()
+        if left <= 0:
+            await self._have_run(window)
+        else:
+            opens = self._local(window.opens)
+            self.status.enter(f"sleeping until {opens}", "sleeping", until=opens)
+            await self._nap(left)
+
+    def _next_window(self) -> Window:
+        calendar = Calendar(self.settings.window)
+        window = calendar.next_window(self.now())
+        return calendar.next_window(window.ends) if window.day == self._done else window
+
+    async def _nap(self, seconds: float) -> None:
+        """Sleep one slice of *seconds*, or until something stirs."""
+        with trio.move_on_after(min(seconds, self.slice, self.notifier.watchdog / 3 or self.slice)):
+            await self._stirred.wait()
+        self.status.naps += 1
+        self.status.tell()
+
+    async def _require_fit(self, settings: Settings) -> None:
+        """Open all that a run with *settings* would work with, and close it again.
+
+        Raises:
+            LedgerUnavailable, StatementRefused, SchemaMissing, ConfigError: what is not as it should be.
+        """
+        async with (
+            self.open_site(settings) as site,
+            site.open_deps(window_left=lambda: 0.0, stop=Stop(), progress=Progress()),
+        ):
+            pass
+
+    def _local(self, moment: datetime, form: str = "%a %d %b %H:%M %Z") -> str:
+        """*moment* as the window's zone has it."""
+        return moment.astimezone(self.settings.window.zone).strftime(form)
+
+    # ------------------------------------------------------------------------------------------------------- a day
+
+    async def _have_run(self, window: Window) -> None:
+        """Have the day of *window* run; if that cannot be, say why, and wait a little."""
+        day, result = window.day, None
+        attempt = self.status.attempt = Attempt(window)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.status.keep_telling)
+                result = await self._run(attempt)
+                nursery.cancel_scope.cancel()
+        except* NotifierdError as group:
+            self._put_off(day, first_of(group))
+        finally:
+            self._interrupted = self._stopping and attempt.deps is not None and self._done != day
+            self.status.leave_attempt(result)
+        if self._done != day and not self._stopping:
+            await self._nap(PAUSE)
+
+    async def _run(self, attempt: Attempt) -> RunResult | None:
+        """One try, to its end; None if another process has done the day.
+
+        Raises:
+            LeaseHeld: another process has the day.
+            LedgerUnavailable, StatementRefused, SchemaMissing, ConfigError: it could not be run, or not to its end.
+        """
+        window = attempt.window
+
+        def window_left() -> float:
+            return (window.ends - self.now()).total_seconds()
+
+        async with self.open_site(self.settings) as site:
+            run = await site.ledger.run(window.day)
+            if run and run.state == "completed" and not run.open:
+                self._done = window.day
+                return None
+            async with site.open_deps(
+                window_left=window_left, stop=attempt.stop, progress=attempt.progress
+            ) as attempt.deps:
+                self.status.enter("running", "running", run=str(window.day))
+                result = await run_day(window.day, attempt.deps)
+        if result.state != "interrupted":
+            self._done = window.day
+        _report(window.day, result)
+        return result
+
+    def _put_off(self, day: date, error: BaseException) -> None:
+        """Say why *day* cannot be run now, and remember it, should its window end so."""
+        self._troubles[day] = str(error)
+        match error:
+            case LeaseHeld():
+                self.status.enter(f"standing by: {error}", "standing_by", run=str(day), holder=error.holder)
+            case LedgerUnavailable():
+                self._await_database(error)
+            case _:
+                words = f"cannot run {day}: {error}"
+                self.status.enter(words, "cannot_run", error=True, run=str(day), reason=str(error))
+
+    def _await_database(self, error: LedgerUnavailable) -> None:
+        words = f"waiting for the database ({error})"
+        self.status.enter(words, "waiting_for_database", error=True, reason=error.reason)
+
+    async def _reckon(self) -> None:
+        """Write of the days that are over, and that no run wrote of, what became of them: skipped, or missed."""
+        day = Calendar(self.settings.window).first_to_come(self.now())
+        if self._reckoned == day:
+            return
+        try:
+            async with self.open_site(self.settings) as site:
+                runs = self._without_run(await site.ledger.last_day(day - _DAY), day)
+                for new in await site.ledger.record(runs):
+                    state, reason = runs[new]
+                    (log.error if state == "missed" else log.info)(state, run=str(new), reason=reason)
+                await site.ledger.close_earlier(day)
+        except NotifierdError as error:  # the next slice tries again
+            if str(error) != self.status.away:
+                log.warning("ledger_not_seen", reason=str(error))
+            self.status.away = str(error)
+        else:
+            self._reckoned, self.status.away = day, ""
+            self._troubles = {known: why for known, why in self._troubles.items() if known >= day}
+
+    def _without_run(self, last: date | None, day: date) -> dict[date, tuple[str, str]]:
+        """The days after *last* and before *day*, with the state of each and its reason.
+
+        Where nothing is written yet (*last* is None), days count from when this process began.
+        """
+        calendar = Calendar(self.settings.window)
+        if last is None:
+            last = calendar.first_to_come(self._began) - _DAY
+        last = max(last, day - RETENTION)
+        between = [last + n * _DAY for n in range(1, (day - last).days)]
+        return {
+            each: ("skipped", closed) if (closed := calendar.closed(each)) else ("missed", self._why_missed(each))
+            for each in between
+        }
+
+    def _why_missed(self, day: date) -> str:
+        if day in self._troubles:
+            return self._troubles[day]
+        opens, _ = Calendar(self.settings.window).window(day)
+        return "slept_through" if opens >= self._began else "not_running"
+
+    # ------------------------------------------------------------------------------------------ signals and reload
+
+    async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        reload = trio.Event()
+
+        async def keep_reloading() -> None:
+            nonlocal reload
+            while True:
+                await reload.wait()
+                reload = trio.Event()  # what comes from now on asks for another
+                await self._reload()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_reloading)
+            with trio.open_signal_receiver(signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) as signals:
+                task_status.started()
+                async for received in signals:
+                    match received:
+                        case signal.SIGHUP:
+                            reload.set()
+                        case signal.SIGUSR1:
+                            self.status.log_all()
+                        case _:
+                            self._stop(at_once=received == signal.SIGINT and self._stopping)
+
+    def _stop(self, *, at_once: bool) -> None:
+        """Begin nothing more; a run that goes on has its grace, or is cut *at_once*."""
+        self._stopping = True
+        attempt, ends = self.status.attempt, trio.current_time()
+        if attempt is None or attempt.deps is None:
+            self._work.cancel()
+        else:
+            attempt.stop.set("signal", 0.0 if at_once else self.settings.limits.shutdown_grace)
+            self._work.deadline = ends = attempt.stop.over_by
+        self.notifier.stopping(ends - trio.current_time() + GRACE)
+        self.status.enter("stopping", "stopping")
+
+    async def _reload(self) -> None:
+        """Load and check the configuration; if it is good, it is the one from now on, else nothing changes."""
+        if self._stopping:
+            return
+        if self._ready:
+            self.notifier.reloading()
+        try:
+            settings = self.load()
+            await self._require_reloadable(settings)
+        except NotifierdError as error:
+            lines = error.problems if isinstance(error, ConfigError) else (str(error),)
+            self.status.refused = f"reload refused at {self._local(self.now(), '%H:%M')}: {lines[0]}"
+            self.status.refused += f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+            log.error("reload_refused", problems=list(lines))  # noqa: TRY400 - a line each, and no traceback
+        else:
+            self._put_in_force(settings)
+            log.info("reloaded")
+        if self._ready:
+            self.notifier.ready()
+        self.status.tell()
+        self._stirred.set()  # whoever naps looks anew
+        self._stirred = trio.Event()
+
+    async def _require_reloadable(self, settings: Settings) -> None:
+        """See that a run could be made with *settings*; a database that is away is no fault of theirs if it was ours.
+
+        Raises:
+            LedgerUnavailable: they name another database, and it cannot be reached.
+            StatementRefused, SchemaMissing, ConfigError: what is not as it should be.
+        """
+        try:
+            await self._require_fit(settings)
+        except LedgerUnavailable as error:
+            if settings.database != self.settings.database:
+                raise
+            log.warning("reloaded_unchecked", reason=error.reason)
+
+    def _put_in_force(self, settings: Settings) -> None:
+        self.settings, self.status.refused = settings, ""
+        self.in_force(settings)
+        if self.status.attempt and self.status.attempt.deps:
+            limit(self.status.attempt.deps, settings.limits)
+        longest = max(settings.database.plan_timeout, settings.limits.send_timeout)
+        if 0 < self.notifier.watchdog <= longest:
+            log.warning("watchdog_short", seconds=self.notifier.watchdog, one_step_may_take=longest)
+
+
+def _report(day: date, result: RunResult) -> None:
+    """Log how *day* stands."""
+    if (counts := result.counts) is None:
+        return
+    log.info(
+        "report",
+        run=str(day),
+        status=result.state,
+        reason=result.reason,
+        offices=counts.offices,
+        offices_failed=counts.offices_failed,
+        email=asdict(counts.email),
+        push=asdict(counts.push),
+    )
+    if counts.untold_alerts:
+        log.error(
+            "untold",
+            run=str(day),
+            alerts=counts.untold_alerts,
+            overdue=counts.untold_overdue,
+            offices=[str(office) for office in counts.untold_offices[:MOST_NAMED]],
+            offices_total=len(counts.untold_offices),
+        )

@@ -1,0 +1,136 @@
+"""What the daemon tells of itself: to systemd in words, to the log at each change, and in full when asked."""
+
+from collections.abc import Mapping
+
+import structlog
+import trio
+from attrs import define, field
+
+from notifierd.deps import Deps, Stop
+from notifierd.model import Channel
+from notifierd.notify import Notifier
+from notifierd.progress import Progress
+from notifierd.report import RunResult
+from notifierd.schedule import Window
+
+TELL_EVERY = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@define
+class Attempt:
+    """One try at having a day run.
+
+    Attributes:
+        deps: what it works with, once that is put together.
+    """
+
+    window: Window
+    stop: Stop = field(factory=Stop)
+    progress: Progress = field(factory=Progress)
+    deps: Deps | None = None
+
+    def words(self) -> str:
+        """How far it is, in words."""
+        progress, day = self.progress, self.window.day
+        if progress.planned is None:
+            done = f"{day}: planning"
+        else:
+            offices = min(progress.offices_done, progress.planned.offices)
+            done = f"{day}: {offices:,} of {progress.planned.offices:,} offices"
+            mails, pushes = (progress.done(channel) for channel in Channel)
+            done += f", {mails:,} mails" + (f", {pushes:,} pushes" if progress.planned.push else "")
+        if self.stop.reason == "signal":
+            left = max(0.0, self.stop.scope.deadline - trio.current_time())
+            return f"stopping {done}, {len(progress.in_flight)} offices in flight, {left:.0f} s left"
+        refusals = self.deps.gates.blocked() if self.deps else {}
+        blocked = "".join(f"; {lane} refuses us ({reason})" for lane, reason in refusals.items())
+        waiting = f"; waiting for {progress.waiting_for}" if progress.waiting_for else ""
+        return f"running {done}{waiting}{blocked}"
+
+    def limiters(self) -> Mapping[str, str]:
+        """Each limiter: how many of its tokens are borrowed, and how many tasks wait for one."""
+        limiters = self.deps.limiters() if self.deps else {}
+        seen = ((name, limiter.statistics()) for name, limiter in limiters.items())
+        return {name: f"{it.borrowed_tokens} of {it.total_tokens:g}, {it.tasks_waiting} waiting" for name, it in seen}
+
+
+@define
+class Status:
+    """What goes on, and what of it systemd knows.
+
+    Attributes:
+        state: what the daemon does when no run is under way, in words.
+        last: how the last run ended.
+        refused: why the configuration that lies there is not the one in force.
+        away: why the ledger could not be looked at when that was last tried.
+        naps: how many slices of sleep are over.
+        attempt: the run that is under way.
+    """
+
+    notifier: Notifier
+    state: str = "starting"
+    last: str = ""
+    refused: str = ""
+    away: str = ""
+    naps: int = 0
+    attempt: Attempt | None = None
+    _told: str = ""
+    _steps: int = 0
+    """Those of earlier attempts."""
+    _fed: int = -1
+
+    def enter(self, state: str, event: str, *, error: bool = False, **labels: str) -> None:
+        """Be in a *state* from now on; the log hears of it once."""
+        if state != self.state:
+            self.state = state
+            (log.error if error else log.info)(event, **labels)
+        self.tell()
+
+    def leave_attempt(self, result: RunResult | None) -> None:
+        """The attempt is over, with a *result* or without."""
+        if self.attempt is None:
+            return
+        if result and (counts := result.counts):
+            lost = sum(channel.failed + channel.unknown + channel.expired for channel in (counts.email, counts.push))
+            sent = f"{counts.email.sent:,} mails, {counts.push.sent:,} pushes sent, {lost:,} not"
+            self.last = f"{self.attempt.window.day} {result.state}: {sent}"
+        self._steps += self.attempt.progress.steps
+        self.attempt = None
+
+    def words(self) -> str:
+        """What goes on, in words."""
+        doing = self.attempt.words() if self.attempt and self.attempt.deps else self.state
+        away = self.away and f"the ledger cannot be seen ({self.away})"
+        last = self.last and f"last run {self.last}"
+        return "; ".join(filter(None, [doing, away, last, self.refused]))
+
+    def tell(self) -> None:
+        """Tell systemd what is new: the words, and that something went on."""
+        if (words := self.words()) != self._told:
+            self.notifier.status(words)
+            self._told = words
+        steps = self.naps + self._steps + (self.attempt.progress.steps if self.attempt else 0)
+        if steps != self._fed:
+            self.notifier.alive()
+            self._fed = steps
+
+    async def keep_telling(self) -> None:
+        """Tell as long as a run is under way."""
+        while True:
+            self.tell()
+            await trio.sleep(min(TELL_EVERY, self.notifier.watchdog / 4 or TELL_EVERY))
+
+    def log_all(self) -> None:
+        """What every limiter, channel and office is doing."""
+        attempt, now = self.attempt, trio.current_time()
+        progress = attempt.progress if attempt else Progress()
+        log.info(
+            "state",
+            status=self.words(),
+            limiters=attempt.limiters() if attempt else {},
+            channels=dict(progress.channels()),
+            offices={str(office): round(now - began, 1) for office, began in progress.in_flight.items()},
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+        )
