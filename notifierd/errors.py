@@ -4,8 +4,10 @@ No message here carries text from a provider or from PostgreSQL beyond SQLSTATE 
 addresses, names and whole rows.
 """
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class NotifierdError(Exception):
@@ -86,3 +88,9 @@ def first_of(group: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def places(error: BaseException) -> list[str]:
+    """Where *error* comes from, its last five frames, without its words: they may quote a person."""
+    frames = traceback.extract_tb(error.__traceback__)[-5:]
+    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]

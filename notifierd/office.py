@@ -1,9 +1,7 @@
 """One office: read what it needs, choose, render, reserve, send, hand on the outcomes."""
 
-import traceback
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 
 import structlog
 import trio
@@ -11,7 +9,7 @@ from attrs import define, evolve
 
 from notifierd.calls import Call, Content, prepare
 from notifierd.deps import Deps
-from notifierd.errors import DatabaseError, first_of
+from notifierd.errors import DatabaseError, first_of, places
 from notifierd.life import Circumstances, settle
 from notifierd.model import (
     Blame,
@@ -196,9 +194,7 @@ def give_up(delivery: Delivery, deps: Deps) -> Settlement:
 async def fail_office(work: OfficeWork, this_pass: Pass, error: BaseException) -> None:
     """Settle an office that cannot be worked on: its deliveries fail, and the report names it."""
     reason = f"office_error:{type(error).__name__}"
-    frames = traceback.extract_tb(error.__traceback__)[-5:]
-    where = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
-    log.error("office_failed", office=str(work.id), reason=reason, where=where)  # no text: it may quote a person
+    log.error("office_failed", office=str(work.id), reason=reason, where=places(error))
     deps = this_pass.deps
     deps.progress.offices_failed += 1
     with trio.CancelScope(shield=True, deadline=trio.current_time() + FAIL_SECONDS):

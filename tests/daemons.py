@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import trio
@@ -120,7 +121,7 @@ class World:
         """Let time go on to a *moment* of the wall clock."""
         await trio.sleep((moment - self.now()).total_seconds())
 
-    def window(self, **changes: object) -> None:
+    def window(self, **changes: Any) -> None:
         """Change [window] of the configuration that lies there."""
         self.settings = evolve(self.settings, window=evolve(self.settings.window, **changes))
 
@@ -162,6 +163,6 @@ def tell(signum: signal.Signals) -> None:
     os.kill(os.getpid(), signum)
 
 
-def in_window(zone: str = "Asia/Tokyo", **window: object) -> Settings:
+def in_window(zone: str = "Asia/Tokyo", **window: Any) -> Settings:
     """The defaults, with this [window]."""
-    return Settings(window=WindowSettings(timezone=zone, **window))  # type: ignore[arg-type] - as the test has it
+    return Settings(window=WindowSettings(timezone=zone, **window))

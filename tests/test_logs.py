@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr
@@ -17,9 +19,10 @@ from notifierd import logs
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
     """Give logging and structlog back as they were."""
-    root = logging.getLogger()
+    root, hook = logging.getLogger(), sys.excepthook
     handlers, level, config = root.handlers[:], root.level, structlog.get_config()
     yield
+    sys.excepthook = hook
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.configure(**config)
@@ -145,3 +148,41 @@ def test_setting_up_again_says_nothing_twice(capsys):
     logging.getLogger("asyncio").warning("slow")
     structlog.get_logger().info("planned")
     assert [line["event"] for line in lines(capsys)] == ["library_warning", "planned"]
+
+
+def test_lines_for_the_journal_begin_with_their_priority(tmp_path):
+    """sd-daemon(3): <3> is an error, <4> a warning, <6> information."""
+    program = "import structlog; from notifierd import logs; logs.set_up(); log = structlog.get_logger()"
+    program += "; log.info('ready'); log.warning('slow'); log.error('untold')"
+    with (tmp_path / "journal").open("w+b") as journal:
+        there = os.fstat(journal.fileno())
+        for stream, ours in ((f"{there.st_dev}:{there.st_ino}", True), ("1:2", False)):
+            journal.truncate(0)
+            journal.seek(0)
+            subprocess.run(
+                [sys.executable, "-c", program], stderr=journal, env={"JOURNAL_STREAM": stream}, check=True, timeout=30
+            )
+            journal.seek(0)
+            written = journal.read().decode().splitlines()
+            assert [line.partition("{")[0] for line in written] == (["<6>", "<4>", "<3>"] if ours else [""] * 3)
+            assert [json.loads(line[line.index("{") :])["event"] for line in written] == ["ready", "slow", "untold"]
+
+
+def test_a_crash_is_one_line_that_says_where_and_quotes_nobody():
+    program = """
+import trio
+from notifierd import logs
+logs.set_up()
+
+async def fail():
+    async with trio.open_nursery() as nursery:
+        raise KeyError("taro@example.jp")
+
+trio.run(fail)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    (line,) = ended.stderr.splitlines()
+    said = json.loads(line)
+    assert (ended.returncode, said["event"], said["level"], said["error"]) == (1, "crashed", "critical", "KeyError")
+    assert said["where"][-1] == "<string>:8 fail"
+    assert "taro" not in ended.stderr
