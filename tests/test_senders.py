@@ -1,9 +1,14 @@
 """What every sender owes its caller: a provider joins by an entry in KINDS."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import logging
+import traceback
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
+from urllib.parse import unquote_plus
 from uuid import UUID
 
 import httpx
@@ -12,32 +17,69 @@ import trio
 from attrs import evolve, frozen
 
 from notifierd.errors import ConfigError
-from notifierd.model import Blame, Blocked, Deferred, Mail, Outcome, Push, Rejected, Unknown
+from notifierd.model import (
+    Blame,
+    Blocked,
+    Channel,
+    Deferred,
+    Delivered,
+    Delivery,
+    Mail,
+    Notice,
+    Outcome,
+    Push,
+    Rejected,
+    Unknown,
+)
+from notifierd.render import Renderer
 from notifierd.send import Sender
 from notifierd.send._http import Client, open_client
 from notifierd.send.open import EMAIL_WIDTH, PROVIDERS, PUSH_WIDTH, open_email, open_push
 from notifierd.send.resend import Resend
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush
-from notifierd.settings import EmailSettings, LimitsSettings, PushSettings, ResendSettings, Settings
+from notifierd.settings import (
+    EmailSettings,
+    LimitsSettings,
+    Provider,
+    PushSettings,
+    ResendSettings,
+    SafetySettings,
+    Settings,
+)
+from tests import providers
 from tests.loopback import read_request, serving
 from tests.messages import Browser, mail, push
+from tests.people import DAY, a_renewal, a_staff, an_id
+from tests.providers import Read, meant
 
 NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
 KEY = str(UUID(int=42))
 VAPID, _ = make_vapid_key()
+SECRET = "a-key-that-nobody-may-see"
 
 
 @frozen
 class Kind:
-    """How to make a sender that talks to *base* (http://127.0.0.1:port), and messages for it."""
+    """How to make a sender that talks to *base* (http://127.0.0.1:port), and messages for it.
+
+    Attributes:
+        answers: how the provider answers a call whose messages are good or bad.
+        reads: what the provider is going to send, of a call.
+    """
 
     make: Callable[[Client, str], Sender[Any]]
     messages: Callable[[int, str], Sequence[Mail | Push]]
+    answers: Callable[[Sequence[bool]], httpx.Response]
+    reads: Callable[[httpx.Request], Sequence[Read]]
+
+
+def mails(count: int, _base: str) -> list[Mail]:
+    return [mail(number) for number in range(count)]
 
 
 def resend(client: Client, base: str) -> Sender[Any]:
-    return Resend(client, ResendSettings(api_key="re_1", base_url=base), now=lambda: NOW)
+    return Resend(client, ResendSettings(api_key=SECRET, base_url=base), now=lambda: NOW)
 
 
 def webpush(client: Client, base: str) -> Sender[Any]:
@@ -45,15 +87,29 @@ def webpush(client: Client, base: str) -> Sender[Any]:
     return WebPush(client, settings, subject="mailto:ops@example.jp", now=lambda: NOW)
 
 
+def pushes(count: int, base: str) -> list[Push]:
+    return [push(Browser().subscription(f"{base}/device-{number}")) for number in range(count)]
+
+
+def push_answers(good: Sequence[bool]) -> httpx.Response:
+    (accepted,) = good
+    return httpx.Response(201 if accepted else 413)
+
+
 KINDS = {
-    "resend": Kind(resend, lambda count, _base: [mail(number) for number in range(count)]),
-    "webpush": Kind(webpush, lambda count, base: [push(Browser().subscription(f"{base}/{n}")) for n in range(count)]),
+    "resend": Kind(resend, mails, providers.resend_answers, providers.resend_reads),
+    "webpush": Kind(webpush, pushes, push_answers, lambda _request: []),
 }
 BASE = "http://127.0.0.1:1"
 
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture(params=PROVIDERS)
+def mail_kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
 
 
@@ -97,6 +153,63 @@ async def test_a_status_means_the_same_for_all(kind: Kind, status: int, outcome:
     assert await outcomes_of(kind, answer) == [outcome]
 
 
+async def test_one_account_is_one_lane(mail_kind: Kind) -> None:
+    async with answered(mail_kind, lambda _request: httpx.Response(200)) as sender:
+        assert {sender.lane(message) for message in mail_kind.messages(3, BASE)} == {sender.name}
+
+
+@pytest.mark.parametrize("value", ["90", "Tue, 24 Nov 2026 00:01:30 GMT"])
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (401, Blocked("blocked:401", 90.0)),
+        (429, Deferred("rate_limited:429", 90.0, Blame.PROVIDER)),
+        (503, Deferred("server_error:503", 90.0)),
+        (504, Unknown("server_error:504", 90.0)),
+    ],
+)
+async def test_a_wait_is_asked_for_in_seconds_or_by_a_date(
+    kind: Kind, status: int, outcome: Outcome, value: str
+) -> None:
+    assert await outcomes_of(kind, httpx.Response(status, headers={"Retry-After": value})) == [outcome]
+
+
+async def test_what_is_accepted_is_delivered_each_by_its_own_id(kind: Kind) -> None:
+    async with answered(kind, lambda _request: httpx.Response(503)) as sender:
+        most = sender.max_batch
+    for size in {1, most}:
+        outcomes = await outcomes_of(kind, kind.answers([True] * size), size)
+        ids = [outcome.provider_message_id for outcome in outcomes if isinstance(outcome, Delivered)]
+        assert len(ids) == size
+        assert len(set(ids)) == size
+
+
+async def test_what_is_refused_alone_is_rejected(kind: Kind) -> None:
+    (outcome,) = await outcomes_of(kind, kind.answers([False]))
+    assert isinstance(outcome, Rejected)
+
+
+@pytest.mark.parametrize("name", ["resend"])
+@pytest.mark.parametrize(
+    "good", [[False, True, False, False, True], [True, False], [False, True], [False] * 3, [True] * 99 + [False]]
+)
+async def test_a_bad_item_harms_no_other_of_its_batch(name: str, good: list[bool]) -> None:
+    outcomes = await outcomes_of(KINDS[name], KINDS[name].answers(good), len(good))
+    assert [type(outcome) for outcome in outcomes] == [Delivered if one else Rejected for one in good]
+
+
+@pytest.mark.parametrize("name", ["resend"])
+async def test_a_batch_that_is_refused_whole_condemns_nobody(name: str) -> None:
+    """Which message is to blame is not said, so each gets another call, and the attempt counts."""
+    outcome = Deferred("batch_rejected:422", blame=Blame.MESSAGE)
+    assert await outcomes_of(KINDS[name], httpx.Response(422), 2) == [outcome] * 2
+
+
+async def test_who_can_batch_is_tested_above() -> None:
+    async with open_client(width=1) as client:
+        assert {name for name, kind in KINDS.items() if kind.make(client, BASE).max_batch > 1} == {"resend"}
+
+
 async def test_one_outcome_for_each_message(kind: Kind) -> None:
     async with answered(kind, lambda _request: httpx.Response(503)) as sender:
         count = sender.max_batch
@@ -110,6 +223,13 @@ async def test_the_same_messages_give_the_same_bytes(kind: Kind) -> None:
     async with answered(kind, answer) as one, answered(kind, answer) as two:
         messages = kind.messages(one.max_batch, BASE)
         assert one.encode(messages) == two.encode(list(messages))
+
+
+async def test_headers_in_another_order_give_the_same_bytes(mail_kind: Kind) -> None:
+    """What is repeated, or compared by its hash, must not depend on how a dictionary was filled."""
+    async with answered(mail_kind, lambda _request: httpx.Response(200)) as sender:
+        one, two = mail(1, headers={"A": "1", "B": "2"}), mail(1, headers={"B": "2", "A": "1"})
+        assert sender.encode([one]) == sender.encode([two])
 
 
 @pytest.mark.parametrize("excess", [0, 1])
@@ -175,6 +295,184 @@ async def test_a_call_may_take_as_long_as_its_caller_says(kind: Kind, autojump_c
         with pytest.raises(trio.TooSlowError), trio.fail_after(30):
             await sender.send(messages, sender.encode(messages), KEY)
     assert trio.current_time() - before == 30
+
+
+async def calls_for(kind: Kind, messages: Sequence[Mail]) -> list[httpx.Request]:
+    """Have *messages* accepted, in as many calls as they need; return the calls."""
+    requests: list[httpx.Request] = []
+
+    def accept(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return kind.answers([True] * len(kind.reads(request)))
+
+    async with answered(kind, accept) as sender:
+        for start in range(0, len(messages), sender.max_batch):
+            batch = messages[start : start + sender.max_batch]
+            outcomes = await sender.send(batch, sender.encode(batch), KEY)
+            assert [type(outcome) for outcome in outcomes] == [Delivered] * len(batch)
+    return requests
+
+
+TEXTS = [
+    "佐藤\u3000花子様の更新期限です。",
+    '"quoted" \\ back/slash \'',
+    "a&b=c;d+e%20f%zz?#",
+    "%recipient.name% %unsubscribe_url% {{name}} ${name} -name- <% body %> [unsubscribe]",
+    "\r\n.\r\n--boundary\r\nBcc: hanako@example.jp\r\n\r\nend\n",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 e\u0301 ﾊﾟ \u2028 \u00a0",
+    "</p><script>&amp;</script>",
+]
+
+
+async def test_every_mail_arrives_as_it_was_meant(mail_kind: Kind) -> None:
+    """Each with its own content, whatever a name looks like to the provider, and with our headers."""
+    meaning = [
+        mail(
+            number,
+            sender="期限のお知らせ <no-reply@example.jp>",
+            reply_to="相談窓口 <ask@example.jp>" if number % 2 else "",
+            subject=" ".join(text.split()),
+            text=text,
+            html=f"<p>{text}</p>",
+            headers={**mail(number).headers, "List-Unsubscribe": "<https://example.jp/?a=1&b=%20>"},
+        )
+        for number, text in enumerate(TEXTS)
+    ]
+    requests = await calls_for(mail_kind, meaning)
+    assert [read for request in requests for read in mail_kind.reads(request)] == [meant(one) for one in meaning]
+
+
+async def test_an_address_that_names_two_people_reaches_no_two(mail_kind: Kind) -> None:
+    """A database holds anything: nobody may be told in company, and the other mails go."""
+    requests: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return mail_kind.answers([True] * len(mail_kind.reads(request)))
+
+    async with answered(mail_kind, answer) as sender:
+        for to in ("taro@example.jp, hanako@example.jp", "a@example.jp,b@example.jp", "x: a@example.jp; b@example.jp"):
+            for size in {1, min(3, sender.max_batch)}:
+                batch = [mail(1), mail(2, to=to), mail(3)][-size:] if size > 1 else [mail(2, to=to)]
+                assert len(await sender.send(batch, sender.encode(batch), KEY)) == size
+    assert {len(read.to) for request in requests for read in mail_kind.reads(request)} <= {1}
+
+
+@pytest.mark.parametrize("redirect_to", ["", "inbox@example.jp"])
+async def test_nobody_gets_what_is_anothers(mail_kind: Kind, redirect_to: str) -> None:
+    """Each address in the one mail that is its own; with redirect_to, in none at all."""
+    email = EmailSettings(sender="no-reply@example.jp")
+    renderer = Renderer(Settings(email=email, safety=SafetySettings(redirect_to=redirect_to)))
+    office, everyone = an_id("ひまわり"), [a_staff(f"staff-{number}") for number in range(5)]
+    mails = [
+        renderer.mail(
+            Notice(DAY, office, "ひまわり", member, Channel.EMAIL, (a_renewal(3, "佐藤"),)),
+            Delivery(an_id(f"mail to {member.name}"), office, member.id, Channel.EMAIL),
+        )
+        for member in everyone
+    ]
+    requests = await calls_for(mail_kind, mails)
+    reads = [read for request in requests for read in mail_kind.reads(request)]
+    addresses = [member.email or "" for member in everyone]
+    assert [read.to for read in reads] == [(redirect_to or address,) for address in addresses]
+    for read in reads:
+        assert [address for address in addresses if address in repr(read)] == ([] if redirect_to else list(read.to))
+    if redirect_to:
+        sent = [f"{request.url} {request.headers} {unquote_plus(request.content.decode())}" for request in requests]
+        assert not any(address in text for address in addresses for text in sent)
+
+
+class CancelAt(trio.abc.Instrument):
+    """Cancels *scope* as *task* takes its *nth* step: the next await of it is the last."""
+
+    def __init__(self, scope: trio.CancelScope, task: trio.lowlevel.Task, nth: int) -> None:
+        self.scope, self.task, self.left = scope, task, nth
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.left -= task is self.task
+        if not self.left:
+            self.scope.cancel()
+
+
+@contextmanager
+def cancelling(scope: trio.CancelScope, nth: int) -> Iterator[None]:
+    """Cancel *scope* at the current task's *nth* step from here."""
+    instrument = CancelAt(scope, trio.lowlevel.current_task(), nth)
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        yield
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
+
+
+async def test_a_cancellation_at_any_await_leaves_the_client_usable(kind: Kind) -> None:
+    """One connection only: if a cancelled call kept it, the call after it would wait for ever."""
+    answer = kind.answers([True])
+    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items() if name != "content-length")
+    length, half = len(answer.content), len(answer.content) // 2
+    first = f"HTTP/1.1 {answer.status_code} -\r\n".encode()
+    rest = f"{head}Content-Length: {length}\r\n\r\n".encode()
+
+    async def handler(stream: trio.SocketStream) -> None:
+        while True:
+            await read_request(stream)
+            for piece in (first, rest, answer.content[:half], answer.content[half:]):
+                await stream.send_all(piece)
+                await trio.testing.wait_all_tasks_blocked()
+
+    async with serving(handler) as port:
+        base = f"http://127.0.0.1:{port}"
+        messages = kind.messages(1, base)
+        for nth in count(1):
+            async with open_client(width=1) as client:
+                sender = kind.make(client, base)
+                body = sender.encode(messages)
+                with trio.CancelScope() as scope, cancelling(scope, nth):
+                    await sender.send(messages, body, KEY)
+                with trio.fail_after(5):
+                    (outcome,) = await sender.send(messages, body, KEY)
+                assert isinstance(outcome, Delivered)
+            if not scope.cancelled_caught:
+                break
+    assert nth > 5
+
+
+async def test_nothing_private_is_told(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a key nor a person stands in a log line, an outcome or an exception, however a call ends."""
+    caplog.set_level(logging.DEBUG)
+    ends = ["HTTP/1.1 200 -", "HTTP/1.1 400 -", "HTTP/1.1 429 -", "HTTP/1.1 502 -", "SSH-2.0", "cut", "hang"]
+
+    async def handler(stream: trio.SocketStream) -> None:
+        head, body = await read_request(stream)
+        end = ends.pop(0)
+        if end == "hang":
+            await trio.sleep_forever()
+        elif end != "cut":
+            echo = head + body
+            await stream.send_all(f"{end}\r\nConnection: close\r\nContent-Length: {len(echo)}\r\n\r\n".encode() + echo)
+
+    told: list[object] = []
+    async with serving(handler) as port, open_client(width=1) as client:
+        base = f"http://127.0.0.1:{port}"
+        sender, messages = kind.make(client, base), kind.messages(1, base)
+        told += [await sender.send(messages, sender.encode(messages), KEY) for _ in ends[:-1]]
+        with pytest.raises(trio.TooSlowError) as too_slow, trio.fail_after(0.1):
+            await sender.send(messages, sender.encode(messages), KEY)
+        with pytest.raises(ValueError) as too_many:  # noqa: PT011 - what counts is what it says
+            sender.encode(kind.messages(sender.max_batch + 1, base))
+        nobody_there = kind.make(client, BASE)
+        messages = kind.messages(1, BASE)
+        told.append(await nobody_there.send(messages, nobody_there.encode(messages), KEY))
+    assert (len(told), ends) == (7, [])
+    told += [sender, *map(traceback.format_exception, (too_slow.value, too_many.value))]
+    private = [SECRET, b64encode(f"api:{SECRET}".encode()).decode(), VAPID, "device-", "taro", "本日が期限", "ひまわり"]
+    assert [one for one in private if one in caplog.text + repr(told)] == []
+
+
+@pytest.mark.parametrize("provider", ["resend"])
+async def test_choosing_a_provider_is_one_key(provider: Provider) -> None:
+    async with open_email(Settings(email=EmailSettings(provider=provider)), now=lambda: NOW) as sender:
+        assert sender.name == provider
 
 
 async def test_the_configured_senders_open() -> None:
