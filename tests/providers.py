@@ -1,12 +1,15 @@
 """The other end of each provider's API, by its documentation: what it reads from a call, and how it answers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import httpx
+import trio
 from attrs import frozen
 
 from notifierd.model import Mail
+from tests.loopback import answering, serving
 
 
 @frozen
@@ -49,3 +52,69 @@ def resend_answers(good: Sequence[bool]) -> httpx.Response:
     ids = [{"id": f"id-{number}"} for number, accepted in enumerate(good) if accepted]
     errors = [{"index": number, "message": "odd"} for number, accepted in enumerate(good) if not accepted]
     return httpx.Response(200, json={"data": ids, "errors": errors})
+
+
+def postmark_reads(request: httpx.Request) -> list[Read]:
+    return [
+        Read(
+            _addresses(item["To"]),
+            item["From"],
+            item.get("ReplyTo", ""),
+            item["Subject"],
+            item["TextBody"],
+            item["HtmlBody"],
+            {header["Name"]: header["Value"] for header in item["Headers"]},
+        )
+        for item in json.loads(request.content)
+    ]
+
+
+def postmark_answers(good: Sequence[bool]) -> httpx.Response:
+    bad = {"ErrorCode": 406, "Message": "Found inactive addresses: taro@example.jp."}
+    answers = [
+        {
+            "ErrorCode": 0,
+            "Message": "OK",
+            "MessageID": f"id-{number}",
+            "SubmittedAt": "2026-11-24T09:00:00.1794748+09:00",
+            "To": "taro@example.jp",
+        }
+        for number in range(len(good))
+    ]
+    return httpx.Response(200, json=[answer if one else bad for answer, one in zip(answers, good, strict=True)])
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(address.strip() for address in text.split(","))
+
+
+# ------------------------------------------------------------------------------------------------ the vendors' clients
+
+
+@frozen
+class Made:
+    """A request as it left: the target without its host, and the headers named in *keep*."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: object
+
+
+async def made_by(
+    client: Callable[[str], object], answer: Any, keep: Sequence[str], parse: Callable[[str], object]
+) -> Made:
+    """Have *client*, a provider's own program, make one call to the URL it is given, and return the call."""
+    seen: list[tuple[bytes, bytes]] = []
+    content = json.dumps(answer).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    async with serving(answering(head.encode() + content, seen)) as port:
+        await trio.to_thread.run_sync(client, f"http://127.0.0.1:{port}")
+    ((sent, body),) = seen
+    target, *lines = sent.decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return Made(target.split()[1], {name: headers[name] for name in keep}, parse(body.decode()))
+
+
+def made_here(request: httpx.Request, keep: Sequence[str], parse: Callable[[str], object]) -> Made:
+    """Return a call of ours in the same form."""
+    return Made(request.url.path, {name: request.headers[name] for name in keep}, parse(request.content.decode()))

@@ -1,6 +1,7 @@
 """``notifierd check``: one line for each thing to mend, named; nothing sent, nothing written, no secret shown."""
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -9,7 +10,16 @@ from attrs import evolve
 from notifierd.check import Finding, Level, check, exit_code
 from notifierd.demo.postgres import Cluster
 from notifierd.send.vapid import Vapid
-from notifierd.settings import DatabaseSettings, EmailSettings, PushSettings, ResendSettings, SafetySettings, Settings
+from notifierd.settings import (
+    DatabaseSettings,
+    EmailSettings,
+    PostmarkSettings,
+    Provider,
+    PushSettings,
+    ResendSettings,
+    SafetySettings,
+    Settings,
+)
 from tests.place import PRIVATE_KEY, PUBLIC_KEY, Place, open_place, settings_for
 
 
@@ -200,9 +210,22 @@ def resend(url: str) -> Callable[[Settings], Settings]:
     return lambda s: evolve(s, email=evolve(s.email, resend=ResendSettings(api_key="re_secret", base_url=url)))
 
 
+def through(provider: Provider, **table: Any) -> Callable[[Settings], Settings]:
+    return lambda s: evolve(s, email=EmailSettings(sender="desk@example.jp", provider=provider, **table))
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [
+        (through("postmark", postmark=PostmarkSettings(server_token="re_secret")), []),
+        (
+            through("postmark", postmark=PostmarkSettings(base_url="http://mail.example", server_token="re_secret")),
+            [("email.postmark", "warn", "the key and all mails go to http://mail.example")],
+        ),
+        (
+            through("postmark", postmark=PostmarkSettings()),
+            [("config", "bad", "email.postmark.server_token: required for sending through postmark")],
+        ),
         (resend("http://mail.example"), [("email.resend", "warn", "the key and all mails go to http://mail.example")]),
         (resend("http://127.0.0.1:8025"), []),
         (

@@ -35,12 +35,14 @@ from notifierd.render import Renderer
 from notifierd.send import Sender
 from notifierd.send._http import Client, open_client
 from notifierd.send.open import EMAIL_WIDTH, PROVIDERS, PUSH_WIDTH, open_email, open_push
+from notifierd.send.postmark import Postmark
 from notifierd.send.resend import Resend
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush
 from notifierd.settings import (
     EmailSettings,
     LimitsSettings,
+    PostmarkSettings,
     Provider,
     PushSettings,
     ResendSettings,
@@ -82,6 +84,10 @@ def resend(client: Client, base: str) -> Sender[Any]:
     return Resend(client, ResendSettings(api_key=SECRET, base_url=base), now=lambda: NOW)
 
 
+def postmark(client: Client, base: str) -> Sender[Any]:
+    return Postmark(client, PostmarkSettings(server_token=SECRET, base_url=base), now=lambda: NOW)
+
+
 def webpush(client: Client, base: str) -> Sender[Any]:
     settings = PushSettings(vapid_private_key=VAPID, allowed_hosts=("127.0.0.1",), allow_private_addresses=True)
     return WebPush(client, settings, subject="mailto:ops@example.jp", now=lambda: NOW)
@@ -97,6 +103,7 @@ def push_answers(good: Sequence[bool]) -> httpx.Response:
 
 
 KINDS = {
+    "postmark": Kind(postmark, mails, providers.postmark_answers, providers.postmark_reads),
     "resend": Kind(resend, mails, providers.resend_answers, providers.resend_reads),
     "webpush": Kind(webpush, pushes, push_answers, lambda _request: []),
 }
@@ -189,7 +196,7 @@ async def test_what_is_refused_alone_is_rejected(kind: Kind) -> None:
     assert isinstance(outcome, Rejected)
 
 
-@pytest.mark.parametrize("name", ["resend"])
+@pytest.mark.parametrize("name", ["postmark", "resend"])
 @pytest.mark.parametrize(
     "good", [[False, True, False, False, True], [True, False], [False, True], [False] * 3, [True] * 99 + [False]]
 )
@@ -198,7 +205,7 @@ async def test_a_bad_item_harms_no_other_of_its_batch(name: str, good: list[bool
     assert [type(outcome) for outcome in outcomes] == [Delivered if one else Rejected for one in good]
 
 
-@pytest.mark.parametrize("name", ["resend"])
+@pytest.mark.parametrize("name", ["postmark", "resend"])
 async def test_a_batch_that_is_refused_whole_condemns_nobody(name: str) -> None:
     """Which message is to blame is not said, so each gets another call, and the attempt counts."""
     outcome = Deferred("batch_rejected:422", blame=Blame.MESSAGE)
@@ -207,7 +214,7 @@ async def test_a_batch_that_is_refused_whole_condemns_nobody(name: str) -> None:
 
 async def test_who_can_batch_is_tested_above() -> None:
     async with open_client(width=1) as client:
-        assert {name for name, kind in KINDS.items() if kind.make(client, BASE).max_batch > 1} == {"resend"}
+        assert {name for name, kind in KINDS.items() if kind.make(client, BASE).max_batch > 1} == {"postmark", "resend"}
 
 
 async def test_one_outcome_for_each_message(kind: Kind) -> None:
@@ -469,7 +476,7 @@ async def test_nothing_private_is_told(kind: Kind, caplog: pytest.LogCaptureFixt
     assert [one for one in private if one in caplog.text + repr(told)] == []
 
 
-@pytest.mark.parametrize("provider", ["resend"])
+@pytest.mark.parametrize("provider", ["postmark", "resend"])
 async def test_choosing_a_provider_is_one_key(provider: Provider) -> None:
     async with open_email(Settings(email=EmailSettings(provider=provider)), now=lambda: NOW) as sender:
         assert sender.name == provider

@@ -12,7 +12,12 @@ from notifierd.send import Sender
 from notifierd.send._http import open_client
 from notifierd.settings import Settings
 
-PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType({"resend": ("notifierd.send.resend", "Resend")})
+PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "postmark": ("notifierd.send.postmark", "Postmark"),
+        "resend": ("notifierd.send.resend", "Resend"),
+    }
+)
 """The module and class of each provider: a class takes a client, its own table of the settings, and ``now``."""
 
 EMAIL_WIDTH, PUSH_WIDTH = 100, 500

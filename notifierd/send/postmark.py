@@ -1,0 +1,116 @@
+"""Postmark: https://postmarkapp.com/developer/api/email-api."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.send import is_one_address
+from notifierd.send._http import Answer, Client, classify, message_id
+from notifierd.settings import PostmarkSettings
+
+OURS = frozenset({10, 400, 401, 405, 412, 413, 422, 1235, 1236, 1480})
+"""Error codes that no message is to blame for: the token, the sender's signature, credits, the account's approval, the
+server, the stream, our IP address (https://postmarkapp.com/developer/api/overview#error-codes)."""
+
+
+class Postmark:
+    """Mails by ``POST /email/batch``, however many: it answers 200, and for each message in order by an error code.
+
+    500 messages and 50 MB at most; more is a 413
+    (https://postmarkapp.com/developer/user-guide/send-email-with-api/batch-emails). No idempotency keys are documented.
+    A ``Message-ID`` among the headers is kept
+    (https://postmarkapp.com/developer/user-guide/send-email-with-api/send-a-single-email).
+    """
+
+    name = "postmark"
+    max_batch = 500
+    honours_keys = False
+
+    def __init__(self, client: Client, settings: PostmarkSettings, *, now: Callable[[], datetime]) -> None:
+        self._client, self._now = client, now
+        self._url = f"{settings.base_url}/email/batch"
+        self._stream = settings.message_stream
+        self._headers = {"X-Postmark-Server-Token": settings.server_token, "Content-Type": "application/json"}
+
+    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one account, one lane
+        return self.name
+
+    def encode(self, messages: Sequence[Mail]) -> bytes:
+        if not 1 <= len(messages) <= self.max_batch:
+            raise ValueError(f"{len(messages)} mails in one call")
+        items = [self._item(mail) for mail in messages if is_one_address(mail.to)]
+        return json.dumps(items, ensure_ascii=False).encode()
+
+    async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - Postmark knows no keys
+        carried = [is_one_address(mail.to) for mail in messages]
+        outcomes = iter(await self._call(body, sum(carried)) if any(carried) else [])
+        return [next(outcomes) if one else Rejected("several_addresses") for one in carried]
+
+    async def _call(self, body: bytes, count: int) -> list[Outcome]:
+        answer = await self._client.post(self._url, body, self._headers)
+        if not isinstance(answer, Answer):
+            return [answer] * count
+        outcome = self._of_call(answer)
+        if isinstance(outcome, Delivered):
+            return _of_items(answer.json(), count)
+        if isinstance(outcome, Rejected) and count > 1:
+            # One message may be to blame, and nothing says which: the others must not fail with it.
+            outcome = Deferred(f"batch_{outcome.reason}", blame=Blame.MESSAGE)
+        return [outcome] * count
+
+    def _of_call(self, answer: Answer) -> Outcome:
+        """Return what the call as a whole came to: https://postmarkapp.com/developer/api/overview#response-codes."""
+        code, now = _code(answer.json()), self._now()
+        if answer.status == 422 and code:  # noqa: PLR2004 - Unprocessable Content
+            return _of_code(code, "422")
+        if answer.status in {404, 405, 415}:  # our base_url
+            return Blocked(f"blocked:{answer.status}", answer.retry_after(now))
+        return classify(answer, now)
+
+    def _item(self, mail: Mail) -> dict[str, object]:
+        item: dict[str, object] = {
+            "From": mail.sender,
+            "To": mail.to,
+            "Subject": mail.subject,
+            "HtmlBody": mail.html,
+            "TextBody": mail.text,
+            "Headers": [{"Name": name, "Value": value} for name, value in sorted(mail.headers.items())],
+            "MessageStream": self._stream,
+        }
+        return {**item, "ReplyTo": mail.reply_to} if mail.reply_to else item
+
+
+def _of_items(found: object, count: int) -> list[Outcome]:
+    """Return what became of each message of a call that went through; its answers come in the messages' order."""
+    if not isinstance(found, list) or len(found) != count:
+        return [Unknown("answer_unclear")] * count
+    return [_of_item(item) for item in found]
+
+
+def _of_item(item: object) -> Outcome:
+    code = _code(item)
+    if code:
+        return _of_code(code, "item")
+    accepted = message_id(item.get("MessageID")) if code == 0 and isinstance(item, Mapping) else None
+    return Delivered(accepted) if accepted else Unknown("answer_unclear")
+
+
+def _of_code(code: int, said_of: str) -> Outcome:
+    """Return what an error code other than 0 means. Whatever it is, the message was not accepted."""
+    match code:
+        case 300 | 406:  # an invalid request; an address that bounced, complained or was suppressed
+            return Rejected(f"rejected:{said_of}:{code}")
+        case 100:
+            return Deferred(f"maintenance:{said_of}:{code}", blame=Blame.PROVIDER)
+        case 429:
+            return Deferred(f"rate_limited:{said_of}:{code}", blame=Blame.PROVIDER)
+        case _ if code in OURS:
+            return Blocked(f"blocked:{said_of}:{code}")
+        case _:
+            return Deferred(f"refused:{said_of}:{code}", blame=Blame.MESSAGE)
+
+
+def _code(found: object) -> int | None:
+    code = found.get("ErrorCode") if isinstance(found, Mapping) else None
+    return code if type(code) is int else None  # exactly: false is an int to Python, and equals 0
