@@ -84,8 +84,38 @@ def postmark_answers(good: Sequence[bool]) -> httpx.Response:
     return httpx.Response(200, json=[answer if one else bad for answer, one in zip(answers, good, strict=True)])
 
 
+def sendgrid_reads(request: httpx.Request) -> list[Read]:
+    found = json.loads(request.content)
+    text, html = found["content"]
+    assert (text["type"], html["type"]) == ("text/plain", "text/html")
+    return [
+        Read(
+            tuple(recipient["email"] for recipient in personalization["to"]),
+            _mailbox(found["from"]),
+            _mailbox(found["reply_to"]) if "reply_to" in found else "",
+            found["subject"],
+            text["value"],
+            html["value"],
+            found["headers"],
+        )
+        for personalization in found["personalizations"]
+    ]
+
+
+def sendgrid_answers(good: Sequence[bool]) -> httpx.Response:
+    (accepted,) = good
+    if accepted:
+        return httpx.Response(202, headers={"X-Message-Id": "id-0"})
+    field = "personalizations.0.to.0.email"
+    return httpx.Response(400, json={"errors": [{"message": "taro@example.jp is odd", "field": field, "help": None}]})
+
+
 def _addresses(text: str) -> tuple[str, ...]:
     return tuple(address.strip() for address in text.split(","))
+
+
+def _mailbox(found: Mapping[str, str]) -> str:
+    return f"{found['name']} <{found['email']}>" if "name" in found else found["email"]
 
 
 # ------------------------------------------------------------------------------------------------ the vendors' clients

@@ -18,6 +18,7 @@ from notifierd.settings import (
     PushSettings,
     ResendSettings,
     SafetySettings,
+    SendgridSettings,
     Settings,
 )
 from tests.place import PRIVATE_KEY, PUBLIC_KEY, Place, open_place, settings_for
@@ -225,6 +226,11 @@ def through(provider: Provider, **table: Any) -> Callable[[Settings], Settings]:
         (
             through("postmark", postmark=PostmarkSettings()),
             [("config", "bad", "email.postmark.server_token: required for sending through postmark")],
+        ),
+        (through("sendgrid", sendgrid=SendgridSettings(api_key="re_secret")), []),
+        (
+            through("sendgrid", sendgrid=SendgridSettings()),
+            [("config", "bad", "email.sendgrid.api_key: required for sending through sendgrid")],
         ),
         (resend("http://mail.example"), [("email.resend", "warn", "the key and all mails go to http://mail.example")]),
         (resend("http://127.0.0.1:8025"), []),

@@ -37,6 +37,7 @@ from notifierd.send._http import Client, open_client
 from notifierd.send.open import EMAIL_WIDTH, PROVIDERS, PUSH_WIDTH, open_email, open_push
 from notifierd.send.postmark import Postmark
 from notifierd.send.resend import Resend
+from notifierd.send.sendgrid import Sendgrid
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush
 from notifierd.settings import (
@@ -47,6 +48,7 @@ from notifierd.settings import (
     PushSettings,
     ResendSettings,
     SafetySettings,
+    SendgridSettings,
     Settings,
 )
 from tests import providers
@@ -88,6 +90,10 @@ def postmark(client: Client, base: str) -> Sender[Any]:
     return Postmark(client, PostmarkSettings(server_token=SECRET, base_url=base), now=lambda: NOW)
 
 
+def sendgrid(client: Client, base: str) -> Sender[Any]:
+    return Sendgrid(client, SendgridSettings(api_key=SECRET, base_url=base), now=lambda: NOW)
+
+
 def webpush(client: Client, base: str) -> Sender[Any]:
     settings = PushSettings(vapid_private_key=VAPID, allowed_hosts=("127.0.0.1",), allow_private_addresses=True)
     return WebPush(client, settings, subject="mailto:ops@example.jp", now=lambda: NOW)
@@ -105,6 +111,7 @@ def push_answers(good: Sequence[bool]) -> httpx.Response:
 KINDS = {
     "postmark": Kind(postmark, mails, providers.postmark_answers, providers.postmark_reads),
     "resend": Kind(resend, mails, providers.resend_answers, providers.resend_reads),
+    "sendgrid": Kind(sendgrid, mails, providers.sendgrid_answers, providers.sendgrid_reads),
     "webpush": Kind(webpush, pushes, push_answers, lambda _request: []),
 }
 BASE = "http://127.0.0.1:1"
@@ -476,7 +483,7 @@ async def test_nothing_private_is_told(kind: Kind, caplog: pytest.LogCaptureFixt
     assert [one for one in private if one in caplog.text + repr(told)] == []
 
 
-@pytest.mark.parametrize("provider", ["postmark", "resend"])
+@pytest.mark.parametrize("provider", ["postmark", "resend", "sendgrid"])
 async def test_choosing_a_provider_is_one_key(provider: Provider) -> None:
     async with open_email(Settings(email=EmailSettings(provider=provider)), now=lambda: NOW) as sender:
         assert sender.name == provider

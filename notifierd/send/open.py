@@ -16,6 +16,7 @@ PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "postmark": ("notifierd.send.postmark", "Postmark"),
         "resend": ("notifierd.send.resend", "Resend"),
+        "sendgrid": ("notifierd.send.sendgrid", "Sendgrid"),
     }
 )
 """The module and class of each provider: a class takes a client, its own table of the settings, and ``now``."""
