@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qs
 
 import httpx
 import trio
@@ -108,6 +109,23 @@ def sendgrid_answers(good: Sequence[bool]) -> httpx.Response:
         return httpx.Response(202, headers={"X-Message-Id": "id-0"})
     field = "personalizations.0.to.0.email"
     return httpx.Response(400, json={"errors": [{"message": "taro@example.jp is odd", "field": field, "help": None}]})
+
+
+def mailgun_reads(request: httpx.Request) -> list[Read]:
+    assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+    found = parse_qs(request.content.decode("ascii"), keep_blank_values=True, strict_parsing=True)
+    fields = {name: value for name, (value,) in found.items()}
+    headers = {name[2:]: value for name, value in fields.items() if name.startswith("h:")}
+    reply_to = headers.pop("Reply-To", "")
+    to = _addresses(fields["to"])
+    return [Read(to, fields["from"], reply_to, fields["subject"], fields["text"], fields["html"], headers)]
+
+
+def mailgun_answers(good: Sequence[bool]) -> httpx.Response:
+    (accepted,) = good
+    if accepted:
+        return httpx.Response(200, json={"id": "<id-0@mg.example.jp>", "message": "Queued. Thank you."})
+    return httpx.Response(400, json={"message": "to parameter is not a valid address. please check documentation"})
 
 
 def _addresses(text: str) -> tuple[str, ...]:

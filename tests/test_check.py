@@ -13,6 +13,7 @@ from notifierd.send.vapid import Vapid
 from notifierd.settings import (
     DatabaseSettings,
     EmailSettings,
+    MailgunSettings,
     PostmarkSettings,
     Provider,
     PushSettings,
@@ -231,6 +232,11 @@ def through(provider: Provider, **table: Any) -> Callable[[Settings], Settings]:
         (
             through("sendgrid", sendgrid=SendgridSettings()),
             [("config", "bad", "email.sendgrid.api_key: required for sending through sendgrid")],
+        ),
+        (through("mailgun", mailgun=MailgunSettings(api_key="re_secret", domain="mg.example.jp")), []),
+        (
+            through("mailgun", mailgun=MailgunSettings(api_key="re_secret")),
+            [("config", "bad", "email.mailgun.domain: required for sending through mailgun")],
         ),
         (resend("http://mail.example"), [("email.resend", "warn", "the key and all mails go to http://mail.example")]),
         (resend("http://127.0.0.1:8025"), []),

@@ -34,6 +34,7 @@ from notifierd.model import (
 from notifierd.render import Renderer
 from notifierd.send import Sender
 from notifierd.send._http import Client, open_client
+from notifierd.send.mailgun import Mailgun
 from notifierd.send.open import EMAIL_WIDTH, PROVIDERS, PUSH_WIDTH, open_email, open_push
 from notifierd.send.postmark import Postmark
 from notifierd.send.resend import Resend
@@ -43,6 +44,7 @@ from notifierd.send.webpush import WebPush
 from notifierd.settings import (
     EmailSettings,
     LimitsSettings,
+    MailgunSettings,
     PostmarkSettings,
     Provider,
     PushSettings,
@@ -94,6 +96,11 @@ def sendgrid(client: Client, base: str) -> Sender[Any]:
     return Sendgrid(client, SendgridSettings(api_key=SECRET, base_url=base), now=lambda: NOW)
 
 
+def mailgun(client: Client, base: str) -> Sender[Any]:
+    settings = MailgunSettings(api_key=SECRET, domain="mg.example.jp", base_url=base)
+    return Mailgun(client, settings, now=lambda: NOW)
+
+
 def webpush(client: Client, base: str) -> Sender[Any]:
     settings = PushSettings(vapid_private_key=VAPID, allowed_hosts=("127.0.0.1",), allow_private_addresses=True)
     return WebPush(client, settings, subject="mailto:ops@example.jp", now=lambda: NOW)
@@ -109,6 +116,7 @@ def push_answers(good: Sequence[bool]) -> httpx.Response:
 
 
 KINDS = {
+    "mailgun": Kind(mailgun, mails, providers.mailgun_answers, providers.mailgun_reads),
     "postmark": Kind(postmark, mails, providers.postmark_answers, providers.postmark_reads),
     "resend": Kind(resend, mails, providers.resend_answers, providers.resend_reads),
     "sendgrid": Kind(sendgrid, mails, providers.sendgrid_answers, providers.sendgrid_reads),
@@ -483,7 +491,7 @@ async def test_nothing_private_is_told(kind: Kind, caplog: pytest.LogCaptureFixt
     assert [one for one in private if one in caplog.text + repr(told)] == []
 
 
-@pytest.mark.parametrize("provider", ["postmark", "resend", "sendgrid"])
+@pytest.mark.parametrize("provider", ["mailgun", "postmark", "resend", "sendgrid"])
 async def test_choosing_a_provider_is_one_key(provider: Provider) -> None:
     async with open_email(Settings(email=EmailSettings(provider=provider)), now=lambda: NOW) as sender:
         assert sender.name == provider

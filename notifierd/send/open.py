@@ -14,6 +14,7 @@ from notifierd.settings import Settings
 
 PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "mailgun": ("notifierd.send.mailgun", "Mailgun"),
         "postmark": ("notifierd.send.postmark", "Postmark"),
         "resend": ("notifierd.send.resend", "Resend"),
         "sendgrid": ("notifierd.send.sendgrid", "Sendgrid"),
