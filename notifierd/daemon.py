@@ -165,6 +165,7 @@ class Daemon:
         finally:
             self._interrupted = self._stopping and attempt.deps is not None and self._done != day
             self.status.leave_attempt(result)
+            self.status.tell()
         if self._done != day and not self._stopping:
             await self._nap(PAUSE)
 
@@ -188,7 +189,6 @@ class Daemon:
             async with site.open_deps(
                 window_left=window_left, stop=attempt.stop, progress=attempt.progress
             ) as attempt.deps:
-                self.status.enter("running", "running", run=str(window.day))
                 result = await run_day(window.day, attempt.deps)
         if result.state != "interrupted":
             self._done = window.day

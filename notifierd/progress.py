@@ -17,6 +17,8 @@ SLICE = 1.0
 class Progress:
     """What a run has done so far in this process."""
 
+    has_day: bool = False
+    """Whether the day is ours: its lease was had."""
     planned: Planned | None = None
     offices_done: int = 0
     """Those that were worked on to their end, counted again in each pass."""

@@ -40,6 +40,7 @@ async def run_day(day: date, deps: Deps) -> RunResult:
     counts = None
     with plain_errors(), structlog.contextvars.bound_contextvars(run=str(day)):
         async with hold_lease(deps.ledger, day, deps.holder):
+            deps.progress.has_day = True
             with deps.stop.scope:
                 await deps.ledger.close_earlier(day)
                 deps.progress.planned = await deps.ledger.plan(day, deps.rules)

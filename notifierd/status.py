@@ -101,7 +101,7 @@ class Status:
 
     def words(self) -> str:
         """What goes on, in words."""
-        doing = self.attempt.words() if self.attempt and self.attempt.deps else self.state
+        doing = self.attempt.words() if self.attempt and self.attempt.progress.has_day else self.state
         away = self.away and f"the ledger cannot be seen ({self.away})"
         last = self.last and f"last run {self.last}"
         return "; ".join(filter(None, [doing, away, last, self.refused]))

@@ -262,14 +262,20 @@ async def test_a_configuration_that_is_no_good_is_not_started_with(autojump_cloc
 
 
 async def test_a_day_that_another_process_holds_is_stood_by_for_and_gone_on_with(autojump_clock):
-    """The other dies at 09:00:00, with 15 s of its lease left."""
+    """The other dies at 09:00:00, with 14 s of its lease left. Until then the status says so, and the log once."""
     world = World(TUESDAY, app=some_offices(2, staff=1))
-    async with world.serving():
-        await world.until(in_zone("2026-11-24 08:59:59"))
-        await world.ledger.take_lease(date(2026, 11, 24), "other:1")
-        await trio.sleep(31)
-        assert len(world.email.accepted) == 2
-    assert "standing by: the day is held by other:1" in world.notifier.statuses()
+    with capture_logs() as lines:
+        async with world.serving():
+            await world.until(in_zone("2026-11-24 08:59:59"))
+            await world.ledger.take_lease(date(2026, 11, 24), "other:1")
+            await trio.sleep(2)
+            assert world.notifier.statuses()[1:] == [
+                "sleeping until Tue 24 Nov 09:00 JST",
+                "standing by: the day is held by other:1",
+            ]
+            await trio.sleep(29)
+            assert len(world.email.accepted) == 2
+    assert [line["holder"] for line in lines if line["event"] == "standing_by"] == ["other:1"]
 
 
 async def test_a_day_that_another_process_has_done_is_not_run_again(autojump_clock):
