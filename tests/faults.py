@@ -17,7 +17,7 @@ import trio
 from attrs import define, field, frozen
 
 from tests.loopback import Handler, read_request, receive, serving
-from tests.processes import DOMAIN, PATIENCE, SECRETS, Place
+from tests.processes import DOMAIN, PATIENCE, SECRETS, Done, Place
 
 PROVIDER_TEXT = f"the provider knows someone@{DOMAIN}"
 """What a provider says beside its status: it may quote anybody, so nobody may ever see it."""
@@ -59,8 +59,8 @@ class Seen:
 
 
 @define
-class Run:
-    """A ``notifierd once`` that is going on, with what it has said so far."""
+class Watched:
+    """A ``notifierd`` that is going on, with what it has said so far."""
 
     place: Place
     process: "subprocess.Popen[str]"
@@ -86,8 +86,8 @@ class Run:
             nursery.start_soon(_read, self.process.stderr, self._err)
         self._over.set()
 
-    async def ended(self) -> Seen:
-        """Wait for the end; neither the run nor the ledger shows a traceback, a secret or anything personal."""
+    async def over(self) -> Done:
+        """Wait for the end; neither the process nor the ledger shows a traceback, a secret or anything personal."""
         with trio.fail_after(2 * PATIENCE):
             await self._over.wait()
             code = await trio.to_thread.run_sync(self.process.wait)
@@ -97,8 +97,17 @@ class Run:
         written = self.place.sql(";".join(f"select t::text from {name} t" for name in (*tables, "audit_logs")))
         for forbidden in ("Traceback", *SECRETS, *PERSONAL):
             assert forbidden not in out + err + written, out + err
-        assert out.count("\n") == 1, out + err
-        return Seen(code, json.loads(out), self.lines, **_look(self.place), seconds=seconds)
+        return Done(code, out, err, seconds)
+
+
+@define
+class Run(Watched):
+    """A ``notifierd once`` that is going on."""
+
+    async def ended(self) -> Seen:
+        """Wait for the end."""
+        done = await self.over()
+        return Seen(done.code, done.report, self.lines, **_look(self.place), seconds=done.seconds)
 
 
 async def _read(pipe: IO[str] | None, into: bytearray) -> None:
@@ -274,6 +283,45 @@ async def holding(url: str) -> AsyncIterator[tuple[Holding, str]]:
     held = Holding(partial(leading_to, url))
     async with serving(held.handle) as port:
         yield held, f"http://127.0.0.1:{port}"
+
+
+@define
+class Turnstile:
+    """A way to the server at *url* that counts the calls that are through at once.
+
+    Attributes:
+        inside: calls that were made and not answered yet.
+        most: how many those were at once.
+        passed: how many were answered.
+    """
+
+    url: str
+    inside: int = 0
+    most: int = 0
+    passed: int = 0
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """Serve one connection, call by call."""
+        async with await _connected(self.url) as server:
+            while True:
+                head, body = await read_request(stream)
+                self.inside += 1
+                self.most = max(self.most, self.inside)
+                try:
+                    await server.send_all(head + b"\r\n\r\n" + body)
+                    head, body = await read_request(server)  # an answer has the same form
+                finally:
+                    self.inside -= 1
+                    self.passed += 1
+                await stream.send_all(head + b"\r\n\r\n" + body)
+
+
+@asynccontextmanager
+async def counting(url: str) -> AsyncIterator[tuple[Turnstile, str]]:
+    """Stand in front of the server at *url*, and count; yield where that is, too."""
+    turnstile = Turnstile(url)
+    async with serving(turnstile.handle) as port:
+        yield turnstile, f"http://127.0.0.1:{port}"
 
 
 async def _unless_hung_up(stream: trio.SocketStream, then: Handler) -> None:

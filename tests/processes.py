@@ -76,7 +76,8 @@ def running(
 ) -> "Iterator[subprocess.Popen[str]]":
     """Start ``notifierd`` with *args*; what is left of it at the end of the block is killed."""
     # Nothing of the caller's own settings; all else goes on, as subprocesses are measured by variables too.
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFIERD_", "CREDENTIALS_", "FORCE_COLOR"))}
+    own = ("NOTIFIERD_", "CREDENTIALS_", "FORCE_COLOR", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(own)}
     process = subprocess.Popen(
         [sys.executable, "-m", "notifierd", *args],
         stdin=subprocess.DEVNULL,
@@ -259,14 +260,16 @@ def write_config(folder: Path, tables: Tables) -> None:
     lines = []
     for name, keys in tables.items():
         lines += [f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())]
-    (folder / "config.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    new = folder / "config.toml.new"
+    new.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    new.replace(folder / "config.toml")  # whoever reads it meanwhile reads the old one or the new one
 
 
 # ---------------------------------------------------------------------------------------------------- invented rows
 
 _IDS = UUID("00000000-0000-4000-8000-00000000feed")
 
-# Days from DAY, of the recipients of each office in turn: the first is always overdue, so that every office is due.
+# Days from the day, of the recipients of each office in turn: the first is always overdue, so that every office is due.
 _DEADLINES = (-9, 0, 2, 7, 14, 28, 30, 31, None, 90)
 _PREFERENCES: Sequence[object] = (
     {},
@@ -284,8 +287,8 @@ def an_id(name: str) -> UUID:
     return uuid5(_IDS, name)
 
 
-def invent(offices: int, *, staff: int = 2, recipients: int = 1, push_url: str = "") -> Rows:
-    """Invent an application in which every member of every office is due a mail.
+def invent(offices: int, *, staff: int = 2, recipients: int = 1, push_url: str = "", day: date = DAY) -> Rows:
+    """Invent an application in which every member of every office is due a mail on *day*.
 
     Names say where their owner belongs: ``o3r1`` is the second recipient of the fourth office, and no other one's name.
 
@@ -314,7 +317,7 @@ def invent(offices: int, *, staff: int = 2, recipients: int = 1, push_url: str =
             person = Recipient(an_id(f"o{o}r{r}"), "利用者", f"o{o}r{r}", test_data=r > 0 and (3 * o + r) % 11 == 5)
             made["recipients"].append(person)
             days = _DEADLINES[r % len(_DEADLINES)]
-            deadline = None if days is None else DAY + timedelta(days=days + o % 7)
+            deadline = None if days is None else day + timedelta(days=days + o % 7)
             papers = () if (o + r) % 4 == 0 else ("assessment_sheet",)
             made["cycles"].append(Cycle(len(made["cycles"]) + 1, person.id, office.id, deadline, papers))
     return Rows(**{name: tuple(values) for name, values in made.items()})
