@@ -148,6 +148,9 @@ async def open_database(dsn: str, *, pool_size: int = 4, statement_timeout: floa
         try:
             yield Database(pool, loop)
         finally:
+            # A unit that was cancelled while it gave its connection back has left that to a task of asyncpg's, which
+            # fails now, and which nobody waits for: trio_asyncio would end this loop's whole nursery with its error.
+            loop.set_exception_handler(lambda _loop, _context: None)
             pool.terminate()
 
 
