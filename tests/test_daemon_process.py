@@ -124,7 +124,6 @@ def test_log_lines_are_json_with_the_run_the_office_and_the_delivery_as_fields(d
         "stopped",
     ]
     assert [line["event"] for line in day.log if line.get("run") == str(TODAY)] == [
-        "running",
         "planned",
         "not_delivered",
         "ended",
