@@ -140,7 +140,21 @@ def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content
         size = line.sender.max_batch
         batches = [together[start : start + size] for start in range(0, len(together), size)]
         for batch in [*batches, *([delivery] for delivery in deliveries if delivery.attempts)]:
-            yield _call(deps.new_id(), line, batch, contents)
+            yield from _fitting(line, batch, contents, deps)
+
+
+def _fitting(line: Line, batch: Sequence[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Iterator[Call]:
+    """One call for *batch*, or the calls for its halves if the sender cannot put so much into one."""
+    try:
+        call = _call(deps.new_id(), line, batch, contents)
+    except ValueError:
+        if len(batch) == 1:
+            raise
+        half = len(batch) // 2
+        for part in (batch[:half], batch[half:]):
+            yield from _fitting(line, part, contents, deps)
+    else:
+        yield call
 
 
 def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:

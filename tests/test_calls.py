@@ -1,18 +1,18 @@
 """Which calls an office's open deliveries make: batches, repeats to the byte, and what there is nothing to say for."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 
 from notifierd.calls import SHORTEST_TTL, Call, prepare
 from notifierd.choose import Rules
 from notifierd.deps import Deps
-from notifierd.model import Channel, Delivery, Notice, OfficeWork, Push, Reservation, State
+from notifierd.model import Channel, Delivery, Message, Notice, OfficeWork, Push, Reservation, State
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, a_renewal, an_id, some_offices
 from tests.senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, a_run
@@ -71,6 +71,35 @@ async def test_as_many_mails_go_in_one_call_as_the_sender_carries():
         assert call.body == KEYED.encode(call.messages)
         assert [message.delivery_id for message in call.messages] == [delivery.id for delivery in call.deliveries]
         assert (call.repeat, call.lane) == (False, "scripted")
+
+
+@define
+class SmallSender(ScriptedSender):
+    """A provider whose calls may weigh so many bytes."""
+
+    bytes_at_most: int = 0
+
+    def encode(self, messages: Sequence[Message]) -> bytes:
+        body = super().encode(messages)
+        if len(body) > self.bytes_at_most:
+            raise ValueError("too much for one call")
+        return body
+
+
+async def test_what_is_too_much_for_one_call_goes_in_halves_and_in_order():
+    """Seven mails, of which a call holds the bytes of two: 7 = 3 + 4, 3 = 1 + 2, 4 = 2 + 2."""
+    one = len((await an_office(staff=1)).calls()[0].body)
+    office = await an_office(staff=7, email=SmallSender(max_batch=7, bytes_at_most=2 * one + 5))
+    calls = office.calls()
+    assert [len(call.deliveries) for call in calls] == [1, 2, 2, 2]
+    assert [delivery for call in calls for delivery in call.deliveries] == office.mails
+    assert len({call.id for call in calls}) == 4
+
+
+async def test_a_mail_that_is_too_much_by_itself_is_an_error():
+    office = await an_office(staff=2, email=SmallSender(max_batch=2, bytes_at_most=5))
+    with pytest.raises(ValueError, match="too much"):
+        office.calls()
 
 
 async def test_each_push_is_a_call_of_its_own_and_its_lane_is_the_push_services():

@@ -17,7 +17,7 @@ class Sender(Protocol[M_contra]):
 
     Attributes:
         name: the provider's, as it stands in the ledger.
-        max_batch: how many messages one call can carry.
+        max_batch: how many messages one call can carry at most; it may shrink.
         honours_keys: whether a call repeated under its idempotency key is carried out once.
     """
 
@@ -36,7 +36,7 @@ class Sender(Protocol[M_contra]):
         """The call's content: the same messages give the same bytes, in any process.
 
         Raises:
-            ValueError: the messages cannot be put into one call.
+            ValueError: the messages cannot be put into one call; some of them perhaps can.
         """
         ...
 
