@@ -149,7 +149,7 @@ class SesSettings(Table):
     """[email.ses]: Amazon SES, API v2. https://docs.aws.amazon.com/ses."""
 
     access_key_id: str = key("", fields.TOKEN, required=True)
-    """The access key of a user with the right ses:SendEmail."""
+    """The access key of a user with the rights ses:SendEmail and ses:SendBulkEmail."""
     secret_access_key: str = key("", fields.TOKEN, secret=True, required=True)
     """Its secret."""
     session_token: str = key("", fields.TOKEN, secret=True)

@@ -1,13 +1,17 @@
 """The other end of each provider's API, by its documentation: what it reads from a call, and how it answers."""
 
+import base64
+import email
+import email.policy
 import json
 from collections.abc import Callable, Mapping, Sequence
+from email.header import decode_header, make_header
 from typing import Any
 from urllib.parse import parse_qs
 
 import httpx
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from notifierd.model import Mail
 from tests.loopback import answering, serving
@@ -166,3 +170,90 @@ async def made_by(
 def made_here(request: httpx.Request, keep: Sequence[str], parse: Callable[[str], object]) -> Made:
     """Return a call of ours in the same form."""
     return Made(request.url.path, {name: request.headers[name] for name in keep}, parse(request.content.decode()))
+
+
+def ses_reads(request: httpx.Request) -> list[Read]:
+    found = json.loads(request.content)
+    if "BulkEmailEntries" not in found:
+        simple = found["Content"]["Simple"]
+        texts = (simple["Subject"]["Data"], simple["Body"]["Text"]["Data"], simple["Body"]["Html"]["Data"])
+        return [_ses_read(found, found, texts, simple["Headers"])]
+    template = found["DefaultContent"]["Template"]["TemplateContent"]
+    reads = []
+    for entry in found["BulkEmailEntries"]:
+        data = json.loads(entry["ReplacementEmailContent"]["ReplacementTemplate"]["ReplacementTemplateData"])
+        holes = {f"{{{{{hole}}}}}": value.replace("\u2060", "") for hole, value in data.items()}
+        texts = (holes[template["Subject"]], holes[template["Text"]], holes[template["Html"]])
+        reads.append(_ses_read(found, entry, texts, entry["ReplacementHeaders"]))
+    return reads
+
+
+def _ses_read(
+    call: Mapping[str, Any], entry: Mapping[str, Any], texts: tuple[str, str, str], headers: Sequence[Mapping[str, str]]
+) -> Read:
+    reply_to = "".join(_decoded(address) for address in call.get("ReplyToAddresses", []))
+    subject, text, html = texts
+    return Read(
+        tuple(entry["Destination"]["ToAddresses"]),
+        _decoded(call["FromEmailAddress"]),
+        reply_to,
+        subject,
+        text,
+        html,
+        {header["Name"]: header["Value"] for header in headers},
+    )
+
+
+def _decoded(mailbox: str) -> str:
+    """A mailbox whose name is in encoded words (RFC 2047), as a person reads it."""
+    return str(make_header(decode_header(mailbox)))
+
+
+def ses_means(mail: Mail) -> Read:
+    """SES makes a Message-ID of its own."""
+    headers = {name: value for name, value in mail.headers.items() if name != "Message-ID"}
+    return evolve(meant(mail), headers=headers)
+
+
+def ses_answers(good: Sequence[bool]) -> httpx.Response:
+    if len(good) == 1:
+        error = {"message": "Address is on the suppression list: taro@example.jp"}
+        bad = httpx.Response(400, json=error, headers={"x-amzn-ErrorType": "MessageRejected"})
+        return httpx.Response(200, json={"MessageId": "id-0"}) if good[0] else bad
+    results = [
+        {"Status": "SUCCESS", "MessageId": f"id-{number}"} if accepted else {"Status": "MESSAGE_REJECTED"}
+        for number, accepted in enumerate(good)
+    ]
+    return httpx.Response(200, json={"BulkEmailEntryResults": results})
+
+
+def gmail_reads(request: httpx.Request) -> list[Read]:
+    if request.url.path.endswith("/token"):
+        return []
+    raw = base64.urlsafe_b64decode(json.loads(request.content)["raw"])
+    found = email.message_from_bytes(raw, policy=email.policy.SMTP)
+    text, html = (part.get_content().replace("\r\n", "\n") for part in found.iter_parts())
+    ours = ("From", "To", "Reply-To", "Subject", "Content-Type", "MIME-Version")
+    return [
+        Read(
+            (str(found["To"]),),
+            str(found["From"]),
+            str(found["Reply-To"] or ""),
+            str(found["Subject"]),
+            text,
+            html,
+            {name: str(value) for name, value in found.items() if name not in ours},
+        )
+    ]
+
+
+def gmail_means(mail: Mail) -> Read:
+    """Lines end as a mail's do."""
+    text, html = (part.replace("\r\n", "\n") for part in (mail.text, mail.html))
+    return evolve(meant(mail), text=text, html=html)
+
+
+def gmail_answers(good: Sequence[bool]) -> httpx.Response:
+    (accepted,) = good
+    error = {"error": {"code": 400, "message": "Invalid To header", "errors": [{"reason": "invalidArgument"}]}}
+    return httpx.Response(200, json={"id": "id-0"}) if accepted else httpx.Response(400, json=error)

@@ -18,6 +18,8 @@ PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "postmark": ("notifierd.send.postmark", "Postmark"),
         "resend": ("notifierd.send.resend", "Resend"),
         "sendgrid": ("notifierd.send.sendgrid", "Sendgrid"),
+        "ses": ("notifierd.send.ses", "Ses"),
+        "gmail": ("notifierd.send.gmail", "Gmail"),
     }
 )
 """The module and class of each provider: a class takes a client, its own table of the settings, and ``now``."""
@@ -31,13 +33,9 @@ async def open_email(settings: Settings, *, now: Callable[[], datetime]) -> Asyn
     """Open the sender that ``email.provider`` names.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: it cannot be made of its table.
     """
     provider = settings.email.provider
-    if provider not in PROVIDERS:
-        raise ConfigError(
-            (f'email.provider: "{provider}" is not built yet (available: {", ".join(sorted(PROVIDERS))})',)
-        )
     module, name = PROVIDERS[provider]
     make = getattr(importlib.import_module(module), name)
     async with open_client(width=EMAIL_WIDTH) as client:

@@ -80,7 +80,7 @@ def _canonical_path(path: str) -> str:
         elif segment not in {"", "."}:
             segments.append(segment)
     slash = "/" if segments and path.endswith("/") else ""
-    return quote(f"/{'/'.join(segments)}{slash}", safe="/~")
+    return quote(f"/{'/'.join(segments)}{slash}")
 
 
 def _canonical_query(query: str) -> str:

@@ -1,0 +1,199 @@
+"""SES' requests against programs that others wrote to stand in for it: aws-ses-v2-local (npm) and moto (PyPI).
+
+Neither checks the signature (tests/test_sigv4.py does), and moto knows no SendBulkEmail.
+"""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import pytest
+
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome
+from notifierd.send._http import open_client
+from notifierd.send.ses import BULK_BYTES, Ses
+from notifierd.settings import SesSettings
+from tests.messages import mail
+from tests.processes import Place, invent, until
+
+PROGRAM, VERSION = "aws-ses-v2-local", "2.10.2"
+# The program's own command wants a newer node than Debian 12 has; what it starts does not.
+START = f'require("{PROGRAM}").default({{host: "127.0.0.1", port: 0}}).then(s => console.log("port", s.address().port))'
+
+SECRET = "secret-of-the-tests"
+
+
+@pytest.fixture(scope="module")
+def ses_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = installed()
+    with serving(["node", "-e", START], r"port (\d+)", folder, tmp_path_factory.mktemp("ses") / "log") as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("moto")
+    server = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", "0"]
+    with serving(server, r"http://127\.0\.0\.1:(\d+)", folder, folder / "log") as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def installed() -> Path:
+    """The folder with the program, from npm if it is not yet there. `make clean` removes it with the environment."""
+    folder = Path(sys.prefix) / "npm" / f"{PROGRAM}-{VERSION}"
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as unfinished:
+            quiet = [
+                "--no-save",
+                "--no-package-lock",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+                "--loglevel=error",
+            ]
+            npm = ["npm", "install", *quiet, "--prefix", unfinished, f"{PROGRAM}@{VERSION}"]
+            subprocess.run(npm, check=True, timeout=300)
+            (Path(unfinished) / "node_modules").rename(folder.with_suffix(".new"))
+        folder.mkdir()
+        folder.with_suffix(".new").rename(folder / "node_modules")
+    return folder
+
+
+@contextmanager
+def serving(command: Sequence[str], says: str, folder: Path, log: Path) -> Iterator[str]:
+    """Run *command* in *folder* until the end of the block; yield the port that it *says* it listens on."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+    with process:
+        try:
+            until(lambda: process.poll() is not None or bool(re.search(says, log.read_text())), command[0])
+            found = re.search(says, log.read_text())
+            assert found, log.read_text()
+            yield found[1]
+        finally:
+            process.kill()
+
+
+async def send(base_url: str, *messages: Mail) -> list[Outcome]:
+    settings = SesSettings(access_key_id="AKIA1", secret_access_key=SECRET, base_url=base_url)
+    async with open_client(width=1) as client:
+        sender = Ses(client, settings, now=lambda: datetime.now(UTC))
+        return await sender.send(messages, sender.encode(messages), "")
+
+
+def stored(ses_local: str) -> list[dict[str, Any]]:
+    """The mails that aws-ses-v2-local took since it was asked last."""
+    with httpx.Client(base_url=ses_local, trust_env=False) as client:
+        emails: list[dict[str, Any]] = client.get("/store").raise_for_status().json()["emails"]
+        client.post("/clear-store").raise_for_status()
+    return emails
+
+
+def ids(outcomes: Sequence[Outcome]) -> list[str | None]:
+    return [outcome.provider_message_id for outcome in outcomes if isinstance(outcome, Delivered)]
+
+
+# aws-ses-v2-local ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_single_mail_arrives_whole(ses_local: str) -> None:
+    stored(ses_local)
+    sent = mail(
+        1, sender="けいかくん <no-reply@example.jp>", reply_to="ask@example.jp", text='本日が期限\n{{x}} \\ "\n'
+    )
+    outcomes = await send(ses_local, sent)
+    (found,) = stored(ses_local)
+    assert ids(outcomes) == [found["messageId"]]
+    assert found["from"] == "=?utf-8?b?44GR44GE44GL44GP44KT?= <no-reply@example.jp>"
+    assert (found["replyTo"], found["destination"]["to"]) == (["ask@example.jp"], ["taro1@example.jp"])
+    assert (found["subject"], found["body"]) == (sent.subject, {"text": sent.text, "html": sent.html})
+    assert found["headers"] == [{"name": "Auto-Submitted", "value": "auto-generated"}]
+
+
+async def test_a_bad_entry_of_a_bulk_call_harms_no_other(ses_local: str) -> None:
+    """And each of the others says what its own mail says, whatever that is."""
+    stored(ses_local)
+    sent = [
+        mail(1, subject="件名 {{text}}", text="一\n\\ \" ' & {{", html="<p>&lt;一&gt; {{{html}}} {{#if x}}</p>"),
+        mail(2, to="nobody"),
+        mail(3, subject="件名三", text="三", html="<style>a{b{c}}</style>", headers={"X-Entity-Ref-ID": "3"}),
+    ]
+    outcomes = await send(ses_local, *sent)
+    assert outcomes[1] == Deferred("refused:item", blame=Blame.MESSAGE)
+    found = stored(ses_local)
+    assert ids(outcomes) == [each["messageId"] for each in found]
+    for message, each in zip((sent[0], sent[2]), found, strict=True):
+        assert each["destination"]["to"] == [message.to]
+        shown = {"subject": each["subject"], **each["body"]}
+        assert {name: value.replace("\u2060", "") for name, value in shown.items()} == {
+            "subject": message.subject,
+            "text": message.text,
+            "html": message.html,
+        }
+    assert [each["headers"] for each in found] == [
+        [{"name": "Auto-Submitted", "value": "auto-generated"}],
+        [{"name": "X-Entity-Ref-ID", "value": "3"}],
+    ]
+
+
+async def test_fifty_mails_of_a_megabyte_in_one_call(ses_local: str) -> None:
+    stored(ses_local)
+    sent = [mail(n, html=f"<p>{n}</p>{'期' * 6300}") for n in range(50)]
+    outcomes = await send(ses_local, *sent)
+    found = stored(ses_local)
+    assert ids(outcomes) == [each["messageId"] for each in found]
+    assert [each["body"]["html"] for each in found] == [message.html for message in sent]
+    assert sum(len(message.html.encode()) for message in sent) > 0.94 * BULK_BYTES
+
+
+def test_a_run_sends_each_mail_once(ses_local: str, place: Place) -> None:
+    """Offices with 51 staff: SendBulkEmail for 50 of them, SendEmail for the last."""
+    stored(ses_local)
+    rows = invent(2, staff=51)
+    place.load(rows)
+    ses = {"access_key_id": "AKIA1", "secret_access_key": SECRET, "base_url": ses_local}
+    place.configure(email={"provider": "ses"}, **{"email.ses": ses})
+    done = place.once()
+    assert done.report["email"]["sent"] == len(rows.staff) == 102
+    assert SECRET not in done.out + done.err
+    found = Counter(address for each in stored(ses_local) for address in each["destination"]["to"])
+    assert found == Counter(member.email for member in rows.staff)
+
+
+# moto ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_moto_takes_mails_of_a_verified_sender_only(moto: str) -> None:
+    assert await send(moto, mail()) == [Blocked("not_verified:400")]
+    verify(moto, "example.jp")
+    outcomes = await send(moto, mail(1))
+    (found,) = messages(moto)
+    assert ids(outcomes) == [found["id"]]
+    assert found == {
+        "id": found["id"],
+        "source": "keikakun <no-reply@example.jp>",
+        "destinations": {"ToAddresses": ["taro1@example.jp"]},
+        "subject": "【期限アラート】ひまわり",
+        "body": "<p>本日が期限</p>",
+    }
+
+
+def verify(moto: str, identity: str) -> None:
+    region = "AWS4-HMAC-SHA256 Credential=AKIA1/20261124/ap-northeast-1/ses/aws4_request"
+    url, headers = f"{moto}/v2/email/identities", {"Authorization": region}
+    httpx.post(url, json={"EmailIdentity": identity}, headers=headers, trust_env=False).raise_for_status()
+
+
+def messages(moto: str) -> list[dict[str, Any]]:
+    found = httpx.get(f"{moto}/moto-api/data.json", trust_env=False).raise_for_status().json()
+    taken: list[dict[str, Any]] = found["ses"]["Message"]
+    return taken

@@ -1,0 +1,458 @@
+"""Gmail: tokens for a service account, the mails as they leave, and what the answers mean."""
+
+import base64
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifierd.errors import ConfigError
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.send._http import open_client
+from notifierd.send.gmail import Gmail
+from notifierd.send.oauth import Token
+from notifierd.send.open import open_email
+from notifierd.settings import EmailSettings, Settings
+from tests.google_api import ACCOUNT, USER, Google, account_json, gmail_settings, google_error, private_key
+from tests.messages import mail
+
+NINE = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
+SEND = "https://gmail.googleapis.com/gmail/v1/users/me/messages/send"
+
+
+class Clock:
+    """A wall clock that a test sets."""
+
+    now = NINE
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def gmail(client: Any = None, now: Callable[[], datetime] = lambda: NINE) -> Gmail:
+    return Gmail(client, gmail_settings(), now=now)
+
+
+SENDER = gmail()
+
+
+async def send(google: Google, *messages: Mail, now: Callable[[], datetime] = lambda: NINE) -> list[Outcome]:
+    """Send *messages*, a call each, one after the other."""
+    outcomes = []
+    async with open_client(width=1, transport=httpx.MockTransport(google)) as client:
+        sender = gmail(client, now)
+        for message in messages:
+            outcomes += await sender.send([message], sender.encode([message]), "")
+    return outcomes
+
+
+def raw(body: bytes) -> bytes:
+    document = json.loads(body)
+    assert list(document) == ["raw"]
+    return base64.urlsafe_b64decode(document["raw"])
+
+
+def parsed(message: Mail) -> EmailMessage:
+    return message_from_bytes(raw(SENDER.encode([message])), policy=policy.default)
+
+
+# Tokens -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_is_asked_for_with_a_signed_assertion() -> None:
+    """RFC 7523; https://developers.google.com/identity/protocols/oauth2/service-account#httprest."""
+    seen: list[httpx.Request] = []
+    google = Google(token=seen.append)
+    assert await send(google, mail()) == [Delivered("m1")]
+    (request,) = seen
+    assert (request.method, str(request.url)) == ("POST", "https://oauth2.googleapis.com/token")
+    assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert request.content.startswith(b"grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=")
+    (assertion,) = google.tokens
+    signed, _, signature = assertion.rpartition(".")
+    private_key().public_key().verify(unpadded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+    header, claims = (json.loads(unpadded(part)) for part in signed.split("."))
+    assert header == {"alg": "RS256", "typ": "JWT", "kid": "key-1"}
+    assert claims == {
+        "iss": ACCOUNT,
+        "sub": USER,
+        "scope": "https://www.googleapis.com/auth/gmail.send",
+        "aud": "https://oauth2.googleapis.com/token",
+        "iat": 1795478400,
+        "exp": 1795478400 + 3600,
+    }
+
+
+def unpadded(text: str) -> bytes:
+    assert "=" not in text
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+@pytest.mark.parametrize(
+    ("later", "tokens"),
+    [
+        (timedelta(0), 1),
+        (timedelta(seconds=3598) - timedelta(minutes=5), 1),
+        (timedelta(seconds=3599) - timedelta(minutes=5), 2),
+        (timedelta(hours=2), 2),
+        (timedelta(seconds=-1), 2),
+    ],
+)
+async def test_a_token_is_used_until_five_minutes_before_its_end(later: timedelta, tokens: int) -> None:
+    """A clock that was set back, too, makes another one: nobody knows then when the first ends."""
+    google, clock = Google(), Clock()
+    async with open_client(width=1, transport=httpx.MockTransport(google)) as client:
+        sender = gmail(client, clock)
+        body = sender.encode([mail()])
+        assert await sender.send([mail()], body, "") == [Delivered("m1")]
+        clock.now += later
+        assert await sender.send([mail()], body, "") == [Delivered("m2")]
+    assert len(google.tokens) == tokens
+
+
+@pytest.mark.parametrize(("seconds", "tokens"), [(0, 2), (-(10**20), 2), (10**20, 1)])
+async def test_a_token_of_an_odd_life_is_good_for_one_call_at_least(seconds: int, tokens: int) -> None:
+    def token(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"access_token": f"t{len(google.tokens)}", "expires_in": seconds})
+
+    google = Google(token=token)
+    assert await send(google, mail(), mail()) == [Delivered("m1"), Delivered("m2")]
+    assert len(google.tokens) == tokens
+
+
+async def test_many_calls_wait_for_one_token(autojump_clock: trio.testing.MockClock) -> None:
+    google = Google()
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        await trio.sleep(1)
+        return google(request)
+
+    outcomes: list[Outcome] = []
+
+    async def one(sender: Gmail) -> None:
+        outcomes.extend(await sender.send([mail()], sender.encode([mail()]), ""))
+
+    async with open_client(width=5, transport=httpx.MockTransport(slow)) as client, trio.open_nursery() as nursery:
+        sender = gmail(client)
+        for _ in range(5):
+            nursery.start_soon(one, sender)
+    assert len(outcomes) == len(google.mails) == 5
+    assert all(isinstance(outcome, Delivered) for outcome in outcomes)
+    assert len(google.tokens) == 1
+    assert trio.current_time() == 2, "a second for the token, and one for all mails at once"
+
+
+async def test_a_token_that_is_turned_away_is_replaced_and_the_mail_goes_again() -> None:
+    """A call that is not authorized was certainly not carried out."""
+    google = Google()
+    async with open_client(width=1, transport=httpx.MockTransport(google)) as client:
+        sender = gmail(client)
+        body = sender.encode([mail()])
+        assert await sender.send([mail()], body, "") == [Delivered("m1")]
+        google.tokens.append("another took our place: t1 is good no more")
+        assert await sender.send([mail()], body, "") == [Delivered("m3")]
+        assert await sender.send([mail()], body, "") == [Delivered("m4")]
+    assert [request.headers["authorization"] for request in google.mails] == [f"Bearer t{n}" for n in (1, 1, 3, 3)]
+    assert {request.content for request in google.mails} == {body}
+
+
+async def test_a_new_token_that_is_turned_away_too_means_that_we_are() -> None:
+    google = Google(send=lambda _: google_error(401, "authError", **{"Retry-After": "9"}))
+    assert await send(google, mail()) == [Blocked("blocked:401", 9.0)]
+    assert (len(google.tokens), len(google.mails)) == (2, 2)
+
+
+@pytest.mark.parametrize("apart", [0, 1])
+async def test_calls_that_are_turned_away_ask_for_one_token_together(
+    apart: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """At one moment, or one after the other, when the first has its new token already."""
+    google = Google()
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        answer = google(request)
+        if str(request.url) == SEND:
+            await trio.sleep(1 + apart * len(google.mails))
+        return answer
+
+    outcomes: list[Outcome] = []
+
+    async def one() -> None:
+        outcomes.extend(await sender.send([mail()], sender.encode([mail()]), ""))
+
+    async with open_client(width=5, transport=httpx.MockTransport(slow)) as client:
+        sender = gmail(client)
+        await one()
+        google.tokens.append("another took our place: t1 is good no more")
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(one)
+    assert len(google.tokens) == 3
+    assert [type(outcome) for outcome in outcomes] == [Delivered] * 6
+    assert len(google.mails) == 11
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (httpx.Response(400, json={"error": "invalid_grant", "error_description": "x"}), Blocked("token_rejected:400")),
+        (httpx.Response(401, json={"error": "unauthorized_client"}), Blocked("token_blocked:401")),
+        (httpx.Response(403, headers={"Retry-After": "9"}), Blocked("token_blocked:403", 9.0)),
+        (httpx.Response(404), Blocked("token_rejected:404")),
+        (httpx.Response(302, headers={"Location": "https://example.jp/"}), Blocked("token_rejected:302")),
+        (
+            httpx.Response(429, headers={"Retry-After": "9"}),
+            Deferred("token_rate_limited:429", 9.0, Blame.PROVIDER),
+        ),
+        (httpx.Response(500), Deferred("token_server_error:500", blame=Blame.PROVIDER)),
+        (httpx.Response(502), Deferred("token_server_error:502", blame=Blame.PROVIDER)),
+        (httpx.Response(200, content=b"<html>"), Deferred("token_unclear", blame=Blame.PROVIDER)),
+        (httpx.Response(200, json=["t1"]), Deferred("token_unclear", blame=Blame.PROVIDER)),
+        (
+            httpx.Response(200, json={"access_token": 1, "expires_in": 3599}),
+            Deferred("token_unclear", blame=Blame.PROVIDER),
+        ),
+        (httpx.Response(200, json={"access_token": "t1"}), Deferred("token_unclear", blame=Blame.PROVIDER)),
+        (
+            httpx.Response(200, json={"access_token": "t\r\nX: 1", "expires_in": 3599}),
+            Deferred("token_unclear", blame=Blame.PROVIDER),
+        ),
+        (httpx.ConnectError("x"), Deferred("token_connection_failed", blame=Blame.PROVIDER)),
+        (httpx.ReadError("x"), Deferred("token_connection_lost", blame=Blame.PROVIDER)),
+    ],
+)
+async def test_without_a_token_no_mail_leaves_and_none_is_to_blame(
+    answer: httpx.Response | httpx.TransportError, outcome: Outcome
+) -> None:
+    def token(_request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, httpx.TransportError):
+            raise answer
+        return answer
+
+    google = Google(token=token)
+    assert await send(google, mail()) == [outcome]
+    assert google.mails == []
+
+
+async def test_a_token_that_does_not_come_is_given_up_before_the_call_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """10 s, however many wait for it: cut off by the caller's 30 s instead, the mail would be in doubt."""
+
+    async def never(_request: httpx.Request) -> httpx.Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    outcomes: list[Outcome] = []
+
+    async def one() -> None:
+        outcomes.extend(await sender.send([mail()], sender.encode([mail()]), ""))
+
+    async with open_client(width=5, transport=httpx.MockTransport(never)) as client:
+        sender = gmail(client)
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(one)
+    assert outcomes == [Deferred("token_timeout", blame=Blame.PROVIDER)] * 3
+    assert trio.current_time() == 10
+
+
+@pytest.mark.parametrize("pem", ["", "nonsense", "ec", "encrypted"])
+def test_a_key_that_is_none_is_said_without_showing_it(pem: str) -> None:
+    if pem == "ec":
+        key = ec.generate_private_key(ec.SECP256R1())
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    if pem == "encrypted":
+        secret = BestAvailableEncryption(b"password")
+        pem = private_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret).decode()
+    with pytest.raises(ConfigError, match=r"email\.gmail\.service_account: its private_key is not a") as info:
+        Gmail(None, gmail_settings(service_account=account_json(private_key=pem or "-")), now=lambda: NINE)  # type: ignore[arg-type]
+    assert "PRIVATE KEY" not in str(info.value)
+    assert "nonsense" not in str(info.value)
+
+
+async def test_it_opens_by_its_name_and_shows_no_secret() -> None:
+    settings = Settings(email=EmailSettings(provider="gmail", gmail=gmail_settings()))
+    async with open_email(settings, now=lambda: NINE) as sender:
+        assert (sender.name, sender.max_batch, sender.honours_keys) == ("gmail", 1, False)
+    google = Google()
+    async with open_client(width=1, transport=httpx.MockTransport(google)) as client:
+        mine = gmail(client)
+        await mine.send([mail()], mine.encode([mail()]), "")
+    shown = repr(settings) + repr(Token("t1", NINE, timedelta(hours=1))) + "".join(map(repr, vars(mine).values()))
+    assert "PRIVATE KEY" not in shown
+    assert "t1" not in shown
+    assert USER not in shown
+
+
+# Mails --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_mail_as_it_leaves() -> None:
+    google = Google()
+    message = mail(1, text="本日が期限\n\n以上", reply_to="ask@example.jp")
+    assert await send(google, message) == [Delivered("m1")]
+    (request,) = google.mails
+    assert (request.method, str(request.url)) == ("POST", SEND)
+    assert request.headers["content-type"] == "application/json"
+    assert raw(request.content).decode("ascii").split("\r\n") == [
+        'Content-Type: multipart/alternative; boundary="00000000000000000000000000000001"',
+        "MIME-Version: 1.0",
+        "From: keikakun <no-reply@example.jp>",
+        "To: taro1@example.jp",
+        "Reply-To: ask@example.jp",
+        "Subject: =?utf-8?b?44CQ5pyf6ZmQ44Ki44Op44O844OI44CR44Gy44G+44KP44KK?=",
+        "Auto-Submitted: auto-generated",
+        "Message-ID: <00000000-0000-0000-0000-000000000001@example.jp>",
+        "",
+        "--00000000000000000000000000000001",
+        'Content-Type: text/plain; charset="utf-8"',
+        "MIME-Version: 1.0",
+        "Content-Transfer-Encoding: base64",
+        "",
+        base64.b64encode("本日が期限\r\n\r\n以上".encode()).decode(),
+        "",
+        "--00000000000000000000000000000001",
+        'Content-Type: text/html; charset="utf-8"',
+        "MIME-Version: 1.0",
+        "Content-Transfer-Encoding: base64",
+        "",
+        base64.b64encode("<p>本日が期限</p>".encode()).decode(),
+        "",
+        "--00000000000000000000000000000001--",
+        "",
+    ]
+
+
+@given(
+    subject=st.text(st.sampled_from("期限アラート [a]=?utf-8?b?x?=👨‍👩‍👧"), min_size=1, max_size=200).map(str.strip),
+    text=st.text(st.sampled_from("期限\nx.-=")),
+)
+def test_a_mail_reads_as_it_was_written(subject: str, text: str) -> None:
+    message = raw(SENDER.encode([mail(1, subject=subject, text=text, html=f"<p>{text}</p>")]))
+    assert max(map(len, message.split(b"\r\n"))) <= 80
+    found = message_from_bytes(message, policy=policy.default)
+    assert found["Subject"] == subject
+    plain, html = found.iter_parts()
+    assert plain.get_content() == text.replace("\n", "\r\n")
+    assert html.get_content() == f"<p>{text}</p>".replace("\n", "\r\n")
+    assert not any(part.defects for part in found.walk())
+
+
+def test_a_long_url_in_a_header_stays_a_url() -> None:
+    """Not as the library's newer policies have it, which make encoded words of it that no mail program reads."""
+    url = f"<https://app.example.jp/stop?token={'a;,' * 200}>"
+    message = raw(SENDER.encode([mail(1, headers={"List-Unsubscribe": url})]))
+    assert f"\r\nList-Unsubscribe: {url}\r\n".encode() in message
+
+
+@pytest.mark.parametrize(
+    ("sender", "name", "address"),
+    [
+        ("けいかくん, 事務局 (東京) <no-reply@例え.jp>", "けいかくん, 事務局 (東京)", "no-reply@xn--r8jz45g.jp"),
+        ("Keikakun, Inc. <no-reply@example.jp>", "Keikakun, Inc.", "no-reply@example.jp"),
+        ("no-reply@example.jp", "", "no-reply@example.jp"),
+    ],
+)
+def test_a_sender_is_one_address(sender: str, name: str, address: str) -> None:
+    found = parsed(mail(sender=sender, reply_to=sender))
+    for header in ("From", "Reply-To"):
+        assert [(one.display_name, one.addr_spec) for one in found[header].addresses] == [(name, address)]
+
+
+def test_an_address_of_a_japanese_domain_is_sent_in_ascii() -> None:
+    assert parsed(mail(to="taro@例え.jp"))["To"] == "taro@xn--r8jz45g.jp"
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "nobody",
+        "",
+        "@example.jp",
+        "a@example.jp, b@example.jp",
+        "Taro <taro@example.jp>",
+        "太郎@example.jp",
+        "taro@",
+        "taro@a..jp",
+        f"taro@{'あ' * 64}.jp",
+        "a@b\r\nBcc: c@example.jp",
+        "a b@example.jp",
+    ],
+)
+async def test_what_is_no_single_address_fails_alone_and_makes_no_call(to: str) -> None:
+    google = Google()
+    assert await send(google, mail(to=to)) == [Rejected("bad_address")]
+    assert (google.tokens, google.mails) == ([], [])
+
+
+def test_the_same_mail_always_makes_the_same_bytes() -> None:
+    one = SENDER.encode([mail(1, headers={"A": "1", "B": "2"})])
+    assert SENDER.encode([mail(1, headers={"B": "2", "A": "1"})]) == one
+
+
+# Answers ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (google_error(403, "rateLimitExceeded"), Deferred("rate_limited:403", blame=Blame.PROVIDER)),
+        (google_error(403, "userRateLimitExceeded"), Deferred("rate_limited:403", blame=Blame.PROVIDER)),
+        (google_error(429, "rateLimitExceeded"), Deferred("rate_limited:429", blame=Blame.PROVIDER)),
+        (
+            google_error(429, "userRateLimitExceeded", "User-rate limit exceeded.", **{"Retry-After": "9"}),
+            Deferred("rate_limited:429", 9.0, Blame.PROVIDER),
+        ),
+        (
+            google_error(429, "rateLimitExceeded", "User-rate limit exceeded. (Mail sending)", **{"Retry-After": "9"}),
+            Blocked("quota:429", 9.0),
+        ),
+        (google_error(403, "dailyLimitExceeded"), Blocked("quota:403")),
+        (google_error(403, "domainPolicy"), Blocked("blocked:403")),
+        (google_error(403, "insufficientPermissions"), Blocked("blocked:403")),
+        (google_error(400, "failedPrecondition", "Mail service not enabled"), Blocked("blocked:400")),
+        (google_error(404, "notFound"), Blocked("blocked:404")),
+        (google_error(400, "invalidArgument", "Invalid To header"), Rejected("rejected:400")),
+        (google_error(400, "badRequest"), Rejected("rejected:400")),
+        (google_error(413, "uploadTooLarge"), Rejected("rejected:413")),
+        (google_error(500, "backendError"), Deferred("server_error:500")),
+        (google_error(503, "rateLimitExceeded"), Deferred("server_error:503")),
+        (google_error(504, "backendError"), Unknown("server_error:504")),
+        (httpx.Response(404), Rejected("rejected:404")),
+        (httpx.Response(403, json={"error": {"errors": {"reason": "rateLimitExceeded"}}}), Blocked("blocked:403")),
+        (httpx.Response(403, json={"error": {"errors": ["rateLimitExceeded"]}}), Blocked("blocked:403")),
+        (httpx.Response(403, json={"error": "rateLimitExceeded"}), Blocked("blocked:403")),
+    ],
+)
+async def test_documented_errors(answer: httpx.Response, outcome: Outcome) -> None:
+    assert await send(Google(send=lambda _: answer), mail()) == [outcome]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>welcome to our wifi</html>", b"{}", b'{"id": null}', b'["id"]'])
+async def test_a_200_that_names_no_mail_tells_nothing(body: bytes) -> None:
+    google = Google(send=lambda _: httpx.Response(200, content=body))
+    assert await send(google, mail()) == [Unknown("answer_unclear")]
+
+
+async def test_a_lost_answer_is_in_doubt_also_on_the_second_way() -> None:
+    def lost(_request: httpx.Request) -> httpx.Response:
+        if len(google.mails) == 1:
+            return google_error(401, "authError")
+        raise httpx.ReadError("x")
+
+    google = Google(send=lost)
+    assert await send(google, mail()) == [Unknown("connection_lost")]
+    assert len(google.mails) == 2
