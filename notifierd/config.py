@@ -21,6 +21,8 @@ from notifierd.fields import did_you_mean, key_of, shown
 from notifierd.settings import Settings, Table
 
 PREFIX = "NOTIFIERD_"
+CREDENTIAL_PREFIX = "notifierd."
+"""May begin a credential's name: systemd's own store for them, /etc/credstore, is everybody's."""
 SYSTEM_CONFIG = Path("/etc/notifierd/config.toml")
 
 Document = Mapping[str, object]
@@ -225,9 +227,9 @@ class _Reader:
             return _Found(self.environ[set_outside], set_outside)
         if set_outside:
             return _Found(_content(Path(self.environ[set_outside])), set_outside)
-        credential = self._credentials() / dotted
-        if _is_there(credential):
-            return _Found(_content(credential), f"the credential {dotted}")
+        for name_there in (CREDENTIAL_PREFIX + dotted, dotted):
+            if _is_there(credential := self._credentials() / name_there):
+                return _Found(_content(credential), f"the credential {name_there}")
         if set_in_file == name:
             return _Found(given[name], folder=self.folder, is_text=False)
         if set_in_file:
@@ -262,8 +264,9 @@ class _Reader:
         except OSError as error:
             self.problems.append(f"CREDENTIALS_DIRECTORY: {folder} cannot be read ({error.strerror})")
             return
-        tables = {dotted.partition(".")[0] for dotted in known}
-        self._refuse_unknown([name for name in names if name.partition(".")[0] in tables], known, "credential")
+        ours = {dotted.partition(".")[0] for dotted in known} | {CREDENTIAL_PREFIX.rstrip(".")}
+        known += [CREDENTIAL_PREFIX + dotted for dotted in known]
+        self._refuse_unknown([name for name in names if name.partition(".")[0] in ours], known, "credential")
 
     def _refuse_unknown(self, names: list[str], known: list[str], what: str) -> None:
         self.problems.extend(

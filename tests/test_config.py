@@ -516,6 +516,22 @@ def test_a_misspelt_credential_is_a_mistake_and_a_foreign_one_is_not(tmp_path):
     )
 
 
+def test_in_a_store_that_others_share_a_credential_has_a_longer_name(tmp_path):
+    write(tmp_path / "notifierd.limits.offices", "4")
+    write(tmp_path / "limits.offices", "5")
+    write(tmp_path / "notifierd.limits.email", "many")
+    write(tmp_path / "notifierd.limits.pushes", "6")
+    write(tmp_path / "other.limits.push", "7")
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    bad, unknown = problems("", environ)
+    assert bad.startswith("limits.email: ")
+    assert bad.endswith(", from the credential notifierd.limits.email")
+    assert unknown == 'notifierd.limits.pushes: unknown credential (did you mean "notifierd.limits.push"?)'
+    (tmp_path / "notifierd.limits.email").unlink()
+    (tmp_path / "notifierd.limits.pushes").unlink()
+    assert read("", environ).limits.offices == 4
+
+
 def test_a_credential_that_is_a_folder_or_behind_a_loop_is_reported(tmp_path):
     (tmp_path / "http.token").mkdir()
     (tmp_path / "database.dsn").symlink_to(tmp_path / "database.dsn")
