@@ -30,7 +30,7 @@ demo: $(STAMP) ## one full run on this machine, without set-up (ARGS="--offices 
 test: $(STAMP) ## the test suite (PYTEST_ARGS="-k drain -x")
 	@$(VENV)/bin/pytest $(PYTEST_ARGS)
 
-test-system: $(STAMP) ## suites that need Debian packages or root: see .ci/run
+test-system: $(STAMP) ## suites that need root and Debian packages: see .ci/run
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'
 	@$(VENV)/bin/pytest tests/system $(PYTEST_ARGS)
 
