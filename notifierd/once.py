@@ -95,6 +95,7 @@ class Once:
         """Run the day; if another process has it, try for as long as a dead one's lease would last."""
         give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
         while True:
+            deps.window_left = lasting(self.options.seconds)  # from the run's own beginning
             try:
                 return await run_day(self.day, deps)
             except LeaseLost:
@@ -105,7 +106,6 @@ class Once:
                 if not self.progress.waiting_for:
                     log.warning("waiting_for_lease", holder=held.holder)
                 self.progress.waiting_for = held.holder
-                deps.window_left = lasting(self.options.seconds)  # the wait is none of the run's time
 
     async def _obey_signals(self) -> None:
         """The first signal drains the run; a second SIGINT stops it at once."""
