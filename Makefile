@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system sim crash days mutants lint clean
+.PHONY: help venv demo test test-system sim crash standby days mutants lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ sim: $(STAMP) ## simulated runs with faults (RUNS=100000; SEED=n replays one)
 
 crash: $(STAMP) ## real runs killed at random moments (ROUNDS=200; ARGS=--no-keys)
 	@$(VENV)/bin/python -m tests.crash --rounds $(or $(ROUNDS),200) $(ARGS)
+
+standby: $(STAMP) ## the active one of two real daemons killed (ROUNDS=20)
+	@$(VENV)/bin/python -m tests.standby --rounds $(or $(ROUNDS),20) $(ARGS)
 
 days: $(STAMP) ## many days of one daemon: tasks, files and memory (DAYS=1000)
 	@$(VENV)/bin/python -m tests.days --days $(or $(DAYS),1000)

@@ -21,6 +21,9 @@ Row = asyncpg.Record
 Connection: TypeAlias = "asyncpg.Connection[Row] | asyncpg.pool.PoolConnectionProxy[Row]"  # generic in the stubs only
 
 LOCK_TIMEOUT = "2s"
+IDLE_TIMEOUT = "10s"
+"""How long a transaction may wait for us. A process that is cut off or stopped in one would keep its locks, and so the
+day from everybody, for as long as the server takes its line for good: hours. Shorter than a lease."""
 CONNECT_TIMEOUT = 10.0
 DEAD_AFTER = 5.0
 """Seconds beyond the server's own limit after which an answer is not waited for any more: the line is broken."""
@@ -137,6 +140,7 @@ async def open_database(dsn: str, *, pool_size: int = 4, statement_timeout: floa
         settings = {
             "application_name": "notifierd",
             "lock_timeout": LOCK_TIMEOUT,
+            "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
             "statement_timeout": str(int(statement_timeout * 1000)),
             "timezone": "UTC",
         }

@@ -145,13 +145,18 @@ class Story:
 
 def broken(story: Story) -> list[str]:
     """What the round shows of promises that were not kept."""
+    return [*badly_done(story), *badly_reported(story)]
+
+
+def badly_done(story: Story) -> Iterator[str]:
+    """Judge all but the report."""
     strangers = (story.accepted.keys() | story.ledger.keys()) - story.wanted.keys()
-    return [
-        *(f"told, or planned, though nothing is due: {target}" for target in strangers),
-        *(line for target in story.wanted for line in badly_told(story, target)),
-        *badly_audited(story),
-        *badly_reported(story),
-    ]
+    yield from (f"told, or planned, though nothing is due: {target}" for target in strangers)
+    for target in story.wanted:
+        yield from badly_told(story, target)
+    yield from badly_audited(story)
+    if story.run != ("completed", None, 0):
+        yield f"the run is left behind as {story.run}"
 
 
 def badly_told(story: Story, target: str) -> Iterator[str]:
@@ -215,8 +220,6 @@ def badly_reported(story: Story) -> Iterator[str]:
         yield f"the report has {story.report.get('untold')} untold, the ledger {unreached} offices"
     if story.code != (1 if lost else 0):
         yield f"exit code {story.code}, and {lost.total()} that did not arrive"
-    if story.run != ("completed", None, 0):
-        yield f"the run is left behind as {story.run}"
 
 
 def counted(states: Iterable[str], *further: str) -> dict[str, int]:
@@ -514,9 +517,9 @@ def table(total: Counter[str], *, keys: bool) -> str:
 # ------------------------------------------------------------------------------------------------------------- to run
 
 
-def forty_offices(push_url: str) -> Rows:
+def forty_offices(push_url: str, day: date = DAY) -> Rows:
     """Offices whose mails go in one call of three, and as many with one mail; devices for all, two for some."""
-    rows = invent(OFFICES, staff=3, push_url=push_url)
+    rows = invent(OFFICES, staff=3, push_url=push_url, day=day)
     alone = {an_id(f"o{o}s{s}") for o in range(0, OFFICES, 2) for s in (1, 2)}
     devices = [device for device in rows.devices if device.staff_id not in alone]
     tablets = [
@@ -541,11 +544,16 @@ def open_fuzz(cluster: Cluster, folder: Path, *, keys: bool, seed: int) -> Itera
         running_template(cluster, folder) as template,
         template.place(folder, servers) as place,
     ):
-        place.configure(limits={"send_timeout": SEND_TIMEOUT})
-        rows = forty_offices(servers.push_url)
-        place.load(rows)
-        place.sql("create table all_devices as table push_subscriptions")
-        yield Fuzz(place, rows, keys, Random(seed))
+        yield fuzz_in(place, keys=keys, random=Random(seed))
+
+
+def fuzz_in(place: Place, *, keys: bool, random: Random, day: date = DAY) -> Fuzz:
+    """Fill *place* with forty offices that are due on *day*."""
+    place.configure(limits={"send_timeout": SEND_TIMEOUT})
+    rows = forty_offices(place.servers.push_url, day)
+    place.load(rows)
+    place.sql("create table all_devices as table push_subscriptions")
+    return Fuzz(place, rows, keys, random)
 
 
 def main() -> int:

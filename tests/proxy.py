@@ -25,13 +25,15 @@ class Door:
     Attributes:
         port: where it is, on 127.0.0.1.
         delay: seconds that whatever passes is late, each way.
+        last_words: a client that says this is the last that is heard of; it is hushed, and that does not pass.
     """
 
     _path: Path
     port: int = 0
     delay: float = 0.0
+    last_words: bytes = b""
+    is_hushed: bool = False
     _is_shut: bool = False
-    _is_hushed: bool = False
     _passages: set[_Passage] = field(factory=set)
 
     def shut(self) -> None:
@@ -46,8 +48,14 @@ class Door:
 
     def hush(self) -> None:
         """Let nothing pass any more, as a pulled cable would: no connection is closed, and new ones stand."""
-        self._is_hushed = True
+        self.is_hushed = True
         self.forget()
+
+    def speak(self) -> None:
+        """Let everything pass again, first what was held up."""
+        self.is_hushed, self.last_words = False, b""
+        for passage in self._passages:
+            passage.speaking.set()
 
     def forget(self) -> None:
         """Let nothing pass over the connections there are, as a router that forgot them would; new ones are fine."""
@@ -59,7 +67,7 @@ class Door:
         if self._is_shut:
             return
         passage = _Passage()
-        if not self._is_hushed:
+        if not self.is_hushed:
             passage.speaking.set()
         self._passages.add(passage)
         with passage.scope:
@@ -72,6 +80,8 @@ class Door:
         with suppress(trio.BrokenResourceError):
             while data := await source.receive_some():
                 await trio.sleep(self.delay)
+                if self.last_words and self.last_words in data:
+                    self.hush()
                 await passage.speaking.wait()
                 await to.send_all(data)
         passage.scope.cancel()
