@@ -66,7 +66,8 @@ TARGET
 
 cp -L --remove-destination /etc/resolv.conf /etc/hosts "$root/etc/" # in a container they are mounts, and not in the copy
 
-# As the README has it.
+# As the README has it, on a machine that has seen no notifierd yet.
+rm -rf "$root"/{opt,etc}/notifierd "$root"/etc/credstore* "$root"/etc/systemd/system/notifierd.service*
 mkdir -p "$root"/srv/{notifierd,sockets}
 mount --bind "$sockets" "$root/srv/sockets"
 mount --bind "$repository" "$root/srv/notifierd"

@@ -16,6 +16,7 @@ from attrs import define, evolve
 from notifierd.config import keys
 from notifierd.demo.application import Rows
 from notifierd.demo.postgres import Cluster
+from notifierd.demo.servers import Servers, running_servers
 from notifierd.fields import key_of
 from notifierd.schedule import Calendar
 from notifierd.settings import WindowSettings
@@ -69,6 +70,15 @@ class Installation:
         return rows
 
 
+@pytest.fixture(scope="module")
+def servers(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Run the mail API and the push service on the machine's loopback."""
+    with ExitStack() as stack:
+        with machine.network():
+            running = stack.enter_context(running_servers(tmp_path_factory.mktemp("servers")))
+        yield running
+
+
 @pytest.fixture
 def installation(machine: Machine, place: Place) -> Iterator[Installation]:
     machine.reach_database()
@@ -85,7 +95,9 @@ def installation(machine: Machine, place: Place) -> Iterator[Installation]:
     machine.run("systemctl", "kill", "--signal=KILL", UNIT, code=None)
     machine.run("systemctl", "stop", UNIT)
     machine.run("systemctl", "reset-failed", UNIT, code=None)
-    machine.run("rm", "-rf", f"/run/systemd/system/{UNIT}.d", "/etc/credstore", "/etc/notifierd")
+    machine.run(
+        "rm", "-rf", f"/run/systemd/system/{UNIT}.d", "/etc/credstore", "/etc/credstore.encrypted", "/etc/notifierd"
+    )
     machine.systemctl("daemon-reload")
 
 
@@ -209,6 +221,19 @@ def test_every_secret_can_be_given_and_is_the_services_alone(installation: Insta
     assert not [secret for secret in secrets.values() if secret in environment]
 
 
+def test_a_secret_may_be_encrypted(installation: Installation):
+    service, machine = installation.service, installation.service.machine
+    name = "email.resend.api_key"
+    machine.run("rm", f"/etc/credstore/notifierd.{name}")
+    machine.run("mkdir", "/etc/credstore.encrypted")
+    machine.write("/run/plain", "re_encrypted", 0o600)
+    place = f"/etc/credstore.encrypted/notifierd.{name}"
+    machine.run("systemd-creds", "encrypt", "--with-key=host", f"--name={name}", "/run/plain", place)
+    service.drop_in(f"[Service]\nLoadCredentialEncrypted={name}:notifierd.{name}\n")
+    installation.systemctl("start")
+    assert (machine.root / f"run/credentials/{UNIT}/{name}").read_text() == "re_encrypted"
+
+
 # ------------------------------------------------------------------------------------------------------- sandbox
 
 
@@ -274,7 +299,7 @@ def test_frozen_it_is_started_anew_by_the_watchdog(installation: Installation):
 
 def test_the_watchdog_leaves_it_alone_while_it_sleeps(installation: Installation):
     service = installation.service
-    service.drop_in("[Service]\nWatchdogSec=2s\n")
+    service.drop_in("[Service]\nWatchdogSec=5s\n")
     installation.systemctl("start")
     fed = int(service.value("WatchdogTimestampMonotonic"))
     service.until(
