@@ -350,7 +350,7 @@ def _report(day: date, result: RunResult) -> None:
         email=asdict(counts.email),
         push=asdict(counts.push),
     )
-    if counts.untold_alerts:
+    if counts.untold_alerts and result.state != "interrupted":  # else the next start may still tell them
         log.error(
             "untold",
             run=str(day),
