@@ -306,7 +306,7 @@ class Daemon:
         else:
             self._put_in_force(settings)
             log.info("reloaded")
-        if self._ready:
+        if self._ready and not self._stopping:
             self.notifier.ready()
         self.status.tell()
         self._stirred.set()  # whoever naps looks anew

@@ -64,7 +64,7 @@ class World:
         skew: how far it was set since.
         away: whether the database is out of reach.
         broken: what is wrong with the configuration that lies there.
-        seconds: of each mail.
+        opening: seconds that it takes to open the database.
     """
 
     start: datetime
@@ -74,6 +74,7 @@ class World:
     skew: timedelta = timedelta()
     away: Callable[[], bool] = field(factory=between)
     broken: tuple[str, ...] = ()
+    opening: float = 0.0
     slice: float = 20.0
     holder: str = "me"
     notifier: Heard = field(factory=Heard)
@@ -101,7 +102,7 @@ class World:
 
     @asynccontextmanager
     async def open_site(self, settings: Settings) -> AsyncIterator["FakeSite"]:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.opening)
         if self.away():
             raise LedgerUnavailable("database_unavailable:ConnectionRefusedError")
         yield FakeSite(self, settings)

@@ -386,6 +386,19 @@ async def test_a_run_drains_within_its_grace(seconds, sent, over, autojump_clock
     assert world.states() == {"2026-11-24": ("interrupted", "signal")}
 
 
+async def test_no_ready_comes_after_a_stop_that_overtakes_a_reload(autojump_clock):
+    """A database that takes 2 s to open: the reload of 10 s is checked until 12 s, the stop comes at 11 s."""
+    world = World(in_zone("2026-11-24 09:00"), app=some_offices(50, staff=1), email=ScriptedSender(seconds=15.0))
+    world.opening = 2.0
+    async with world.serving():
+        await trio.sleep_until(10.0)
+        tell(signal.SIGHUP)
+        await trio.sleep_until(11.0)
+    assert trio.current_time() > 12.0
+    protocol = [line for _, line in world.notifier.lines if line.startswith(("READY", "RELOADING", "STOPPING"))]
+    assert [line.partition("=")[0] for line in protocol] == ["READY", "RELOADING", "STOPPING"]
+
+
 async def test_a_second_sigint_stops_a_run_at_once(autojump_clock):
     world = World(in_zone("2026-11-24 09:00"), app=some_offices(50, staff=1), email=ScriptedSender(seconds=25.0))
     async with world.serving(signal.SIGINT):
