@@ -59,6 +59,11 @@ class Service(Watched):
         """Whether the status of the moment has these *words*."""
         return words in (self.statuses or [""])[-1]
 
+    @property
+    def events(self) -> set[str]:
+        """What the log told of."""
+        return {line["event"] for line in self.lines}
+
     def count(self, event: str) -> int:
         """How many lines tell of *event*."""
         return sum(line["event"] == event for line in self.lines)
