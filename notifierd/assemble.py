@@ -115,17 +115,16 @@ async def open_deps(
     """
     rules, calendar = rules_of(settings), Calendar(settings.window)
     async with AsyncExitStack() as stack:
-        lines: dict[Channel, Line] = {
-            Channel.EMAIL: Line(
-                await stack.enter_async_context(open_email(settings, now=utc_now)),
-                trio.CapacityLimiter(1),
-            )
+        email = trio.CapacityLimiter(1)  # of all mail providers together
+        lines = {
+            Channel.EMAIL: [
+                Line(await stack.enter_async_context(open_email(provider, settings, now=utc_now)), email)
+                for provider in settings.email.providers
+            ]
         }
         if rules.push:
-            lines[Channel.PUSH] = Line(
-                await stack.enter_async_context(open_push(settings, now=utc_now)),
-                trio.CapacityLimiter(1),
-            )
+            push = await stack.enter_async_context(open_push(settings, now=utc_now))
+            lines[Channel.PUSH] = [Line(push, trio.CapacityLimiter(1))]
         deps = Deps(
             ledger=PostgresLedger(db, settings.database.plan_timeout),
             source=PostgresSource(db),
@@ -155,11 +154,12 @@ def limit(deps: Deps, limits: LimitsSettings) -> None:
     """Have *limits* from now on, also in what is going on."""
     deps.offices.total_tokens = limits.offices
     pause = 1.0 / limits.email_per_second if limits.email_per_second else 0.0
-    for channel, line in deps.lines.items():
-        match channel:
-            case Channel.EMAIL:
-                line.limit(limits.email, None, pause)
-            case Channel.PUSH:
-                line.limit(limits.push, max(1, limits.push // LANE_SHARE), 0.0)
+    for channel, lines in deps.lines.items():
+        for line in lines:
+            match channel:
+                case Channel.EMAIL:
+                    line.limit(limits.email, None, pause)
+                case Channel.PUSH:
+                    line.limit(limits.push, max(1, limits.push // LANE_SHARE), 0.0)
     deps.policies = {channel: evolve(policy, attempts=limits.attempts) for channel, policy in deps.policies.items()}
     deps.send_timeout = limits.send_timeout

@@ -131,10 +131,14 @@ def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content
     """The calls for deliveries that are part of none: as many in one as the sender carries.
 
     A delivery that was deferred for its own sake goes alone: should it be what a whole batch is refused for, it harms
-    no other.
+    no other. One that a provider perhaps accepted goes through no other.
     """
-    for channel, group in groupby(planned, lambda delivery: delivery.channel):
-        line = deps.lines[channel]
+
+    def line_of(delivery: Delivery) -> Line:
+        tried = line_by(delivery, deps)
+        return tried if delivery.doubts and tried else deps.line(delivery.channel, contents[delivery].message)
+
+    for line, group in groupby(sorted(planned, key=lambda each: (each.channel, each.doubts)), line_of):
         deliveries = list(group)
         together = [delivery for delivery in deliveries if not delivery.attempts]
         size = line.sender.max_batch
@@ -171,13 +175,18 @@ def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
 def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Call | None:
     """The call again, whole and to the byte, if its key can settle the doubt; else None."""
     first = former[0]
-    line = deps.lines.get(first.channel)
-    if line is None or not line.sender.honours_keys or first.provider != line.sender.name or first.call_id is None:
+    line = line_by(first, deps)
+    if line is None or not line.sender.honours_keys or first.call_id is None:
         return None
     if any(delivery not in contents for delivery in former):
         return None
     call = _call(first.call_id, line, former, contents, repeat=True)
     return call if _digest(call.body) == first.payload_hash else None
+
+
+def line_by(delivery: Delivery, deps: Deps) -> Line | None:
+    """The line that *delivery* was tried by last, if there still is one."""
+    return next((line for line in deps.lines.get(delivery.channel, ()) if line.sender.name == delivery.provider), None)
 
 
 def _call(

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from notifierd.config import missing_for_sending
 from notifierd.contract import RIGHTS, USES, missing_rights, problems_by_view, sqlstate, system_identifier
@@ -132,12 +132,12 @@ def _vapid(settings: Settings) -> Iterator[Finding]:
 async def _providers(settings: Settings) -> list[Finding]:
     email = settings.email
     findings = []
-    for name in (email.provider, email.fallback):
+    for name in email.providers:
         subject = f"email.{name}"
-        if not name or any(line.startswith(f"{subject}.") for line in missing_for_sending(settings)):
+        if any(line.startswith(f"{subject}.") for line in missing_for_sending(settings)):
             continue  # told already
         try:
-            async with open_email(evolve(settings, email=evolve(email, provider=name, fallback="")), now=_now):
+            async with open_email(name, settings, now=_now):
                 pass
         except ConfigError as error:
             findings += [Finding(subject, Level.BAD, line) for line in error.problems]

@@ -90,7 +90,7 @@ def missing_for_sending(settings: Settings) -> list[str]:
     problems = []
     if not email.sender:
         problems.append('email.sender: required for sending ("Name <name@example.jp>", of a domain verified there)')
-    for provider in filter(None, (email.provider, email.fallback)):
+    for provider in email.providers:
         table = getattr(email, provider)
         for field in attrs.fields(type(table)):
             if key_of(field).required and not getattr(table, field.name):
@@ -99,8 +99,6 @@ def missing_for_sending(settings: Settings) -> list[str]:
                     f"email.{provider}.{field.name}: required for sending through {provider}"
                     f"{ways if key_of(field).secret else ''}"
                 )
-    if email.fallback:
-        problems.append('email.fallback: this version has no fallback yet ("" is allowed)')
     if settings.limits.email_per_day:
         problems.append("limits.email_per_day: this version keeps no daily quota yet (0 is allowed)")
     if settings.push.enabled and not settings.push.vapid_private_key:

@@ -1,6 +1,6 @@
 """What a run works with, put together by whoever starts it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
 from typing import Any, Literal, Protocol
@@ -13,7 +13,7 @@ from notifierd.choose import Rules
 from notifierd.gate import Gates
 from notifierd.ledger import Ledger
 from notifierd.life import Policy
-from notifierd.model import Channel, Delivery, Device, Mail, Notice, Push
+from notifierd.model import Channel, Delivery, Device, Mail, Message, Notice, Push
 from notifierd.progress import SLICE, Progress
 from notifierd.send import Sender
 from notifierd.source import Source
@@ -41,9 +41,9 @@ class Renderer(Protocol):
         """The details of the audit row: counts and thresholds; no address, no person's name."""
 
 
-@define
+@define(eq=False)
 class Line:
-    """How one channel's messages get out.
+    """How a channel's messages get out through one sender.
 
     Attributes:
         limiter: one slot for each call; as wide as the sender's connection pool.
@@ -120,7 +120,8 @@ class Deps:
 
     Attributes:
         offices: one slot for each office that is worked on.
-        lines: how each channel's messages get out; a channel without one is not served.
+        lines: how each channel's messages get out: the preferred line, then those to turn to while it is out. A
+            channel without any is not served.
         send_timeout: seconds for one call.
         holder: this process' name in the lease.
         window_left: seconds from now to the end of the run's window, by the clock that decides it.
@@ -129,7 +130,7 @@ class Deps:
 
     ledger: Ledger
     source: Source
-    lines: Mapping[Channel, Line]
+    lines: Mapping[Channel, Sequence[Line]]
     policies: Mapping[Channel, Policy]
     offices: trio.CapacityLimiter
     renderer: Renderer
@@ -149,6 +150,15 @@ class Deps:
         """Seconds after a reservation at which another process may take it up: those of the call and of settling it."""
         return self.send_timeout + SETTLE_SLACK
 
+    def line(self, channel: Channel, message: Message) -> Line:
+        """The line for a new call with *message*: the preferred one; while that is out, another that is usable."""
+        preferred, *others = self.lines[channel]
+        if self.gates.out(preferred.sender.lane(message)):
+            for other in others:
+                if self.gates.usable(other.sender.lane(message)):
+                    return other
+        return preferred
+
     async def rest(self, seconds: float) -> bool:
         """Wait, at most *seconds*, until stopped; whether it was. Each slice of it counts as progress."""
         with trio.move_on_after(seconds):
@@ -159,9 +169,10 @@ class Deps:
     def limiters(self) -> dict[str, trio.CapacityLimiter]:
         """Every limiter, by its name."""
         named = {"offices": self.offices}
-        for channel, line in self.lines.items():
-            named[channel.value] = line.limiter
-            named |= {f"{channel} {lane}": limiter for lane, limiter in line.lanes.items()}
+        for channel, lines in self.lines.items():
+            for line in lines:
+                named[channel.value] = line.limiter
+                named |= {f"{channel} {lane}": limiter for lane, limiter in line.lanes.items()}
         return named
 
 

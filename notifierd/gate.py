@@ -1,11 +1,13 @@
 """Gates: whether a sender's lane may be used now, judged by how its last calls ended. Pure but for the clock.
 
 A lane that fails every call, or refuses us, is left alone for growing pauses, and its deliveries stay planned. A lane
-through which other messages pass is in order: then a message that is deferred has itself to blame.
+through which other messages pass is in order: then a message that is deferred has itself to blame. One that is out,
+and not just slowed down, is tried by one call at a time, and a reason to turn to another provider.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
 
 from attrs import define, field
@@ -17,6 +19,13 @@ LONGEST_PAUSE = 60.0
 FIRST_BLOCKED_PAUSE = 15.0
 LONGEST_BLOCKED_PAUSE = 300.0
 
+OUT_FAILURES = 3
+"""So many failures without a message that passed, and a lane is out; a rate that is exceeded is one or two."""
+PROBE_PAUSE = 1.0
+"""Seconds until a lane that is out is looked at again, while a call tries it."""
+OUT_PAUSE = 10.0
+"""Seconds of pause that are more than a rate asks for: a lane that is left alone for longer is out."""
+
 
 @define
 class Gate:
@@ -27,12 +36,25 @@ class Gate:
     _closed_at: float = -inf
     _failures: int = 0
     _passed_at: float = -inf
+    _calls: int = 0
     blocked: str | None = None
     """Why the provider refuses us, while it does."""
+    out: str | None = None
+    """Why the lane is out, from when that is clear until a message passes."""
 
     def wait(self) -> float:
         """Seconds until the lane may be used; 0 if it may be now."""
-        return max(0.0, self._reopens - self._clock())
+        probed = PROBE_PAUSE if self.out and self._calls else 0.0
+        return max(probed, self._reopens - self._clock())
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Have a call go through the lane, which ``wait`` said that it may."""
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
 
     def passed_since(self, began: float) -> bool:
         """Whether any message passed through the lane since the moment *began*."""
@@ -45,7 +67,7 @@ class Gate:
         if len(troubles) < len(outcomes):
             self._passed_at = now
             self._failures = 0
-            self.blocked = None
+            self.blocked = self.out = None
             return
         if not self._lane_wide(troubles, began):
             return
@@ -58,6 +80,8 @@ class Gate:
             self.blocked = refusal.reason
             pause = max(pause, _growing(FIRST_BLOCKED_PAUSE, LONGEST_BLOCKED_PAUSE, self._failures))
         self._reopens = max(self._reopens, now + (pause or _growing(FIRST_PAUSE, LONGEST_PAUSE, self._failures)))
+        if refusal is not None or self._failures >= OUT_FAILURES or pause > OUT_PAUSE:
+            self.out = self.out or (refusal or troubles[0]).reason
 
     def _lane_wide(self, troubles: Sequence[Outcome], began: float) -> bool:
         """Whether the trouble is the lane's: said so by the provider, or nothing passed while it happened."""
@@ -89,3 +113,15 @@ class Gates:
     def blocked(self) -> dict[str, str]:
         """The lanes that refuse us, with the reason."""
         return {lane: gate.blocked for lane, gate in self._gates.items() if gate.blocked}
+
+    def outages(self) -> dict[str, str]:
+        """The lanes that are out, with the reason."""
+        return {lane: gate.out for lane, gate in self._gates.items() if gate.out}
+
+    def usable(self, lane: str) -> bool:
+        """Whether the lane may be used now."""
+        return not self[lane].wait()
+
+    def out(self, lane: str) -> bool:
+        """Whether the lane is out, and not to be tried again yet."""
+        return bool(self[lane].out and self[lane].wait())

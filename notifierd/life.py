@@ -47,11 +47,13 @@ class Circumstances:
         keyed: the sender honours the call's idempotency key.
         others_pass: other messages passed through the lane while this one was tried.
         lane_wait: seconds until the lane may be used again.
+        elsewhere: another sender may be used meanwhile, for what this one certainly did not accept.
     """
 
     keyed: bool
     others_pass: bool = False
     lane_wait: float = 0.0
+    elsewhere: bool = False
 
 
 def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Policy) -> Settlement:
@@ -73,7 +75,8 @@ def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Pol
                 return evolve(same, state=State.FAILED, reason=reason, attempts=spent)
             return evolve(same, state=State.PLANNED, reason=reason, attempts=spent, wait=_wait(outcome, now, spent))
         case Deferred(reason) | Blocked(reason):
-            return evolve(same, state=State.PLANNED, reason=reason, wait=_wait(outcome, now, 1))
+            wait = 0.0 if now.elsewhere and not delivery.doubts else _wait(outcome, now, 1)
+            return evolve(same, state=State.PLANNED, reason=reason, wait=wait)
         case Unknown(reason, key_usable=key_usable) if now.keyed and key_usable:
             return evolve(same, reason=reason, wait=_wait(outcome, now, delivery.call_tries))
         case Unknown(reason):

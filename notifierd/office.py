@@ -98,7 +98,7 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
 
 
 async def make_call(call: Call, this_pass: Pass) -> None:
-    """Reserve, send, settle: one HTTP request, with its slots in hand."""
+    """Wait for the turn of one HTTP request, and make it with its slots in hand."""
     deps, line = this_pass.deps, call.line
     async with line.lane_limiter(call.lane), line.limiter:
         async with line.in_turn:
@@ -107,32 +107,44 @@ async def make_call(call: Call, this_pass: Pass) -> None:
             await line.pace()
         if put_off(call, this_pass):
             return
-        seconds = deps.send_timeout  # which may change before the call begins
-        reservation = call.reservation(deps.call_expires)
-        if not await reserved(reservation, this_pass):
+        with deps.gates[call.lane].in_use():
+            await carry_out(call, this_pass)
+
+
+async def carry_out(call: Call, this_pass: Pass) -> None:
+    """Reserve, send, settle."""
+    deps = this_pass.deps
+    seconds = deps.send_timeout  # which may change before the call begins
+    reservation = call.reservation(deps.call_expires)
+    if not await reserved(reservation, this_pass):
+        return
+    began = trio.current_time()
+    outcomes: Sequence[Outcome] = [Deferred("not_begun", blame=Blame.PROVIDER)] * len(call.deliveries)
+    try:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if deps.stop.is_set():
             return
-        began = trio.current_time()
-        outcomes: Sequence[Outcome] = [Deferred("not_begun", blame=Blame.PROVIDER)] * len(call.deliveries)
-        try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            if deps.stop.is_set():
-                return
-            outcomes = [Unknown("interrupted")] * len(call.deliveries)
-            with trio.move_on_after(seconds) as time:
-                outcomes = await line.sender.send(call.messages, call.body, str(call.id))
-            if time.cancelled_caught:
-                outcomes = [Unknown("timeout")] * len(call.deliveries)
-            learn(call.lane, outcomes, began, deps)
-        finally:
-            this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, deps))
+        outcomes = [Unknown("interrupted")] * len(call.deliveries)
+        with trio.move_on_after(seconds) as time:
+            outcomes = await call.line.sender.send(call.messages, call.body, str(call.id))
+        if time.cancelled_caught:
+            outcomes = [Unknown("timeout")] * len(call.deliveries)
+        learn(call.lane, outcomes, began, deps)
+    finally:
+        this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, deps))
 
 
 def put_off(call: Call, this_pass: Pass) -> bool:
     """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
     wait = this_pass.deps.gates[call.lane].wait()
     if wait:
-        this_pass.skip(wait)
+        this_pass.skip(0.0 if elsewhere(call, this_pass.deps) else wait)
     return bool(wait) or this_pass.deps.stop.is_set()
+
+
+def elsewhere(call: Call, deps: Deps) -> bool:
+    """Whether another line than the call's is the one for its messages by now."""
+    return deps.line(call.deliveries[0].channel, call.messages[0]) is not call.line
 
 
 async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
@@ -153,11 +165,15 @@ async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
 def learn(lane: str, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:
     """Tell the lane's gate how a call ended, and the log, if in trouble; the first refusal of us rings the alarm."""
     gate = deps.gates[lane]
-    before = gate.blocked
+    blocked, out = gate.blocked, gate.out
     gate.record(outcomes, began)
     troubles = {outcome.reason for outcome in outcomes if isinstance(outcome, Deferred | Blocked | Unknown)}
-    if gate.blocked and not before:
+    if out and not gate.out:
+        log.info("sender_back", lane=lane)
+    if gate.blocked and not blocked:
         log.error("sender_blocked", lane=lane, reason=gate.blocked, retry_in=round(gate.wait(), 1))
+    elif gate.out and not out:
+        log.error("sender_out", lane=lane, reason=gate.out, retry_in=round(gate.wait(), 1))
     elif troubles:
         log.warning("call_in_trouble", lane=lane, reasons=sorted(troubles), retry_in=round(gate.wait(), 1))
 
@@ -167,7 +183,9 @@ def settlements(
 ) -> list[Settlement]:
     """How each of the call's reserved deliveries ends this try."""
     gate = deps.gates[call.lane]
-    now = Circumstances(call.line.sender.honours_keys, gate.passed_since(began), gate.wait())
+    now = Circumstances(
+        call.line.sender.honours_keys, gate.passed_since(began), gate.wait(), elsewhere=elsewhere(call, deps)
+    )
     return [
         settled(delivery, outcomes[delivery.position], call.contents[delivery.position], now, deps)
         for delivery in tried

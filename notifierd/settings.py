@@ -208,6 +208,11 @@ class EmailSettings(Table):
     ses: SesSettings = SesSettings()
     gmail: GmailSettings = GmailSettings()
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The providers to use, the preferred one first."""
+        return (self.provider, self.fallback) if self.fallback else (self.provider,)
+
     def conflicts(self) -> Iterator[Conflict]:
         if self.fallback == self.provider:
             yield ("fallback", "provider"), f'"{self.fallback}" is the provider itself (another one, or "")'

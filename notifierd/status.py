@@ -44,10 +44,10 @@ class Attempt:
         if self.stop.reason == "signal":
             left = max(0.0, self.stop.scope.deadline - trio.current_time())
             return f"stopping {done}, {len(progress.in_flight)} offices in flight, {left:.0f} s left"
-        refusals = self.deps.gates.blocked() if self.deps else {}
-        blocked = "".join(f"; {lane} refuses us ({reason})" for lane, reason in refusals.items())
+        outages = self.deps.gates.outages() if self.deps else {}
+        out = "".join(f"; {lane} is out ({reason})" for lane, reason in outages.items())
         waiting = f"; waiting for {progress.waiting_for}" if progress.waiting_for else ""
-        return f"running {done}{waiting}{blocked}"
+        return f"running {done}{waiting}{out}"
 
     def limiters(self) -> Mapping[str, str]:
         """Each limiter: how many of its tokens are borrowed, and how many tasks wait for one."""

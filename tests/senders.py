@@ -290,7 +290,7 @@ def a_line(sender: ScriptedSender, slots: int, lane_share: int | None = None, pe
 
 def a_run(
     ledger: MemoryLedger,
-    email: ScriptedSender | Line,
+    email: ScriptedSender | Line | Sequence[Line],
     push: ScriptedSender | Line | None = None,
     *,
     offices: int = 10,
@@ -300,9 +300,11 @@ def a_run(
     **changes: Any,
 ) -> Deps:
     """What a run works with: the limits are those of ``config.toml``, where not said otherwise."""
-    lines = {Channel.EMAIL: email if isinstance(email, Line) else a_line(email, 5)}
+    if isinstance(email, ScriptedSender):
+        email = a_line(email, 5)
+    lines: dict[Channel, Sequence[Line]] = {Channel.EMAIL: [email] if isinstance(email, Line) else email}
     if push is not None:
-        lines[Channel.PUSH] = push if isinstance(push, Line) else a_line(push, 20, lane_share=5)
+        lines[Channel.PUSH] = [push if isinstance(push, Line) else a_line(push, 20, lane_share=5)]
     numbers = count(1)
     parts: dict[str, Any] = {
         "ledger": ledger,

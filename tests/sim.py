@@ -109,6 +109,8 @@ class World:
     Attributes:
         moods: how the provider or push service treats a message, by its target, in turn; then it is delivered.
         poisoned: offices whose messages cannot be made.
+        fallback: whether there is a second mail provider, and whether that one honours keys.
+        outage: from when to when, by the database's clock, the first mail provider serves nobody.
     """
 
     app: Application
@@ -120,6 +122,8 @@ class World:
     poisoned: frozenset[UUID] = frozenset()
     standby: bool = False
     latency: tuple[float, float] = (0.05, 0.2)
+    fallback: bool | None = None
+    outage: tuple[float, float] = (0.0, 0.0)
 
 
 @define
@@ -205,14 +209,14 @@ class Process:
             raise LedgerUnavailable("database_unavailable:08006")
         return done
 
-    async def call(self, channel: Channel, messages: Sequence[Message], body: bytes, key: str) -> list[Outcome]:
-        """One call to a service, with its two boundaries."""
-        sim, service = self.sim, self.sim.services[channel]
+    async def call(self, name: str, messages: Sequence[Message], body: bytes, key: str) -> list[Outcome]:
+        """One call to the service *name*, with its two boundaries."""
+        sim, service = self.sim, self.sim.services[name]
         self.calls.add(key)
         if self.stopped_at is not None and trio.current_time() > self.stopped_at:
             sim.broken.append("5: a call was begun after the process was told to stop")
         sim.check_planned()
-        if await self.boundary(Boundary(after=False, name=channel)) is Fault.DOWN:
+        if await self.boundary(Boundary(after=False, name=name)) is Fault.DOWN:
             return [Deferred("connection_failed", blame=Blame.PROVIDER)] * len(messages)
         await trio.sleep(sim.random.uniform(*sim.world.latency))
         if not sim.holds(self.name) and not sim.struck[Fault.LEASE]:
@@ -222,7 +226,7 @@ class Process:
         service.lost.update(taken)  # until the answer is back where it is heard
         hang = Unknown("hang") in outcomes
         await trio.sleep(60.0 if hang else sim.random.uniform(*sim.world.latency))
-        if await self.boundary(Boundary(after=True, name=channel)) is Fault.DOWN:
+        if await self.boundary(Boundary(after=True, name=name)) is Fault.DOWN:
             return [Unknown("connection_lost")] * len(messages)
         service.lost.subtract(taken)
         return outcomes
@@ -262,7 +266,7 @@ class Simulation:
     random: Random
     trace: Callable[[str], None] = lambda _: None
     ledger: MemoryLedger = field(init=False)
-    services: dict[Channel, Service] = field(init=False)
+    services: dict[str, Service] = field(init=False)
     boundaries: list[Boundary] = field(factory=list)
     struck: Counter[Fault] = field(factory=Counter)
     broken: list[str] = field(factory=list)
@@ -270,7 +274,11 @@ class Simulation:
 
     def __attrs_post_init__(self) -> None:
         self.ledger = MemoryLedger(self.world.app, clock=self.clock, chunk=2)
-        self.services = {Channel.EMAIL: Service(self.world.keyed), Channel.PUSH: Service(keyed=False)}
+        self.services = {
+            "resend": Service(self.world.keyed),
+            "postmark": Service(bool(self.world.fallback)),
+            "webpush": Service(keyed=False),
+        }
 
     def clock(self) -> float:
         """The database's clock: goes on from one incarnation to the next."""
@@ -303,6 +311,8 @@ class Simulation:
             if known != body:
                 self.broken.append("2: a key was used again with another body")
             return outcomes
+        if service is self.services["resend"] and self.world.outage[0] <= self.clock() < self.world.outage[1]:
+            return [_refusal("503")] * len(messages)
         moods = [self._mood(service, message) for message in messages]
         if whole := next((mood for mood in moods if mood in {"429", "401", "503", "hang"}), None):
             return [_refusal(whole)] * len(messages)
@@ -353,24 +363,22 @@ class Simulation:
         """Note what a process left in the air when it ended: whatever the answers were, they went with it."""
         for key, row in self.ledger.rows.items():
             if row.delivery.state is State.SENDING and str(row.delivery.call_id) in process.calls:
-                self.services[row.delivery.channel].lost[key] += 1
+                self.services[row.delivery.provider or ""].lost[key] += 1
 
     def make_deps(self, process: Process) -> Deps:
         """What *process* works with."""
-        remote = _Remote(process)
+        remote, mails = _Remote(process), trio.CapacityLimiter(2)
         return Deps(
             ledger=remote,
             source=remote,
             lines={
-                Channel.EMAIL: Line(
-                    _Sender(process, Channel.EMAIL, "resend", self.world.max_batch, honours_keys=self.world.keyed),
-                    trio.CapacityLimiter(2),
-                ),
-                Channel.PUSH: Line(
-                    _Sender(process, Channel.PUSH, "webpush", 1, honours_keys=False),
-                    trio.CapacityLimiter(4),
-                    lane_share=2,
-                ),
+                Channel.EMAIL: [
+                    Line(_Sender(process, name, self.world.max_batch, self.services[name].keyed), mails)
+                    for name in ("resend", "postmark")[: 1 if self.world.fallback is None else 2]
+                ],
+                Channel.PUSH: [
+                    Line(_Sender(process, "webpush", 1, honours_keys=False), trio.CapacityLimiter(4), lane_share=2)
+                ],
             },
             policies={
                 Channel.EMAIL: Policy(3, "hold" if self.world.hold else "repeat"),
@@ -414,9 +422,11 @@ class Simulation:
         """Check promises 1, 2 and 4, and that ledger and audit log agree."""
         sent: Counter[tuple[Channel, UUID, UUID]] = Counter()
         for key, row in self.ledger.rows.items():
-            delivery, service = row.delivery, self.services[row.delivery.channel]
+            delivery = row.delivery
             name = f"{delivery.channel} {key} {delivery.state} ({delivery.reason})"
-            accepted = service.accepted[key]
+            takers = [service for service in self.services.values() if service.accepted[key]]
+            accepted = sum(service.accepted[key] for service in takers)
+            lost = sum(service.lost[key] for service in self.services.values())
             if delivery.state in OPEN:
                 self.broken.append(f"1: left open: {name}")
             if delivery.state is not State.SENT and not delivery.reason:
@@ -425,12 +435,14 @@ class Simulation:
                 sent[delivery.channel, delivery.office_id, delivery.staff_id] = 1
                 if not accepted:
                     self.broken.append(f"1: called sent, and never accepted: {name}")
-            if accepted > 1 and service.keyed:
+            if accepted > 1 and any(service.keyed for service in takers):
                 self.broken.append(f"2: accepted {accepted} times, with keys: {name}")
+            if len(takers) > 1:
+                self.broken.append(f"2: accepted by two providers: {name}")
             late = sum(settlement.delivery.id == key for settlement in self.ledger.late)
             forgotten = delivery.doubts if self.struck[Fault.FREEZE] else 0  # an answer that came to a frozen process
-            if accepted > 1 + min(1, service.lost[key] + late + forgotten):
-                self.broken.append(f"2: accepted {accepted} times, {service.lost[key]} answers lost: {name}")
+            if accepted > 1 + min(1, lost + late + forgotten):
+                self.broken.append(f"2: accepted {accepted} times, {lost} answers lost: {name}")
             in_doubt = delivery.state is State.UNKNOWN or "in_doubt" in (delivery.reason or "")
             if accepted and delivery.state is not State.SENT and not (in_doubt or late or delivery.doubts):
                 self.broken.append(f"1: accepted, and the ledger does not know: {name}")
@@ -464,13 +476,12 @@ class _Sender:
     """A sender that calls a simulated service."""
 
     _process: Process
-    _channel: Channel
     name: str
     max_batch: int
     honours_keys: bool
 
     def lane(self, message: Message) -> str:
-        return "resend" if isinstance(message, Mail) else f"push {message.device.endpoint[-1]}"
+        return self.name if isinstance(message, Mail) else f"push {message.device.endpoint[-1]}"
 
     def encode(self, messages: Sequence[Message]) -> bytes:
         return b"\n".join(
@@ -478,7 +489,7 @@ class _Sender:
         )
 
     async def send(self, messages: Sequence[Message], body: bytes, idempotency_key: str) -> list[Outcome]:
-        return await self._process.call(self._channel, messages, body, idempotency_key)
+        return await self._process.call(self.name, messages, body, idempotency_key)
 
 
 @frozen
@@ -564,6 +575,8 @@ def a_world(random: Random) -> World:
         standby=random.random() < 0.3,
         latency=random.choice([(0.05, 0.2), (0.05, 0.2), (0.5, 2.4)]),
         poisoned=frozenset(random.sample(list(app.offices), 1)) if random.random() < 0.15 else frozenset(),
+        fallback=random.choice([None, None, True, False]),
+        outage=random.choice([(0.0, 0.0), (0.0, 0.0), (0.0, 15.0), (0.2, 60.0), (0.0, WINDOW)]),
     )
 
 

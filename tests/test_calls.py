@@ -283,7 +283,7 @@ async def test_a_push_is_kept_to_the_days_end_but_for_an_hour_at_least(hours: fl
     office = await an_office(staff=1, devices=1)
     deps = evolve(office.deps, now=lambda: NINE_O_CLOCK + timedelta(hours=hours))
     (message,) = [
-        call.messages[0] for call in evolve(office, deps=deps).calls() if call.line is deps.lines[Channel.PUSH]
+        call.messages[0] for call in evolve(office, deps=deps).calls() if call.line in deps.lines[Channel.PUSH]
     ]
     assert isinstance(message, Push)
     assert message.ttl == ttl

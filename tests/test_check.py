@@ -249,7 +249,6 @@ def through(provider: Provider, **table: Any) -> Callable[[Settings], Settings]:
             [
                 ("config", "bad", "email.mailgun.api_key: required"),
                 ("config", "bad", "email.mailgun.domain: required"),
-                ("config", "bad", "email.fallback: this version has no fallback yet"),
             ],
         ),
         (

@@ -711,7 +711,6 @@ def test_the_fallback_needs_its_keys_too():
         "email.mailgun.domain",
         "email.gmail.service_account",
         "email.gmail.user",
-        "email.fallback",
     ]
 
 

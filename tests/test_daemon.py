@@ -452,7 +452,7 @@ async def test_the_status_names_a_provider_that_refuses_us(autojump_clock):
     world = World(in_zone("2026-11-24 09:00"), app=some_offices(3, staff=1), email=email)
     async with world.serving():
         await trio.sleep(30)
-        assert world.notifier.statuses()[-1].endswith("0 mails; scripted refuses us (blocked:401)")
+        assert world.notifier.statuses()[-1].endswith("0 mails; scripted is out (blocked:401)")
 
 
 async def test_a_watchdog_is_fed_while_asleep_and_while_a_run_gets_on(autojump_clock):

@@ -13,6 +13,9 @@ from notifierd.gate import (
     FIRST_PAUSE,
     LONGEST_BLOCKED_PAUSE,
     LONGEST_PAUSE,
+    OUT_FAILURES,
+    OUT_PAUSE,
+    PROBE_PAUSE,
     Gate,
     Gates,
 )
@@ -193,3 +196,56 @@ def test_lanes_are_apart_and_those_that_refuse_us_are_named():
     assert (gates["a"].wait(), gates["b"].wait(), gates[str(uuid4())].wait()) == (FIRST_BLOCKED_PAUSE, 0.0, 0.0)
     assert gates.blocked() == {"a": "blocked:401"}
     assert gates["a"] is gates["a"]
+
+
+# A lane that is out --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failures"),
+    [
+        (DOWN, OUT_FAILURES),
+        (UNCLEAR, OUT_FAILURES),
+        (LOST, OUT_FAILURES),
+        (REFUSED, 1),
+        (Deferred("rate_limited:429", retry_after=OUT_PAUSE, blame=Blame.PROVIDER), OUT_FAILURES),
+        (Deferred("server_error:503", retry_after=OUT_PAUSE + 1, blame=Blame.PROVIDER), 1),
+        (OWN, 10**9),
+    ],
+)
+def test_a_lane_is_out_when_it_fails_again_and_again_or_is_shut_for_long(outcome: Outcome, failures: int):
+    lane = Lane()
+    for nth in range(1, 6):
+        pause = lane.call(outcome)
+        lane.now += pause
+        assert lane.gate.out == (getattr(outcome, "reason", None) if nth >= failures else None)
+
+
+def test_a_message_that_passes_ends_the_outage():
+    lane = Lane()
+    lane.call(REFUSED)
+    lane.call(REFUSED, OK)
+    assert lane.gate.out is None
+    assert [lane.call(DOWN) and lane.gate.out for _ in range(OUT_FAILURES - 1)] == [None] * (OUT_FAILURES - 1)
+
+
+def test_a_lane_that_is_out_is_tried_by_one_call_at_a_time():
+    lane = Lane()
+    with lane.gate.in_use():
+        assert lane.gate.wait() == 0.0, "a lane in order is used by many"
+    pause = lane.call(REFUSED)
+    lane.now += pause
+    assert lane.gate.wait() == 0.0
+    with lane.gate.in_use():
+        assert lane.gate.wait() == PROBE_PAUSE
+    assert lane.gate.wait() == 0.0
+    with lane.gate.in_use():
+        lane.call(OK)
+        assert lane.gate.wait() == 0.0
+
+
+def test_which_lanes_may_be_used():
+    gates = Gates(lambda: 0.0)
+    gates["a"].record([REFUSED], 0.0)
+    gates["b"].record([DOWN], 0.0)
+    assert [(gates.usable(lane), gates.out(lane)) for lane in "abc"] == [(False, True), (False, False), (True, False)]

@@ -141,6 +141,15 @@ def test_a_wait_is_what_the_provider_asked_for_and_never_less_than_the_lane_wait
     assert settle(tried(), Unknown("cut", 60.0), lost, POLICY).wait == 9.0, "a new call waits for its lane alone"
 
 
+def test_what_another_sender_may_take_over_waits_for_nothing_unless_it_is_in_doubt():
+    out = Circumstances(keyed=False, lane_wait=60.0, elsewhere=True)
+    for outcome in (Deferred("busy", 7.0), Blocked("blocked:401", 3600.0)):
+        assert ends(settle(tried(), outcome, out, POLICY)) == (State.PLANNED, outcome.reason, 0, 0, 0.0)
+        assert settle(tried(doubts=1), outcome, out, POLICY).wait == max(60.0, outcome.retry_after or 0.0)
+    assert settle(tried(), Deferred("greylisted", blame=Blame.MESSAGE), out, POLICY).wait == 60.0
+    assert settle(tried(), Unknown("cut"), out, POLICY).wait == 60.0
+
+
 def test_a_wait_that_nobody_asked_for_grows_and_has_an_end():
     own = Deferred("greylisted", blame=Blame.MESSAGE)
     assert [wait_of(own, attempts=n) for n in range(7)] == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0]
@@ -162,7 +171,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(Unknown, REASONS, WAITS, st.booleans()),
 )
 POLICIES = st.builds(Policy, st.integers(1, 5), st.sampled_from(["repeat", "hold"]))
-CIRCUMSTANCES = st.builds(Circumstances, st.booleans(), st.booleans(), st.floats(0, 1000))
+CIRCUMSTANCES = st.builds(Circumstances, st.booleans(), st.booleans(), st.floats(0, 1000), st.booleans())
 DELIVERIES = st.builds(tried, st.integers(0, 4), st.integers(0, 1), st.integers(1, 5))
 
 
@@ -179,7 +188,7 @@ def test_in_every_circumstance(delivery: Delivery, outcome: Outcome, now: Circum
     assert (settlement.wait is not None) == back, "who is tried again knows when"
     assert settlement.reason or settlement.state is State.SENT, "everybody but the sent has a reason"
     if back and settlement.wait is not None:
-        assert settlement.wait >= now.lane_wait
+        assert settlement.wait >= now.lane_wait or (settlement.wait == 0.0 and now.elsewhere and not delivery.doubts)
     if settlement.state is State.SENDING:
         assert now.keyed, "only a key makes the same call again"
         assert not isinstance(outcome, Delivered | Rejected | Gone)

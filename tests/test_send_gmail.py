@@ -285,7 +285,7 @@ def test_a_key_that_is_none_is_said_without_showing_it(pem: str) -> None:
 
 async def test_it_opens_by_its_name_and_shows_no_secret() -> None:
     settings = Settings(email=EmailSettings(provider="gmail", gmail=gmail_settings()))
-    async with open_email(settings, now=lambda: NINE) as sender:
+    async with open_email(settings.email.provider, settings, now=lambda: NINE) as sender:
         assert (sender.name, sender.max_batch, sender.honours_keys) == ("gmail", 1, False)
     google = Google()
     async with open_client(width=1, transport=httpx.MockTransport(google)) as client:

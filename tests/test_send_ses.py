@@ -417,7 +417,7 @@ async def test_fifty_mails_in_one_call() -> None:
 
 async def test_it_opens_by_its_name_and_shows_no_secret() -> None:
     settings = Settings(email=EmailSettings(provider="ses", ses=evolve(SETTINGS, session_token="token-1")))
-    async with open_email(settings, now=lambda: NOW) as sender:
+    async with open_email(settings.email.provider, settings, now=lambda: NOW) as sender:
         assert (sender.name, sender.max_batch, sender.honours_keys) == ("ses", 50, False)
         shown = repr(settings) + "".join(map(repr, vars(sender).values()))
     assert "secret-1" not in shown

@@ -524,7 +524,7 @@ async def test_nothing_private_is_told(kind: Kind, caplog: pytest.LogCaptureFixt
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"gmail"}))
 async def test_choosing_a_provider_is_one_key(provider: Provider) -> None:
-    async with open_email(Settings(email=EmailSettings(provider=provider)), now=lambda: NOW) as sender:
+    async with open_email(provider, Settings(email=EmailSettings(provider=provider)), now=lambda: NOW) as sender:
         assert sender.name == provider
 
 
@@ -533,7 +533,10 @@ async def test_the_configured_senders_open() -> None:
         email=EmailSettings(sender="no-reply@example.jp", resend=ResendSettings(api_key="re_1")),
         push=PushSettings(vapid_private_key=VAPID),
     )
-    async with open_email(settings, now=lambda: NOW) as email, open_push(settings, now=lambda: NOW) as pusher:
+    async with (
+        open_email(settings.email.provider, settings, now=lambda: NOW) as email,
+        open_push(settings, now=lambda: NOW) as pusher,
+    ):
         assert (email.name, pusher.name) == ("resend", "webpush")
 
 

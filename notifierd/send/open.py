@@ -29,13 +29,12 @@ EMAIL_WIDTH, PUSH_WIDTH = 100, 500
 
 
 @asynccontextmanager
-async def open_email(settings: Settings, *, now: Callable[[], datetime]) -> AsyncIterator[Sender[Mail]]:
-    """Open the sender that ``email.provider`` names.
+async def open_email(provider: str, settings: Settings, *, now: Callable[[], datetime]) -> AsyncIterator[Sender[Mail]]:
+    """Open the sender of mails through *provider*.
 
     Raises:
         ConfigError: it cannot be made of its table.
     """
-    provider = settings.email.provider
     module, name = PROVIDERS[provider]
     make = getattr(importlib.import_module(module), name)
     async with open_client(width=EMAIL_WIDTH) as client:
