@@ -37,16 +37,6 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def rules_of(settings: Settings) -> Rules:
-    """Who is due, by the configuration. With all mail redirected there is no device to push to."""
-    return Rules(
-        horizon_days=settings.content.horizon_days,
-        overdue=settings.content.overdue,
-        push=settings.push.enabled and not settings.safety.redirect_to,
-        only_offices=frozenset(settings.safety.only_offices),
-    )
-
-
 @cache
 def holder_name() -> str:
     """This process, as the ledger names it: always the same, so that it never stands in its own way."""
@@ -113,7 +103,7 @@ async def open_deps(
     Raises:
         ConfigError: a sender or a template cannot be made of *settings*.
     """
-    rules, calendar = rules_of(settings), Calendar(settings.window)
+    rules, calendar = Rules.of(settings), Calendar(settings.window)
     async with AsyncExitStack() as stack:
         email = trio.CapacityLimiter(1)  # of all mail providers together
         lines = {
@@ -137,6 +127,7 @@ async def open_deps(
             renderer=Renderer(settings),
             rules=rules,
             gates=Gates(trio.current_time),
+            email_per_day=settings.limits.email_per_day,
             send_timeout=settings.limits.send_timeout,
             holder=holder_name(),
             window_left=window_left,
@@ -162,4 +153,4 @@ def limit(deps: Deps, limits: LimitsSettings) -> None:
                 case Channel.PUSH:
                     line.limit(limits.push, max(1, limits.push // LANE_SHARE), 0.0)
     deps.policies = {channel: evolve(policy, attempts=limits.attempts) for channel, policy in deps.policies.items()}
-    deps.send_timeout = limits.send_timeout
+    deps.email_per_day, deps.send_timeout = limits.email_per_day, limits.send_timeout

@@ -15,21 +15,33 @@ from uuid import UUID
 
 from attrs import frozen
 
+from notifierd.choose import Rules
 from notifierd.config import missing_for_sending
 from notifierd.contract import RIGHTS, USES, missing_rights, problems_by_view, sqlstate, system_identifier
 from notifierd.db import Database, open_database
 from notifierd.errors import ConfigError, LedgerUnavailable, SchemaMissing, StatementRefused
 from notifierd.fields import is_loopback
+from notifierd.ledger import PostgresLedger
 from notifierd.model import Device, Push
+from notifierd.schedule import Calendar
 from notifierd.schema import require_current
 from notifierd.send._http import parse_url
-from notifierd.send.open import open_email, open_push
+from notifierd.send.open import open_email, open_push, room_for_mails
 from notifierd.send.vapid import Vapid
 from notifierd.settings import Settings
 
 OLDEST_SERVER: Final = 140_000
 MOST_HOSTS: Final = 5
 """Push services that a line names."""
+
+MOST_OFFICES: Final = 10
+"""Offices that a line names."""
+
+_KNOWN_LIMITS: Final[Mapping[str, Mapping[str, str]]] = {
+    # https://developers.google.com/workspace/gmail/api/reference/quota, https://support.google.com/a/answer/166852
+    "gmail": {"email_per_second": "60 mails a minute (1.0)", "email_per_day": "2,000 mails a day and user (2000)"},
+}
+"""Providers that take so little that a plan easily exceeds it."""
 
 _ADVISED_INDEXES: Final = (
     ("alerts", "support_plan_cycles", "office_id", "is_latest_cycle"),
@@ -102,6 +114,7 @@ async def check(settings: Settings) -> list[Finding]:
             if all(finding.ok for finding in views):
                 findings += await _only_offices(db, settings.safety.only_offices)
                 findings += await _push_hosts(db, settings)
+                findings += await _room(db, settings)
     except LedgerUnavailable as error:
         findings.append(_out_of_reach(error))
     except StatementRefused as error:
@@ -339,6 +352,27 @@ async def _push_hosts(db: Database, settings: Settings) -> list[Finding]:
     more = f" and {len(refused) - MOST_HOSTS} more" if len(refused) > MOST_HOSTS else ""
     text = f"{refused.total()} of {allowed + refused.total()} devices will not be pushed to, at {shown}{more}"
     return [Finding("push.allowed_hosts", Level.WARN, text)]
+
+
+async def _room(db: Database, settings: Settings) -> list[Finding]:
+    """See whether the next day's mails, as far as they are due by now, fit into the limits."""
+    limits = settings.limits
+    findings = [
+        Finding(f"limits.{key}", Level.WARN, f"is 0, and {settings.email.provider} allows {allowed}: set it")
+        for key, allowed in _KNOWN_LIMITS.get(settings.email.provider, {}).items()
+        if not getattr(limits, key)
+    ]
+    if not (limits.email_per_day or limits.email_per_second):
+        return findings
+    window = Calendar(settings.window).next_window(_now())
+    room = room_for_mails(settings, (window.ends - window.opens).total_seconds())
+    ledger = PostgresLedger(db)
+    counts = await ledger.rehearse(window.day, Rules.of(settings), room)
+    for over in counts.overflows:
+        offices = ", ".join(map(str, over.first[:MOST_OFFICES])) + (", ..." if over.offices > MOST_OFFICES else "")
+        text = f"no room on {window.day} for {over.words} out of {counts.email.planned:,} mails: {offices}"
+        findings.append(Finding(f"limits.{over.limit}", Level.BAD, text))
+    return findings or [Finding("limits", Level.OK, f"have room for the {counts.email.planned} mails of {window.day}")]
 
 
 def _out_of_reach(error: LedgerUnavailable) -> Finding:

@@ -10,6 +10,7 @@ from uuid import UUID
 from attrs import frozen
 
 from notifierd.model import Alert, Channel, Kind, Staff
+from notifierd.settings import Settings
 
 
 @frozen
@@ -27,6 +28,16 @@ class Rules:
     overdue: bool = True
     push: bool = True
     only_offices: frozenset[UUID] = frozenset()
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Rules":
+        """The rules of a configuration. With all mail redirected there is no device to push to."""
+        return cls(
+            horizon_days=settings.content.horizon_days,
+            overdue=settings.content.overdue,
+            push=settings.push.enabled and not settings.safety.redirect_to,
+            only_offices=frozenset(settings.safety.only_offices),
+        )
 
 
 @frozen

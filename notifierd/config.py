@@ -99,8 +99,6 @@ def missing_for_sending(settings: Settings) -> list[str]:
                     f"email.{provider}.{field.name}: required for sending through {provider}"
                     f"{ways if key_of(field).secret else ''}"
                 )
-    if settings.limits.email_per_day:
-        problems.append("limits.email_per_day: this version keeps no daily quota yet (0 is allowed)")
     if settings.push.enabled and not settings.push.vapid_private_key:
         problems.append(
             "push.vapid_private_key: required for push (run `notifierd vapid`, or set push.enabled = false)"

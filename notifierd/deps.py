@@ -13,7 +13,7 @@ from notifierd.choose import Rules
 from notifierd.gate import Gates
 from notifierd.ledger import Ledger
 from notifierd.life import Policy
-from notifierd.model import Channel, Delivery, Device, Mail, Message, Notice, Push
+from notifierd.model import Channel, Delivery, Device, Mail, Message, Notice, Push, Room
 from notifierd.progress import SLICE, Progress
 from notifierd.send import Sender
 from notifierd.source import Source
@@ -122,6 +122,7 @@ class Deps:
         offices: one slot for each office that is worked on.
         lines: how each channel's messages get out: the preferred line, then those to turn to while it is out. A
             channel without any is not served.
+        email_per_day: mails in a day; 0 for no such limit.
         send_timeout: seconds for one call.
         holder: this process' name in the lease.
         window_left: seconds from now to the end of the run's window, by the clock that decides it.
@@ -136,6 +137,7 @@ class Deps:
     renderer: Renderer
     rules: Rules
     gates: Gates
+    email_per_day: int
     send_timeout: float
     holder: str
     window_left: Callable[[], float]
@@ -158,6 +160,13 @@ class Deps:
                 if self.gates.usable(other.sender.lane(message)):
                     return other
         return preferred
+
+    def room(self) -> Room:
+        """What the limits leave of the day for mails, from now to the window's end."""
+        line = self.lines[Channel.EMAIL][0]
+        per_second = 1.0 / line.interval if line.interval else 0.0
+        batch = line.sender.max_batch
+        return Room.of(self.window_left(), per_day=self.email_per_day, per_second=per_second, batch=batch)
 
     async def rest(self, seconds: float) -> bool:
         """Wait, at most *seconds*, until stopped; whether it was. Each slice of it counts as progress."""

@@ -23,8 +23,10 @@ from notifierd.model import (
     Delivery,
     Failure,
     Outlook,
+    Overflow,
     Planned,
     Reservation,
+    Room,
     Settlement,
     State,
 )
@@ -33,6 +35,7 @@ from notifierd.statements import days, deliveries, plans
 LEASE_SECONDS = 15.0
 MOST_FAILURES = 1000
 FORGET_STEP = 5000
+UNLIMITED = Room()
 
 
 @frozen
@@ -66,8 +69,8 @@ class Ledger(Protocol):
     async def renew_lease(self, day: date, holder: str) -> bool:
         """Have the lease for LEASE_SECONDS from now; False if it is no longer ours."""
 
-    async def plan(self, day: date, rules: Rules) -> Planned:
-        """Write what is due on *day* and not there yet; how many offices, mails and pushes are open then."""
+    async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
+        """Write what is due on *day* and not there yet; what is open then, and what of it there is no *room* for."""
 
     async def close_earlier(self, day: date) -> int:
         """Settle what days before *day* left open and no process came back to; how many deliveries that were."""
@@ -98,8 +101,12 @@ class Ledger(Protocol):
         What is planned fails; a lost try's doubt becomes unknown.
         """
 
-    async def close(self, day: date) -> int:
-        """End the day's window: planned becomes expired, a lost try's doubt becomes unknown; how many were settled."""
+    async def close(self, day: date, why_no_mail: str | None = None) -> int:
+        """End the day's window: planned becomes expired, a lost try's doubt becomes unknown; how many were settled.
+
+        Args:
+            why_no_mail: what kept mails back that were never tried.
+        """
 
     async def counts(self, day: date, rules: Rules) -> DayCounts:
         """How the day stands."""
@@ -138,17 +145,18 @@ class PostgresLedger:
     async def renew_lease(self, day: date, holder: str) -> bool:
         return bool(await self._db.fetch(days.RENEW_LEASE, day, holder, LEASE_SECONDS))
 
-    async def plan(self, day: date, rules: Rules) -> Planned:
-        (row,) = await self._db.write(plans.PLAN, day, *_scope(rules), timeout=self._plan_timeout)
-        return Planned(**dict(row))
+    async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
+        (row,) = await self._db.write(plans.PLAN, day, *_scope(rules), *_limits(room), timeout=self._plan_timeout)
+        return Planned(**{**row, "overflows": _overflows(row)})
 
-    async def rehearse(self, day: date, rules: Rules) -> DayCounts:
+    async def rehearse(self, day: date, rules: Rules, room: Room = UNLIMITED) -> DayCounts:
         """How the day would stand, were it planned now and nothing sent yet. Writes nothing."""
-        (row,) = await self._db.read(plans.REHEARSE, day, *_scope(rules))
+        (row,) = await self._db.read(plans.REHEARSE, day, *_scope(rules), *_limits(room))
         (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
         outlook = Outlook(email.open + push.open, due_now=True, next_in=None)
-        return DayCounts(row["offices"], 0, email, push, outlook=outlook, **_untold(untold))
+        overflows = _overflows(row)
+        return DayCounts(row["offices"], 0, email, push, outlook=outlook, overflows=overflows, **_untold(untold))
 
     async def close_earlier(self, day: date) -> int:
         return len(await self._db.write(days.CLOSE_EARLIER, day))
@@ -189,8 +197,8 @@ class PostgresLedger:
         rows = await self._db.write(deliveries.FAIL_OFFICE, day, office_id, reason)
         return Counter((Channel(row["channel"]), State(row["state"])) for row in rows)
 
-    async def close(self, day: date) -> int:
-        return len(await self._db.write(deliveries.CLOSE, day))
+    async def close(self, day: date, why_no_mail: str | None = None) -> int:
+        return len(await self._db.write(deliveries.CLOSE, day, why_no_mail))
 
     async def counts(self, day: date, rules: Rules) -> DayCounts:
         (row,) = await self._db.read(plans.COUNTS, day, *_scope(rules), MOST_FAILURES)
@@ -207,6 +215,7 @@ class PostgresLedger:
             failures=failures,
             failures_omitted=row["failures_total"] - len(failures),
             outlook=Outlook(row["open"], row["due_now"], row["next_in"]),
+            mails_given=row["mails_given"],
             **_untold(row),
         )
 
@@ -237,6 +246,18 @@ class PostgresLedger:
 def _scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:
     """*rules* as the parameters $2 to $5 of the statements that decide who is due."""
     return rules.horizon_days, rules.overdue, rules.push, sorted(rules.only_offices)
+
+
+def _limits(room: Room) -> tuple[int | None, int | None, int]:
+    """*room* as the parameters $6 to $8."""
+    return room.mails, room.calls, room.batch
+
+
+def _overflows(row: Row) -> tuple[Overflow, ...]:
+    return tuple(
+        Overflow(one["limit"], one["mails"], one["offices"], tuple(map(UUID, one["first"])))
+        for one in json.loads(row["overflows"])
+    )
 
 
 def _channel_counts(states: str | None, channel: Channel) -> ChannelCounts:

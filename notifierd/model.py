@@ -318,12 +318,60 @@ class Outlook:
 
 
 @frozen
+class Room:
+    """What the limits of the configuration leave of a day for its mails; None: no such limit.
+
+    Attributes:
+        mails: in the day, those that were given to a provider already included.
+        calls: that can be begun before the window ends.
+        batch: how many mails one call carries at most.
+    """
+
+    mails: int | None = None
+    calls: int | None = None
+    batch: int = 1
+
+    @classmethod
+    def of(cls, seconds: float, *, per_day: int, per_second: float, batch: int) -> "Room":
+        """The room in *seconds* with so many mails *per_day* and calls *per_second*; 0 of either: no such limit."""
+        return cls(per_day or None, int(max(0.0, seconds) * per_second) + 1 if per_second else None, batch)
+
+
+@frozen
+class Overflow:
+    """Mails that a limit leaves no room for: those of the least urgent offices.
+
+    Attributes:
+        limit: its key in the table [limits].
+        offices: how many offices they are of.
+        first: the most urgent of these, at most 50.
+    """
+
+    limit: str
+    mails: int
+    offices: int
+    first: tuple[UUID, ...]
+
+    @property
+    def words(self) -> str:
+        """What it is, but for the names."""
+        return f"{self.mails:,} mails of {self.offices:,} offices (limits.{self.limit})"
+
+
+@frozen
 class Planned:
-    """How many offices, mails and pushes are open once a day is planned."""
+    """How many offices, mails and pushes are open once a day is planned.
+
+    Attributes:
+        mails_given: how many mails of the day a provider was given before, or perhaps was.
+        overflows: what does not fit, for each limit that something does not fit into.
+    """
 
     offices: int
     email: int
     push: int
+    mails_given: int = 0
+    overflows: tuple[Overflow, ...] = ()
 
 
 @frozen
@@ -357,6 +405,8 @@ class DayCounts:
     email: ChannelCounts
     push: ChannelCounts
     outlook: Outlook
+    mails_given: int = 0
+    overflows: tuple[Overflow, ...] = ()
     untold_alerts: int = 0
     untold_overdue: int = 0
     untold_offices: tuple[UUID, ...] = ()

@@ -14,6 +14,7 @@ from notifierd.life import Circumstances, settle
 from notifierd.model import (
     Blame,
     Blocked,
+    Channel,
     Deferred,
     Delivered,
     Delivery,
@@ -32,6 +33,9 @@ from notifierd.recorder import Recorder
 DATABASE_PAUSE = 2.0
 """Seconds before an office is tried again that the database did not let be worked on."""
 
+QUOTA_PAUSE = 30.0
+"""Seconds until it is looked whether there is room in the day's quota of mails: some were refused, or it was raised."""
+
 SHORTEST_PAUSE = 0.05
 FAIL_SECONDS = 10.0
 NEVER = float("inf")
@@ -46,7 +50,21 @@ class Pass:
     day: date
     deps: Deps
     recorder: Recorder
+    mails_left: float = NEVER
+    """How many mails may still be given to a provider; the offices take of them in their order."""
     _skipped_for: float = NEVER
+
+    def within_quota(self, work: OfficeWork) -> OfficeWork:
+        """*work* without the mails that there is no room for in the day's quota."""
+        mails = [d for d in work.deliveries if d.channel is Channel.EMAIL and d.due and d.state is State.PLANNED]
+        if len(mails) <= self.mails_left:
+            self.mails_left -= len(mails)
+            return work
+        beyond = {delivery.id for delivery in mails[int(self.mails_left) :]}
+        self.mails_left = 0
+        self.deps.progress.withheld += len(beyond)
+        self.skip(QUOTA_PAUSE)
+        return evolve(work, deliveries=tuple(d for d in work.deliveries if d.id not in beyond))
 
     def skip(self, seconds: float) -> None:
         """Note that deliveries were left planned, though their turn had come, for at least *seconds*."""

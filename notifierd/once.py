@@ -7,15 +7,17 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
-from notifierd.assemble import PostgresSite, open_site, rules_of, utc_now
+from notifierd.assemble import PostgresSite, open_site, utc_now
+from notifierd.choose import Rules
 from notifierd.config import missing_for_sending
 from notifierd.deps import Deps, Stop, lasting
 from notifierd.errors import ConfigError, LeaseHeld, LeaseLost, plain_errors
 from notifierd.ledger import LEASE_SECONDS
 from notifierd.progress import Progress
 from notifierd.report import RunReport, RunResult
-from notifierd.run import run_day
+from notifierd.run import report_overflows, run_day
 from notifierd.schedule import Calendar
+from notifierd.send.open import room_for_mails
 from notifierd.settings import Settings
 
 LEASE_POLL = 1.0
@@ -85,7 +87,10 @@ class Once:
                 await site.ledger.record({self.day: ("skipped", closed)})
             return RunResult("skipped", closed, None)
         if self.options.dry_run:
-            return RunResult("dry-run", None, await site.ledger.rehearse(self.day, rules_of(self.settings)))
+            room = room_for_mails(self.settings, self.options.seconds)
+            counts = await site.ledger.rehearse(self.day, Rules.of(self.settings), room)
+            report_overflows(counts.overflows)
+            return RunResult("dry-run", None, counts)
         async with site.open_deps(
             window_left=lasting(self.options.seconds), stop=self.stop, progress=self.progress
         ) as deps:

@@ -30,6 +30,8 @@ class Progress:
     """Settlements that the recorder wrote, whatever they came to."""
     slices: int = 0
     """How many slices of a wait are over."""
+    withheld: int = 0
+    """Mails that the pass had to leave alone, as they are beyond the day's quota."""
     waiting_for: str = ""
     """What nothing goes on without at the moment, in words."""
     channels: Callable[[], Mapping[str, int]] = dict

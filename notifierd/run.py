@@ -1,6 +1,6 @@
 """The spine: plan, passes of a nursery of offices, report."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import date, timedelta
 from functools import partial
@@ -13,8 +13,8 @@ from attrs import asdict
 from notifierd.deps import SETTLE_SECONDS, Deps
 from notifierd.errors import DatabaseError, LedgerUnavailable, StatementRefused, plain_errors
 from notifierd.lease import hold_lease
-from notifierd.model import DayCounts, OfficeWork
-from notifierd.office import Pass, guard_office
+from notifierd.model import Channel, DayCounts, OfficeWork, Overflow, Planned
+from notifierd.office import NEVER, Pass, guard_office
 from notifierd.progress import SLICE, Progress
 from notifierd.recorder import open_recorder
 from notifierd.report import RunResult
@@ -43,15 +43,23 @@ async def run_day(day: date, deps: Deps) -> RunResult:
             deps.progress.has_day = True
             with deps.stop.scope:
                 await deps.ledger.close_earlier(day)
-                deps.progress.planned = await deps.ledger.plan(day, deps.rules)
-                log.info("planned", **asdict(deps.progress.planned))
-                counts = await tell_everyone(day, deps)
+                planned = deps.progress.planned = await deps.ledger.plan(day, deps.rules, deps.room())
+                log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
+                report_overflows(planned.overflows)
+                counts = await tell_everyone(day, deps, planned)
             result = await conclude(day, deps, counts)
         await forget_old(day, deps)
     return result
 
 
-async def tell_everyone(day: date, deps: Deps) -> DayCounts:
+def report_overflows(overflows: Sequence[Overflow]) -> None:
+    """Name what a plan has no room for."""
+    for over in overflows:
+        labels = asdict(over) | {"first": [str(office) for office in over.first]}
+        log.error("plan_does_not_fit", **labels)
+
+
+async def tell_everyone(day: date, deps: Deps, planned: Planned) -> DayCounts:
     """Make passes until nothing is open or the run is stopped; if the window ended, close the day."""
     last_moment = partial(deps.stop.last_moment, SETTLE_SECONDS)
     async with (
@@ -60,13 +68,15 @@ async def tell_everyone(day: date, deps: Deps) -> DayCounts:
     ):
         deps.progress.channels = recorder.waiting
         nursery.start_soon(end_window, deps)
+        given = planned.mails_given
         while True:
-            this_pass = Pass(day, deps, recorder)
+            this_pass = Pass(day, deps, recorder, max(0, deps.email_per_day - given) if deps.email_per_day else NEVER)
             await pass_over(this_pass)
             await recorder.flush()
             counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
             if not counts.outlook.open or await deps.rest(this_pass.next_turn(counts.outlook)):
                 break
+            given = counts.mails_given
         if counts.outlook.open and deps.stop.reason == "window_ended":
             counts = await close_day(day, deps)
         nursery.cancel_scope.cancel()
@@ -76,8 +86,10 @@ async def tell_everyone(day: date, deps: Deps) -> DayCounts:
 async def pass_over(this_pass: Pass) -> None:
     """Work on every office whose turn has come. No task waits in memory for an office that is not begun."""
     offices = this_pass.deps.offices
+    this_pass.deps.progress.withheld = 0
     async with trio.open_nursery() as nursery, aclosing(due_offices(this_pass)) as due:
-        async for work in due:
+        async for everything in due:
+            work = this_pass.within_quota(everything)
             await offices.acquire_on_behalf_of(work)
             if this_pass.deps.stop.is_set():
                 offices.release_on_behalf_of(work)
@@ -105,12 +117,23 @@ async def end_window(deps: Deps) -> None:
 
 async def close_day(day: date, deps: Deps) -> DayCounts:
     """Settle what the window left open; a try of a dead process only when it can no longer be settled by it."""
+    why = why_no_mail(deps)
     while True:
-        await patiently(deps.progress, lambda: deps.ledger.close(day))
+        await patiently(deps.progress, lambda: deps.ledger.close(day, why))
         counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
         if not counts.outlook.open:
             return counts
         await deps.progress.sleep(max(FIRST_PAUSE, counts.outlook.next_in or 0.0))  # below 0 if it came meanwhile
+
+
+def why_no_mail(deps: Deps) -> str | None:
+    """What kept mails back whose turn had come, and that were not tried."""
+    if deps.progress.withheld:
+        return "email_per_day"
+    if out := deps.gates.outages().get(deps.lines[Channel.EMAIL][0].sender.name):
+        return out
+    overflows = deps.progress.planned.overflows if deps.progress.planned else ()
+    return "email_per_second" if overflows else None
 
 
 async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult:

@@ -47,7 +47,9 @@ class Attempt:
         outages = self.deps.gates.outages() if self.deps else {}
         out = "".join(f"; {lane} is out ({reason})" for lane, reason in outages.items())
         waiting = f"; waiting for {progress.waiting_for}" if progress.waiting_for else ""
-        return f"running {done}{waiting}{out}"
+        overflows = progress.planned.overflows if progress.planned else ()
+        beyond = "".join(f"; no room for {over.words}" for over in overflows)
+        return f"running {done}{waiting}{out}{beyond}"
 
     def limiters(self) -> Mapping[str, str]:
         """Each limiter: how many of its tokens are borrowed, and how many tasks wait for one."""

@@ -3,9 +3,11 @@
 Time is Trio's, so that virtual time moves it.
 """
 
+import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +16,7 @@ from attrs import define, evolve, field
 
 from notifierd.choose import Rules, chosen
 from notifierd.errors import LeaseHeld
-from notifierd.ledger import FORGET_STEP, LEASE_SECONDS, Run
+from notifierd.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Run
 from notifierd.model import (
     OPEN,
     Alert,
@@ -27,8 +29,10 @@ from notifierd.model import (
     Kind,
     OfficeWork,
     Outlook,
+    Overflow,
     Planned,
     Reservation,
+    Room,
     Settlement,
     Staff,
     State,
@@ -137,7 +141,7 @@ class MemoryLedger:
 
     # Planning ----------------------------------------------------------------------------------------------------
 
-    async def plan(self, day: date, rules: Rules) -> Planned:
+    async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
         await self._statement()
         told = {
             (row.delivery.office_id, row.delivery.staff_id)
@@ -152,7 +156,27 @@ class MemoryLedger:
         waiting = [row.delivery for row in self._of(day) if row.delivery.state in OPEN]
         channels = Counter(delivery.channel for delivery in waiting)
         offices = {delivery.office_id for delivery in waiting}
-        return Planned(len(offices), channels[Channel.EMAIL], channels[Channel.PUSH])
+        overflows = tuple(self._overflows(day, room))
+        return Planned(len(offices), channels[Channel.EMAIL], channels[Channel.PUSH], self._given(day), overflows)
+
+    def _given(self, day: date) -> int:
+        given = (State.SENT, State.SENDING, State.UNKNOWN)
+        mails = [row.delivery for row in self._of(day) if row.delivery.channel is Channel.EMAIL]
+        return sum(mail.state in given or mail.doubts > 0 for mail in mails)
+
+    def _overflows(self, day: date, room: Room) -> Iterator[Overflow]:
+        mails = Counter(
+            row.delivery.office_id
+            for row in self._of(day)
+            if row.delivery.channel is Channel.EMAIL and row.delivery.state is State.PLANNED
+        )
+        ranked = sorted(mails, key=lambda office: (self.offices[day, office], office))
+        if room.mails is not None:
+            yield from _beyond("email_per_day", ranked, mails, max(0, room.mails - self._given(day)))
+        if room.calls is not None:
+            calls = Counter({office: math.ceil(mails[office] / room.batch) for office in ranked})
+            fit = sum(total <= room.calls for total in accumulate(calls[office] for office in ranked))
+            yield from _beyond("email_per_second", ranked, mails, sum(mails[office] for office in ranked[:fit]))
 
     def due(self, day: date, rules: Rules) -> list[Delivery]:
         """What ``choose`` says is due, delivery by delivery."""
@@ -328,11 +352,11 @@ class MemoryLedger:
                 ended[row.delivery.channel, state] += 1
         return ended
 
-    async def close(self, day: date) -> int:
+    async def close(self, day: date, why_no_mail: str | None = None) -> int:
         await self._statement()
         ending = [row for row in self._of(day) if self._can_end(row)]
         for row in ending:
-            self._end_window(row)
+            self._end_window(row, why_no_mail if row.delivery.channel is Channel.EMAIL else None)
         return len(ending)
 
     async def close_earlier(self, day: date) -> int:
@@ -354,10 +378,11 @@ class MemoryLedger:
         stale = row.try_until is not None and row.try_until <= self.clock()
         return row.delivery.state is State.PLANNED or (row.delivery.state is State.SENDING and stale)
 
-    def _end_window(self, row: _Row) -> None:
+    def _end_window(self, row: _Row, otherwise: str | None = None) -> None:
         state = State.EXPIRED if row.delivery.state is State.PLANNED else State.UNKNOWN
         reason = "window_ended" + ("_in_doubt" if row.delivery.doubts else "")
-        self._end(row, state, reason + (f" ({row.delivery.reason})" if row.delivery.reason else ""))
+        why = row.delivery.reason or otherwise
+        self._end(row, state, reason + (f" ({why})" if why else ""))
 
     def _end(self, row: _Row, state: State, reason: str) -> None:
         row.delivery = evolve(row.delivery, state=state, reason=reason)
@@ -416,6 +441,7 @@ class MemoryLedger:
         return DayCounts(
             offices=sum(on == day for on, _ in self.offices),
             offices_failed=sum(on == day for on, _ in self.failed_offices),
+            mails_given=self._given(day),
             email=_channel_counts(rows, Channel.EMAIL),
             push=_channel_counts(rows, Channel.PUSH),
             untold_alerts=len(untold),
@@ -452,6 +478,14 @@ class MemoryLedger:
     async def _statement(self) -> None:
         """What every statement is at least: a place where others run, and where a cancellation is met."""
         await trio.lowlevel.checkpoint()
+
+
+def _beyond(limit: str, ranked: Sequence[UUID], mails: Counter[UUID], fit: int) -> Iterator[Overflow]:
+    """What is beyond the first *fit* of the *mails* of offices in their order."""
+    ends = accumulate(mails[office] for office in ranked)
+    first = [office for office, end in zip(ranked, ends, strict=True) if end > fit]
+    if first:
+        yield Overflow(limit, mails.total() - fit, len(first), tuple(first[:50]))
 
 
 def _in_scope(alert: Alert, day: date, rules: Rules) -> bool:

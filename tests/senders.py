@@ -315,6 +315,7 @@ def a_run(
         "renderer": PlainRenderer(),
         "rules": Rules(push=push is not None),
         "gates": Gates(trio.current_time),
+        "email_per_day": 0,
         "send_timeout": 30.0,
         "holder": holder,
         "window_left": lasting(window_left),

@@ -388,6 +388,7 @@ class Simulation:
             renderer=_Renderer(self.world.poisoned),
             rules=Rules(),
             gates=Gates(trio.current_time),
+            email_per_day=0,
             send_timeout=SEND_TIMEOUT,
             holder=process.name,
             window_left=lasting(max(0.0, self.world.window - self._base)),

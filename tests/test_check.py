@@ -1,6 +1,7 @@
 """``notifierd check``: one line for each thing to mend, named; nothing sent, nothing written, no secret shown."""
 
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -8,11 +9,14 @@ import pytest
 from attrs import evolve
 
 from notifierd.check import Finding, Level, check, exit_code
+from notifierd.demo.application import rows_sql
 from notifierd.demo.postgres import Cluster
+from notifierd.schedule import Calendar
 from notifierd.send.vapid import Vapid
 from notifierd.settings import (
     DatabaseSettings,
     EmailSettings,
+    LimitsSettings,
     MailgunSettings,
     PostmarkSettings,
     Provider,
@@ -23,6 +27,7 @@ from notifierd.settings import (
     Settings,
 )
 from tests.place import PRIVATE_KEY, PUBLIC_KEY, Place, open_place, settings_for
+from tests.processes import invent
 
 
 @pytest.fixture
@@ -99,6 +104,33 @@ async def test_the_database_has_to_be_the_right_one(place: Place) -> None:
     assert await place.trouble() == [("safety.database_id", "bad", trouble + remedy)]
     place.settings = evolve(place.settings, safety=SafetySettings())
     assert await place.trouble() == [("safety.database_id", "warn", trouble + remedy)]
+
+
+async def test_a_plan_that_the_limits_have_no_room_for_is_named(place: Place, cluster: Cluster, database: str) -> None:
+    """Four mails of two offices are due on the next business day."""
+    rows = invent(2, day=Calendar(place.settings.window).next_window(datetime.now(UTC)).day)
+    cluster.psql(rows_sql(rows), database.partition("?")[0].rpartition("/")[2])
+    near, far = (str(office.id) for office in rows.offices)
+    for limits, found in [
+        (LimitsSettings(email_per_day=4, email_per_second=1.0), []),
+        (LimitsSettings(email_per_day=3), [f"1 mails of 1 offices (limits.email_per_day) out of 4 mails: {far}"]),
+        (
+            LimitsSettings(email_per_day=1),
+            [f"3 mails of 2 offices (limits.email_per_day) out of 4 mails: {near}, {far}"],
+        ),
+    ]:
+        place.settings = evolve(place.settings, limits=limits)
+        trouble = await place.trouble()
+        assert [text.partition(" for ")[2] for _, _, text in trouble] == found
+        assert {(subject, level) for subject, level, _ in trouble} <= {("limits.email_per_day", "bad")}
+
+
+async def test_a_provider_that_allows_little_wants_its_limits_set(place: Place) -> None:
+    place.settings = evolve(place.settings, email=evolve(place.settings.email, provider="gmail"))
+    assert [(subject, level) for subject, level, _ in await place.trouble()][-2:] == [
+        ("limits.email_per_second", "warn"),
+        ("limits.email_per_day", "warn"),
+    ]
 
 
 async def test_what_is_meant_for_trying_out_is_told(place: Place) -> None:

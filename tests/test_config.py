@@ -714,13 +714,6 @@ def test_the_fallback_needs_its_keys_too():
     ]
 
 
-def test_what_is_not_built_yet_is_refused_and_not_ignored():
-    toml = 'email.sender = "a@b.jp"\nemail.resend.api_key = "re_1"\npush.enabled = false\nlimits.email_per_day = 9'
-    assert missing_for_sending(read(toml)) == [
-        "limits.email_per_day: this version keeps no daily quota yet (0 is allowed)"
-    ]
-
-
 def test_a_service_account_key_is_taken_whole():
     account = '{"client_email": "n@p.iam.gserviceaccount.com", "private_key": "-----BEGIN...\\n"}'
     environ = {"NOTIFIERD_EMAIL_GMAIL_SERVICE_ACCOUNT": account}

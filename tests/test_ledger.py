@@ -11,7 +11,7 @@ from attrs import evolve
 from notifierd.choose import Rules
 from notifierd.demo.postgres import Cluster
 from notifierd.errors import LeaseHeld
-from notifierd.model import Channel, Delivery, OfficeWork, Reservation, Settlement, State
+from notifierd.model import Channel, Delivery, OfficeWork, Reservation, Room, Settlement, State
 from notifierd.source import START
 from tests.desks import Desk, open_desk
 from tests.memory import Application
@@ -358,6 +358,47 @@ async def test_the_windows_end_settles_what_is_open(desk: Desk) -> None:
     assert states[flying.id] == ("sending", None)
     counts = await desk.ledger.counts(DAY, RULES)
     assert (counts.email.planned, counts.email.expired, counts.email.unknown, counts.email.open) == (4, 2, 1, 1)
+
+
+async def test_what_kept_mails_back_is_said_of_those_that_were_not_tried(desk: Desk) -> None:
+    deliveries = await planned(desk, some_offices(1, staff=2, devices=1))
+    (tried, untouched), pushes = [d for d in deliveries if d.channel is Channel.EMAIL], deliveries[2:]
+    call = a_call(tried)
+    assert await reserved(desk, call)
+    await desk.ledger.settle(ending(call, State.PLANNED, reason="server_error:500", wait=900.0))
+    assert await desk.ledger.close(DAY, "email_per_day") == 4
+    states = await desk.states()
+    assert states[tried.id] == ("expired", "window_ended (server_error:500)")
+    assert states[untouched.id] == ("expired", "window_ended (email_per_day)")
+    assert {states[push.id] for push in pushes} == {("expired", "window_ended")}
+
+
+async def test_a_plan_names_what_there_is_no_room_for(desk: Desk) -> None:
+    """Offices 0 to 3 days from their deadline, with 3, 3, 3 and 3 mails."""
+    app = some_offices(4, staff=3, devices=1)
+    await desk.load(app)
+    await desk.ledger.take_lease(DAY, ME)
+    urgent = [an_id(f"office {left}") for left in range(4)]
+
+    async def beyond(room: Room) -> list[tuple[str, int, list[UUID]]]:
+        plan = await desk.ledger.plan(DAY, RULES, room)
+        assert all(over.offices == len(over.first) for over in plan.overflows)
+        return [(over.limit, over.mails, list(over.first)) for over in plan.overflows]
+
+    assert await beyond(Room()) == []
+    assert await beyond(Room(mails=12, calls=12)) == []
+    assert await beyond(Room(mails=7)) == [("email_per_day", 5, urgent[2:])]
+    assert await beyond(Room(mails=0, calls=2, batch=100)) == [
+        ("email_per_day", 12, urgent),
+        ("email_per_second", 6, urgent[2:]),
+    ]
+    assert await beyond(Room(calls=5, batch=2)) == [("email_per_second", 6, urgent[2:])]
+    first, second, *_ = [d for d in await deliveries_of(desk) if d.channel is Channel.EMAIL]
+    sent, flying = a_call(first), a_call(second)
+    assert await reserved(desk, sent, flying)
+    await desk.ledger.settle(ending(sent, State.SENT, audit={}))
+    assert await beyond(Room(mails=7)) == [("email_per_day", 5, urgent[2:])], "what was given counts, and waits no more"
+    assert (await desk.ledger.plan(DAY, RULES)).mails_given == (await desk.ledger.counts(DAY, RULES)).mails_given == 2
 
 
 async def test_a_day_that_nobody_came_back_to_is_settled_by_the_next(desk: Desk) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from notifierd.choose import Rules, chosen
 from notifierd.db import Connection, Database, open_database
 from notifierd.demo.postgres import Cluster
-from notifierd.ledger import Ledger, PostgresLedger
-from notifierd.model import Alert, Channel, DayCounts, Delivery, Device, Kind, OfficeWork, Staff, State
+from notifierd.ledger import UNLIMITED, Ledger, PostgresLedger
+from notifierd.model import Alert, Channel, DayCounts, Delivery, Device, Kind, OfficeWork, Room, Staff, State
 from notifierd.source import START, PostgresSource
 from tests import application
 from tests.memory import Application, MemoryLedger
@@ -37,6 +37,7 @@ class World:
         dated: the assessments that have a date all the same, which says nothing.
         states: how deliveries ended, by their place in the order of ids.
         later: devices that are there when the day is planned again.
+        room: what the limits leave for mails.
     """
 
     app: Application = field(eq=False)
@@ -45,6 +46,7 @@ class World:
     dated: tuple[int, ...] = ()
     states: tuple[State, ...] = (State.PLANNED,)
     later: tuple[Device, ...] = ()
+    room: Room = UNLIMITED
 
 
 # Random data ---------------------------------------------------------------------------------------------------------
@@ -53,6 +55,7 @@ DAYS_LEFT = st.one_of(
     st.integers(-3, 12), st.sampled_from([-4000, -400, 29, 30, 31, 59, 60, 61, 364, 365, 366, 100_000])
 )
 THRESHOLDS = st.one_of(st.integers(-1, 12), st.sampled_from([30, 31, 60, 365, 2**31 - 1]))
+ROOMS = st.builds(Room, st.none() | st.integers(0, 9), st.none() | st.integers(0, 9), st.integers(1, 3))
 MOSTLY = st.sampled_from([True, True, True, False])
 NAMES = st.sampled_from(["", "青木", "O'Neil", '<b>"太字"</b>', "🙂"])
 
@@ -113,7 +116,7 @@ def worlds(draw: st.DrawFn) -> World:
     states = draw(st.lists(st.sampled_from(list(State)), min_size=1, max_size=5))
     dated = draw(st.lists(st.integers(-3, 40), max_size=2))
     later = draw(st.lists(devices(), max_size=3))
-    return World(app, draw(RULES), strange, tuple(dated), tuple(states), tuple(later))
+    return World(app, draw(RULES), strange, tuple(dated), tuple(states), tuple(later), draw(ROOMS))
 
 
 # Both ----------------------------------------------------------------------------------------------------------------
@@ -199,8 +202,10 @@ async def hold_together(world: World, dsn: str) -> None:
 
         # The plan, delivery by delivery, with the ids and the order of offices.
         due = {delivery.id: delivery for delivery in memory.due(DAY, rules)}
-        rehearsed = await ledger.rehearse(DAY, rules)
-        assert await ledger.plan(DAY, rules) == await memory.plan(DAY, rules)
+        rehearsed = await ledger.rehearse(DAY, rules, world.room)
+        plan = await ledger.plan(DAY, rules, world.room)
+        assert plan == await memory.plan(DAY, rules, world.room)
+        assert rehearsed.overflows == plan.overflows
         assert await planned(db) == due
         assert await urgencies(db) == memory.offices
         channels = [delivery.channel for delivery in due.values()]
@@ -228,7 +233,7 @@ async def hold_together(world: World, dsn: str) -> None:
         assert read == set(due)
 
         # Planning again changes nothing.
-        assert await ledger.plan(DAY, rules) == await memory.plan(DAY, rules)
+        assert await ledger.plan(DAY, rules, world.room) == await memory.plan(DAY, rules, world.room) == plan
         assert await planned(db) == due
         assert await urgencies(db) == memory.offices
         assert await counted(ledger, rules) == await counted(memory, rules)
@@ -253,7 +258,7 @@ async def hold_together(world: World, dsn: str) -> None:
             await connection.copy_records_to_table("devices", schema_name="app", records=records)
 
         await db.unit(add)
-        assert await ledger.plan(DAY, rules) == await memory.plan(DAY, rules)
+        assert await ledger.plan(DAY, rules, world.room) == await memory.plan(DAY, rules, world.room)
         assert {key: d.state for key, d in (await planned(db)).items()} == {
             key: row.delivery.state for key, row in memory.rows.items()
         }
@@ -292,6 +297,7 @@ def a_world(*lefts: int, **changes: Any) -> World:
 @example(a_world(-1, 40, rules=Rules(push=False)))
 @example(a_world(0, rules=Rules(overdue=False)))
 @example(a_world(strange=((OFFICES[0], "inspection", DAY), (OFFICES[0], "renewal", None)), states=(State.FAILED,)))
+@example(a_world(3, 7, room=Room(mails=1, calls=1, batch=1)))
 @example(a_world(dated=(-9,), rules=Rules(overdue=False)))
 def test_the_plan_that_sql_writes_is_what_choose_decides(dsn: str, world: World) -> None:
     trio.run(hold_together, world, dsn)

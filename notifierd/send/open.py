@@ -7,7 +7,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from notifierd.errors import ConfigError
-from notifierd.model import Mail, Push
+from notifierd.model import Mail, Push, Room
 from notifierd.send import Sender
 from notifierd.send._http import open_client
 from notifierd.settings import Settings
@@ -26,6 +26,14 @@ PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 EMAIL_WIDTH, PUSH_WIDTH = 100, 500
 """Connections of a client: the highest that limits.email and limits.push may be set to while it is open."""
+
+
+def room_for_mails(settings: Settings, seconds: float) -> Room:
+    """What the limits leave a day for mails that is run in *seconds*, through the provider that is preferred."""
+    module, name = PROVIDERS[settings.email.provider]
+    batch: int = getattr(importlib.import_module(module), name).max_batch
+    limits = settings.limits
+    return Room.of(seconds, per_day=limits.email_per_day, per_second=limits.email_per_second, batch=batch)
 
 
 @asynccontextmanager

@@ -95,12 +95,13 @@ where d.day = $1::date and d.office_id = $2::uuid
 returning d.id, d.channel, d.state
 """
 
-END = """
+_END = """
 set state = case d.state when 'planned' then 'expired' else 'unknown' end,
     reason = 'window_ended' || case when d.doubts > 0 then '_in_doubt' else '' end
-             || coalesce(' (' || d.reason || ')', ''),
+             || coalesce(' (' || {why} || ')', ''),
     not_before = null, try_until = null, updated_at = now()
 """
+END = _END.format(why="d.reason")
 
 RETRY = """
 with again as (
@@ -120,7 +121,7 @@ from again
 """
 
 CLOSE = f"""
-update notifierd.deliveries d {END}
+update notifierd.deliveries d {_END.format(why="coalesce(d.reason, case d.channel when 'email' then $2::text end)")}
 where d.day = $1::date and (d.state = 'planned' or (d.state = 'sending' and d.try_until <= clock_timestamp()))
 returning d.id
 """

@@ -2,7 +2,7 @@
 
 from notifierd.statements import DUE
 
-# $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices
+# $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices; for PLAN and REHEARSE also $6 mails, $7 calls, $8 batch
 _WHO_IS_DUE = """
 with scope as materialized (
     select a.office_id,
@@ -39,9 +39,40 @@ with scope as materialized (
 )
 """
 
+_GIVEN = """(
+    select count(*) from notifierd.deliveries d
+    where d.day = $1::date and d.channel = 'email' and (d.state in ('sent', 'sending', 'unknown') or d.doubts > 0)
+)"""
+"""How many mails of the day a provider was given, or perhaps was."""
+
+# Of each office in open_mails (office_id, mails), most urgent first, what is beyond the mails or the calls there are.
+_OVERFLOWS = f"""
+ranked as (
+    select m.office_id, o.nearest, m.mails, sum(m.mails) over urgent as mails_to,
+           sum(ceil(m.mails / $8::numeric)) over urgent as calls_to
+    from open_mails m left join office o on o.id = m.office_id
+    where $6::bigint is not null or $7::bigint is not null
+    window urgent as (order by o.nearest, m.office_id)
+), beyond as (
+    select 'email_per_day' as "limit", office_id, nearest, least(mails, mails_to - room) as mails
+    from ranked, (select greatest($6::bigint - {_GIVEN}, 0) as room) given
+    where $6::bigint is not null and mails_to > room -- greatest() passes over a null
+    union all
+    select 'email_per_second', office_id, nearest, mails from ranked where calls_to > $7::bigint
+)
+"""
+
+_OVERFLOWS_JSON = """(
+    select coalesce(json_agg(x), '[]') from (
+        select "limit", sum(mails) as mails, count(*) as offices,
+               (array_agg(office_id order by nearest, office_id))[1:50] as first
+        from beyond group by "limit" order by "limit"
+    ) x
+)"""
+
 PLAN = (
     _WHO_IS_DUE
-    + """, offices as (
+    + f""", offices as (
     insert into notifierd.run_offices as r (day, office_id, urgency)
     select $1::date, o.id, coalesce(o.nearest, 100000)
     from office o
@@ -56,26 +87,37 @@ PLAN = (
     on conflict do nothing
     returning office_id, channel
 ), waiting as (
-    select office_id, channel from notifierd.deliveries
+    select office_id, channel, state from notifierd.deliveries
     where day = $1::date and state in ('planned', 'sending')
-)
+), open_mails as (
+    select office_id, count(*) as mails from (
+        select office_id from planned where channel = 'email'
+        union all
+        select office_id from waiting where channel = 'email' and state = 'planned'
+    ) mails group by office_id
+), {_OVERFLOWS}
 select (select count(*) from (
            select office_id from planned union select office_id from waiting
        ) there) as offices,
        (select count(*) from planned where channel = 'email')
            + (select count(*) from waiting where channel = 'email') as email,
        (select count(*) from planned where channel = 'push')
-           + (select count(*) from waiting where channel = 'push') as push
+           + (select count(*) from waiting where channel = 'push') as push,
+       {_GIVEN} as mails_given,
+       {_OVERFLOWS_JSON} as overflows
 """
 )
 """Write what is due on the day and not there yet; count what is open then."""
 
 REHEARSE = (
     _WHO_IS_DUE
-    + """
+    + f""", open_mails as (
+    select office_id, count(*) as mails from mail group by office_id
+), {_OVERFLOWS}
 select count(distinct office_id) as offices,
        count(*) filter (where channel = 'email') as email,
-       count(*) filter (where channel = 'push') as push
+       count(*) filter (where channel = 'push') as push,
+       {_OVERFLOWS_JSON} as overflows
 from due
 """
 )
@@ -149,6 +191,7 @@ select (select count(*) from notifierd.run_offices r where r.day = $1::date) as 
            select * from failures order by office_id, channel, reason limit $6::int
        ) listed) as failures,
        (select count(*) from failures) as failures_total,
+       {_GIVEN} as mails_given,
        waiting.*,
        {_UNTOLD_JSON} as untold
 from waiting
