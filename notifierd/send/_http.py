@@ -262,15 +262,23 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
 
 
 def is_public(address: str) -> bool:
-    """Tell whether *address* is the public Internet's, also that of an IPv4 address which an IPv6 one stands for."""
-    outer = ipaddress.ip_address(address)
-    every: list[ipaddress.IPv4Address | ipaddress.IPv6Address | None] = [outer]
-    if isinstance(outer, ipaddress.IPv6Address):
-        every += [outer.ipv4_mapped, outer.sixtofour, *(outer.teredo or ())]
-        if outer in _NAT64:
-            every.append(ipaddress.IPv4Address(int(outer) & 0xFFFFFFFF))
-    return all(one.is_global and not one.is_multicast for one in every if one)
+    """Tell whether *address* is one host's of the public Internet. An IPv4 address in NAT64's spelling counts as such.
+
+    Of IPv6, only what IANA gives out counts (2000::/3): what lies beyond are special purposes, known or to come.
+    """
+    ip = ipaddress.ip_address(address)
+    if ip in _NAT64:
+        ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    given_out = ip.version == 4 or ip in _GLOBAL_UNICAST  # noqa: PLR2004 - IPv4
+    return given_out and ip.is_global and not ip.is_multicast and not any(ip in special for special in _SPECIAL)
 
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """RFC 6052, section 2.1: the last 32 bits are an IPv4 address."""
+
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""https://www.iana.org/assignments/ipv6-address-space"""
+
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2002::/16", "3fff::/20")))
+"""What Python's ipaddress, or older ones of it, take for public: protocols' own addresses (RFC 6890; a cloud has its
+metadata there), 6to4 and its relays (RFC 7526), and documentation (RFC 9637)."""
