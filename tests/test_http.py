@@ -393,6 +393,10 @@ def test_what_is_public(address: str, public: bool) -> None:
     [
         ("https://fcm.googleapis.com/fcm/send/x", "https://fcm.googleapis.com", 443),
         ("HTTPS://FCM.googleapis.com:443/x", "https://fcm.googleapis.com", 443),
+        ("https://push.example:00443/x", "https://push.example", 443),
+        ("https://push.example", "https://push.example", 443),
+        ("https://push.example:/", "https://push.example", 443),
+        ("https://push.example.?x#y", "https://push.example.", 443),
         ("https://push.example:8443/x", "https://push.example:8443", 8443),
         ("HTTP://[::1]:80/x", "http://[::1]", 80),
         ("http://push.example:443/x", "http://push.example:443", 443),
@@ -402,11 +406,71 @@ def test_what_is_public(address: str, public: bool) -> None:
 def test_origins_leave_out_what_goes_without_saying(text: str, origin: str, port: int) -> None:
     url = parse_url(text)
     assert url is not None
-    assert (url.origin, url.port, url.has_userinfo) == (origin, port, "@" in text)
+    assert (url.origin, url.port) == (origin, port)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "/path", "push.example", "ftp://push.example", "https://", "https://a\nb/", "\udcff"]
+    ("authority", "has_userinfo"),
+    [
+        ("push.example", False),
+        ("user@push.example", True),
+        ("user:secret@push.example", True),
+        ("@push.example", True),
+        (":@push.example", True),
+        ("push.example\\@other.example", True),
+    ],
+)
+@pytest.mark.parametrize("rest", ["", "/x@y", "?x@y", "#x@y"])
+def test_userinfo_is_what_stands_before_the_host(authority: str, rest: str, has_userinfo: bool) -> None:
+    url = parse_url(f"https://{authority}{rest}")
+    assert url is not None
+    assert url.has_userinfo == has_userinfo
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/path",
+        "push.example",
+        "//push.example/",
+        "ftp://push.example",
+        "https://",
+        "https:push.example",
+        "https:///push.example",
+        " https://push.example",
+        "https://push.example /",
+        "https://push.example/a b",
+        "https://push.example/a\tb",
+        "https://a\nb/",
+        "https://push.example/\x00",
+        "https://push.example/\x7f",
+        "https://push.example\\.other.example/",
+        "https://push%2eexample/",
+        "https://push.example%00.other/",
+        "https://push\u3002example/",
+        "https://ｐush.example/",
+        "https://push.exampl\u0435/",
+        "https://push.example/é",
+        "https://１２７.0.0.1/",
+        "https://0177.0.0.1/",
+        "https://256.0.0.1/",
+        "https://[::1%25lo]/",
+        "https://[::1%lo]/",
+        "https://[::g]/",
+        "https://[push.example]/",
+        "https://::1/",
+        "https://push.example:443:443/",
+        "https://push.example:x/",
+        "https://push.example:+443/",
+        "https://push.example:4_43/",
+        "https://push.example:４４３/",
+        "https://push.example:0/",
+        "https://push.example:65536/",
+        f"https://push.example/{'x' * 70_000}",
+        "\udcff",
+        "https://push.example/\udcff",
+    ],
 )
 def test_what_is_no_web_address_is_none(text: str) -> None:
     assert parse_url(text) is None

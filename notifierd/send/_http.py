@@ -49,21 +49,26 @@ class Url:
 
 
 def parse_url(text: str) -> Url | None:
-    """Read an absolute http or https URL; None for everything else."""
+    """Read an absolute http or https URL in visible ASCII, as browsers write them (RFC 3986); None for all else."""
+    found = _WEB_URL.fullmatch(text)
+    if found is None or not (text.isascii() and text.isprintable()):
+        return None
     try:
         url = httpx.URL(text)
-    except (httpx.InvalidURL, ValueError):  # ValueError: lone surrogates
-        return None
-    if url.scheme not in {"http", "https"} or not _HOST.fullmatch(url.raw_host):
+    except httpx.InvalidURL:
         return None
     host, default = url.raw_host.decode("ascii"), 443 if url.scheme == "https" else 80
-    host, port = f"[{host}]" if ":" in host else host, url.port or default
+    host, port = f"[{host}]" if ":" in host else host, default if url.port is None else url.port
+    if not 0 < port <= 65535:  # noqa: PLR2004 - the highest port there is
+        return None
     origin = f"{url.scheme}://{host}" + f":{port}" * (port != default)
-    return Url(url.scheme, host, port, origin, has_userinfo=bool(url.userinfo))
+    return Url(url.scheme, host, port, origin, has_userinfo=found["userinfo"] is not None)
 
 
-_HOST = re.compile(rb"[a-z0-9_.-]+|[0-9a-f:.]+")
-"""httpx lets a backslash through, say, which other parsers take for the end of the host."""
+_WEB_URL = re.compile(
+    r"https?://(?P<userinfo>[^/?#\s]*@)?(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:\d*)?([/?#]\S*)?", re.ASCII | re.IGNORECASE
+)
+"""httpx lets a backslash into the host, say, which other parsers take for its end, and makes U+3002 a dot."""
 
 
 @frozen
