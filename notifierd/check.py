@@ -25,7 +25,7 @@ from notifierd.ledger import PostgresLedger
 from notifierd.model import Device, Push
 from notifierd.schedule import Calendar
 from notifierd.schema import require_current
-from notifierd.send._http import parse_url
+from notifierd.send._http import REFUSED, parse_url
 from notifierd.send.open import open_email, open_push, room_for_mails
 from notifierd.send.vapid import Vapid
 from notifierd.settings import Settings
@@ -329,18 +329,18 @@ async def _push_hosts(db: Database, settings: Settings) -> list[Finding]:
     """Count the devices whose endpoint the sender itself would not call. Endpoints are secrets: origins are shown."""
     if not (settings.push.enabled and settings.push.vapid_private_key):
         return []
-    # Whether an endpoint is allowed depends on what stands before its path.
+    # What an endpoint has before its path says where it leads.
     rows = await db.fetch(
         """
-        select min(endpoint) as endpoint, count(*) as devices
-        from notifierd.devices group by substring(endpoint from '^[^/]*//[^/?#]*')
+        select coalesce(substring(endpoint from '^[^/]*//[^/?#]*'), '') as endpoint, count(*) as devices
+        from notifierd.devices group by 1
         """
     )
     allowed, refused = 0, Counter[str]()
     async with open_push(settings, now=_now) as sender:
         for row in rows:
-            device = Device(_NOBODY, _NOBODY, row["endpoint"] or "", "", "")
-            if sender.lane(Push(_NOBODY, device, b"", "", 0)) != "not_allowed":
+            device = Device(_NOBODY, _NOBODY, row["endpoint"], "", "")
+            if sender.lane(Push(_NOBODY, device, b"", "", 0)) != REFUSED:
                 allowed += row["devices"]
             else:
                 url = parse_url(device.endpoint)

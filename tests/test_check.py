@@ -171,7 +171,8 @@ async def test_devices_that_will_not_be_pushed_to_are_counted(place: Place) -> N
         f"grant select, delete on notifierd.devices to {place.role}"
     )
     endpoints = {
-        "https://fcm.googleapis.com/secret-path/{}": 3,
+        "https://fcm.googleapis.com/secret-path/{}": 2,
+        "https://fcm.googleapis.com/ secret-path": 1,
         "https://FCM.googleapis.com:443/secret-path/{}": 2,
         "https://eu.push.apple.com/secret-path/{}": 1,
         "https://push.apple.com/secret-path/{}": 4,

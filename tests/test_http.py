@@ -29,6 +29,7 @@ from notifierd.send._http import (
 from tests.loopback import OK, answering, read_request, receive, serving
 
 NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
+PRIVATE = Deferred("endpoint_refused:private_address", blame=Blame.MESSAGE)
 
 
 async def post(port: int, *, scheme: str = "http", host: str = "127.0.0.1", width: int = 2) -> object:
@@ -281,6 +282,27 @@ class Resolver(trio.abc.HostnameResolver):
         raise NotImplementedError
 
 
+@pytest.mark.parametrize("host", ["unknown.example", "a" * 64 + ".example"])
+async def test_a_name_that_does_not_exist_is_no_trouble_of_its_push_service(host: str) -> None:
+    """Names come from browsers: one that nobody has must not keep a run going until its window ends."""
+    trio.socket.set_custom_hostname_resolver(Resolver())
+    async with open_client(width=1, public_only=True) as client:
+        outcome = await client.post(f"https://{host}/", b"", {})
+    assert outcome == Deferred("host_not_found", blame=Blame.MESSAGE)
+
+
+@pytest.mark.parametrize("error", [socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_SYSTEM])
+async def test_a_resolver_in_trouble_says_nothing_of_the_name(error: int) -> None:
+    class Troubled(Resolver):
+        async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
+            raise socket.gaierror(error, "trouble")
+
+    trio.socket.set_custom_hostname_resolver(Troubled())
+    async with open_client(width=1, public_only=True) as client:
+        outcome = await client.post("https://push.example/", b"", {})
+    assert outcome == Deferred("connection_failed", blame=Blame.PROVIDER)
+
+
 class Anywhere(PublicNetwork):
     """The public network, of which loopback is a part for a test."""
 
@@ -300,14 +322,14 @@ async def test_a_name_that_leads_inside_is_not_called(addresses: list[str]) -> N
     trio.socket.set_custom_hostname_resolver(Resolver(push=addresses))
     async with serving(handler) as port, open_client(width=1, public_only=True) as client:
         outcome = await client.post(f"http://push:{port}/", b"", {})
-    assert outcome == Deferred("address_not_public", blame=Blame.PROVIDER)
+    assert outcome == PRIVATE
     assert connected == []
 
 
 async def test_an_address_itself_that_leads_inside_is_not_called() -> None:
     async with serving(answering(OK)) as port, open_client(width=1, public_only=True) as client:
         outcome = await client.post(f"http://127.0.0.1:{port}/", b"", {})
-    assert outcome == Deferred("address_not_public", blame=Blame.PROVIDER)
+    assert outcome == PRIVATE
 
 
 async def test_the_checked_address_is_the_one_connected_to() -> None:
@@ -446,6 +468,10 @@ def test_userinfo_is_what_stands_before_the_host(authority: str, rest: str, has_
         "https://push.example/\x00",
         "https://push.example/\x7f",
         "https://push.example\\.other.example/",
+        "https://.push.example/",
+        "https://push..example/",
+        "https://push.example../",
+        "https://./",
         "https://push%2eexample/",
         "https://push.example%00.other/",
         "https://push\u3002example/",

@@ -197,7 +197,8 @@ async def test_whatever_happens_no_name_address_endpoint_or_secret_is_logged_tol
             "email|failed|office_error:UndefinedError|1",
             "push|sent||3",
             "push|gone|gone:410|1",
-            "push|failed|endpoint_not_allowed|2",
+            "push|failed|endpoint_refused:userinfo|1",
+            "push|failed|endpoint_refused:host_not_allowed|1",
             "push|failed|bad_subscription|1",
             "push|failed|office_error:UndefinedError|1",
         }

@@ -24,6 +24,7 @@ from tests.messages import AUTH, Browser, base64url, push
 NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
 PRIVATE, PUBLIC = make_vapid_key()
 SETTINGS = PushSettings(vapid_private_key=PRIVATE)
+TRIAL = evolve(SETTINGS, allow_private_addresses=True, allowed_hosts=("127.0.0.1", "[::1]", "push.test"))
 SUBJECT = "mailto:ops@example.jp"
 FCM = "https://fcm.googleapis.com/fcm/send/abc"
 WINDOWS = "https://wns2-par02p.notify.windows.com/w/?token=abc"
@@ -164,56 +165,87 @@ async def test_windows_gets_its_own_headers_and_says_429_as_406(ttl: int, policy
 
 
 @pytest.mark.parametrize(
-    "endpoint",
+    ("endpoint", "why"),
     [
-        "",
-        "not a url",
-        "http://fcm.googleapis.com/x",
-        "https://fcm.googleapis.com:8443/x",
-        "https://user:secret@fcm.googleapis.com/x",
-        "https://fcm.googleapis.com@evil.example/x",
-        "https://fcm.googleapis.com.evil.example/x",
-        "https://fcm.googleapis.com./x",
-        "https://evil.example/fcm.googleapis.com",
-        "https://evil.example#.push.apple.com",
-        "https://evil.example\\.push.apple.com/x",
-        "https://push.apple.com/x",
-        "https://evilpush.apple.com/x",
-        "https://evilcm.googleapis.com/x",
-        "https://evil.fcm.googleapis.com/x",
-        "https://127.0.0.1/x",
-        "https://[::1]/x",
-        "https://169.254.169.254/latest",
-        "file:///etc/passwd",
-        "https://fcm.googleapis.com\r\n/x",
+        ("", "malformed_url"),
+        ("not a url", "malformed_url"),
+        ("file:///etc/passwd", "malformed_url"),
+        ("https://fcm.googleapis.com\r\n/x", "malformed_url"),
+        ("https://fcm.googleapis.com:0/x", "malformed_url"),
+        ("https://.push.apple.com/x", "malformed_url"),
+        ("https://evil.example\\.push.apple.com/x", "malformed_url"),
+        ("http://fcm.googleapis.com/x", "not_https"),
+        ("https://user:secret@fcm.googleapis.com/x", "userinfo"),
+        ("https://fcm.googleapis.com@evil.example/x", "userinfo"),
+        ("https://fcm.googleapis.com:8443/x", "port_not_443"),
+        ("https://fcm.googleapis.com.evil.example/x", "host_not_allowed"),
+        ("https://fcm.googleapis.com./x", "host_not_allowed"),
+        ("https://evil.example/fcm.googleapis.com", "host_not_allowed"),
+        ("https://evil.example#.push.apple.com", "host_not_allowed"),
+        ("https://evil.example?.push.apple.com", "host_not_allowed"),
+        ("https://push.apple.com/x", "host_not_allowed"),
+        ("https://evilpush.apple.com/x", "host_not_allowed"),
+        ("https://web.push.apple.com.evil.example/x", "host_not_allowed"),
+        ("https://web.push.apple.com./x", "host_not_allowed"),
+        ("https://web.push.apple.co/x", "host_not_allowed"),
+        ("https://evilcm.googleapis.com/x", "host_not_allowed"),
+        ("https://evil.fcm.googleapis.com/x", "host_not_allowed"),
+        ("https://127.0.0.1:9200/x", "host_not_allowed"),
+        ("https://[::1]/x", "host_not_allowed"),
+        ("https://169.254.169.254/latest", "host_not_allowed"),
     ],
 )
-async def test_an_endpoint_that_is_no_push_service_is_not_called(endpoint: str) -> None:
+async def test_an_endpoint_that_is_no_push_service_is_not_called(endpoint: str, why: str) -> None:
     message = push(Browser().subscription(endpoint))
-    assert await send(message) == ([], [Rejected("endpoint_not_allowed")])
-
-
-@pytest.mark.parametrize("endpoint", [FCM, WINDOWS, "https://web.push.apple.com/x", "HTTPS://FCM.googleapis.com:443/x"])
-async def test_push_services_are_called(endpoint: str) -> None:
-    requests, _ = await send(push(Browser().subscription(endpoint)))
-    assert len(requests) == 1
+    assert await send(message) == ([], [Rejected(f"endpoint_refused:{why}")])
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "called"),
+    ("endpoint", "host", "target"),
     [
-        ("http://127.0.0.1:8080/x", True),
-        ("https://[::1]:8443/x", True),
-        ("https://push.test/x", True),
-        ("http://127.0.0.2:8080/x", False),
-        ("http://a:b@127.0.0.1:8080/x", False),
-        ("http://fcm.googleapis.com/x", False),
+        (FCM, "fcm.googleapis.com", "/fcm/send/abc"),
+        ("https://fcm.googleapis.com/fcm/send/a-b:c_d%2F%3D", "fcm.googleapis.com", "/fcm/send/a-b:c_d%2F%3D"),
+        (
+            "https://wns2-par02p.notify.windows.com/w/?token=BQYA%2b%2f%3d%3d",
+            "wns2-par02p.notify.windows.com",
+            "/w/?token=BQYA%2b%2f%3d%3d",
+        ),
+        ("https://a.b.push.apple.com/x//y", "a.b.push.apple.com", "/x//y"),
+        ("HTTPS://FCM.googleapis.com/X", "fcm.googleapis.com", "/X"),
+        ("https://web.push.apple.com/x#fragment", "web.push.apple.com", "/x"),
     ],
 )
-async def test_a_test_set_up_may_use_any_scheme_and_port_of_an_allowed_host(endpoint: str, called: bool) -> None:
-    settings = evolve(SETTINGS, allow_private_addresses=True, allowed_hosts=("127.0.0.1", "[::1]", "push.test"))
-    requests, outcomes = await send(push(Browser().subscription(endpoint)), settings=settings)
-    assert (len(requests), outcomes) == ((1, [Delivered()]) if called else (0, [Rejected("endpoint_not_allowed")]))
+async def test_push_services_are_called_as_their_endpoints_say(endpoint: str, host: str, target: str) -> None:
+    (request,), _ = await send(push(Browser().subscription(endpoint)))
+    assert (request.headers["host"], request.url.raw_path.decode()) == (host, target)
+    assert claims(request.headers["authorization"])["aud"] == f"https://{host}"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "origin"),
+    [
+        ("http://127.0.0.1:8080/x", "http://127.0.0.1:8080"),
+        ("https://[::1]:8443/x", "https://[::1]:8443"),
+        ("https://push.test:443/x", "https://push.test"),
+    ],
+)
+async def test_a_test_set_up_may_use_any_scheme_and_port_of_an_allowed_host(endpoint: str, origin: str) -> None:
+    (request,), outcomes = await send(push(Browser().subscription(endpoint)), settings=TRIAL)
+    assert outcomes == [Delivered()]
+    assert claims(request.headers["authorization"])["aud"] == origin
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "why"),
+    [
+        ("http://127.0.0.2:8080/x", "host_not_allowed"),
+        ("http://a:b@127.0.0.1:8080/x", "userinfo"),
+        ("http://fcm.googleapis.com/x", "host_not_allowed"),
+    ],
+)
+async def test_a_test_set_up_may_not_use_any_host(endpoint: str, why: str) -> None:
+    message = push(Browser().subscription(endpoint))
+    assert await send(message, settings=TRIAL) == ([], [Rejected(f"endpoint_refused:{why}")])
 
 
 GOOD = Browser().subscription(FCM)
@@ -254,6 +286,6 @@ async def test_a_lane_is_an_origin() -> None:
     assert lanes == [
         "https://fcm.googleapis.com",
         "https://wns2-par02p.notify.windows.com",
-        "not_allowed",
-        "not_allowed",
+        "endpoint_refused",
+        "endpoint_refused",
     ]

@@ -541,10 +541,11 @@ async def test_the_configured_senders_open() -> None:
 
 
 async def test_an_opened_push_sender_calls_public_addresses_only() -> None:
+    refused = Deferred("endpoint_refused:private_address", blame=Blame.MESSAGE)
     private = PushSettings(vapid_private_key=VAPID, allowed_hosts=("localhost",))
     message = push(Browser().subscription("https://localhost/x"))
     async with open_push(Settings(push=private), now=lambda: NOW) as sender:
-        assert await sender.send([message], b"{}", KEY) == [Deferred("address_not_public", blame=Blame.PROVIDER)]
+        assert await sender.send([message], b"{}", KEY) == [refused]
     anywhere = evolve(private, allow_private_addresses=True)
     message = push(Browser().subscription("http://localhost:1/x"))
     async with open_push(Settings(push=anywhere), now=lambda: NOW) as sender:

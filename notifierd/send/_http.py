@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import re
+import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -31,6 +32,9 @@ BODY_BYTES = 1024 * 1024
 
 LONGEST_WAIT = 86_400.0
 """Seconds: what a provider may ask for at most. No run lasts longer."""
+
+REFUSED = "endpoint_refused"
+"""What the reasons begin with for which a URL from a browser is not called; also the lane of such endpoints."""
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
@@ -66,7 +70,8 @@ def parse_url(text: str) -> Url | None:
 
 
 _WEB_URL = re.compile(
-    r"https?://(?P<userinfo>[^/?#\s]*@)?(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:\d*)?([/?#]\S*)?", re.ASCII | re.IGNORECASE
+    r"https?://(?P<userinfo>[^/?#\s]*@)?(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?)(:\d*)?([/?#]\S*)?",
+    re.ASCII | re.IGNORECASE,
 )
 """httpx lets a backslash into the host, say, which other parsers take for its end, and makes U+3002 a dot."""
 
@@ -152,8 +157,9 @@ class Client:
                 return Answer(response.status_code, dict(response.headers), await _read(response))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, UnicodeError) as error:
             # UnicodeError: a host that cannot be looked up, such as one with a label of 64 characters
-            private = isinstance(error.__cause__, AddressNotPublic)
-            return Deferred("address_not_public" if private else "connection_failed", blame=Blame.PROVIDER)
+            if isinstance(error.__cause__, HostUnfit):
+                return Deferred(error.__cause__.args[0], blame=Blame.MESSAGE)
+            return Deferred("connection_failed", blame=Blame.PROVIDER)
         except httpx.RequestError:
             # Even a failed write is in doubt: httpcore goes on to read after it, and the error is that of the read.
             return Unknown("connection_lost")
@@ -224,8 +230,8 @@ class _Transport(httpx.AsyncHTTPTransport):
         )
 
 
-class AddressNotPublic(httpcore.ConnectError):
-    """The host's name leads to an address that is not the public Internet's."""
+class HostUnfit(httpcore.ConnectError):
+    """A URL that comes from a browser names a host that is none to call; the argument is the reason, as a code."""
 
 
 class PublicNetwork(httpcore.AsyncNetworkBackend):
@@ -248,10 +254,12 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
             with trio.fail_after(math.inf if timeout is None else timeout):
                 found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
         except (OSError, UnicodeError, trio.TooSlowError) as error:
+            if isinstance(error, UnicodeError) or (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME):
+                raise HostUnfit("host_not_found") from error
             raise httpcore.ConnectError("not resolved") from error
         addresses = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
         if not all(map(self.permits, addresses)):
-            raise AddressNotPublic("not a public address")
+            raise HostUnfit(f"{REFUSED}:private_address")
         failure: Exception = httpcore.ConnectError("no address")
         for address in addresses:
             try:
@@ -264,6 +272,10 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
 
     def permits(self, address: str) -> bool:
         return is_public(address)
+
+
+_NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}
+"""getaddrinfo(3): what the name servers are sure of. A network that is down is EAI_AGAIN."""
 
 
 def is_public(address: str) -> bool:

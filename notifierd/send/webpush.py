@@ -11,7 +11,7 @@ from datetime import datetime
 from pywebpush import WebPusher
 
 from notifierd.model import Blame, Deferred, Device, Gone, Outcome, Push, Rejected
-from notifierd.send._http import Answer, Client, Url, classify, parse_url
+from notifierd.send._http import REFUSED, Answer, Client, Url, classify, parse_url
 from notifierd.send.vapid import Vapid
 from notifierd.settings import PushSettings
 
@@ -31,7 +31,7 @@ class WebPush:
 
     def lane(self, message: Push) -> str:
         url = self._permitted(message.device.endpoint)
-        return url.origin if url else "not_allowed"
+        return url.origin if isinstance(url, Url) else REFUSED
 
     def encode(self, messages: Sequence[Push]) -> bytes:
         """Return the plaintext: `send` encrypts it, with a key of its own each time."""
@@ -41,8 +41,8 @@ class WebPush:
     async def send(self, messages: Sequence[Push], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - push services know no keys
         (message,) = messages
         url = self._permitted(message.device.endpoint)
-        if url is None:
-            return [Rejected("endpoint_not_allowed")]
+        if isinstance(url, Rejected):
+            return [url]
         encrypted = encrypt(message.device, body)
         if encrypted is None:
             return [Rejected("bad_subscription")]
@@ -71,16 +71,20 @@ class WebPush:
             case _:
                 return classify(answer, self._now())
 
-    def _permitted(self, endpoint: str) -> Url | None:
+    def _permitted(self, endpoint: str) -> Url | Rejected:
         """Return the endpoint if we may call it: it comes from a browser, and may lead anywhere."""
         url, anywhere = parse_url(endpoint), self._settings.allow_private_addresses
-        if (
-            url is None
-            or url.has_userinfo
-            or not any(_matches(url.host, host) for host in self._settings.allowed_hosts)
-        ):
-            return None
-        return url if anywhere or (url.scheme == "https" and url.port == 443) else None  # noqa: PLR2004 - https
+        if url is None:
+            return Rejected(f"{REFUSED}:malformed_url")
+        if not anywhere and url.scheme != "https":
+            return Rejected(f"{REFUSED}:not_https")
+        if url.has_userinfo:
+            return Rejected(f"{REFUSED}:userinfo")
+        if not any(_matches(url.host, host) for host in self._settings.allowed_hosts):
+            return Rejected(f"{REFUSED}:host_not_allowed")
+        if not anywhere and url.port != 443:  # noqa: PLR2004 - https
+            return Rejected(f"{REFUSED}:port_not_443")
+        return url
 
 
 def _matches(host: str, allowed: str) -> bool:
