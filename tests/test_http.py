@@ -3,6 +3,7 @@
 import logging
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import (
     BODY_BYTES,
+    BODY_SECONDS,
     LONGEST_WAIT,
     Answer,
     Client,
@@ -214,6 +217,47 @@ async def test_an_endless_body_is_read_to_its_bound() -> None:
                 answer = await client.post(f"http://127.0.0.1:{port}/", b"", {})
             assert isinstance(answer, Answer)
             assert answer.body == b"x" * BODY_BYTES
+
+
+async def test_a_body_that_never_ends_takes_nothing_from_its_status(autojump_clock: MockClock) -> None:
+    """What a push service took is not sent again because it drips: 10 s for the body, whatever the caller allows."""
+
+    class Dripping(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                yield b"."
+                await trio.sleep(3)
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(201, stream=Dripping()))
+    async with open_client(width=1, transport=transport) as client:
+        with trio.fail_after(30):
+            answer = await client.post("https://push.example/", b"", {})
+    assert answer == Answer(201, {}, b"....")
+    assert trio.current_time() == BODY_SECONDS == 10
+
+
+async def test_endless_headers_are_given_up() -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            await stream.send_all(b"X-Header: " + b"x" * 1000 + b"\r\n")
+
+    async with serving(handler) as port:
+        with trio.fail_after(10):
+            assert await post(port) == Unknown("connection_lost")
+
+
+async def test_endless_interim_answers_are_over_when_the_caller_says_so() -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        while True:
+            await stream.send_all(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+    async with serving(handler) as port, open_client(width=1) as client:
+        with trio.move_on_after(0.2) as scope:
+            await client.post(f"http://127.0.0.1:{port}/", b"", {})
+    assert scope.cancelled_caught
 
 
 async def test_as_many_calls_as_the_client_is_wide_are_made_at_once() -> None:

@@ -24,11 +24,11 @@ from attrs import frozen
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 
 CONNECT_SECONDS = 10.0
-"""For a connection to stand. The one time that is not the caller's: a call given up here was certainly not made,
-while one that the caller gives up may have been."""
+"""For a connection to stand. A time that is not the caller's: a call given up here was certainly not made, while one
+that the caller gives up may have been."""
 
-BODY_BYTES = 1024 * 1024
-"""As much of an answer's body as is read."""
+BODY_BYTES, BODY_SECONDS = 1024 * 1024, 10.0
+"""As much of an answer's body as is read, and for how long: by then its status is known."""
 
 LONGEST_WAIT = 86_400.0
 """Seconds: what a provider may ask for at most. No run lasts longer."""
@@ -185,7 +185,7 @@ async def _read(response: httpx.Response) -> bytes:
     # As it came: httpx' aiter_bytes would unpack a body that is compressed all the same.
     assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - to mypy: an async client's is
     # The status stands, whatever becomes of the body: who needs it sees that it is cut.
-    with trio.CancelScope() as scope, suppress(httpx.TransportError):
+    with trio.move_on_after(BODY_SECONDS) as scope, suppress(httpx.TransportError):
         async for chunk in response.stream:
             body += chunk
             if len(body) > BODY_BYTES:
