@@ -165,6 +165,22 @@ async def test_windows_gets_its_own_headers_and_says_429_as_406(ttl: int, policy
 
 
 @pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        ("received", Delivered()),
+        ("dropped", Deferred("dropped:201", blame=Blame.MESSAGE)),
+        ("channelThrottled", Deferred("channelthrottled:201", 7.0, Blame.MESSAGE)),
+        ("taro@example.jp", Delivered()),
+    ],
+)
+async def test_windows_says_in_a_header_that_it_dropped_what_it_answers_201_to(status: str, outcome: Outcome) -> None:
+    headers = {"X-WNS-NotificationStatus": status} | ({"Retry-After": "7"} if status == "channelThrottled" else {})
+    for endpoint, expected in ((WINDOWS, outcome), (FCM, Delivered())):
+        _, outcomes = await send(push(Browser().subscription(endpoint)), headers=headers)
+        assert outcomes == [expected]
+
+
+@pytest.mark.parametrize(
     ("endpoint", "why"),
     [
         ("", "malformed_url"),

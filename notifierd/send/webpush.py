@@ -10,12 +10,16 @@ from datetime import datetime
 
 from pywebpush import WebPusher
 
-from notifierd.model import Blame, Deferred, Device, Gone, Outcome, Push, Rejected
+from notifierd.model import Blame, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected
 from notifierd.send._http import REFUSED, Answer, Client, Url, classify, parse_url
 from notifierd.send.vapid import Vapid
 from notifierd.settings import PushSettings
 
 WNS = ".notify.windows.com"
+
+WNS_LOST = frozenset({"dropped", "channelthrottled"})
+"""What X-WNS-NotificationStatus says of a message that was thrown away, beside a 2xx too: the device rejects it, or has
+had too many. https://learn.microsoft.com/windows/apps/develop/notifications/push-notifications/push-request-response-headers"""
 
 
 class WebPush:
@@ -63,13 +67,17 @@ class WebPush:
         return headers
 
     def _outcome(self, answer: Answer, url: Url) -> Outcome:
-        match answer.status:
-            case 404 | 410:  # RFC 8030, section 7.3
-                return Gone(f"gone:{answer.status}")
-            case 406 if url.host.endswith(WNS):  # its way to say 429 (microsoft/microsoft-ui-xaml#8091)
-                return Deferred("rate_limited:406", answer.retry_after(self._now()), Blame.PROVIDER)
-            case _:
-                return classify(answer, self._now())
+        if answer.status in {404, 410}:  # RFC 8030, section 7.3
+            return Gone(f"gone:{answer.status}")
+        now = self._now()
+        outcome, wait = classify(answer, now), answer.retry_after(now)
+        if url.host.endswith(WNS):
+            fate = answer.headers.get("x-wns-notificationstatus", "").lower()
+            if isinstance(outcome, Delivered) and fate in WNS_LOST:
+                return Deferred(f"{fate}:{answer.status}", wait, Blame.MESSAGE)
+            if answer.status == 406:  # noqa: PLR2004 - its way to say 429 (microsoft/microsoft-ui-xaml#8091)
+                return Deferred("rate_limited:406", wait, Blame.PROVIDER)
+        return outcome
 
     def _permitted(self, endpoint: str) -> Url | Rejected:
         """Return the endpoint if we may call it: it comes from a browser, and may lead anywhere."""
