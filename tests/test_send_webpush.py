@@ -4,6 +4,7 @@ import json
 from base64 import urlsafe_b64decode
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import http_ece
 import httpx
@@ -262,6 +263,35 @@ async def test_a_test_set_up_may_use_any_scheme_and_port_of_an_allowed_host(endp
 async def test_a_test_set_up_may_not_use_any_host(endpoint: str, why: str) -> None:
     message = push(Browser().subscription(endpoint))
     assert await send(message, settings=TRIAL) == ([], [Rejected(f"endpoint_refused:{why}")])
+
+
+async def test_a_refusal_is_of_us_unless_the_service_takes_what_goes_to_others() -> None:
+    """Told by what passes: at first, and from five devices in a row on, it is us; one more that passes ends that."""
+    statuses = [403, 201, 403, 401, 403, 403, 403, 403, 403, 201, 403, 403]
+    devices = [0, 1, 0, 2, 2, 3, 4, 5, 0, 5, 0, 6]
+    answers = iter(statuses)
+    async with open_client(width=1, transport=httpx.MockTransport(lambda _: httpx.Response(next(answers)))) as client:
+        sender = WebPush(client, SETTINGS, subject=SUBJECT, now=lambda: NOW)
+        told = []
+        for number in devices:
+            message = push(evolve(Browser().subscription(FCM), id=UUID(int=number)))
+            told += await sender.send([message], message.payload, "")
+    us = Blocked("blocked:403")
+    them, in_401 = (Deferred(f"device_refused:{status}", blame=Blame.MESSAGE) for status in (403, 401))
+    assert told == [us, Delivered(), them, in_401, them, them, them, us, us, Delivered(), them, them]
+
+
+async def test_a_service_that_refuses_us_says_nothing_of_another() -> None:
+    foreign = (evolve(Browser().subscription(url), id=UUID(int=n)) for n, url in enumerate((FCM, WINDOWS, FCM)))
+    answers = iter([201, 403, 403])
+    async with open_client(width=1, transport=httpx.MockTransport(lambda _: httpx.Response(next(answers)))) as client:
+        sender = WebPush(client, SETTINGS, subject=SUBJECT, now=lambda: NOW)
+        told = [outcome for device in foreign for outcome in await sender.send([push(device)], b"{}", "")]
+    assert told == [
+        Delivered(),
+        Blocked("blocked:403"),
+        Deferred("device_refused:403", blame=Blame.MESSAGE),
+    ]
 
 
 GOOD = Browser().subscription(FCM)

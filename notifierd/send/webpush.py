@@ -7,15 +7,19 @@ into the claims it is given, so that the next origin gets the last one's ``aud``
 import base64
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from pywebpush import WebPusher
 
-from notifierd.model import Blame, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected
 from notifierd.send._http import REFUSED, Answer, Client, Url, classify, parse_url
 from notifierd.send.vapid import Vapid
 from notifierd.settings import PushSettings
 
 WNS = ".notify.windows.com"
+
+REFUSALS = 5
+"""Devices refused in a row, from which on it is us that a push service refuses."""
 
 WNS_LOST = frozenset({"dropped", "channelthrottled"})
 """What X-WNS-NotificationStatus says of a message that was thrown away, beside a 2xx too: the device rejects it, or has
@@ -32,6 +36,8 @@ class WebPush:
     def __init__(self, client: Client, settings: PushSettings, *, subject: str, now: Callable[[], datetime]) -> None:
         self._client, self._settings, self._now = client, settings, now
         self._vapid = Vapid(settings.vapid_private_key, subject)
+        self._refused: dict[str, int] = {}  # by origin: new devices refused since it took a message
+        self._foreign: set[UUID] = set()  # devices that were refused while others passed
 
     def lane(self, message: Push) -> str:
         url = self._permitted(message.device.endpoint)
@@ -51,7 +57,10 @@ class WebPush:
         if encrypted is None:
             return [Rejected("bad_subscription")]
         answer = await self._client.post(message.device.endpoint, encrypted, self._headers(message, url))
-        return [self._outcome(answer, url) if isinstance(answer, Answer) else answer]
+        outcome = self._outcome(answer, url) if isinstance(answer, Answer) else answer
+        if isinstance(outcome, Delivered):
+            self._refused[url.origin] = 0
+        return [self._refusal(outcome, url.origin, message.device.id) if isinstance(outcome, Blocked) else outcome]
 
     def _headers(self, message: Push, url: Url) -> dict[str, str]:
         headers = {
@@ -78,6 +87,19 @@ class WebPush:
             if answer.status == 406:  # noqa: PLR2004 - its way to say 429 (microsoft/microsoft-ui-xaml#8091)
                 return Deferred("rate_limited:406", wait, Blame.PROVIDER)
         return outcome
+
+    def _refusal(self, outcome: Blocked, origin: str, device: UUID) -> Outcome:
+        """Tell whether a push service refuses us, or a device that was subscribed under another key of the application.
+
+        It says 401 or 403 to both (web-push-libs/web-push#457), and the second must not hold up all its others. So it
+        is the device's while other messages pass, up to REFUSALS new ones in a row.
+        """
+        if origin in self._refused and device not in self._foreign:
+            self._refused[origin] += 1
+        if self._refused.get(origin, REFUSALS) >= REFUSALS:
+            return outcome
+        self._foreign.add(device)
+        return Deferred(outcome.reason.replace("blocked", "device_refused"), outcome.retry_after, Blame.MESSAGE)
 
     def _permitted(self, endpoint: str) -> Url | Rejected:
         """Return the endpoint if we may call it: it comes from a browser, and may lead anywhere."""
