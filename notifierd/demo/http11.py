@@ -29,7 +29,7 @@ class Request:
 
 @frozen
 class Answer:
-    """A response; a *body* that is not None goes out as JSON."""
+    """A response; a *body* that is not None goes out as JSON, or as it is if it is bytes."""
 
     status: int
     body: Any = None
@@ -82,9 +82,10 @@ async def _read(stream: trio.abc.Stream, connection: h11.Connection) -> Request 
 
 
 def _write(connection: h11.Connection, answer: Answer) -> bytes:
-    data = b"" if answer.body is None else json.dumps(answer.body).encode()
+    body = answer.body
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     headers = [("content-length", str(len(data))), *answer.headers.items()]
-    if data:
+    if data and not isinstance(body, bytes):
         headers.append(("content-type", "application/json"))
     parts = (
         connection.send(h11.Response(status_code=answer.status, headers=headers, reason=b"")),

@@ -6,6 +6,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -58,7 +59,25 @@ class AcceptedPush:
     time: str
 
 
-class _Refused(Exception):
+@frozen
+class Head:
+    """What the headers of a push say.
+
+    Attributes:
+        ttl: in seconds.
+        topic: "" without; so is *urgency*.
+        claims: of the VAPID token.
+        key: the public key that the token is signed by, as the header has it.
+    """
+
+    ttl: int
+    topic: str
+    urgency: str
+    claims: Mapping[str, Any]
+    key: str
+
+
+class Refused(Exception):
     """The request is answered with *status*; the text is for whoever reads the test's output."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -114,77 +133,87 @@ class PushService:
         await trio.sleep(self._config.latency_ms / 1000)
         try:
             push = self._push(request, token)
-        except _Refused as refused:
+        except Refused as refused:
             return Answer(refused.status, {"reason": str(refused)})
         self._journal.add(push)
         return Answer(201, headers={"location": f"{self._origin}/message/{push.id}", "ttl": str(push.ttl)})
 
     def _push(self, request: Request, token: str) -> AcceptedPush:
-        headers = request.headers
         if token in self._config.gone:
-            raise _Refused(410, "the subscription is gone")
+            raise Refused(410, "the subscription is gone")
         device = self._devices.get(token)
         if device is None:
-            raise _Refused(404, "no such subscription")
-        if request.method != "POST":
-            raise _Refused(405, "only POST")
-        ttl = headers.get("ttl", "")
-        if not (ttl.isascii() and ttl.isdigit()):
-            raise _Refused(400, "TTL must be a number of seconds")  # RFC 8030 section 5.2
-        topic = headers.get("topic", "")
-        if not _TOPIC.fullmatch(topic):
-            raise _Refused(400, "Topic must be at most 32 characters of base64url")  # RFC 8030 section 5.4
-        urgency = headers.get("urgency", "")
-        if urgency not in _URGENCIES:
-            raise _Refused(400, "Urgency must be very-low, low, normal or high")  # RFC 8030 section 5.3
-        claims = _claims(headers.get("authorization", ""), self._origin)
-        if len(request.body) > _MAX_BODY:
-            raise _Refused(413, "the body is longer than 4096 bytes")
-        if headers.get("content-encoding") != "aes128gcm":
-            raise _Refused(415, "Content-Encoding must be aes128gcm")
+            raise Refused(404, "no such subscription")
+        head = read_head(request, self._origin)
         return AcceptedPush(
             number=self._journal.count + 1,
             id=str(uuid.uuid4()),
             device_id=device.id,
             payload=_payload(request.body, device),
-            ttl=int(ttl),
-            topic=topic,
-            urgency=urgency,
-            audience=claims["aud"],
-            subject=claims["sub"],
+            ttl=head.ttl,
+            topic=head.topic,
+            urgency=head.urgency,
+            audience=head.claims["aud"],
+            subject=head.claims["sub"],
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
 
 
-def _claims(authorization: str, origin: str) -> dict[str, Any]:
-    """Return the claims of a good VAPID token (RFC 8292).
+def read_head(request: Request, origin: str) -> Head:
+    """Check what every push service checks of a push, its receiver and its text apart.
 
     Raises:
-        _Refused: 401 without a token, 403 with a bad one.
+        Refused: something is wrong.
+    """
+    headers = request.headers
+    if request.method != "POST":
+        raise Refused(405, "only POST")
+    ttl = headers.get("ttl", "")
+    if not (ttl.isascii() and ttl.isdigit()):
+        raise Refused(400, "TTL must be a number of seconds")  # RFC 8030 section 5.2
+    topic = headers.get("topic", "")
+    if not _TOPIC.fullmatch(topic):
+        raise Refused(400, "Topic must be at most 32 characters of base64url")  # RFC 8030 section 5.4
+    urgency = headers.get("urgency", "")
+    if urgency not in _URGENCIES:
+        raise Refused(400, "Urgency must be very-low, low, normal or high")  # RFC 8030 section 5.3
+    claims, key = _token(headers.get("authorization", ""), origin)
+    if len(request.body) > _MAX_BODY:
+        raise Refused(413, "the body is longer than 4096 bytes")
+    if headers.get("content-encoding") != "aes128gcm":
+        raise Refused(415, "Content-Encoding must be aes128gcm")
+    return Head(int(ttl), topic, urgency, claims, key)
+
+
+def _token(authorization: str, origin: str) -> tuple[dict[str, Any], str]:
+    """Return the claims of a good VAPID token (RFC 8292), and the public key.
+
+    Raises:
+        Refused: 401 without a token, 403 with a bad one.
     """
     scheme, _, rest = authorization.partition(" ")
     parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
     if scheme.lower() != "vapid" or not {"t", "k"} <= parts.keys():
-        raise _Refused(401, "the scheme must be vapid, with t and k")
+        raise Refused(401, "the scheme must be vapid, with t and k")
     try:
         signed, _, signature = parts["t"].rpartition(".")
         header, claims = (json.loads(_unbase64(part)) for part in signed.split("."))
         if header.get("alg") != "ES256":
-            raise _Refused(403, "alg must be ES256")
+            raise Refused(403, "alg must be ES256")
         raw = _unbase64(signature)
         r, s = (int.from_bytes(half, "big") for half in (raw[:_P256_BYTES], raw[_P256_BYTES:]))
         key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), _unbase64(parts["k"]))
         key.verify(encode_dss_signature(r, s), signed.encode(), ec.ECDSA(SHA256()))
     except (ValueError, InvalidSignature) as error:
-        raise _Refused(403, "the token is not signed by k") from error
+        raise Refused(403, "the token is not signed by k") from error
     if claims.get("aud") != origin:
-        raise _Refused(403, "aud is not the endpoint's origin")
+        raise Refused(403, "aud is not the endpoint's origin")
     life = claims.get("exp", 0) - time.time()
     if not 0 < life <= _MAX_TOKEN_LIFE_SECONDS:
-        raise _Refused(403, "exp must be within the next 24 hours")
+        raise Refused(403, "exp must be within the next 24 hours")
     if urlsplit(claims.get("sub", "")).scheme not in ("mailto", "https"):
-        raise _Refused(403, "sub must be a mailto: or https: URI")
-    return dict(claims)
+        raise Refused(403, "sub must be a mailto: or https: URI")
+    return dict(claims), parts["k"]
 
 
 def _payload(body: bytes, device: PushDevice) -> Any:  # noqa: ANN401 - JSON
@@ -194,7 +223,7 @@ def _payload(body: bytes, device: PushDevice) -> Any:  # noqa: ANN401 - JSON
         text = http_ece.decrypt(body, private_key=key, auth_secret=_unbase64(device.auth), version="aes128gcm")
         return json.loads(text)
     except (http_ece.ECEException, ValueError) as error:
-        raise _Refused(400, "the device could not decrypt this, or found no JSON in it") from error
+        raise Refused(400, "the device could not decrypt this, or found no JSON in it") from error
 
 
 def _unbase64(text: str) -> bytes:
