@@ -9,6 +9,7 @@ from uuid import UUID
 
 from attrs import evolve, field, frozen
 
+from notifierd.address import BadAddress
 from notifierd.choose import chosen
 from notifierd.deps import Deps, Line
 from notifierd.model import Channel, Delivery, Message, Notice, OfficeWork, Reservation, State
@@ -75,11 +76,13 @@ class Prepared:
     Attributes:
         calls: to be made.
         expired: planned deliveries for which there is nothing to say any more, with the reason.
+        failed: planned deliveries to an address that no mail can be sent to, with the reason.
         lost: tries whose answer is lost for good: their call cannot be made again as it was.
     """
 
     calls: tuple[Call, ...]
     expired: Mapping[Delivery, str]
+    failed: Mapping[Delivery, str]
     lost: tuple[Delivery, ...]
 
 
@@ -99,11 +102,12 @@ def prepare(work: OfficeWork, day: date, deps: Deps) -> Prepared:
         else:
             lost += [delivery for delivery in former if delivery.state is State.SENDING]
     expired = {delivery: why for delivery in planned if isinstance(why := described[delivery], str)}
-    return Prepared(tuple(calls), expired, tuple(lost))
+    failed = {delivery: bad.reason for delivery in planned if isinstance(bad := described[delivery], BadAddress)}
+    return Prepared(tuple(calls), expired, failed, tuple(lost))
 
 
-def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Content | str:
-    """What *delivery* says, or why there is nothing to say."""
+def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Content | str | BadAddress:
+    """What *delivery* says, or why there is nothing to say, or nobody to say it to."""
     staff = work.staff.get(delivery.staff_id)
     if delivery.channel not in deps.lines:
         return "channel_disabled"
@@ -117,7 +121,10 @@ def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Con
     notice = Notice(day, work.id, work.name, staff, delivery.channel, alerts)
     match delivery.channel:
         case Channel.EMAIL:
-            return Content(deps.renderer.mail(notice, delivery), deps.renderer.audit(notice))
+            try:
+                return Content(deps.renderer.mail(notice, delivery), deps.renderer.audit(notice))
+            except BadAddress as bad:
+                return bad
         case Channel.PUSH:
             device = work.devices.get(delivery.device_id) if delivery.device_id else None
             if device is None:

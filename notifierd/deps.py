@@ -32,7 +32,12 @@ class Renderer(Protocol):
     """What makes messages of notices. Pure: the same notice gives the same bytes, in any process."""
 
     def mail(self, notice: Notice, delivery: Delivery) -> Mail:
-        """The mail that tells *notice*."""
+        """The mail that tells *notice*.
+
+        Raises:
+            BadAddress: no mail can be sent to its staff member.
+        """
+        ...
 
     def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
         """The push that tells *notice* to one device, kept by the push service for *ttl* seconds."""

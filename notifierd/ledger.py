@@ -95,6 +95,9 @@ class Ledger(Protocol):
     async def expire(self, reasons: Mapping[Delivery, str]) -> None:
         """Settle planned deliveries that are no longer due, or whose target is gone."""
 
+    async def fail(self, reasons: Mapping[Delivery, str]) -> None:
+        """Settle planned deliveries that can never be sent."""
+
     async def fail_office(self, day: date, office_id: UUID, reason: str) -> Counter[tuple[Channel, State]]:
         """Settle an office that cannot be worked on; how many deliveries came to which state.
 
@@ -190,8 +193,14 @@ class PostgresLedger:
         return {row["delivery_id"] for row in late}
 
     async def expire(self, reasons: Mapping[Delivery, str]) -> None:
+        await self._end_planned(State.EXPIRED, reasons)
+
+    async def fail(self, reasons: Mapping[Delivery, str]) -> None:
+        await self._end_planned(State.FAILED, reasons)
+
+    async def _end_planned(self, state: State, reasons: Mapping[Delivery, str]) -> None:
         rows = [(delivery.id, delivery.try_no, reason) for delivery, reason in reasons.items()]
-        await self._db.write(deliveries.EXPIRE, *columns(rows, 3))
+        await self._db.write(deliveries.END_PLANNED, *columns(rows, 3), state.value)
 
     async def fail_office(self, day: date, office_id: UUID, reason: str) -> Counter[tuple[Channel, State]]:
         rows = await self._db.write(deliveries.FAIL_OFFICE, day, office_id, reason)

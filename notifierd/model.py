@@ -12,6 +12,8 @@ from uuid import UUID
 
 from attrs import field, frozen
 
+from notifierd.address import Address, Mailbox
+
 
 class Channel(StrEnum):
     """A way to reach a staff member."""
@@ -162,18 +164,18 @@ class Mail:
     """One email, ready for a provider.
 
     Attributes:
-        to: the address it goes to: the staff member's, or ``safety.redirect_to``.
-        headers: further headers, as ``Message-ID`` and ``Auto-Submitted``; ASCII.
+        to: the staff member's address, or ``safety.redirect_to``.
+        headers: further headers, as ``Message-ID`` and ``Auto-Submitted``; ASCII, one line each.
     """
 
     delivery_id: UUID
-    sender: str
-    to: str = field(repr=False)
+    sender: Mailbox
+    to: Address = field(repr=False)
     subject: str = field(repr=False)
     text: str = field(repr=False)
     html: str = field(repr=False)
     headers: Mapping[str, str]
-    reply_to: str = ""
+    reply_to: Mailbox | None = None
 
 
 @frozen

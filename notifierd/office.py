@@ -110,6 +110,9 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     if todo.expired:
         await deps.ledger.expire(todo.expired)
         deps.progress.settled.update((delivery.channel, State.EXPIRED) for delivery in todo.expired)
+    if todo.failed:
+        await deps.ledger.fail(todo.failed)
+        deps.progress.settled.update((delivery.channel, State.FAILED) for delivery in todo.failed)
     async with trio.open_nursery() as nursery:
         for call in todo.calls:
             nursery.start_soon(make_call, call, this_pass)

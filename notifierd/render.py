@@ -6,18 +6,18 @@ Names come from a database that others fill, so all of them pass `notifierd.text
 import base64
 import hashlib
 import json
-import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from typing import Literal
-from urllib.parse import quote
 from uuid import UUID
 
 import jinja2
 from attrs import frozen
 
+from notifierd.address import BadAddress, parse_address, parse_mailbox
 from notifierd.errors import ConfigError
+from notifierd.fields import ascii_url
 from notifierd.model import Alert, Channel, Delivery, Device, Kind, Mail, Notice, Push, Staff
 from notifierd.settings import Settings
 from notifierd.text import clean, cut, pad
@@ -28,6 +28,9 @@ section 4), but those for Firefox on Android do not: https://mozilla-services.gi
 
 ROWS = 200
 """Alerts that one mail lists, the most urgent first; the rest are counted. No office may grow a mail without end."""
+
+STAFF_ID = "{staff_id}"
+"""What ``email.list_unsubscribe`` may hold for the staff member's id."""
 
 NAME, SUBJECT = 60, 200
 """Characters that a name, and a whole subject, may have; what is longer is cut."""
@@ -73,7 +76,8 @@ class Renderer:
             settings.safety,
         )
         self._words: Japanese | English = English() if settings.content.language == "en" else Japanese()
-        self._domain = _domain(settings.email.sender)
+        self._sender = settings.email.sender_mailbox
+        self._reply_to = parse_mailbox(settings.email.reply_to) if settings.email.reply_to else None
         self._templates = self._load(settings.content.templates)
         self._try_out()
 
@@ -81,32 +85,40 @@ class Renderer:
         """Render *notice* as an email.
 
         Raises:
-            ValueError: the staff member has no address.
+            BadAddress: no mail can be sent to the staff member.
         """
-        to = self._safety.redirect_to or clean(notice.staff.email or "")
+        to = clean(self._safety.redirect_to or notice.staff.email or "")
         if not to:
-            raise ValueError("no address")
+            raise BadAddress("no_address")
         context = self._context(notice)
         subject = self._templates["subject.txt"].render(context)
         if self._safety.redirect_to:
             subject = f"[staff {notice.staff.id}] {subject}"
-        headers = {
-            "Message-ID": f"<{delivery.id}@{self._domain}>",
-            "X-Entity-Ref-ID": str(delivery.id),
-            "Auto-Submitted": "auto-generated",  # RFC 3834, section 5: no out-of-office reply answers it
-        }
-        if self._email.list_unsubscribe:
-            headers["List-Unsubscribe"] = f"<{_ascii_url(self._email.list_unsubscribe)}>"  # RFC 2369, section 3.2
         return Mail(
             delivery_id=delivery.id,
-            sender=self._email.sender,
-            to=to,
+            sender=self._sender,
+            to=parse_address(to),
             subject=cut(clean(subject), SUBJECT),
             text=self._templates["txt"].render(context),
             html=self._templates["html"].render(context),
-            headers=headers,
-            reply_to=self._email.reply_to,
+            headers=self._headers(notice.staff, delivery),
+            reply_to=self._reply_to,
         )
+
+    def _headers(self, staff: Staff, delivery: Delivery) -> dict[str, str]:
+        headers = {
+            "Message-ID": f"<{delivery.id}@{self._sender.address.rpartition('@')[2]}>",
+            "X-Entity-Ref-ID": str(delivery.id),
+            "Auto-Submitted": "auto-generated",  # RFC 3834, section 5: no out-of-office reply answers it
+        }
+        url = self._email.list_unsubscribe
+        is_personal = STAFF_ID in url
+        if url and not (is_personal and self._safety.redirect_to):  # who tries us out must not unsubscribe another
+            url = ascii_url(url.replace(STAFF_ID, str(staff.id)))
+            headers["List-Unsubscribe"] = f"<{url}>"  # RFC 2369, section 3.2
+            if is_personal and url.startswith("https:"):  # RFC 8058, section 3.1: the URL alone tells whom it is for
+                headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        return headers
 
     def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
         """Render *notice* for one device; *ttl* in seconds."""
@@ -331,19 +343,6 @@ def _topic(office_id: UUID, staff_id: UUID) -> str:
     """Return 32 characters of base64url: a later notice for the same two replaces this one at the push service."""
     digest = hashlib.sha256(office_id.bytes + staff_id.bytes).digest()
     return base64.urlsafe_b64encode(digest[:24]).decode()
-
-
-def _domain(sender: str) -> str:
-    """Return the domain of ``name@domain`` or ``Name <name@domain>`` in ASCII."""
-    domain = sender.rpartition("@")[2].rstrip(">")
-    try:
-        return domain.encode("idna").decode() or "localhost"
-    except UnicodeError:  # an empty label, or one above 63 characters
-        return "localhost"
-
-
-def _ascii_url(url: str) -> str:
-    return quote(url, safe=string.punctuation)
 
 
 def _name(text: str, nameless: str) -> str:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import attrs
 
 from notifierd import fields
+from notifierd.address import Address, Mailbox, parse_mailbox
 from notifierd.fields import key, within
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -197,7 +198,8 @@ class EmailSettings(Table):
     reply_to: str = key("", fields.optional(fields.MAILBOX), private=True)
     """Where answers go; empty: to the sender."""
     list_unsubscribe: str = key("", fields.optional(fields.UNSUBSCRIBE), private=True)
-    """The List-Unsubscribe header, a mailto: or https: URL; empty: no such header."""
+    """The List-Unsubscribe header, a mailto: or https: URL; empty: no such header. ``{staff_id}`` in it becomes the
+    staff member's id: a mail program may then unsubscribe them by one POST to an https: URL (RFC 8058)."""
     on_unknown: Literal["repeat", "hold"] = key("repeat")
     """What happens when an answer was lost and the provider honours no idempotency keys: `repeat` sends once more (a
     reminder too many is better than a deadline missed), `hold` leaves the delivery `unknown`."""
@@ -212,6 +214,11 @@ class EmailSettings(Table):
     def providers(self) -> tuple[str, ...]:
         """The providers to use, the preferred one first."""
         return (self.provider, self.fallback) if self.fallback else (self.provider,)
+
+    @property
+    def sender_mailbox(self) -> Mailbox:
+        """`sender`, read; where it is empty, as it may be before anything is sent, a stand-in."""
+        return parse_mailbox(self.sender) if self.sender else Mailbox(Address("nobody@localhost"))
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.fallback == self.provider:
@@ -336,4 +343,4 @@ class Settings(Table):
     @property
     def push_subject(self) -> str:
         """The ``sub`` of RFC 8292, section 2.1: `push.subject`, or the sender's address."""
-        return self.push.subject or f"mailto:{self.email.sender.rpartition('<')[2].rstrip('>')}"
+        return self.push.subject or f"mailto:{self.email.sender_mailbox.address}"

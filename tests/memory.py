@@ -335,11 +335,17 @@ class MemoryLedger:
             )
 
     async def expire(self, reasons: Mapping[Delivery, str]) -> None:
+        await self._end_planned(State.EXPIRED, reasons)
+
+    async def fail(self, reasons: Mapping[Delivery, str]) -> None:
+        await self._end_planned(State.FAILED, reasons)
+
+    async def _end_planned(self, state: State, reasons: Mapping[Delivery, str]) -> None:
         await self._statement()
         for delivery, reason in reasons.items():
             row = self.rows[delivery.id]
             if row.delivery.state is State.PLANNED and row.delivery.try_no == delivery.try_no:
-                self._end(row, State.EXPIRED, reason)
+                self._end(row, state, reason)
 
     async def fail_office(self, day: date, office_id: UUID, reason: str) -> Counter[tuple[Channel, State]]:
         await self._statement()

@@ -8,22 +8,26 @@ from attrs import evolve, field, frozen
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from notifierd.address import Address, parse_mailbox
 from notifierd.model import Device, Mail, Push
 
 AUTH = b"sixteen bytes ok"
+SENDER = parse_mailbox("keikakun <no-reply@example.jp>")
 
 
 def mail(number: int = 1, **changes: Any) -> Mail:
+    """A mail; ``sender`` and ``reply_to`` may be changed to what the configuration would say."""
     made = Mail(
         delivery_id=UUID(int=number),
-        sender="keikakun <no-reply@example.jp>",
-        to=f"taro{number}@example.jp",
+        sender=SENDER,
+        to=Address(f"taro{number}@example.jp"),
         subject="【期限アラート】ひまわり",
         text="本日が期限",
         html="<p>本日が期限</p>",
         headers={"Message-ID": f"<{UUID(int=number)}@example.jp>", "Auto-Submitted": "auto-generated"},
     )
-    return evolve(made, **changes)
+    mailboxes = {name: parse_mailbox(changes[name]) for name in ("sender", "reply_to") if changes.get(name)}
+    return evolve(made, **changes | mailboxes)
 
 
 @frozen

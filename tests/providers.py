@@ -6,6 +6,7 @@ import email.policy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from email.header import decode_header, make_header
+from email.utils import getaddresses
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,17 +14,22 @@ import httpx
 import trio
 from attrs import evolve, frozen
 
+from notifierd.address import Address, Mailbox
 from notifierd.model import Mail
 from tests.loopback import answering, serving
 
 
 @frozen
 class Read:
-    """A mail as a provider is going to send it."""
+    """A mail as a provider is going to send it.
+
+    Attributes:
+        to: everybody who gets it, openly or not.
+    """
 
     to: tuple[str, ...]
-    sender: str
-    reply_to: str
+    sender: Mailbox
+    reply_to: Mailbox | None
     subject: str
     text: str
     html: str
@@ -39,9 +45,9 @@ def resend_reads(request: httpx.Request) -> list[Read]:
     found = json.loads(request.content)
     return [
         Read(
-            tuple(item["to"]),
-            item["from"],
-            item.get("reply_to", ""),
+            tuple(address for field in ("to", "cc", "bcc") for address in item.get(field, [])),
+            mailbox(item["from"]),
+            mailbox(item["reply_to"]) if "reply_to" in item else None,
             item["subject"],
             item["text"],
             item["html"],
@@ -62,9 +68,9 @@ def resend_answers(good: Sequence[bool]) -> httpx.Response:
 def postmark_reads(request: httpx.Request) -> list[Read]:
     return [
         Read(
-            _addresses(item["To"]),
-            item["From"],
-            item.get("ReplyTo", ""),
+            _addresses(item, "To", "Cc", "Bcc"),
+            mailbox(item["From"]),
+            mailbox(item["ReplyTo"]) if "ReplyTo" in item else None,
             item["Subject"],
             item["TextBody"],
             item["HtmlBody"],
@@ -95,9 +101,9 @@ def sendgrid_reads(request: httpx.Request) -> list[Read]:
     assert (text["type"], html["type"]) == ("text/plain", "text/html")
     return [
         Read(
-            tuple(recipient["email"] for recipient in personalization["to"]),
-            _mailbox(found["from"]),
-            _mailbox(found["reply_to"]) if "reply_to" in found else "",
+            tuple(one["email"] for field in ("to", "cc", "bcc") for one in personalization.get(field, [])),
+            _sendgrid_mailbox(found["from"]),
+            _sendgrid_mailbox(found["reply_to"]) if "reply_to" in found else None,
             found["subject"],
             text["value"],
             html["value"],
@@ -120,9 +126,10 @@ def mailgun_reads(request: httpx.Request) -> list[Read]:
     found = parse_qs(request.content.decode("ascii"), keep_blank_values=True, strict_parsing=True)
     fields = {name: value for name, (value,) in found.items()}
     headers = {name[2:]: value for name, value in fields.items() if name.startswith("h:")}
-    reply_to = headers.pop("Reply-To", "")
-    to = _addresses(fields["to"])
-    return [Read(to, fields["from"], reply_to, fields["subject"], fields["text"], fields["html"], headers)]
+    reply_to = mailbox(headers.pop("Reply-To")) if "Reply-To" in headers else None
+    to = (*_addresses(fields, "to", "cc", "bcc"), *json.loads(fields.get("recipient-variables", "{}")))
+    sender = mailbox(fields["from"])
+    return [Read(to, sender, reply_to, fields["subject"], fields["text"], fields["html"], headers)]
 
 
 def mailgun_answers(good: Sequence[bool]) -> httpx.Response:
@@ -132,12 +139,18 @@ def mailgun_answers(good: Sequence[bool]) -> httpx.Response:
     return httpx.Response(400, json={"message": "to parameter is not a valid address. please check documentation"})
 
 
-def _addresses(text: str) -> tuple[str, ...]:
-    return tuple(address.strip() for address in text.split(","))
+def mailbox(text: str) -> Mailbox:
+    """The one mailbox that a header names (RFC 5322, and encoded words as RFC 2047 has them)."""
+    ((name, address),) = getaddresses([text])
+    return Mailbox(Address(address), str(make_header(decode_header(name))))
 
 
-def _mailbox(found: Mapping[str, str]) -> str:
-    return f"{found['name']} <{found['email']}>" if "name" in found else found["email"]
+def _addresses(found: Mapping[str, str], *fields: str) -> tuple[str, ...]:
+    return tuple(address for _, address in getaddresses([found[field] for field in fields if field in found]))
+
+
+def _sendgrid_mailbox(found: Mapping[str, str]) -> Mailbox:
+    return Mailbox(Address(found["email"]), found.get("name", ""))
 
 
 # ------------------------------------------------------------------------------------------------ the vendors' clients
@@ -191,22 +204,19 @@ def ses_reads(request: httpx.Request) -> list[Read]:
 def _ses_read(
     call: Mapping[str, Any], entry: Mapping[str, Any], texts: tuple[str, str, str], headers: Sequence[Mapping[str, str]]
 ) -> Read:
-    reply_to = "".join(_decoded(address) for address in call.get("ReplyToAddresses", []))
+    reply_to = [mailbox(address) for address in call.get("ReplyToAddresses", [])]
     subject, text, html = texts
     return Read(
-        tuple(entry["Destination"]["ToAddresses"]),
-        _decoded(call["FromEmailAddress"]),
-        reply_to,
+        tuple(
+            address for field in ("To", "Cc", "Bcc") for address in entry["Destination"].get(f"{field}Addresses", [])
+        ),
+        mailbox(call["FromEmailAddress"]),
+        reply_to[0] if reply_to else None,
         subject,
         text,
         html,
         {header["Name"]: header["Value"] for header in headers},
     )
-
-
-def _decoded(mailbox: str) -> str:
-    """A mailbox whose name is in encoded words (RFC 2047), as a person reads it."""
-    return str(make_header(decode_header(mailbox)))
 
 
 def ses_means(mail: Mail) -> Read:
@@ -233,24 +243,30 @@ def gmail_reads(request: httpx.Request) -> list[Read]:
     raw = base64.urlsafe_b64decode(json.loads(request.content)["raw"])
     found = email.message_from_bytes(raw, policy=email.policy.SMTP)
     text, html = (part.get_content().replace("\r\n", "\n") for part in found.iter_parts())
-    ours = ("From", "To", "Reply-To", "Subject", "Content-Type", "MIME-Version")
+    assert len(found.keys()) == len(set(found.keys())), "each header once"
+    of_its_own = {"From", "To", "Cc", "Bcc", "Reply-To", "Subject", "Content-Type", "MIME-Version"}
+    headers = email.message_from_bytes(raw)  # as they stand: to the newer policy an encoded word ends with a space
     return [
         Read(
-            (str(found["To"]),),
-            str(found["From"]),
-            str(found["Reply-To"] or ""),
+            _addresses({name: str(value) for name, value in found.items()}, "To", "Cc", "Bcc"),
+            mailbox(headers["From"]),
+            mailbox(headers["Reply-To"]) if "Reply-To" in headers else None,
             str(found["Subject"]),
             text,
             html,
-            {name: str(value) for name, value in found.items() if name not in ours},
+            {name: str(value) for name, value in found.items() if name not in of_its_own},
         )
     ]
 
 
+GMAIL_DATE = "Tue, 24 Nov 2026 00:00:00 +0000"
+"""Of the calls of the contract's senders."""
+
+
 def gmail_means(mail: Mail) -> Read:
-    """Lines end as a mail's do."""
+    """Lines end as a mail's do, and it has the date of the call."""
     text, html = (part.replace("\r\n", "\n") for part in (mail.text, mail.html))
-    return evolve(meant(mail), text=text, html=html)
+    return evolve(meant(mail), text=text, html=html, headers={**mail.headers, "Date": GMAIL_DATE})
 
 
 def gmail_answers(good: Sequence[bool]) -> httpx.Response:

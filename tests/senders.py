@@ -10,6 +10,7 @@ from uuid import UUID
 import trio
 from attrs import define, evolve, field, frozen
 
+from notifierd.address import Address
 from notifierd.choose import Rules
 from notifierd.deps import Deps, Line, Stop, lasting
 from notifierd.errors import LedgerUnavailable, StatementRefused
@@ -37,6 +38,7 @@ from notifierd.model import (
 from notifierd.progress import Progress
 from notifierd.source import Chunk, Place
 from tests.memory import Application, MemoryLedger
+from tests.messages import SENDER
 from tests.people import DAY, a_device, a_renewal, a_staff, an_id
 
 NINE_O_CLOCK = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
@@ -192,7 +194,7 @@ class PlainRenderer:
 
     def mail(self, notice: Notice, delivery: Delivery) -> Mail:
         text = self._text(notice)
-        return Mail(delivery.id, "notifierd@example.jp", notice.staff.email or "", "due", text, text, {})
+        return Mail(delivery.id, SENDER, Address(notice.staff.email or ""), "due", text, text, {})
 
     def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
         return Push(delivery.id, device, self._text(notice).encode(), "topic", ttl)

@@ -29,6 +29,7 @@ import trio
 import trio.testing
 from attrs import define, field, frozen
 
+from notifierd.address import Address
 from notifierd.choose import Rules
 from notifierd.deps import SETTLE_SECONDS, Deps, Line, Stop, lasting
 from notifierd.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
@@ -57,6 +58,7 @@ from notifierd.model import (
 from notifierd.report import RunResult
 from notifierd.run import run_day
 from tests.memory import Application, MemoryLedger
+from tests.messages import SENDER
 from tests.people import DAY, a_device, a_renewal, a_staff, an_id
 
 T = TypeVar("T")
@@ -68,8 +70,8 @@ INCARNATIONS = 40
 MORNING = datetime(2026, 11, 24, tzinfo=UTC)
 STATEMENTS = frozenset(
     {
-        "take_lease", "renew_lease", "close_earlier", "plan", "read", "reserve", "settle", "expire", "fail_office",
-        "close", "counts", "finish", "forget",
+        "take_lease", "renew_lease", "close_earlier", "plan", "read", "reserve", "settle", "expire", "fail",
+        "fail_office", "close", "counts", "finish", "forget",
     }
 )  # fmt: skip
 
@@ -500,7 +502,7 @@ class _Renderer:
     _poisoned: frozenset[UUID]
 
     def mail(self, notice: Notice, delivery: Delivery) -> Mail:
-        return Mail(delivery.id, "a@example.jp", notice.staff.email or "", "", self._text(notice, delivery), "", {})
+        return Mail(delivery.id, SENDER, Address(notice.staff.email or ""), "", self._text(notice, delivery), "", {})
 
     def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
         return Push(delivery.id, device, self._text(notice, delivery).encode(), "", ttl)

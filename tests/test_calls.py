@@ -13,11 +13,14 @@ from notifierd.calls import SHORTEST_TTL, Call, prepare
 from notifierd.choose import Rules
 from notifierd.deps import Deps
 from notifierd.model import Channel, Delivery, Message, Notice, OfficeWork, Push, Reservation, State
+from notifierd.render import Renderer
+from notifierd.settings import Settings
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, a_renewal, an_id, some_offices
 from tests.senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, a_run
 
 KEYED = ScriptedSender(max_batch=3, honours_keys=True)
+RENDERER = Renderer(Settings())
 
 
 @frozen
@@ -251,6 +254,20 @@ async def test_what_has_nothing_to_say_any_more_expires_with_the_reason():
     shut = {staff.id: evolve(staff, email_enabled=False)}
     assert office.having(*deliveries, staff=shut).expired() == ["no_longer_due"]
     assert len(office.having(*deliveries, staff=shut).calls()) == 1, "the push goes all the same"
+
+
+async def test_who_has_no_good_address_is_in_no_call_and_harms_no_other_of_the_batch():
+    office = await an_office(staff=3)
+    assert (prepare(office.work, DAY, office.deps).failed, len(office.calls())) == ({}, 1)
+    bad = office.mails[1]
+    staff = {key: evolve(one, email="nobody") if key == bad.staff_id else one for key, one in office.work.staff.items()}
+    odd = evolve(office.having(*office.work.deliveries, staff=staff), deps=evolve(office.deps, renderer=RENDERER))
+    assert prepare(odd.work, DAY, odd.deps).failed == {bad: "bad_address"}
+    (call,) = odd.calls()
+    assert call.deliveries == (office.mails[0], office.mails[2])
+    assert odd.expired() == []
+    settled = odd.having(evolve(bad, state=State.SENT, due=False), staff=staff)
+    assert prepare(settled.work, DAY, settled.deps).failed == {}
 
 
 async def test_only_what_is_planned_and_due_expires():

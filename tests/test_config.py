@@ -204,7 +204,9 @@ def test_lists_become_tuples_of_their_type():
     [
         'email.sender = "no-reply@example.jp"',
         'email.sender = "個別支援計画 <no-reply@example.jp>"',
-        'email.reply_to = "dev@localhost"',
+        'email.sender = "個別支援計画 <no-reply@例え.jp>"',
+        'email.reply_to = "dev@mail.test"',
+        'email.list_unsubscribe = "https://example.jp/stop?staff={staff_id}"',
         'email.list_unsubscribe = "mailto:stop@example.jp?subject=stop"',
         'email.list_unsubscribe = "https://example.jp/stop"',
         'email.fallback = "postmark"',
@@ -262,6 +264,7 @@ def test_the_bind_is_split_into_host_and_port():
     [
         ("", "Keikakun <no-reply@example.jp>", "mailto:no-reply@example.jp"),
         ("", "no-reply@example.jp", "mailto:no-reply@example.jp"),
+        ("", "けいかくん <no-reply@例え.jp>", "mailto:no-reply@xn--r8jz45g.jp"),
         ("https://example.jp", "no-reply@example.jp", "https://example.jp"),
     ],
 )
@@ -357,16 +360,19 @@ PRIVATE = "hush-hush\u3000"
 @pytest.mark.parametrize(
     ("dotted", "why"),
     [
-        ("email.sender", "is not an address (name@example.jp, or Name <name@example.jp>)"),
-        ("email.reply_to", "is not an address (name@example.jp, or Name <name@example.jp>)"),
-        ("email.list_unsubscribe", "is not mailto: with an address (and a subject, if you like), or an https:// URL"),
+        ("email.sender", "is not an address (name@example.jp, or Name <name@example.jp>, in ASCII before the @)"),
+        ("email.reply_to", "is not an address (name@example.jp, or Name <name@example.jp>, in ASCII before the @)"),
+        (
+            "email.list_unsubscribe",
+            "is not mailto: with an address (and a subject, if you like), or an https:// URL, that fits a header",
+        ),
         ("email.resend.api_key", "is not made of visible ASCII characters without spaces"),
         ("email.gmail.service_account", "is not the JSON key of a Google service account"),
-        ("email.gmail.user", "is not an address (name@example.jp)"),
+        ("email.gmail.user", "is not an address (name@example.jp, in ASCII before the @)"),
         ("database.dsn", "is not of the form postgresql://user:password@host:5432/database"),
         ("push.vapid_private_key", "is not a VAPID private key (base64url or PEM, as `notifierd vapid` prints it)"),
         ("push.subject", "is not mailto: with an address, or an https:// URL"),
-        ("safety.redirect_to", "is not an address (name@example.jp)"),
+        ("safety.redirect_to", "is not an address (name@example.jp, in ASCII before the @)"),
         ("http.token", "is not made of visible ASCII characters without spaces"),
         ("watch.webhook_url", "is not an http:// or https:// URL"),
         ("watch.ping_url", "is not an http:// or https:// URL"),
@@ -376,9 +382,62 @@ def test_a_bad_secret_or_address_is_named_but_not_repeated(dotted, why):
     assert problems(f'{dotted} = "{PRIVATE}"') == (f"{dotted}: the value {why}",)
 
 
-@pytest.mark.parametrize("sender", ["a@b@c.jp", "a@nodot", "<a@b.jp", "A <a@b.jp> B", "a@b.jp\\nBcc: c@d.jp", "A <>"])
+@pytest.mark.parametrize(
+    "address",
+    ["a@b@c.jp", "a@nodot", "a@localhost", "太郎@example.jp", "a..b@example.jp", "a@b.jp\\nBcc: c@d.jp", "a@x_y.jp"],
+)
+@pytest.mark.parametrize(
+    "dotted",
+    [
+        "email.sender",
+        "email.reply_to",
+        "email.gmail.user",
+        "safety.redirect_to",
+        "push.subject",
+        "email.list_unsubscribe",
+    ],
+)
+def test_an_address_that_no_mail_can_be_sent_to_is_refused_at_the_start(dotted, address):
+    """Else each and every office would fail for it, at nine o'clock."""
+    scheme = "mailto:" if dotted in {"push.subject", "email.list_unsubscribe"} else ""
+    (problem,) = problems(f'{dotted} = "{scheme}{address}"')
+    assert problem.startswith(f"{dotted}: the value is not ")
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        "<a@b.jp",
+        "A <a@b.jp> B",
+        "A <>",
+        "A\\nBcc: c@d.jp <a@b.jp>",
+        "A <b@c.jp> <a@b.jp>",
+        "=?utf-8?q?A?= <a@b.jp>",
+        f"{'A' * 61} <a@b.jp>",
+    ],
+)
 def test_a_sender_that_would_make_a_broken_header_is_refused(sender):
     assert problems(f'email.sender = "{sender}"')[0].startswith("email.sender: the value is not an address")
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "taken"),
+    [
+        ("例え.jp", "", False),
+        ("example.jp", "x" * 781, True),
+        ("example.jp", "x" * 782, False),
+        ("example.jp", "字" * 86, True),
+        ("example.jp", "字" * 87, False),
+    ],
+)
+def test_an_unsubscribe_url_has_to_fit_into_a_header(host, path, taken):
+    """In ASCII: nine characters for each of Japanese."""
+    toml = f'email.list_unsubscribe = "https://{host}/{path}"'
+    if taken:
+        assert read(toml).email.list_unsubscribe.endswith(path)
+    else:
+        (problem,) = problems(toml)
+        assert problem.endswith("that fits a header")
 
 
 @pytest.mark.parametrize("account", ["[]", '{"client_email": "a@b.jp"}', '{"client_email": "", "private_key": "x"}'])

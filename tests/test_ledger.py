@@ -320,12 +320,14 @@ async def test_settled_bare_lacks_its_extras(desk: Desk) -> None:
     assert await desk.device_ids() == {device.id}
 
 
-async def test_expiring_touches_only_what_is_planned(desk: Desk) -> None:
-    first, second, *_ = await planned(desk, some_offices(1))
+async def test_expiring_and_failing_touch_only_what_is_planned(desk: Desk) -> None:
+    first, second, third = await planned(desk, some_offices(1, staff=3))
     assert await reserved(desk, a_call(first))
     await desk.ledger.expire({first: "no_longer_due", second: "staff_gone"})
+    await desk.ledger.fail({first: "bad_address", second: "bad_address", third: "no_address"})
     states = await desk.states()
-    assert (states[first.id], states[second.id]) == (("sending", None), ("expired", "staff_gone"))
+    expected = [("sending", None), ("expired", "staff_gone"), ("failed", "no_address")]
+    assert [states[delivery.id] for delivery in (first, second, third)] == expected
 
 
 async def test_a_failed_office_fails_alone(desk: Desk) -> None:

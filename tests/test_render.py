@@ -14,6 +14,7 @@ from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from notifierd.address import Address, BadAddress, Mailbox
 from notifierd.errors import ConfigError
 from notifierd.model import Alert, Channel, Delivery, Device, Kind, Notice, Staff
 from notifierd.render import NAME, PUSH_BYTES, ROWS, SUBJECT, Renderer
@@ -75,7 +76,7 @@ def is_clean(line: str) -> bool:
 def test_a_japanese_mail() -> None:
     mail = JAPANESE.mail(notice(), DELIVERY)
     assert mail.to == "misaki@example.jp"
-    assert mail.sender == "keikakun <no-reply@例え.jp>"
+    assert mail.sender == Mailbox(Address("no-reply@xn--r8jz45g.jp"), "keikakun")
     assert mail.subject == "【期限アラート】ひまわり｜期限超過1件・本日期限1件・期限間近2件・アセスメント未完了1件"
     assert mail.text == (
         """\
@@ -141,7 +142,7 @@ def test_a_subject_counts_only_what_there_is(alerts: tuple[Alert, ...], parts: s
 
 
 def test_headers() -> None:
-    email = evolve(SETTINGS.email, list_unsubscribe="https://app.example.jp/設定?x=%20", reply_to="ask@example.jp")
+    email = evolve(SETTINGS.email, list_unsubscribe="https://app.example.jp/設定?x=%20", reply_to="ask@例え.jp")
     mail = Renderer(evolve(SETTINGS, email=email)).mail(notice(), DELIVERY)
     assert dict(mail.headers) == {
         "Message-ID": f"<{DELIVERY.id}@xn--r8jz45g.jp>",
@@ -149,7 +150,7 @@ def test_headers() -> None:
         "Auto-Submitted": "auto-generated",
         "List-Unsubscribe": "<https://app.example.jp/%E8%A8%AD%E5%AE%9A?x=%20>",
     }
-    assert mail.reply_to == "ask@example.jp"
+    assert mail.reply_to == Mailbox(Address("ask@xn--r8jz45g.jp"))
     assert "ご返信" not in mail.text
     assert "List-Unsubscribe" not in JAPANESE.mail(notice(), DELIVERY).headers
 
@@ -159,8 +160,8 @@ def test_headers() -> None:
     [
         ("no-reply@example.jp", "example.jp"),
         ("Keikakun, Inc. <no-reply@mail.example.jp>", "mail.example.jp"),
+        ("けいかくん <no-reply@例え.jp>", "xn--r8jz45g.jp"),
         ("", "localhost"),
-        ("x@" + "a" * 64 + ".jp", "localhost"),
     ],
 )
 def test_a_message_id_is_of_the_senders_domain(sender: str, domain: str) -> None:
@@ -176,16 +177,93 @@ def test_redirected_mail_names_the_staff_id_and_no_address() -> None:
     assert "misaki" not in repr((mail.subject, mail.text, mail.html, mail.headers))
 
 
-def test_no_address_no_mail() -> None:
+def to(address: str | None, renderer: Renderer = JAPANESE) -> str:
     said = notice()
-    with pytest.raises(ValueError, match="no address"):
-        JAPANESE.mail(evolve(said, staff=evolve(said.staff, email=None)), DELIVERY)
+    return renderer.mail(evolve(said, staff=evolve(said.staff, email=address)), DELIVERY).to
 
 
-def test_an_address_from_the_database_breaks_no_header() -> None:
-    said = notice()
-    odd = evolve(said, staff=evolve(said.staff, email="misaki@example.jp\r\nBcc: all@example.jp\ud800"))
-    assert JAPANESE.mail(odd, DELIVERY).to == "misaki@example.jp Bcc: all@example.jp"
+@pytest.mark.parametrize(
+    ("address", "sent"),
+    [
+        ("Misaki.Tanaka+x@Example.JP", "Misaki.Tanaka+x@example.jp"),
+        ("misaki@例え.jp", "misaki@xn--r8jz45g.jp"),
+        ("misaki@ｅｘａｍｐｌｅ．ｊｐ", "misaki@example.jp"),
+        (" misaki@example.jp\r\n", "misaki@example.jp"),
+        ("misaki@example.jp\u200b", "misaki@example.jp"),
+    ],
+)
+def test_an_address_is_sent_as_mail_servers_have_it(address: str, sent: str) -> None:
+    assert to(address) == sent
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        (None, "no_address"),
+        ("", "no_address"),
+        (" \r\n\u3000", "no_address"),
+        ("nobody", "bad_address"),
+        ("@example.jp", "bad_address"),
+        ("misaki@", "bad_address"),
+        ("misaki@example", "bad_address"),
+        ("misaki@example..jp", "bad_address"),
+        ("misaki..tanaka@example.jp", "bad_address"),
+        (f"misaki@{'あ' * 64}.jp", "bad_address"),
+        ("x" * 10_000 + "@example.jp", "bad_address"),
+        ("misaki@example.jp, all@example.jp", "bad_address"),
+        ("misaki@example.jp;all@example.jp", "bad_address"),
+        ("x: misaki@example.jp; all@example.jp", "bad_address"),
+        ("田中 <misaki@example.jp>", "bad_address"),
+        ("misaki@example.jp\r\nBcc: all@example.jp", "bad_address"),
+        ("misaki tanaka@example.jp", "bad_address"),
+        ("misaki@[127.0.0.1]", "bad_address"),
+        ("美咲@example.jp", "address_not_ascii"),
+        ("ｍｉｓａｋｉ@example.jp", "address_not_ascii"),
+    ],
+)
+def test_an_address_that_no_mail_can_be_sent_to_has_a_reason(address: str | None, reason: str) -> None:
+    """Nor one that is several: all of them would get the mail, and see each other."""
+    with pytest.raises(BadAddress) as bad:
+        to(address)
+    assert bad.value.reason == reason
+    assert str(bad.value) == reason, "which quotes nobody"
+
+
+def test_redirected_mail_needs_no_address_of_the_staff_members() -> None:
+    redirected = Renderer(evolve(SETTINGS, safety=SafetySettings(redirect_to="me@例え.com")))
+    assert {to(address, redirected) for address in (None, "nobody", "美咲@example.jp")} == {"me@xn--r8jz45g.com"}
+
+
+@pytest.mark.parametrize(
+    ("url", "redirect_to", "expected"),
+    [
+        ("", "", {}),
+        ("mailto:stop@example.jp?subject=stop", "", {"List-Unsubscribe": "<mailto:stop@example.jp?subject=stop>"}),
+        ("https://example.jp/settings", "", {"List-Unsubscribe": "<https://example.jp/settings>"}),
+        ("https://example.jp/settings", "me@example.jp", {"List-Unsubscribe": "<https://example.jp/settings>"}),
+        (
+            "https://example.jp/stop?staff={staff_id}",
+            "",
+            {
+                "List-Unsubscribe": f"<https://example.jp/stop?staff={STAFF}>",
+                "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+            },
+        ),
+        (
+            "mailto:stop@example.jp?subject={staff_id}",
+            "",
+            {"List-Unsubscribe": f"<mailto:stop@example.jp?subject={STAFF}>"},
+        ),
+        ("https://example.jp/stop?staff={staff_id}", "me@example.jp", {}),
+    ],
+)
+def test_one_click_is_said_of_a_url_that_tells_whom_it_is_for(
+    url: str, redirect_to: str, expected: dict[str, str]
+) -> None:
+    """A mail program posts to it unasked for more: to a page for all, it would unsubscribe nobody, and say it did."""
+    settings = evolve(SETTINGS, email=evolve(SETTINGS.email, list_unsubscribe=url))
+    mail = Renderer(evolve(settings, safety=SafetySettings(redirect_to=redirect_to))).mail(notice(), DELIVERY)
+    assert {name: value for name, value in mail.headers.items() if name.startswith("List-")} == expected
 
 
 def test_a_mail_has_an_end() -> None:

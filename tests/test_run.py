@@ -32,8 +32,10 @@ from notifierd.model import (
     Unknown,
 )
 from notifierd.recorder import GATHER
+from notifierd.render import Renderer
 from notifierd.report import RunReport, RunResult
 from notifierd.run import run_day
+from notifierd.settings import Settings
 from tests.memory import Application
 from tests.people import DAY, an_id, some_offices
 from tests.senders import (
@@ -313,6 +315,29 @@ async def test_what_is_no_longer_due_or_has_lost_its_target_is_expired_with_that
     }
     assert email.told == sorted(who[name].address for name in ("changes phones", "stays"))
     assert deps.progress.settled[Channel.EMAIL, State.EXPIRED] == 4
+
+
+async def test_a_bad_address_fails_alone_with_its_reason(autojump_clock):
+    """Neither its office, nor its call, nor the push to the same person."""
+    app = Application()
+    members = [a_member(app, name, office="one", hosts=["push.example"]) for name in ("good", "none", "odd", "far")]
+    addresses = [members[0].address, " ", "a@example.jp, b@example.jp", "遠い@example.jp"]
+    app.staff = [
+        (office, evolve(staff, email=address)) for (office, staff), address in zip(app.staff, addresses, strict=True)
+    ]
+    ledger, email, push = ShakyLedger(app), ScriptedSender(max_batch=10), ScriptedSender()
+    deps = a_run(ledger, email, push, renderer=Renderer(Settings()))
+    result = await ended(deps)
+    assert ledger.reasons() == {
+        (State.SENT, None): 1 + 4,
+        (State.FAILED, "no_address"): 1,
+        (State.FAILED, "bad_address"): 1,
+        (State.FAILED, "address_not_ascii"): 1,
+    }
+    assert [call.to for call in email.calls] == [(addresses[0],)]
+    assert deps.progress.settled[Channel.EMAIL, State.FAILED] == 3
+    assert deps.progress.offices_failed == 0
+    assert exit_code(result) == 1
 
 
 async def test_a_channel_that_was_switched_off_expires_what_it_left(autojump_clock):

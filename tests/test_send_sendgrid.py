@@ -91,7 +91,7 @@ async def test_the_call_is_the_one_that_sendgrids_own_client_makes() -> None:
         ("a@example.jp", {"email": "a@example.jp"}),
         ("<a@example.jp>", {"email": "a@example.jp"}),
         ("期限, 係 <a@example.jp>", {"email": "a@example.jp", "name": "期限, 係"}),
-        ('"期限; 係" <a@example.jp>', {"email": "a@example.jp", "name": "期限; 係"}),
+        ('"期限; \\"係\\"" <a@例え.jp>', {"email": "a@xn--r8jz45g.jp", "name": '期限; "係"'}),
     ],
 )
 async def test_every_form_of_a_sender(sender: str, read: dict[str, str]) -> None:

@@ -141,7 +141,7 @@ async def test_message_id_is_left_out_and_every_other_header_goes() -> None:
     [
         ("no-reply@example.jp", "no-reply@example.jp"),
         ("Keikakun <no-reply@example.jp>", "Keikakun <no-reply@example.jp>"),
-        ("Keikakun, Inc. <no-reply@example.jp>", '"Keikakun, Inc." <no-reply@example.jp>'),
+        ("Keikakun, Inc. <no-reply@example.jp>", "=?utf-8?q?Keikakun=2C_Inc=2E?= <no-reply@example.jp>"),
         ("けいかくん <no-reply@例え.jp>", "=?utf-8?b?44GR44GE44GL44GP44KT?= <no-reply@xn--r8jz45g.jp>"),
         (" <no-reply@example.jp>", "no-reply@example.jp"),
     ],
@@ -149,14 +149,6 @@ async def test_message_id_is_left_out_and_every_other_header_goes() -> None:
 def test_a_sender_is_in_ascii(sender: str, sent: str) -> None:
     envelope = json.loads(ses().encode([mail(sender=sender, reply_to=sender)]))
     assert (envelope["FromEmailAddress"], envelope["ReplyToAddresses"]) == (sent, [sent])
-
-
-@pytest.mark.parametrize(
-    ("to", "sent"),
-    [("taro@例え.jp", "taro@xn--r8jz45g.jp"), ("太郎@example.jp", "太郎@example.jp"), ("nobody", "nobody")],
-)
-def test_an_address_is_in_ascii_and_what_cannot_be_is_for_ses_to_refuse(to: str, sent: str) -> None:
-    assert json.loads(ses().encode([mail(to=to)]))["Destination"] == {"ToAddresses": [sent]}
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -47,11 +47,3 @@ class Sender(Protocol[M_contra]):
         the network does to the call is an outcome, never an exception.
         """
         ...
-
-
-def is_one_address(to: str) -> bool:
-    """Tell whether *to*, which comes from a database, names one recipient at most.
-
-    For APIs that take a list of recipients as one text: each would be sent the mail, and see the others.
-    """
-    return not {",", ";"} & set(to)

@@ -2,18 +2,13 @@
 
 import base64
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from email.header import Header
-from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
-from email.policy import compat32
 
 from notifierd.errors import ConfigError
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send._address import ascii_address, ascii_mailbox
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Unknown
 from notifierd.send._http import Answer, Client, classify, message_id
+from notifierd.send.mime import dated, undated
 from notifierd.send.oauth import ServiceAccount, load_key
 from notifierd.settings import GmailSettings
 
@@ -29,12 +24,9 @@ MAIL_SENDING = "Mail sending"
 OURS = frozenset({"failedPrecondition", "notFound"})
 """Errors beside 401 and 403 that no message is to blame for: the user has no mailbox, the base_url is wrong."""
 
-CRLF = compat32.clone(linesep="\r\n", max_line_length=None)
-"""Unlike the newer policies it leaves a long URL in a header as it is, in place of encoded words."""
-
 
 class Gmail:
-    """One mail by one call, built here but for its Date, which Gmail adds.
+    """One mail by one call, the whole message made here.
 
     Google's batches gain nothing: each part counts as a call (https://developers.google.com/gmail/api/guides/batch). No
     idempotency key is documented. For some minutes after the user's daily limit is reached, a 200 may be wrong
@@ -54,14 +46,13 @@ class Gmail:
         return self.name
 
     def encode(self, messages: Sequence[Mail]) -> bytes:
-        """Return the call's content; nothing for a mail whose address no header can carry, which `send` rejects."""
+        """Return the message without its Date, which is that of the call."""
         (mail,) = messages
-        to = ascii_address(mail.to)
-        return json.dumps({"raw": base64.urlsafe_b64encode(_mime(mail, to)).decode()}).encode() if to else b""
+        return undated(mail)
 
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - one mail; there are no keys
-        if not body:
-            return [Rejected("bad_address")]
+        raw = base64.urlsafe_b64encode(dated(body, self._now())).decode()
+        body = json.dumps({"raw": raw}).encode()
         answer = await self._post(body)
         if isinstance(answer, Answer) and answer.status == 401:  # noqa: PLR2004 - Unauthorized
             answer = await self._post(body)  # certainly not accepted, so it may go again, with another token
@@ -121,25 +112,3 @@ def _reasons(error: object) -> Iterator[str]:
     errors = _get(error, "errors")
     for each in errors if isinstance(errors, list) else []:
         yield str(_get(each, "reason"))
-
-
-def _mime(mail: Mail, to: str) -> bytes:
-    """Return *mail* as RFC 5322 and 2046 have it, its boundary made of what it is rather than of chance.
-
-    All parts are in base64, where no line can begin as a boundary does.
-    """
-    parts = [MIMEText(_crlf(mail.text), "plain", "utf-8"), MIMEText(_crlf(mail.html), "html", "utf-8")]
-    message = MIMEMultipart("alternative", mail.delivery_id.hex, parts, policy=CRLF)
-    message["From"] = ascii_mailbox(mail.sender)
-    message["To"] = to
-    if mail.reply_to:
-        message["Reply-To"] = ascii_mailbox(mail.reply_to)
-    message["Subject"] = Header(mail.subject, "utf-8", header_name="Subject").encode()
-    for name, value in sorted(mail.headers.items()):
-        message[name] = value
-    return message.as_bytes()
-
-
-def _crlf(text: str) -> str:
-    """RFC 2046, section 4.1.1: a line of text ends with CRLF, also inside base64."""
-    return re.sub(r"\r?\n", "\r\n", text)

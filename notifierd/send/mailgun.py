@@ -7,7 +7,6 @@ from datetime import datetime
 from urllib.parse import urlencode
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send import is_one_address
 from notifierd.send._http import Answer, Client, classify, message_id, parse_retry_after
 from notifierd.settings import MailgunSettings
 
@@ -50,9 +49,6 @@ class Mailgun:
         return urlencode(sorted(_fields(mail).items())).encode()
 
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - Mailgun knows no keys
-        (mail,) = messages
-        if not is_one_address(mail.to):
-            return [Rejected("several_addresses")]
         answer = await self._client.post(self._url, body, self._headers)
         return [self._outcome(answer) if isinstance(answer, Answer) else answer]
 
@@ -79,6 +75,12 @@ def _wait(answer: Answer, said: str, now: datetime) -> float | None:
 
 
 def _fields(mail: Mail) -> dict[str, str]:
-    fields = {"from": mail.sender, "to": mail.to, "subject": mail.subject, "text": mail.text, "html": mail.html}
-    headers = {**mail.headers, "Reply-To": mail.reply_to} if mail.reply_to else mail.headers
-    return fields | {f"h:{name}": value for name, value in headers.items()}
+    headers = {**mail.headers, "Reply-To": mail.reply_to.encoded()} if mail.reply_to else mail.headers
+    return {
+        "from": mail.sender.quoted(),
+        "to": mail.to,
+        "subject": mail.subject,
+        "text": mail.text,
+        "html": mail.html,
+        **{f"h:{name}": value for name, value in headers.items()},
+    }

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send import is_one_address
 from notifierd.send._http import Answer, Client, classify, message_id
 from notifierd.settings import PostmarkSettings
 
@@ -20,7 +19,8 @@ class Postmark:
     500 messages and 50 MB at most; more is a 413
     (https://postmarkapp.com/developer/user-guide/send-email-with-api/batch-emails). No idempotency keys are documented.
     A ``Message-ID`` among the headers is kept
-    (https://postmarkapp.com/developer/user-guide/send-email-with-api/send-a-single-email).
+    (https://postmarkapp.com/developer/user-guide/send-email-with-api/send-a-single-email). A name with punctuation has
+    to be in quotes (https://postmarkapp.com/support/article/1180-what-does-errorcode-300-mean).
     """
 
     name = "postmark"
@@ -39,15 +39,10 @@ class Postmark:
     def encode(self, messages: Sequence[Mail]) -> bytes:
         if not 1 <= len(messages) <= self.max_batch:
             raise ValueError(f"{len(messages)} mails in one call")
-        items = [self._item(mail) for mail in messages if is_one_address(mail.to)]
-        return json.dumps(items, ensure_ascii=False).encode()
+        return json.dumps([self._item(mail) for mail in messages], ensure_ascii=False).encode()
 
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - Postmark knows no keys
-        carried = [is_one_address(mail.to) for mail in messages]
-        outcomes = iter(await self._call(body, sum(carried)) if any(carried) else [])
-        return [next(outcomes) if one else Rejected("several_addresses") for one in carried]
-
-    async def _call(self, body: bytes, count: int) -> list[Outcome]:
+        count = len(messages)
         answer = await self._client.post(self._url, body, self._headers)
         if not isinstance(answer, Answer):
             return [answer] * count
@@ -70,7 +65,7 @@ class Postmark:
 
     def _item(self, mail: Mail) -> dict[str, object]:
         item: dict[str, object] = {
-            "From": mail.sender,
+            "From": mail.sender.quoted(),
             "To": mail.to,
             "Subject": mail.subject,
             "HtmlBody": mail.html,
@@ -78,7 +73,7 @@ class Postmark:
             "Headers": [{"Name": name, "Value": value} for name, value in sorted(mail.headers.items())],
             "MessageStream": self._stream,
         }
-        return {**item, "ReplyTo": mail.reply_to} if mail.reply_to else item
+        return {**item, "ReplyTo": mail.reply_to.quoted()} if mail.reply_to else item
 
 
 def _of_items(found: object, count: int) -> list[Outcome]:

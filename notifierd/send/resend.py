@@ -24,6 +24,9 @@ class Resend:
     Strict mode, the default, turns a whole batch away for one bad item
     (https://resend.com/docs/dashboard/emails/batch-validation-modes). Keys are remembered for 24 hours, for one HTTP
     call each, on both endpoints (https://resend.com/docs/dashboard/emails/idempotency-keys).
+
+    ``from`` is refused in encoded words, and other addresses are with a name in quotes
+    (https://github.com/anymail/django-anymail/blob/main/anymail/backends/resend.py).
     """
 
     name = "resend"
@@ -81,14 +84,14 @@ def _get(found: object, name: str) -> object:
 
 def _item(mail: Mail) -> dict[str, object]:
     item: dict[str, object] = {
-        "from": mail.sender,
+        "from": mail.sender.quoted(),
         "to": [mail.to],
         "subject": mail.subject,
         "html": mail.html,
         "text": mail.text,
         "headers": dict(mail.headers),
     }
-    return {**item, "reply_to": mail.reply_to} if mail.reply_to else item
+    return {**item, "reply_to": mail.reply_to.encoded()} if mail.reply_to else item
 
 
 def _of_items(found: object, count: int) -> list[Outcome]:

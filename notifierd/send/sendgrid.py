@@ -6,6 +6,7 @@ from datetime import datetime
 
 from attrs import evolve
 
+from notifierd.address import Mailbox
 from notifierd.model import Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.send._http import Answer, Client, classify, message_id, parse_retry_after
 from notifierd.settings import SendgridSettings
@@ -27,6 +28,10 @@ class Sendgrid:
     them only once, which ``safety.redirect_to`` cannot keep, and one bad item fails all
     (https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors). So they cannot carry an office's mails
     exactly, and a call carries one. No idempotency keys are documented.
+
+    "Unicode encoding is not supported for the from field" (https://www.twilio.com/docs/sendgrid/api-reference/mail-send)
+    is about its address, which is in ASCII here as all are; a name goes as it is, and SendGrid encodes it
+    (sendgrid/sendgrid-php#826).
     """
 
     name = "sendgrid"
@@ -100,8 +105,5 @@ def _call(mail: Mail) -> dict[str, object]:
     return {**call, "reply_to": _mailbox(mail.reply_to)} if mail.reply_to else call
 
 
-def _mailbox(text: str) -> dict[str, str]:
-    """Return ``name@domain`` or ``Name <name@domain>`` as an object."""
-    name, _, address = text.rpartition("<")
-    name = name.strip().removeprefix('"').removesuffix('"')
-    return {"email": address.rstrip(">")} | ({"name": name} if name else {})
+def _mailbox(mailbox: Mailbox) -> dict[str, str]:
+    return {"email": mailbox.address} | ({"name": mailbox.name} if mailbox.name else {})

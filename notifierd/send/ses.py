@@ -11,7 +11,6 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send._address import ascii_address, ascii_mailbox
 from notifierd.send._http import Answer, Client, classify, message_id
 from notifierd.send.sigv4 import Signer
 from notifierd.settings import SesSettings
@@ -117,9 +116,9 @@ class Ses:
         return outcomes
 
     def _envelope(self, mail: Mail) -> dict[str, object]:
-        envelope: dict[str, object] = {"FromEmailAddress": ascii_mailbox(mail.sender)}
+        envelope: dict[str, object] = {"FromEmailAddress": mail.sender.encoded()}
         if mail.reply_to:
-            envelope["ReplyToAddresses"] = [ascii_mailbox(mail.reply_to)]
+            envelope["ReplyToAddresses"] = [mail.reply_to.encoded()]
         if self._configuration_set:
             envelope["ConfigurationSetName"] = self._configuration_set
         return envelope
@@ -161,14 +160,10 @@ def _headers(mail: Mail) -> list[dict[str, str]]:
     return [{"Name": name, "Value": value} for name, value in sorted(mail.headers.items()) if name != "Message-ID"]
 
 
-def _destination(mail: Mail) -> dict[str, list[str]]:
-    return {"ToAddresses": [ascii_address(mail.to) or mail.to]}  # what is no address is for SES to refuse
-
-
 def _content(mail: Mail) -> dict[str, object]:
     subject, text, html = ({"Data": data, "Charset": "UTF-8"} for data in (mail.subject, mail.text, mail.html))
     simple = {"Subject": subject, "Body": {"Text": text, "Html": html}, "Headers": _headers(mail)}
-    return {"Destination": _destination(mail), "Content": {"Simple": simple}}
+    return {"Destination": {"ToAddresses": [mail.to]}, "Content": {"Simple": simple}}
 
 
 def _entry(mail: Mail) -> dict[str, object]:
@@ -177,7 +172,7 @@ def _entry(mail: Mail) -> dict[str, object]:
     if len(filled) > ENTRY_CHARACTERS:
         raise ValueError(f"a mail of {len(filled)} characters in a call with others")
     return {
-        "Destination": _destination(mail),
+        "Destination": {"ToAddresses": [mail.to]},
         "ReplacementEmailContent": {"ReplacementTemplate": {"ReplacementTemplateData": filled}},
         "ReplacementHeaders": _headers(mail),
     }

@@ -75,8 +75,8 @@ where not exists (select from settled where settled.id = s.id)
 returning delivery_id
 """
 
-EXPIRE = """
-update notifierd.deliveries d set state = 'expired', reason = x.reason, not_before = null, updated_at = now()
+END_PLANNED = """
+update notifierd.deliveries d set state = $4::text, reason = x.reason, not_before = null, updated_at = now()
 from unnest($1::uuid[], $2::int[], $3::text[]) as x (id, try, reason)
 where d.id = x.id and d.state = 'planned' and d.try = x.try
 returning d.id
