@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from email.header import decode_header, make_header
 from email.utils import getaddresses
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote_plus
 
 import httpx
 import trio
@@ -137,6 +137,16 @@ def mailgun_answers(good: Sequence[bool]) -> httpx.Response:
     if accepted:
         return httpx.Response(200, json={"id": "<id-0@mg.example.jp>", "message": "Queued. Thank you."})
     return httpx.Response(400, json={"message": "to parameter is not a valid address. please check documentation"})
+
+
+def in_clear(request: httpx.Request) -> str:
+    """All that a call says, encoded or not."""
+    content = request.content.decode()
+    if content.startswith('{"raw"'):
+        raw = email.message_from_bytes(base64.urlsafe_b64decode(json.loads(content)["raw"]), policy=email.policy.SMTP)
+        parts = [str(part.get_content()) for part in raw.iter_parts()]
+        content = " ".join([*(f"{name}: {value}" for name, value in raw.items()), *parts])
+    return f"{request.url} {request.headers} {unquote_plus(content)}"
 
 
 def mailbox(text: str) -> Mailbox:
