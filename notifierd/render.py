@@ -13,7 +13,7 @@ from typing import Literal
 from uuid import UUID
 
 import jinja2
-from attrs import frozen
+from attrs import evolve, frozen
 
 from notifierd.address import BadAddress, parse_address, parse_mailbox
 from notifierd.errors import ConfigError
@@ -143,19 +143,8 @@ class Renderer:
         }
 
     def _payload(self, notice: Notice) -> bytes:
-        """Return the JSON that the application's service worker reads; a long office name is cut until it fits."""
-        name = clean(notice.office_name)
-        payload = self._payload_for(notice, name)
-        fits, too_long = 0, len(name)
-        while len(payload) > PUSH_BYTES and too_long - fits > 1:
-            half = (fits + too_long) // 2
-            if len(self._payload_for(notice, cut(name, half))) > PUSH_BYTES:
-                too_long = half
-            else:
-                fits = half
-        return payload if len(payload) <= PUSH_BYTES else self._payload_for(notice, cut(name, fits))
-
-    def _payload_for(self, notice: Notice, office_name: str) -> bytes:
+        """Return the JSON that the application's service worker reads, always shorter than PUSH_BYTES."""
+        office_name = cut(clean(notice.office_name), NAME)
         counts = _counts(notice)
         renewals = counts["overdue"] + counts["soon"]
         pictures = {"icon": self._push.icon, "badge": self._push.badge}
@@ -236,7 +225,8 @@ class Renderer:
             notice = Notice(day, nobody, "-", staff, Channel.EMAIL, tuple(shown))
             with _complaining():
                 self.mail(notice, Delivery(nobody, nobody, nobody, Channel.EMAIL))
-        if len(self._payload_for(notice, "")) > PUSH_BYTES - 100:
+        longest = evolve(notice, office_name="🌸" * NAME)  # four bytes each, as many as any character has
+        if len(self._payload(longest)) > PUSH_BYTES - 100:  # for the figures
             raise ConfigError((f"push.icon, push.badge: too long for a payload of {PUSH_BYTES} bytes",))
 
 

@@ -1,17 +1,33 @@
-"""Names from a database, made fit to be shown: one line, no tricks, no longer than there is room."""
+"""Names from a database, made fit to be shown: one line, no tricks, no longer than there is room.
+
+One rule for every name, wherever it comes to stand (a subject, a page, plain text, a payload): it is cleaned, and what
+is too long is cut, with an ellipsis, where a reader sees the end of a character. So what is shown is always a part of
+what the database holds, and nothing that stands after a name can be changed by it.
+"""
 
 import re
 import unicodedata
 from collections.abc import Iterable
 
 _CONTROLS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
-_DROPPED = re.compile(r"[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff]")
-"""Marks that turn the direction of what follows, what is invisible, and what UTF-8 cannot carry."""
+_DROPPED = re.compile(
+    r"[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufdd0-\ufdef\ufeff\ufff9-\uffff\ud800-\udfff"
+    + "".join(chr(plane + 0xFFFE) + chr(plane + 0xFFFF) for plane in range(0x10000, 0x110000, 0x10000))
+    + "]"
+)
+"""Marks that turn the direction of what follows, what is invisible, what no text may hold, and what UTF-8 cannot."""
+
+_COMPOSED = re.compile(r"[^\uf900-\ufaff\U0002f800-\U0002fa1f]+")
+"""All but compatibility ideographs: NFC would replace them, and people write their names with them (U+FA19, say)."""
 
 
 def clean(text: str) -> str:
-    """Return *text* as one line fit for a header, a page and JSON: control characters become a space."""
-    return _CONTROLS.sub(" ", _DROPPED.sub("", text)).strip()
+    """Return *text* as one line fit for a header, a page and JSON, in Unicode's composed form (NFC).
+
+    Control characters become a space; what could play tricks is dropped.
+    """
+    line = _CONTROLS.sub(" ", _DROPPED.sub("", text)).strip()
+    return _COMPOSED.sub(lambda run: unicodedata.normalize("NFC", run[0]), line)
 
 
 def cut(text: str, limit: int) -> str:
