@@ -183,7 +183,7 @@ class Daemon:
 
         async with self.open_site(self.settings) as site:
             run = await site.ledger.run(window.day)
-            if run and run.state == "completed" and not run.open:
+            if run and run.state == "completed":
                 self._done = window.day
                 return None
             async with site.open_deps(

@@ -129,8 +129,13 @@ def translated(error: BaseException) -> LedgerUnavailable | StatementRefused:
 
 
 @asynccontextmanager
-async def open_database(dsn: str, *, pool_size: int = 4, statement_timeout: float = 30.0) -> AsyncIterator[Database]:
+async def open_database(
+    dsn: str, *, pool_size: int = 4, statement_timeout: float = 30.0, read_only: bool = False
+) -> AsyncIterator[Database]:
     """Connect to *dsn* and keep a pool of at most *pool_size* connections open.
+
+    Args:
+        read_only: have PostgreSQL refuse whatever would write.
 
     Raises:
         LedgerUnavailable: no connection could be made; its reason ends with the SQLSTATE, or with ``dsn`` where *dsn*
@@ -143,6 +148,7 @@ async def open_database(dsn: str, *, pool_size: int = 4, statement_timeout: floa
             "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
             "statement_timeout": str(int(statement_timeout * 1000)),
             "timezone": "UTC",
+            "default_transaction_read_only": "on" if read_only else "off",
         }
         try:
             pool = await aio_as_trio(_make_pool)(dsn, pool_size, settings, statement_timeout + DEAD_AFTER)

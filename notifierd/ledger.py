@@ -8,10 +8,10 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from notifierd.choose import Rules
 from notifierd.db import Database, Row, columns
@@ -29,6 +29,7 @@ from notifierd.model import (
     Room,
     Settlement,
     State,
+    Untold,
 )
 from notifierd.statements import days, deliveries, plans
 
@@ -40,16 +41,11 @@ UNLIMITED = Room()
 
 @frozen
 class Run:
-    """One day's run, as the ledger has it.
-
-    Attributes:
-        open: how many deliveries are planned or being sent.
-    """
+    """One day's run, as the ledger has it."""
 
     state: str
     reason: str | None
     finished_at: datetime | None
-    open: int
 
 
 class Ledger(Protocol):
@@ -114,8 +110,10 @@ class Ledger(Protocol):
     async def counts(self, day: date, rules: Rules) -> DayCounts:
         """How the day stands."""
 
-    async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
-        """Give the lease back, and write how the run ended."""
+    async def finish(
+        self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
+    ) -> None:
+        """Give the lease back, and write how the run ended, and for who looks back what stays *untold*."""
 
     async def run(self, day: date) -> Run | None:
         """How the run of *day* stands; None if nothing is written of it."""
@@ -158,8 +156,7 @@ class PostgresLedger:
         (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
         outlook = Outlook(email.open + push.open, due_now=True, next_in=None)
-        overflows = _overflows(row)
-        return DayCounts(row["offices"], 0, email, push, outlook=outlook, overflows=overflows, **_untold(untold))
+        return DayCounts(row["offices"], 0, email, push, outlook, _untold(untold), overflows=_overflows(row))
 
     async def close_earlier(self, day: date) -> int:
         return len(await self._db.write(days.CLOSE_EARLIER, day))
@@ -224,12 +221,15 @@ class PostgresLedger:
             failures=failures,
             failures_omitted=row["failures_total"] - len(failures),
             outlook=Outlook(row["open"], row["due_now"], row["next_in"]),
+            untold=_untold(row),
             mails_given=row["mails_given"],
-            **_untold(row),
         )
 
-    async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
-        await self._db.fetch(days.FINISH, day, holder, state, reason)
+    async def finish(
+        self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
+    ) -> None:
+        offices = json.dumps([asdict(office) for office in untold], default=str)
+        await self._db.write(days.FINISH, day, holder, state, reason, offices)
 
     async def run(self, day: date) -> Run | None:
         rows = await self._db.read(days.RUN, day)
@@ -270,16 +270,10 @@ def _overflows(row: Row) -> tuple[Overflow, ...]:
 
 
 def _channel_counts(states: str | None, channel: Channel) -> ChannelCounts:
-    found = {row["state"]: row["n"] for row in json.loads(states or "[]") if row["channel"] == channel}
-    waiting = found.pop(State.PLANNED, 0) + found.pop(State.SENDING, 0)
-    return ChannelCounts(planned=sum(found.values()) + waiting, open=waiting, **found)
+    return ChannelCounts.of({row["state"]: row["n"] for row in json.loads(states or "[]") if row["channel"] == channel})
 
 
-def _untold(row: Row) -> dict[str, Any]:
-    """The part of a day's counts that tells of alerts that reached nobody."""
-    untold = json.loads(row["untold"])
-    return {
-        "untold_alerts": untold["alerts"],
-        "untold_overdue": untold["overdue"],
-        "untold_offices": tuple(map(UUID, untold["offices"])),
-    }
+def _untold(row: Row) -> tuple[Untold, ...]:
+    return tuple(
+        Untold(UUID(office["office_id"]), office["alerts"], office["overdue"]) for office in json.loads(row["untold"])
+    )

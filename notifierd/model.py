@@ -388,6 +388,17 @@ class ChannelCounts:
     expired: int = 0
     open: int = 0
 
+    @classmethod
+    def of(cls, states: Mapping[str, int]) -> "ChannelCounts":
+        """Those of so many deliveries in each of the ledger's *states*."""
+        settled = {state: n for state, n in states.items() if state not in OPEN}
+        return cls(planned=sum(states.values()), open=sum(states.values()) - sum(settled.values()), **settled)
+
+    @property
+    def lost(self) -> int:
+        """How many reached nobody, though the device is still there."""
+        return self.failed + self.unknown + self.expired
+
 
 @frozen
 class Failure:
@@ -399,21 +410,47 @@ class Failure:
 
 
 @frozen
+class Untold:
+    """An office's alerts that reached nobody, and how many of them are overdue."""
+
+    office_id: UUID
+    alerts: int
+    overdue: int
+
+
+@frozen
 class DayCounts:
-    """A day as the ledger has it."""
+    """A day as the ledger has it.
+
+    Attributes:
+        untold: the offices with alerts that reached nobody, those with the most overdue ones first.
+    """
 
     offices: int
     offices_failed: int
     email: ChannelCounts
     push: ChannelCounts
     outlook: Outlook
-    mails_given: int = 0
-    overflows: tuple[Overflow, ...] = ()
-    untold_alerts: int = 0
-    untold_overdue: int = 0
-    untold_offices: tuple[UUID, ...] = ()
+    untold: tuple[Untold, ...] = ()
     failures: tuple[Failure, ...] = ()
     failures_omitted: int = 0
+    mails_given: int = 0
+    overflows: tuple[Overflow, ...] = ()
+
+    @property
+    def untold_alerts(self) -> int:
+        """How many alerts reached nobody."""
+        return sum(office.alerts for office in self.untold)
+
+    @property
+    def untold_overdue(self) -> int:
+        """How many of those are overdue."""
+        return sum(office.overdue for office in self.untold)
+
+    @property
+    def untold_offices(self) -> tuple[UUID, ...]:
+        """Their offices, those with the most overdue ones first."""
+        return tuple(office.office_id for office in self.untold)
 
 
 _DELIVERIES = b"notifierd\x00\x00\x00\x00\x00\x00\x01"

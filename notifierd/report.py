@@ -54,7 +54,7 @@ class RunReport:
         counts = self.result.counts
         if counts is None:
             return EXIT_OK
-        lost = sum(c.failed + c.expired + c.unknown for c in (counts.email, counts.push))
+        lost = counts.email.lost + counts.push.lost
         return EXIT_TROUBLE if lost or counts.offices_failed else EXIT_OK
 
     def as_json(self) -> dict[str, Any]:

@@ -144,11 +144,12 @@ async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult
     """
     with trio.move_on_at(deps.stop.last_moment(SETTLE_SECONDS)):
         if counts is None:  # whatever the ledger says now, not everything was done
-            counts_now = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
-            result = RunResult("interrupted", deps.stop.reason, counts_now)
+            counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
+            result = RunResult("interrupted", deps.stop.reason, counts)
         else:
             result = RunResult.of(counts, deps.stop.reason)
-        await patiently(deps.progress, lambda: deps.ledger.finish(day, deps.holder, result.state, result.reason))
+        finish = partial(deps.ledger.finish, day, deps.holder, result.state, result.reason, counts.untold)
+        await patiently(deps.progress, finish)
         log.info("ended", state=result.state, reason=result.reason)
         return result
     raise LedgerUnavailable("database_unavailable:timeout")

@@ -95,7 +95,7 @@ class Status:
         if self.attempt is None:
             return
         if result and (counts := result.counts):
-            lost = sum(channel.failed + channel.unknown + channel.expired for channel in (counts.email, counts.push))
+            lost = counts.email.lost + counts.push.lost
             sent = f"{counts.email.sent:,} mails, {counts.push.sent:,} pushes sent, {lost:,} not"
             self.last = f"{self.attempt.window.day} {result.state}: {sent}"
         self._steps += self.attempt.progress.steps

@@ -1,11 +1,11 @@
 """An application in PostgreSQL with the same content as one in memory."""
 
-from importlib import resources
 from pathlib import Path
 
 from attrs import astuple
 
 from notifierd.db import Connection, Database
+from notifierd.schema import migrations
 from tests.memory import Application
 
 SQL = Path(__file__).with_name("application.sql")
@@ -13,10 +13,12 @@ SQL = Path(__file__).with_name("application.sql")
 
 async def create(db: Database) -> None:
     """Create the ledger's schema, an empty application and its views."""
-    ledger = (resources.files("notifierd") / "migrations" / "0001_ledger.sql").read_text()
 
     async def unit(connection: Connection) -> None:
-        await connection.execute("create schema notifierd;" + ledger + SQL.read_text())
+        await connection.execute("create schema notifierd")
+        for step in migrations():
+            await connection.execute(step.sql)
+        await connection.execute(SQL.read_text())
 
     await db.unit(unit)
 

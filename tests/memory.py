@@ -36,6 +36,7 @@ from notifierd.model import (
     Settlement,
     Staff,
     State,
+    Untold,
     delivery_id,
 )
 from notifierd.source import CHUNK, Chunk, Place
@@ -111,7 +112,9 @@ class MemoryLedger:
         self.runs[day].lease_until = self.clock() + LEASE_SECONDS
         return True
 
-    async def finish(self, day: date, holder: str, state: str, reason: str | None) -> None:
+    async def finish(
+        self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
+    ) -> None:
         await self._statement()
         if self.runs[day].holder == holder:
             self.runs[day] = _Run(state, None, self.clock(), reason, self.now())
@@ -121,7 +124,7 @@ class MemoryLedger:
         if day not in self.runs:
             return None
         run = self.runs[day]
-        return Run(run.state, run.reason, run.finished_at, sum(row.delivery.state in OPEN for row in self._of(day)))
+        return Run(run.state, run.reason, run.finished_at)
 
     async def last_day(self, day: date) -> date | None:
         await self._statement()
@@ -370,14 +373,18 @@ class MemoryLedger:
         days = [
             earlier
             for earlier, run in self.runs.items()
-            if earlier < day and (run.holder is None or run.lease_until <= self.clock())
+            if earlier < day
+            and (run.holder is None or run.lease_until <= self.clock())
+            and run.state in ("running", "interrupted")
+            and not (run.reason or "").startswith("never_resumed")
         ]
         ending = [row for row in self.rows.values() if row.day in days and row.delivery.state in OPEN]
         for row in ending:
             self._end_window(row)
         for earlier in days:
-            if self.runs[earlier].state == "running":
-                self.runs[earlier] = _Run("interrupted", None, self.clock(), "never_resumed")
+            reason = self.runs[earlier].reason
+            reason = "never_resumed" + (f" ({reason})" if reason else "")
+            self.runs[earlier] = _Run("interrupted", None, self.clock(), reason)
         return len(ending)
 
     def _can_end(self, row: _Row) -> bool:
@@ -434,8 +441,6 @@ class MemoryLedger:
         rows = self._of(day)
         waiting = [row for row in rows if row.delivery.state in OPEN]
         turns = [max(row.not_before or 0.0, row.try_until or 0.0) for row in waiting if not self._due(row)]
-        untold = [pair for pair in self.app.alerts if self._untold(*pair, day, rules)]
-        overdue = [(left := alert.days_left(day)) is not None and left <= 0 for _, alert in untold]
         failures = sorted(
             (
                 Failure(row.delivery.office_id, row.delivery.channel, row.delivery.reason or "")
@@ -450,13 +455,22 @@ class MemoryLedger:
             mails_given=self._given(day),
             email=_channel_counts(rows, Channel.EMAIL),
             push=_channel_counts(rows, Channel.PUSH),
-            untold_alerts=len(untold),
-            untold_overdue=sum(overdue),
-            untold_offices=_overdue_first([(office, late) for (office, _), late in zip(untold, overdue, strict=True)]),
+            untold=self._all_untold(day, rules),
             failures=tuple(failures),
             failures_omitted=0,
             outlook=Outlook(len(waiting), any(map(self._due, waiting)), min(turns) - self.clock() if turns else None),
         )
+
+    def _all_untold(self, day: date, rules: Rules) -> tuple[Untold, ...]:
+        alerts: Counter[UUID] = Counter()
+        overdue: Counter[UUID] = Counter()
+        for office, alert in self.app.alerts:
+            if self._untold(office, alert, day, rules):
+                left = alert.days_left(day)
+                alerts[office] += 1
+                overdue[office] += left is not None and left <= 0
+        found = [Untold(office, n, overdue[office]) for office, n in alerts.items()]
+        return tuple(sorted(found, key=lambda office: (-office.overdue, -office.alerts, office.office_id)))
 
     def _untold(self, office_id: UUID, alert: Alert, day: date, rules: Rules) -> bool:
         shut_out = rules.only_offices and office_id not in rules.only_offices
@@ -503,10 +517,3 @@ def _channel_counts(rows: Sequence[_Row], channel: Channel) -> ChannelCounts:
     states = Counter(row.delivery.state.value for row in rows if row.delivery.channel is channel)
     waiting = states.pop("planned", 0) + states.pop("sending", 0)
     return ChannelCounts(planned=waiting + states.total(), open=waiting, **states)
-
-
-def _overdue_first(found: Sequence[tuple[UUID, bool]]) -> tuple[UUID, ...]:
-    offices: dict[UUID, bool] = {}
-    for office, overdue in found:
-        offices[office] = offices.get(office, False) or overdue
-    return tuple(sorted(offices, key=lambda office: (not offices[office], office)))

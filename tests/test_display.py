@@ -9,7 +9,7 @@ from attrs import evolve
 from rich.console import Console
 
 from notifierd.display import MOST_OFFICES, MOST_REASONS, live_progress, print_report
-from notifierd.model import Channel, ChannelCounts, DayCounts, Failure, Outlook, Planned, State
+from notifierd.model import Channel, ChannelCounts, DayCounts, Failure, Outlook, Planned, State, Untold
 from notifierd.progress import Progress
 from notifierd.report import RunReport, RunResult, RunState
 
@@ -87,11 +87,12 @@ def test_a_long_list_of_reasons_is_cut_and_says_so():
 
 def test_alerts_that_reached_nobody_are_told_with_their_offices():
     offices = tuple(UUID(int=n) for n in range(1, MOST_OFFICES + 2))
-    text = " ".join(shown(evolve(COUNTS, untold_alerts=9, untold_overdue=4, untold_offices=offices)).split())
-    assert "9 alerts reached nobody, 4 of them overdue, in 6 offices: " in text
+    untold = tuple(Untold(office, 2, office.int % 2) for office in offices)
+    text = " ".join(shown(evolve(COUNTS, untold=untold)).split())
+    assert "12 alerts reached nobody, 3 of them overdue, in 6 offices: " in text
     assert text.endswith(f"{offices[MOST_OFFICES - 1]} ... and 1 more")
     assert str(offices[MOST_OFFICES]) not in text
-    few = shown(evolve(COUNTS, untold_alerts=1, untold_offices=offices[:1]))
+    few = shown(evolve(COUNTS, untold=untold[:1]))
     assert few.rstrip().endswith(str(offices[0]))
 
 

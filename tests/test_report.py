@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from attrs import evolve
 
-from notifierd.model import Channel, ChannelCounts, DayCounts, Failure, Outlook
+from notifierd.model import Channel, ChannelCounts, DayCounts, Failure, Outlook, Untold
 from notifierd.report import RunReport, RunResult, RunState
 
 DONE = Outlook(0, due_now=False, next_in=None)
@@ -20,9 +20,7 @@ COUNTS = DayCounts(
     email=EMAIL,
     push=PUSH,
     outlook=DONE,
-    untold_alerts=5,
-    untold_overdue=4,
-    untold_offices=(UUID(int=1), UUID(int=2)),
+    untold=(Untold(UUID(int=1), 3, 3), Untold(UUID(int=2), 2, 1)),
     failures=(FAILURE,),
     failures_omitted=6,
 )
@@ -79,7 +77,7 @@ def test_a_report_is_json():
         ("completed", evolve(CLEAN, push=ChannelCounts(expired=1)), 1),
         ("completed", evolve(CLEAN, push=ChannelCounts(gone=9)), 0),
         ("completed", evolve(CLEAN, offices_failed=1), 1),
-        ("completed", evolve(CLEAN, untold_alerts=3), 0),
+        ("completed", evolve(CLEAN, untold=(Untold(UUID(int=1), 3, 0),)), 0),
         ("failed", None, 3),
         ("interrupted", CLEAN, 4),
         ("interrupted", COUNTS, 4),

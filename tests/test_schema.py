@@ -18,6 +18,7 @@ from notifierd.errors import LedgerUnavailable, SchemaMissing
 from notifierd.model import Channel, delivery_id
 from notifierd.schema import Migration, SetupFailed, init, migrate, migrations, pending, require_current, status
 
+NEXT = max(step.version for step in migrations()) + 1
 ALL_THERE = [f"view notifierd.{view}: good" for view in VIEWS]
 _numbers = count(1)
 
@@ -201,7 +202,7 @@ async def test_init_without_the_right_to_create(db: Database, make_login: MakeLo
 async def test_migrating_and_granting_without_rights(db: Database, make_login: MakeLogin) -> None:
     (role, dsn), (other, _) = make_login(), make_login()
     await init(db, "keikakun", role)
-    later = Migration(2, "later", "alter table notifierd.runs add column later int")
+    later = Migration(NEXT, "later", "alter table notifierd.runs add column later int")
     async with open_database(dsn) as poor:
         with pytest.raises(SetupFailed, match=r"42501\).* needs to own the schema"):
             await migrate(poor, [*migrations(), later])
@@ -222,7 +223,7 @@ async def test_a_role_that_may_not_look(db: Database, make_login: MakeLogin) -> 
 
 async def test_what_is_wrong_with_the_version(db: Database) -> None:
     """Nothing there, an empty schema, an older and a newer one: each says what to do."""
-    later = Migration(2, "later", "create table notifierd.later ()")
+    later = Migration(NEXT, "later", "create table notifierd.later ()")
     with pytest.raises(SchemaMissing, match="run `notifierd db init`"):
         await require_current(db)
     with pytest.raises(SchemaMissing, match="run `notifierd db init`"):
@@ -231,19 +232,19 @@ async def test_what_is_wrong_with_the_version(db: Database) -> None:
     with pytest.raises(SchemaMissing, match="run `notifierd db init`"):
         await require_current(db)
     await init(db)
-    with pytest.raises(SchemaMissing, match=r"run `notifierd db migrate` \(0002_later\)"):
+    with pytest.raises(SchemaMissing, match=rf"run `notifierd db migrate` \(000{NEXT}_later\)"):
         await require_current(db, [*migrations(), later])
     assert await pending(db, [*migrations(), later]) == (later,)
     assert await migrate(db, [*migrations(), later]) == (later,)
     await require_current(db, [*migrations(), later])
     for refused in (require_current, pending, migrate, init, status):
-        with pytest.raises(SchemaMissing, match=r"version 2, this one knows 1\): upgrade notifierd"):
+        with pytest.raises(SchemaMissing, match=rf"version {NEXT}, this one knows {NEXT - 1}\): upgrade notifierd"):
             await refused(db)
 
 
 async def test_a_step_counts_whole_or_not_at_all(db: Database) -> None:
     await init(db)
-    broken = Migration(2, "broken", "create table notifierd.half (); select 1 / 0;")
+    broken = Migration(NEXT, "broken", "create table notifierd.half (); select 1 / 0;")
     with pytest.raises(SetupFailed, match="22012"):
         await migrate(db, [*migrations(), broken])
     await require_current(db)
@@ -254,7 +255,7 @@ async def test_migrating_keeps_the_roles_working(db: Database, make_login: MakeL
     """What a step made anew (here: the same table again) is given to those who had the ledger, and to no other."""
     (role, dsn), (_, dsn_of_other) = make_login(), make_login()
     await init(db, "keikakun", role)
-    again = Migration(2, "again", "drop table notifierd.runs; create table notifierd.runs (day date)")
+    again = Migration(NEXT, "again", "drop table notifierd.runs; create table notifierd.runs (day date)")
     await migrate(db, [*migrations(), again])
     async with open_database(dsn) as daemon:
         assert await missing_rights(daemon) == []
@@ -265,12 +266,13 @@ async def test_migrating_keeps_the_roles_working(db: Database, make_login: MakeL
 async def test_status_before_and_after(db: Database) -> None:
     assert not (await status(db)).good
     before = (await status(db)).lines()
-    assert before[:2] == ["schema notifierd: not there", "migration 0001_ledger: pending"]
+    pending = [f"migration {step}: pending" for step in migrations()]
+    assert before[: 1 + len(pending)] == ["schema notifierd: not there", *pending]
     assert sum("the view is missing" in line for line in before) == len(VIEWS)
     await init(db, "keikakun")
     assert (await status(db)).good
     assert (await status(db)).lines() == [
-        "schema notifierd: version 1",
+        f"schema notifierd: version {len(migrations())}",
         *ALL_THERE,
         "role postgres: lacks no right on what is there",
     ]

@@ -9,3 +9,12 @@ DUE = """(
         and (d.not_before is null or d.not_before <= clock_timestamp()))
 )"""
 """Whether a delivery's turn has come: planned, or left over by a try that can no longer settle it."""
+
+STANDS = """jsonb_build_object(
+    'offices', (select count(*) from notifierd.run_offices o where o.day = r.day),
+    'offices_failed', (select count(*) from notifierd.run_offices o where o.day = r.day and o.state = 'failed'),
+    'states', (select coalesce(jsonb_agg(s), '[]') from (
+        select d.channel, d.state, count(*) as n from notifierd.deliveries d where d.day = r.day group by 1, 2
+    ) s)
+)"""
+"""How the day of run *r* stands: its offices, and its deliveries by channel and state."""

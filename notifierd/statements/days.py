@@ -1,5 +1,6 @@
 """A day's run: who has its lease, how it went, and what is forgotten of it."""
 
+from notifierd.statements import STANDS
 from notifierd.statements.deliveries import END
 
 TAKE_LEASE = """
@@ -7,7 +8,7 @@ insert into notifierd.runs as r (day, state, holder, lease_until, started_at)
 values ($1::date, 'running', $2::text, clock_timestamp() + make_interval(secs => $3::float8), now())
 on conflict (day) do update
 set state = 'running', reason = null, holder = excluded.holder, lease_until = excluded.lease_until,
-    started_at = coalesce(r.started_at, excluded.started_at), finished_at = null
+    started_at = coalesce(r.started_at, excluded.started_at), finished_at = null, counts = null, untold = null
 where r.holder is null or r.holder = excluded.holder or r.lease_until <= clock_timestamp()
 returning holder
 """
@@ -20,17 +21,14 @@ where day = $1::date and holder = $2::text and lease_until > clock_timestamp()
 returning holder
 """
 
-FINISH = """
-update notifierd.runs
-set state = $3::text, reason = $4::text, finished_at = now(), holder = null, lease_until = null
+FINISH = f"""
+update notifierd.runs r
+set state = $3::text, reason = $4::text, finished_at = now(), holder = null, lease_until = null,
+    counts = {STANDS}, untold = $5::jsonb
 where day = $1::date and holder = $2::text
 """
 
-RUN = """
-select r.state, r.reason, r.finished_at,
-       (select count(*) from notifierd.deliveries d where d.day = r.day and d.state in ('planned', 'sending')) as open
-from notifierd.runs r where r.day = $1::date
-"""
+RUN = "select state, reason, finished_at from notifierd.runs where day = $1::date"
 
 LAST_DAY = "select max(day) as day from notifierd.runs where day <= $1::date"
 
@@ -63,10 +61,10 @@ select day from old
 CLOSE_EARLIER = f"""
 with left_open as (
     update notifierd.runs r
-    set state = 'interrupted', reason = coalesce(r.reason, 'never_resumed'), holder = null, lease_until = null,
-        finished_at = coalesce(r.finished_at, now())
+    set state = 'interrupted', reason = 'never_resumed' || coalesce(' (' || r.reason || ')', ''), holder = null,
+        lease_until = null, finished_at = coalesce(r.finished_at, now()), counts = null
     where r.day < $1::date and (r.holder is null or r.lease_until <= clock_timestamp())
-      and (r.state = 'running' or (r.state = 'interrupted' and r.reason is distinct from 'never_resumed'))
+      and (r.state = 'running' or (r.state = 'interrupted' and coalesce(r.reason, '') not like 'never_resumed%'))
     returning r.day
 )
 update notifierd.deliveries d {END}

@@ -152,12 +152,10 @@ reachable as (
 """
 
 _UNTOLD_JSON = """(
-    select json_build_object(
-        'alerts', count(*), 'overdue', count(*) filter (where overdue),
-        'offices', coalesce((select json_agg(x.office_id) from (
-            select office_id from untold group by office_id order by bool_or(overdue) desc, office_id
-        ) x), '[]'))
-    from untold
+    select coalesce(json_agg(x), '[]') from (
+        select office_id, count(*) as alerts, count(*) filter (where overdue) as overdue
+        from untold group by office_id order by overdue desc, alerts desc, office_id
+    ) x
 )"""
 
 COUNTS = f"""
