@@ -20,6 +20,7 @@ from notifierd.gate import Gates
 from notifierd.ledger import PostgresLedger
 from notifierd.life import Policy
 from notifierd.model import Channel
+from notifierd.overview import Overview
 from notifierd.progress import Progress
 from notifierd.render import Renderer
 from notifierd.schedule import Calendar
@@ -68,6 +69,7 @@ class PostgresSite:
 
     settings: Settings
     ledger: PostgresLedger
+    overview: Overview
     statements: StatementCounts
     _db: Database
 
@@ -78,8 +80,11 @@ class PostgresSite:
 
 
 @asynccontextmanager
-async def open_site(settings: Settings) -> AsyncIterator[PostgresSite]:
+async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIterator[PostgresSite]:
     """Connect to the database that *settings* name, and see that it fits.
+
+    Args:
+        read_only: have PostgreSQL refuse whatever would write.
 
     Raises:
         LedgerUnavailable: it could not be reached.
@@ -88,10 +93,13 @@ async def open_site(settings: Settings) -> AsyncIterator[PostgresSite]:
     """
     database = settings.database
     async with open_database(
-        database.dsn, pool_size=database.pool_size, statement_timeout=database.statement_timeout
+        database.dsn,
+        pool_size=database.pool_size,
+        statement_timeout=database.statement_timeout,
+        read_only=read_only,
     ) as db:
         await require_fit(db, settings)
-        yield PostgresSite(settings, PostgresLedger(db, database.plan_timeout), db.statements, db)
+        yield PostgresSite(settings, PostgresLedger(db, database.plan_timeout), Overview(db), db.statements, db)
 
 
 @asynccontextmanager

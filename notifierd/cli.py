@@ -99,9 +99,15 @@ def settings_of(context: click.Context) -> Settings:
     return settings
 
 
+def say_json(found: object) -> None:
+    """Print a result as one line of JSON."""
+    click.echo(json.dumps(found, ensure_ascii=False))
+
+
 def run_async(work: Callable[[], Awaitable[T]]) -> T:
     """Run *work* to its end."""
-    return trio.run(work)
+    with plain_errors():
+        return trio.run(work)
 
 
 def out() -> Console:
@@ -165,10 +171,10 @@ def once(
     except (DatabaseError, LeaseHeld) as error:
         if as_json:
             report = failed_report(one.day, error)
-            click.echo(json.dumps(report.as_json(), ensure_ascii=False))
+            say_json(report.as_json())
         raise
     if as_json:
-        click.echo(json.dumps(report.as_json(), ensure_ascii=False))
+        say_json(report.as_json())
     else:
         print_report(report, out())
     sys.exit(report.exit_code)
@@ -184,26 +190,37 @@ def failed_report(day: date, error: DatabaseError | LeaseHeld) -> RunReport:
 @click.option("--failed", is_flag=True, help="Those that were refused for good.")
 @click.option("--unknown", is_flag=True, help="Those whose answer was lost: whoever got the message gets it again.")
 @click.option("--expired", is_flag=True, help="Those that the window's end left unsent.")
+@click.option("--json", "as_json", is_flag=True, help="What became of it, as one JSON object on stdout.")
 @click.pass_context
-def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool) -> None:
-    """Plan today's failed, unknown or expired deliveries again; the next run sends them.
+def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool, as_json: bool) -> None:
+    """Plan today's failed, unknown or expired deliveries again, each for a new call.
 
-    Another day's are not planned again: today's plan tells what is still due.
-    """
+    A run in progress sends them, or the daemon while the window is open, or `once`. Another day's are not planned
+    again: today's plan tells what is still due.
+
+    \b
+      notifierd retry --failed --expired   after the provider's trouble is over
+      notifierd once                       send them now
+    """  # noqa: D301
     from notifierd.assemble import utc_now
-    from notifierd.ledger import PostgresLedger
     from notifierd.model import State
-    from notifierd.schedule import Calendar
+    from notifierd.retry import retry as plan_again
 
     wanted = {State.FAILED: failed, State.UNKNOWN: unknown, State.EXPIRED: expired}
     states = [state for state, is_wanted in wanted.items() if is_wanted]
     if not states:
         raise click.UsageError("say which: --failed, --unknown, --expired (more than one is fine)")
-    day = Calendar(settings_of(context).window).today(utc_now())
-    again = with_database(context, None, lambda db: PostgresLedger(db).retry(day, states))
-    click.echo(f"{day}: {again.email} mails and {again.push} pushes of {again.offices} offices are planned again")
-    if again.email or again.push:
-        click.echo("`notifierd once` sends them now.")
+    done = run_async(partial(plan_again, settings_of(context), states, utc_now()))
+    if as_json:
+        say_json(done.as_json())
+    elif done.reason:
+        click.echo(f"nothing is planned again: {done.reason} ({done.advice})")
+    else:
+        again = done.again
+        click.echo(
+            f"{done.day}: {again.email} mails and {again.push} pushes of {again.offices} offices are planned again"
+        )
+        click.echo(done.advice)
 
 
 @cli.command()
@@ -219,7 +236,7 @@ def check(context: click.Context, *, as_json: bool) -> None:
     findings = run_async(partial(checks.check, settings_of(context)))
     if as_json:
         rows = [{"subject": f.subject, "level": f.level.value, "text": f.text} for f in findings]
-        click.echo(json.dumps(rows, ensure_ascii=False))
+        say_json(rows)
     else:
         marks = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "bad": "[red]bad [/]", "away": "[red]away[/]"}
         console = out()
@@ -283,8 +300,7 @@ def with_database(context: click.Context, dsn: str | None, work: Callable[[Datab
         async with open_database(where, pool_size=1) as database:
             return await work(database)
 
-    with plain_errors():
-        return run_async(connected)
+    return run_async(connected)
 
 
 @cli.command()

@@ -6,7 +6,7 @@ wait: so a clock that was set, a machine that slept, a reload and another proces
 
 import signal
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import date, datetime, timedelta
 
 import structlog
@@ -111,6 +111,7 @@ class Daemon:
 
     async def _go_on(self) -> None:
         """Do what the moment asks for: have the day run whose window is open, or sleep a slice."""
+        await self._look_again()
         window = self._next_window()
         await self._reckon()
         left = (window.opens - self.now()).total_seconds()
@@ -125,6 +126,17 @@ class Daemon:
         calendar = Calendar(self.settings.window)
         window = calendar.next_window(self.now())
         return calendar.next_window(window.ends) if window.day == self._done else window
+
+    async def _look_again(self) -> None:
+        """See whether there is something left to do of the day that is done, as long as its window is open."""
+        window = Calendar(self.settings.window).next_window(self.now())
+        if window.day != self._done or window.opens > self.now():
+            return
+        with suppress(NotifierdError):  # the next slice tries again
+            async with self.open_site(self.settings) as site:
+                run = await site.ledger.run(window.day)
+                if run and run.state == "interrupted":  # by `retry`, or as `once` was
+                    self._done = None
 
     async def _nap(self, seconds: float) -> None:
         """Sleep one slice of *seconds*, or until something stirs."""

@@ -14,7 +14,7 @@ from uuid import UUID
 from attrs import asdict, frozen
 
 from notifierd.choose import Rules
-from notifierd.db import Database, Row, columns
+from notifierd.db import Connection, Database, Row, columns
 from notifierd.errors import LeaseHeld
 from notifierd.model import (
     Channel,
@@ -112,8 +112,11 @@ class Ledger(Protocol):
 
     async def finish(
         self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
-    ) -> None:
-        """Give the lease back, and write how the run ended, and for who looks back what stays *untold*."""
+    ) -> bool:
+        """Give the lease back, and write how the run ended, and for who looks back what stays *untold*.
+
+        False if deliveries were planned again meanwhile (`retry`): it is then interrupted, and not completed.
+        """
 
     async def run(self, day: date) -> Run | None:
         """How the run of *day* stands; None if nothing is written of it."""
@@ -125,7 +128,10 @@ class Ledger(Protocol):
         """Write of days without a run their state and its reason; those of which nothing was written before."""
 
     async def retry(self, day: date, states: Collection[State]) -> Planned:
-        """Plan those deliveries of *day* again that ended in one of *states*, each for a new call; how many."""
+        """Plan those deliveries of *day* again that ended in one of *states*, each for a new call; how many.
+
+        A run that goes on passes over them; one that was completed is interrupted then.
+        """
 
     async def forget(self, before: date) -> bool:
         """Delete a small step of what is older than the day *before*; False once there is nothing older."""
@@ -227,9 +233,16 @@ class PostgresLedger:
 
     async def finish(
         self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
-    ) -> None:
+    ) -> bool:
         offices = json.dumps([asdict(office) for office in untold], default=str)
-        await self._db.write(days.FINISH, day, holder, state, reason, offices)
+
+        async def unit(connection: Connection) -> list[Row]:
+            async with connection.transaction():
+                await connection.execute(days.LOCK_RUN, day)
+                return await connection.fetch(days.FINISH, day, holder, state, reason, offices)
+
+        self._db.statements.write += 1
+        return not any(row["planned"] for row in await self._db.unit(unit))
 
     async def run(self, day: date) -> Run | None:
         rows = await self._db.read(days.RUN, day)

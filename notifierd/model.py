@@ -394,6 +394,10 @@ class ChannelCounts:
         settled = {state: n for state, n in states.items() if state not in OPEN}
         return cls(planned=sum(states.values()), open=sum(states.values()) - sum(settled.values()), **settled)
 
+    def count(self, state: State) -> int:
+        """How many ended in *state*."""
+        return int(getattr(self, state))
+
     @property
     def lost(self) -> int:
         """How many reached nobody, though the device is still there."""

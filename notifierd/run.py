@@ -149,7 +149,9 @@ async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult
         else:
             result = RunResult.of(counts, deps.stop.reason)
         finish = partial(deps.ledger.finish, day, deps.holder, result.state, result.reason, counts.untold)
-        await patiently(deps.progress, finish)
+        if not await patiently(deps.progress, finish):
+            counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
+            result = RunResult("interrupted", "retried", counts)
         log.info("ended", state=result.state, reason=result.reason)
         return result
     raise LedgerUnavailable("database_unavailable:timeout")

@@ -114,10 +114,14 @@ class MemoryLedger:
 
     async def finish(
         self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
-    ) -> None:
+    ) -> bool:
         await self._statement()
-        if self.runs[day].holder == holder:
-            self.runs[day] = _Run(state, None, self.clock(), reason, self.now())
+        if self.runs[day].holder != holder:
+            return True
+        again = state == "completed" and any(row.delivery.state in OPEN for row in self._of(day))
+        state, reason = ("interrupted", "retried") if again else (state, reason)
+        self.runs[day] = _Run(state, None, self.clock(), reason, self.now())
+        return not again
 
     async def run(self, day: date) -> Run | None:
         await self._statement()
@@ -416,6 +420,8 @@ class MemoryLedger:
             )
             row.not_before = None
             self.failed_offices.pop((day, row.delivery.office_id), None)
+        if again and self.runs[day].lease_until <= self.clock():
+            self.runs[day] = _Run("interrupted", None, self.clock(), "retried", self.runs[day].finished_at)
         channels = Counter(row.delivery.channel for row in again)
         offices = {row.delivery.office_id for row in again}
         return Planned(len(offices), channels[Channel.EMAIL], channels[Channel.PUSH])

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from notifierd.choose import Rules
 from notifierd.errors import ConfigError
 from notifierd.ledger import LEASE_SECONDS
-from notifierd.model import Blocked, State
+from notifierd.model import Blocked, Delivered, Rejected, State
 from notifierd.settings import DatabaseSettings, LimitsSettings, Settings
 from tests.daemons import Heard, World, in_window, in_zone, tell
 from tests.people import some_offices
@@ -154,6 +154,37 @@ async def test_a_wrong_clock_years_ahead_does_not_silence_the_days_that_come(aut
         world.skew = TUESDAY - world.now()
         await trio.sleep(2 * 3600)
     assert [day for day, _ in world.ledger.taken] == [date(2030, 1, 8), date(2026, 11, 24)]
+
+
+async def test_what_is_planned_again_while_the_window_is_open_is_sent_by_the_daemon_that_slept(autojump_clock):
+    """Three mails, one of them refused; planned again at 10:00, it is sent within a slice, and the others are not."""
+    app = some_offices(3, staff=1)
+    refused = "staff-0-0@example.jp"
+    sender = ScriptedSender(
+        script=lambda t: Rejected("rejected:422") if t.to == refused and t.nth == 1 else Delivered()
+    )
+    world = World(TUESDAY, app=app, email=sender)
+    async with world.serving():
+        await world.until(in_zone("2026-11-24 10:00"))
+        assert world.ledger.states() == {State.SENT: 2, State.FAILED: 1}
+        await world.ledger.retry(date(2026, 11, 24), [State.FAILED])
+        await trio.sleep(30)
+        assert world.ledger.states() == {State.SENT: 3}
+        assert world.states() == {"2026-11-24": ("completed", None)}
+        await world.until(in_zone("2026-11-24 11:59:50"))
+    assert len(world.ledger.taken) == 2
+    assert sender.told == ["staff-0-0@example.jp", "staff-1-0@example.jp", "staff-2-0@example.jp"]
+
+
+async def test_what_is_planned_again_after_the_window_is_sent_by_no_daemon(autojump_clock):
+    sender = ScriptedSender(script=lambda _: Rejected("rejected:422"))
+    world = World(TUESDAY, app=some_offices(1, staff=1), email=sender)
+    async with world.serving():
+        await world.until(in_zone("2026-11-24 12:30"))
+        await world.ledger.retry(date(2026, 11, 24), [State.FAILED])
+        await world.until(in_zone("2026-11-25 08:30"))
+    assert len(sender.calls) == 1
+    assert world.ledger.states() == {State.PLANNED: 1}, "for `once`, until the next run begins"
 
 
 # What was missed ----------------------------------------------------------------------------------------------------

@@ -492,6 +492,48 @@ async def test_a_failed_office_is_open_again_after_a_retry(desk: Desk) -> None:
     assert (await desk.ledger.counts(DAY, RULES)).offices_failed == 0
 
 
+async def test_a_completed_run_is_to_be_resumed_after_a_retry_that_found_something(desk: Desk) -> None:
+    (delivery,) = await planned(desk, some_offices(1, staff=1))
+    call = a_call(delivery)
+    assert await reserved(desk, call)
+    await desk.ledger.settle(ending(call, State.FAILED, reason="rejected:422"))
+    assert await desk.ledger.finish(DAY, ME, "completed", None)
+    await desk.ledger.retry(DAY, [State.EXPIRED])
+    assert await how_it_ended(desk) == ("completed", None)
+    await desk.ledger.retry(DAY, [State.FAILED])
+    assert await how_it_ended(desk) == ("interrupted", "retried")
+    await desk.ledger.take_lease(DAY, ME)
+    assert (await deliveries_of(desk))[0].id == delivery.id
+
+
+async def test_a_retry_leaves_a_run_that_goes_on_as_it_is_which_then_cannot_be_completed(desk: Desk) -> None:
+    (delivery,) = await planned(desk, some_offices(1, staff=1))
+    await desk.ledger.expire({delivery: "no_longer_due"})
+    await desk.ledger.retry(DAY, [State.EXPIRED])
+    assert await how_it_ended(desk) == ("running", None)
+    assert not await desk.ledger.finish(DAY, ME, "completed", None)
+    assert await how_it_ended(desk) == ("interrupted", "retried")
+    assert await desk.ledger.finish(DAY, ME, "completed", None), "asked again, as its answer was lost"
+    assert await how_it_ended(desk) == ("interrupted", "retried")
+
+
+async def test_what_nobody_came_back_to_after_a_retry_is_settled_by_the_next_day(desk: Desk) -> None:
+    (delivery,) = await planned(desk, some_offices(1, staff=1))
+    await desk.ledger.expire({delivery: "no_longer_due"})
+    await desk.ledger.finish(DAY, ME, "completed", None)
+    await desk.ledger.retry(DAY, [State.EXPIRED])
+    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == 1
+    assert (await desk.states())[delivery.id] == ("expired", "window_ended")
+    assert await how_it_ended(desk) == ("interrupted", "never_resumed (retried)")
+
+
+async def how_it_ended(desk: Desk) -> tuple[str, str | None]:
+    """The state of DAY's run, and its reason."""
+    run = await desk.ledger.run(DAY)
+    assert run
+    return run.state, run.reason
+
+
 async def test_old_days_are_forgotten_step_by_step_and_newer_ones_stay(desk: Desk) -> None:
     deliveries = await planned(desk, some_offices(2, staff=2))
     call = a_call(*deliveries[:2])

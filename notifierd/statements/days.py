@@ -21,11 +21,22 @@ where day = $1::date and holder = $2::text and lease_until > clock_timestamp()
 returning holder
 """
 
+# Whoever plans deliveries again at this moment waits for FINISH, or has done so and is seen by it.
+LOCK_RUN = "select from notifierd.runs where day = $1::date for update"
+
 FINISH = f"""
+with again as materialized (
+    select $3::text = 'completed' and exists (
+        select from notifierd.deliveries d where d.day = $1::date and d.state in ('planned', 'sending')
+    ) as planned
+)
 update notifierd.runs r
-set state = $3::text, reason = $4::text, finished_at = now(), holder = null, lease_until = null,
-    counts = {STANDS}, untold = $5::jsonb
-where day = $1::date and holder = $2::text
+set state = case when again.planned then 'interrupted' else $3::text end,
+    reason = case when again.planned then 'retried' else $4::text end,
+    finished_at = now(), holder = null, lease_until = null, counts = {STANDS}, untold = $5::jsonb
+from again
+where r.day = $1::date and r.holder = $2::text
+returning again.planned
 """
 
 RUN = "select state, reason, finished_at from notifierd.runs where day = $1::date"

@@ -103,6 +103,7 @@ set state = case d.state when 'planned' then 'expired' else 'unknown' end,
 """
 END = _END.format(why="d.reason")
 
+# A run that is over is one to be resumed then; one that goes on finds them in its next pass.
 RETRY = """
 with again as (
     update notifierd.deliveries d
@@ -113,6 +114,12 @@ with again as (
 ), offices as (
     update notifierd.run_offices r set state = 'open', reason = null
     where r.day = $1::date and r.office_id in (select office_id from again)
+), run as (
+    update notifierd.runs r
+    set counts = null,
+        state = case when r.lease_until > clock_timestamp() then r.state else 'interrupted' end,
+        reason = case when r.lease_until > clock_timestamp() then r.reason else 'retried' end
+    where r.day = $1::date and exists (select from again)
 )
 select count(distinct office_id) as offices,
        count(*) filter (where channel = 'email') as email,
