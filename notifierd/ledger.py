@@ -38,6 +38,9 @@ MOST_FAILURES = 1000
 FORGET_STEP = 5000
 UNLIMITED = Room()
 
+Ended = Counter[tuple[Channel, State]]
+"""How many deliveries a statement settled, and in which state."""
+
 
 @frozen
 class Run:
@@ -68,8 +71,8 @@ class Ledger(Protocol):
     async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
         """Write what is due on *day* and not there yet; what is open then, and what of it there is no *room* for."""
 
-    async def close_earlier(self, day: date) -> int:
-        """Settle what days before *day* left open and no process came back to; how many deliveries that were."""
+    async def close_earlier(self, day: date) -> Ended:
+        """Settle what days before *day* left open and no process came back to."""
 
     async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
         """Mark the deliveries of each call as being sent; return the ids of the calls that may be made.
@@ -94,14 +97,11 @@ class Ledger(Protocol):
     async def fail(self, reasons: Mapping[Delivery, str]) -> None:
         """Settle planned deliveries that can never be sent."""
 
-    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Counter[tuple[Channel, State]]:
-        """Settle an office that cannot be worked on; how many deliveries came to which state.
+    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Ended:
+        """Settle an office that cannot be worked on: what is planned fails, a lost try's doubt becomes unknown."""
 
-        What is planned fails; a lost try's doubt becomes unknown.
-        """
-
-    async def close(self, day: date, why_no_mail: str | None = None) -> int:
-        """End the day's window: planned becomes expired, a lost try's doubt becomes unknown; how many were settled.
+    async def close(self, day: date, why_no_mail: str | None = None) -> Ended:
+        """End the day's window: planned becomes expired, a lost try's doubt becomes unknown.
 
         Args:
             why_no_mail: what kept mails back that were never tried.
@@ -164,8 +164,8 @@ class PostgresLedger:
         outlook = Outlook(email.open + push.open, due_now=True, next_in=None)
         return DayCounts(row["offices"], 0, email, push, outlook, _untold(untold), overflows=_overflows(row))
 
-    async def close_earlier(self, day: date) -> int:
-        return len(await self._db.write(days.CLOSE_EARLIER, day))
+    async def close_earlier(self, day: date) -> Ended:
+        return _ended(await self._db.write(days.CLOSE_EARLIER, day))
 
     async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
         rows = [
@@ -205,12 +205,11 @@ class PostgresLedger:
         rows = [(delivery.id, delivery.try_no, reason) for delivery, reason in reasons.items()]
         await self._db.write(deliveries.END_PLANNED, *columns(rows, 3), state.value)
 
-    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Counter[tuple[Channel, State]]:
-        rows = await self._db.write(deliveries.FAIL_OFFICE, day, office_id, reason)
-        return Counter((Channel(row["channel"]), State(row["state"])) for row in rows)
+    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Ended:
+        return _ended(await self._db.write(deliveries.FAIL_OFFICE, day, office_id, reason))
 
-    async def close(self, day: date, why_no_mail: str | None = None) -> int:
-        return len(await self._db.write(deliveries.CLOSE, day, why_no_mail))
+    async def close(self, day: date, why_no_mail: str | None = None) -> Ended:
+        return _ended(await self._db.write(deliveries.CLOSE, day, why_no_mail))
 
     async def counts(self, day: date, rules: Rules) -> DayCounts:
         (row,) = await self._db.read(plans.COUNTS, day, *_scope(rules), MOST_FAILURES)
@@ -280,6 +279,10 @@ def _overflows(row: Row) -> tuple[Overflow, ...]:
         Overflow(one["limit"], one["mails"], one["offices"], tuple(map(UUID, one["first"])))
         for one in json.loads(row["overflows"])
     )
+
+
+def _ended(rows: Sequence[Row]) -> Ended:
+    return Counter((Channel(row["channel"]), State(row["state"])) for row in rows)
 
 
 def _channel_counts(states: str | None, channel: Channel) -> ChannelCounts:

@@ -1,5 +1,6 @@
 """One office: read what it needs, choose, render, reserve, send, hand on the outcomes."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 
@@ -109,10 +110,10 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     this_pass.recorder.settle([give_up(delivery, deps) for delivery in todo.lost])
     if todo.expired:
         await deps.ledger.expire(todo.expired)
-        deps.progress.settled.update((delivery.channel, State.EXPIRED) for delivery in todo.expired)
+        deps.progress.end(Counter((delivery.channel, State.EXPIRED) for delivery in todo.expired))
     if todo.failed:
         await deps.ledger.fail(todo.failed)
-        deps.progress.settled.update((delivery.channel, State.FAILED) for delivery in todo.failed)
+        deps.progress.end(Counter((delivery.channel, State.FAILED) for delivery in todo.failed))
     async with trio.open_nursery() as nursery:
         for call in todo.calls:
             nursery.start_soon(make_call, call, this_pass)
@@ -150,7 +151,7 @@ async def carry_out(call: Call, this_pass: Pass) -> None:
             outcomes = await call.line.sender.send(call.messages, call.body, str(call.id))
         if time.cancelled_caught:
             outcomes = [Unknown("timeout")] * len(call.deliveries)
-        learn(call.lane, outcomes, began, deps)
+        learn(call, outcomes, began, deps)
     finally:
         this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, deps))
 
@@ -183,12 +184,15 @@ async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
     return granted
 
 
-def learn(lane: str, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:
+def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:
     """Tell the lane's gate how a call ended, and the log, if in trouble; the first refusal of us rings the alarm."""
+    lane, sender, tally = call.lane, call.line.sender.name, deps.progress.tally
     gate = deps.gates[lane]
     blocked, out = gate.blocked, gate.out
     gate.record(outcomes, began)
     troubles = {outcome.reason for outcome in outcomes if isinstance(outcome, Deferred | Blocked | Unknown)}
+    tally.call_seconds[sender].observe(trio.current_time() - began)
+    tally.calls_in_trouble[sender] += bool(troubles)
     if out and not gate.out:
         log.info("sender_back", lane=lane)
     if gate.blocked and not blocked:
@@ -239,7 +243,7 @@ async def fail_office(work: OfficeWork, this_pass: Pass, error: BaseException) -
     with trio.CancelScope(shield=True, deadline=trio.current_time() + FAIL_SECONDS):
         await this_pass.recorder.flush()  # its own tries first, or they could put something back to planned
         try:
-            deps.progress.settled += await deps.ledger.fail_office(this_pass.day, work.id, reason)
+            deps.progress.end(await deps.ledger.fail_office(this_pass.day, work.id, reason))
         except DatabaseError as database:
             log.warning("office_put_off", office=str(work.id), reason=database.reason)
             this_pass.skip(DATABASE_PAUSE)

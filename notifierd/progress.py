@@ -1,6 +1,7 @@
-"""What a run tells of itself while it goes on."""
+"""What a run tells of itself while it goes on, and a process of all its runs."""
 
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
@@ -13,10 +14,49 @@ SLICE = 1.0
 """Seconds for which a run waits at once, so that a wait is seen to go on."""
 
 
+CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+RUN_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 10800.0)
+
+
+@define
+class Histogram:
+    """How many observations fell below or on each bound, and their sum; both in seconds."""
+
+    bounds: tuple[float, ...]
+    total: float = 0.0
+    counts: Counter[int] = field(factory=Counter)
+    """By the index of the lowest bound that is not exceeded; one beyond the last for what exceeds them all."""
+
+    def observe(self, seconds: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+
+@define
+class Tally:
+    """What a process came to since it began, over all its runs. Nothing in it ever shrinks.
+
+    Attributes:
+        deliveries: how many it settled in the ledger, by the state that they ended in.
+        runs: how many it began, by how they ended.
+        run_seconds: how long those took.
+        call_seconds: how long calls took, by sender.
+        calls_in_trouble: calls of which something was deferred, blocked or unknown, by sender.
+    """
+
+    deliveries: Counter[tuple[Channel, State]] = field(factory=Counter)
+    runs: Counter[str] = field(factory=Counter)
+    run_seconds: Histogram = field(factory=lambda: Histogram(RUN_SECONDS))
+    call_seconds: dict[str, Histogram] = field(factory=lambda: defaultdict(lambda: Histogram(CALL_SECONDS)))
+    calls_in_trouble: Counter[str] = field(factory=Counter)
+
+
 @define
 class Progress:
     """What a run has done so far in this process."""
 
+    tally: Tally = field(factory=Tally)
     has_day: bool = False
     """Whether the day is ours: its lease was had."""
     planned: Planned | None = None
@@ -43,10 +83,14 @@ class Progress:
         return self.slices + self.offices_done + self.written
 
     def settle(self, settlement: Settlement) -> None:
-        """Count a settlement that was written, and the delivery, if it ended that."""
-        self.written += 1
+        """Count the delivery of a settlement that was written, if it ended that."""
         if settlement.state not in (State.PLANNED, State.SENDING):
-            self.settled[settlement.delivery.channel, settlement.state] += 1
+            self.end({(settlement.delivery.channel, settlement.state): 1})
+
+    def end(self, settled: Mapping[tuple[Channel, State], int]) -> None:
+        """Count deliveries that ended so."""
+        self.settled.update(settled)
+        self.tally.deliveries.update(settled)
 
     def done(self, channel: Channel) -> int:
         """How many deliveries ended on *channel*."""

@@ -177,9 +177,6 @@ class Recorder:
             log.warning("settlements_refused", reason=refused.reason, deliveries=len(batch))
             for settlement in batch:
                 await self._write_one(settlement)
-        else:
-            for settlement in batch:
-                self._wrote(settlement)
 
     async def _write_one(self, settlement: Settlement) -> None:
         labels = _labels(settlement)
@@ -193,8 +190,6 @@ class Recorder:
                 log.error("settlement_refused", refused=worse.reason, **labels)  # noqa: TRY400 - the same
                 if worse.transient and self._nursery is not None:
                     self._nursery.start_soon(self._write_stuck, settlement)
-                return
-        self._wrote(settlement)
 
     async def _write_stuck(self, settlement: Settlement) -> None:
         """Write what another program's lock is in the way of, when that is gone. Nothing else waits for it."""
@@ -205,9 +200,12 @@ class Recorder:
             with suppress(StatementRefused):
                 await self._insist([settlement])
                 self._stuck.remove(key)
-        self._wrote(settlement)
 
-    def _wrote(self, settlement: Settlement) -> None:
+    def _wrote(self, settlement: Settlement, *, late: bool) -> None:
+        self._progress.written += 1
+        if late:
+            log.warning("late_outcome", delivery=str(settlement.delivery.id))
+            return
         self._progress.settle(settlement)
         if settlement.state in REACHED_NOBODY:
             log.warning("not_delivered", **_labels(settlement))
@@ -224,8 +222,8 @@ class Recorder:
                 pause = min(LONGEST_PAUSE, pause * 2)
             else:
                 self._progress.waiting_for = ""
-                for delivery in late:
-                    log.warning("late_outcome", delivery=str(delivery))
+                for settlement in batch:
+                    self._wrote(settlement, late=settlement.delivery.id in late)
                 return
 
 

@@ -42,7 +42,7 @@ async def run_day(day: date, deps: Deps) -> RunResult:
         async with hold_lease(deps.ledger, day, deps.holder):
             deps.progress.has_day = True
             with deps.stop.scope:
-                await deps.ledger.close_earlier(day)
+                deps.progress.tally.deliveries.update(await deps.ledger.close_earlier(day))
                 planned = deps.progress.planned = await deps.ledger.plan(day, deps.rules, deps.room())
                 log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
                 report_overflows(planned.overflows)
@@ -119,7 +119,7 @@ async def close_day(day: date, deps: Deps) -> DayCounts:
     """Settle what the window left open; a try of a dead process only when it can no longer be settled by it."""
     why = why_no_mail(deps)
     while True:
-        await patiently(deps.progress, lambda: deps.ledger.close(day, why))
+        deps.progress.end(await patiently(deps.progress, lambda: deps.ledger.close(day, why)))
         counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
         if not counts.outlook.open:
             return counts

@@ -16,7 +16,7 @@ from attrs import define, evolve, field
 
 from notifierd.choose import Rules, chosen
 from notifierd.errors import LeaseHeld
-from notifierd.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Run
+from notifierd.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, Run
 from notifierd.model import (
     OPEN,
     Alert,
@@ -354,10 +354,10 @@ class MemoryLedger:
             if row.delivery.state is State.PLANNED and row.delivery.try_no == delivery.try_no:
                 self._end(row, state, reason)
 
-    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Counter[tuple[Channel, State]]:
+    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Ended:
         await self._statement()
         self.failed_offices[day, office_id] = reason
-        ended: Counter[tuple[Channel, State]] = Counter()
+        ended: Ended = Counter()
         for row in self._of(day):
             if row.delivery.office_id == office_id and self._can_end(row):
                 state = State.FAILED if row.delivery.state is State.PLANNED else State.UNKNOWN
@@ -365,14 +365,11 @@ class MemoryLedger:
                 ended[row.delivery.channel, state] += 1
         return ended
 
-    async def close(self, day: date, why_no_mail: str | None = None) -> int:
+    async def close(self, day: date, why_no_mail: str | None = None) -> Ended:
         await self._statement()
-        ending = [row for row in self._of(day) if self._can_end(row)]
-        for row in ending:
-            self._end_window(row, why_no_mail if row.delivery.channel is Channel.EMAIL else None)
-        return len(ending)
+        return self._end_windows([row for row in self._of(day) if self._can_end(row)], why_no_mail)
 
-    async def close_earlier(self, day: date) -> int:
+    async def close_earlier(self, day: date) -> Ended:
         await self._statement()
         days = [
             earlier
@@ -383,19 +380,22 @@ class MemoryLedger:
             and not (run.reason or "").startswith("never_resumed")
         ]
         ending = [row for row in self.rows.values() if row.day in days and row.delivery.state in OPEN]
-        for row in ending:
-            self._end_window(row)
         for earlier in days:
             reason = self.runs[earlier].reason
             reason = "never_resumed" + (f" ({reason})" if reason else "")
             self.runs[earlier] = _Run("interrupted", None, self.clock(), reason)
-        return len(ending)
+        return self._end_windows(ending)
 
     def _can_end(self, row: _Row) -> bool:
         stale = row.try_until is not None and row.try_until <= self.clock()
         return row.delivery.state is State.PLANNED or (row.delivery.state is State.SENDING and stale)
 
-    def _end_window(self, row: _Row, otherwise: str | None = None) -> None:
+    def _end_windows(self, rows: Sequence[_Row], why_no_mail: str | None = None) -> Ended:
+        for row in rows:
+            self._end_window(row, why_no_mail if row.delivery.channel is Channel.EMAIL else None)
+        return Counter((row.delivery.channel, row.delivery.state) for row in rows)
+
+    def _end_window(self, row: _Row, otherwise: str | None) -> None:
         state = State.EXPIRED if row.delivery.state is State.PLANNED else State.UNKNOWN
         reason = "window_ended" + ("_in_doubt" if row.delivery.doubts else "")
         why = row.delivery.reason or otherwise

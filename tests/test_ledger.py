@@ -352,7 +352,8 @@ async def test_the_windows_end_settles_what_is_open(desk: Desk) -> None:
     assert await reserved(desk, a_call(deferred), a_call(stale, expires=5), a_call(flying, expires=60))
     await desk.ledger.settle([Settlement(d, 1, State.PLANNED, "timeout", doubts=1, wait=900.0) for d in [deferred]])
     await desk.age(6)
-    assert await desk.ledger.close(DAY) == 3
+    ended = await desk.ledger.close(DAY)
+    assert ended == {(Channel.EMAIL, State.EXPIRED): 2, (Channel.EMAIL, State.UNKNOWN): 1}
     states = await desk.states()
     assert states[untouched.id] == ("expired", "window_ended")
     assert states[deferred.id] == ("expired", "window_ended_in_doubt (timeout)")
@@ -407,15 +408,16 @@ async def test_a_day_that_nobody_came_back_to_is_settled_by_the_next(desk: Desk)
     first, second, *_ = await planned(desk, some_offices(1, staff=2))
     assert await reserved(desk, a_call(first, expires=5))
     await desk.age(60)
-    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == 2
+    ended = await desk.ledger.close_earlier(DAY + timedelta(days=1))
+    assert ended == {(Channel.EMAIL, State.EXPIRED): 1, (Channel.EMAIL, State.UNKNOWN): 1}
     states = await desk.states()
     assert (states[first.id][0], states[second.id][0]) == ("unknown", "expired")
-    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == 0
+    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == {}
 
 
 async def test_a_day_that_another_process_still_runs_is_left_alone(desk: Desk) -> None:
     await planned(desk, some_offices(1, staff=2))
-    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == 0
+    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == {}
 
 
 async def test_pushes_are_not_added_for_somebody_who_was_pushed_to(desk: Desk) -> None:

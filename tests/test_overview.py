@@ -132,14 +132,14 @@ async def test_a_day_that_was_settled_after_its_run_is_counted_as_it_is_now(arch
     await archive.ledger.take_lease(YESTERDAY, ME)
     await archive.add(NORTH, "planned", day=YESTERDAY)
     await archive.ledger.finish(YESTERDAY, ME, "interrupted", "signal", [Untold(NORTH, 1, 1)])
-    assert await archive.ledger.close_earlier(DAY) == 1
+    assert await archive.ledger.close_earlier(DAY) == {(Channel.EMAIL, State.EXPIRED): 1}
     day = await archive.overview.day(YESTERDAY)
     assert day
     assert (day.state, day.reason) == ("interrupted", "never_resumed (signal)")
     assert day.email == ChannelCounts(planned=1, expired=1)
     assert day.untold == UntoldTotal(1, 1, 1)
     assert await archive.overview.open() == ()
-    assert await archive.ledger.close_earlier(DAY) == 0
+    assert await archive.ledger.close_earlier(DAY) == {}
 
 
 # A day ---------------------------------------------------------------------------------------------------------------

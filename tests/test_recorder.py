@@ -352,6 +352,7 @@ async def test_an_outcome_of_a_try_that_is_no_longer_the_last_is_kept_and_logged
     assert ledger.state(delivery.id) == (State.SENDING, None)
     assert [settlement.delivery.id for settlement in ledger.late] == [delivery.id]
     assert [line["delivery"] for line in logs if line["event"] == "late_outcome"] == [str(delivery.id)]
+    assert desk.settled == []
 
 
 async def test_who_was_not_reached_is_logged_without_a_name_or_an_address(autojump_clock):

@@ -1130,3 +1130,39 @@ async def test_progress_tells_what_was_planned_and_what_became_of_it(autojump_cl
     assert (progress.offices_done, progress.offices_failed) == (1, 0)
     assert result.counts is not None
     assert (result.counts.email.sent, result.counts.email.failed, result.counts.push.gone) == (3, 1, 1)
+
+
+async def test_the_tally_of_a_process_is_what_the_ledger_has_of_all_its_days(autojump_clock):
+    """Eight offices. Of the first day, a dead process left five mails in flight and three planned.
+
+    On the second, at one mail a second: one address is refused, one office cannot be rendered, and the window ends
+    after 4.5 s.
+    """
+    ledger = ShakyLedger(some_offices(8, staff=1))
+    await killed(ledger, ScriptedSender(seconds=2.0), 1.0)
+    await trio.sleep(86_400)
+    email = ScriptedSender(script=lambda this: Rejected("rejected:422") if this.to.startswith("staff-0-0@") else TAKEN)
+    deps = a_run(ledger, a_line(email, 1), holder="next", window_left=4.5)
+    deps.renderer = PlainRenderer({an_id("office 1")})
+    await run_day(DAY + timedelta(days=1), deps)
+    tally = deps.progress.tally
+    assert tally.deliveries == Counter((row.delivery.channel, row.delivery.state) for row in ledger.rows.values())
+    assert tally.deliveries == {
+        (Channel.EMAIL, State.UNKNOWN): 5,
+        (Channel.EMAIL, State.EXPIRED): 3 + 2,
+        (Channel.EMAIL, State.FAILED): 2,
+        (Channel.EMAIL, State.SENT): 4,
+    }
+    calls = tally.call_seconds["scripted"]
+    assert (calls.counts.total(), calls.total) == (5, exactly(5.0))
+    assert calls.counts == {calls.bounds.index(1.0): 5}
+
+
+async def test_calls_in_trouble_are_tallied_by_sender(autojump_clock):
+    """Four mails, the first try of one of them deferred, of another lost: six calls, two of them in trouble."""
+    troubles: dict[str, Outcome] = {"staff-0-0": Deferred("busy", blame=Blame.MESSAGE), "staff-1-0": Unknown("cut")}
+    email = ScriptedSender(script=lambda this: troubles.pop(this.to.partition("@")[0], TAKEN))
+    deps = a_run(ShakyLedger(some_offices(4, staff=1)), email)
+    await ended(deps)
+    tally = deps.progress.tally
+    assert (tally.calls_in_trouble, tally.call_seconds["scripted"].counts.total()) == ({"scripted": 2}, 6)

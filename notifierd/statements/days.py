@@ -80,5 +80,5 @@ with left_open as (
 )
 update notifierd.deliveries d {END}
 from left_open l where d.day = l.day and d.state in ('planned', 'sending')
-returning d.id
+returning d.id, d.channel, d.state
 """

@@ -130,5 +130,5 @@ from again
 CLOSE = f"""
 update notifierd.deliveries d {_END.format(why="coalesce(d.reason, case d.channel when 'email' then $2::text end)")}
 where d.day = $1::date and (d.state = 'planned' or (d.state = 'sending' and d.try_until <= clock_timestamp()))
-returning d.id
+returning d.id, d.channel, d.state
 """
