@@ -58,6 +58,7 @@ class Daemon:
     in_force: Callable[[Settings], object]
     slice: float = 20.0
     settings: Settings = field(init=False)
+    loaded_at: datetime = field(init=False)
     status: Status = field(init=False)
     _began: datetime = field(init=False)
     _done: date | None = None
@@ -86,6 +87,7 @@ class Daemon:
         with plain_errors():
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._obey_signals)
+                nursery.start_soon(self._serve)
                 with self._work:
                     await self._start()
                     while not self._stopping:
@@ -112,7 +114,7 @@ class Daemon:
     async def _go_on(self) -> None:
         """Do what the moment asks for: have the day run whose window is open, or sleep a slice."""
         await self._look_again()
-        window = self._next_window()
+        window = self.next_window()
         await self._reckon()
         left = (window.opens - self.now()).total_seconds()
         if left <= 0:
@@ -122,7 +124,8 @@ class Daemon:
             self.status.enter(f"sleeping until {opens}", "sleeping", until=opens)
             await self._nap(left)
 
-    def _next_window(self) -> Window:
+    def next_window(self) -> Window:
+        """The window that is open now and not done, else the next to open."""
         calendar = Calendar(self.settings.window)
         window = calendar.next_window(self.now())
         return calendar.next_window(window.ends) if window.day == self._done else window
@@ -166,7 +169,7 @@ class Daemon:
     async def _have_run(self, window: Window) -> None:
         """Have the day of *window* run; if that cannot be, say why, and wait a little."""
         day, result = window.day, None
-        attempt = self.status.attempt = Attempt(window)
+        attempt = self.status.attempt = Attempt(window, progress=Progress(self.status.tally))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.status.keep_telling)
@@ -234,7 +237,7 @@ class Daemon:
                 for new in await site.ledger.record(runs):
                     state, reason = runs[new]
                     (log.error if state == "missed" else log.info)(state, run=str(new), reason=reason)
-                await site.ledger.close_earlier(day)
+                self.status.tally.deliveries.update(await site.ledger.close_earlier(day))
         except NotifierdError as error:  # the next slice tries again
             if str(error) != self.status.away:
                 log.warning("ledger_not_seen", reason=str(error))
@@ -263,6 +266,24 @@ class Daemon:
             return self._troubles[day]
         opens, _ = Calendar(self.settings.window).window(day)
         return "slept_through" if opens >= self._began else "not_running"
+
+    # ------------------------------------------------------------------------------------------------- being looked at
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is up, and not stopping."""
+        return self._ready and not self._stopping
+
+    async def stirred(self) -> None:
+        """Wait until a reload is over."""
+        await self._stirred.wait()
+
+    async def _serve(self) -> None:
+        while not self.settings.http.enabled:
+            await self.stirred()
+        from notifierd.web.service import keep_serving  # noqa: PLC0415 - who has no page has no use for its imports
+
+        await keep_serving(self)
 
     # ------------------------------------------------------------------------------------------ signals and reload
 
@@ -339,7 +360,7 @@ class Daemon:
             log.warning("reloaded_unchecked", reason=error.reason)
 
     def _put_in_force(self, settings: Settings) -> None:
-        self.settings, self.status.refused = settings, ""
+        self.settings, self.loaded_at, self.status.refused = settings, self.now(), ""
         self.in_force(settings)
         if self.status.attempt and self.status.attempt.deps:
             limit(self.status.attempt.deps, settings.limits)

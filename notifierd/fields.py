@@ -296,5 +296,6 @@ HOSTS = Check(
     _matches(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]"),
     of_elements=True,
 )
+NAMES = Check("a host name in lower case, without port", _matches(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*"), of_elements=True)
 VAPID_KEY = Check("a VAPID private key (base64url or PEM, as `notifierd vapid` prints it)", _is_vapid_key)
 SERVICE_ACCOUNT = Check("the JSON key of a Google service account", _is_service_account)

@@ -290,6 +290,8 @@ class HttpSettings(Table):
     """Where to listen, host:port; port 0: any free one. Beyond loopback only with a token."""
     token: str = key("", fields.TOKEN, secret=True)
     """What the page and the metrics ask for; empty: nothing."""
+    hosts: tuple[str, ...] = key((), fields.NAMES)
+    """Further names to be asked for by, such as a reverse proxy's; addresses and localhost need not be named."""
 
     @property
     def address(self) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from attrs import define, field
 from notifierd.deps import Deps, Stop
 from notifierd.model import Channel
 from notifierd.notify import Notifier
-from notifierd.progress import Progress
+from notifierd.progress import Progress, Tally
 from notifierd.report import RunResult
 from notifierd.schedule import Window
 
@@ -24,12 +24,14 @@ class Attempt:
 
     Attributes:
         deps: what it works with, once that is put together.
+        began: by Trio's clock.
     """
 
     window: Window
     stop: Stop = field(factory=Stop)
     progress: Progress = field(factory=Progress)
     deps: Deps | None = None
+    began: float = field(factory=trio.current_time)
 
     def words(self) -> str:
         """How far it is, in words."""
@@ -67,8 +69,10 @@ class Status:
         last: how the last run ended.
         refused: why the configuration that lies there is not the one in force.
         away: why the ledger could not be looked at when that was last tried.
+        unserved: why there is no page, though there should be.
         naps: how many slices of sleep are over.
         attempt: the run that is under way.
+        tally: what all runs of this process came to.
     """
 
     notifier: Notifier
@@ -76,8 +80,10 @@ class Status:
     last: str = ""
     refused: str = ""
     away: str = ""
+    unserved: str = ""
     naps: int = 0
     attempt: Attempt | None = None
+    tally: Tally = field(factory=Tally)
     _told: str = ""
     _steps: int = 0
     """Those of earlier attempts."""
@@ -94,6 +100,9 @@ class Status:
         """The attempt is over, with a *result* or without."""
         if self.attempt is None:
             return
+        if result:
+            self.tally.runs[result.state] += 1
+            self.tally.run_seconds.observe(trio.current_time() - self.attempt.began)
         if result and (counts := result.counts):
             lost = counts.email.lost + counts.push.lost
             sent = f"{counts.email.sent:,} mails, {counts.push.sent:,} pushes sent, {lost:,} not"
@@ -106,7 +115,7 @@ class Status:
         doing = self.attempt.words() if self.attempt and self.attempt.progress.has_day else self.state
         away = self.away and f"the ledger cannot be seen ({self.away})"
         last = self.last and f"last run {self.last}"
-        return "; ".join(filter(None, [doing, away, last, self.refused]))
+        return "; ".join(filter(None, [doing, away, last, self.refused, self.unserved]))
 
     def tell(self) -> None:
         """Tell systemd what is new: the words, and that something went on."""

@@ -16,7 +16,7 @@ from notifierd.deps import Deps, Stop
 from notifierd.errors import ConfigError, LedgerUnavailable
 from notifierd.notify import Notifier
 from notifierd.progress import Progress
-from notifierd.settings import Settings, WindowSettings
+from notifierd.settings import HttpSettings, Settings, WindowSettings
 from tests.memory import Application
 from tests.senders import ScriptedSender, ShakyLedger, a_run, between
 
@@ -98,7 +98,7 @@ class World:
     def load(self) -> Settings:
         if self.broken:
             raise ConfigError(self.broken)
-        return self.settings
+        return evolve(self.settings, http=HttpSettings(enabled=False))  # real sockets know no virtual time
 
     @asynccontextmanager
     async def open_site(self, settings: Settings) -> AsyncIterator["FakeSite"]:

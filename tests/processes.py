@@ -150,6 +150,7 @@ class Place:
             "email": {"sender": f"keikakun <notice@{DOMAIN}>"},
             "email.resend": {"api_key": API_KEY, "base_url": self.servers.mail_url},
             "push": {"vapid_private_key": VAPID_KEY, "allowed_hosts": ["127.0.0.1"], "allow_private_addresses": True},
+            "http": {"bind": "127.0.0.1:0"},
         }
         write_config(self.folder, {name: {**base.get(name, {}), **tables.get(name, {})} for name in {**base, **tables}})
 

@@ -1,0 +1,146 @@
+"""``/metrics``: what the daemon did and does, in Prometheus' text format 0.0.4.
+
+Names and units are those of https://prometheus.io/docs/practices/naming/. No label has more values than there are
+channels, states, limiters and senders.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from platform import python_version
+
+from attrs import frozen
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from notifierd import __version__
+from notifierd.model import Channel, State
+from notifierd.progress import Histogram
+from notifierd.web.shown import Shown
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+ENDED = (State.SENT, State.FAILED, State.GONE, State.UNKNOWN, State.EXPIRED)
+RUN_STATES = ("completed", "interrupted", "failed")
+
+_STARTED = time.time()
+
+
+def scrape(daemon: Shown) -> bytes:
+    """What a scrape of *daemon* gets at this moment."""
+    return generate_latest(_Daemon(daemon))
+
+
+@frozen
+class _Daemon(Collector):
+    """Reads the daemon's state and tally; holds nothing itself."""
+
+    daemon: Shown
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._process()
+        yield from self._configuration()
+        yield from self._runs()
+        yield from self._senders()
+        yield from self._limiters()
+
+    def _process(self) -> Iterator[Metric]:
+        """Those of prometheus_client, which gives none of them where /proc/stat is hidden (``ProcSubset=pid``)."""
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+        yield CounterMetricFamily("process_cpu_seconds", "CPU time spent.", time.process_time())
+        yield _gauge("process_resident_memory_bytes", "Resident memory.", pages * os.sysconf("SC_PAGE_SIZE"))
+        yield _gauge("process_open_fds", "Open file descriptors.", files)
+        yield _gauge("process_start_time_seconds", "When the process started, by the Unix clock.", _STARTED)
+
+    def _configuration(self) -> Iterator[Metric]:
+        daemon = self.daemon
+        build = [((__version__, python_version()), 1.0)]
+        yield _gauges("notifierd_build_info", "1, labelled with what runs.", ("version", "python"), build)
+        yield _gauge("notifierd_ready", "Whether it is up, and not stopping.", daemon.ready)
+        yield _gauge(
+            "notifierd_config_load_timestamp_seconds",
+            "When the configuration in force was loaded.",
+            daemon.loaded_at.timestamp(),
+        )
+        yield _gauge(
+            "notifierd_config_last_reload_successful",
+            "Whether the configuration that lies there is the one in force.",
+            not daemon.status.refused,
+        )
+        yield _gauge(
+            "notifierd_next_window_timestamp_seconds",
+            "When the next window opens; of one that is open and not done, when it opened.",
+            daemon.next_window().opens.timestamp(),
+        )
+
+    def _runs(self) -> Iterator[Metric]:
+        status = self.daemon.status
+        tally, running = status.tally, status.attempt is not None and status.attempt.progress.has_day
+        yield _gauge("notifierd_run_in_progress", "Whether this process runs the day.", running)
+        runs = [((state,), tally.runs[state]) for state in RUN_STATES]
+        yield _counters("notifierd_runs", "Runs of this process, by how they ended.", ("state",), runs)
+        took = [((), tally.run_seconds)]
+        yield _histograms("notifierd_run_duration_seconds", "How long a run took in this process.", (), took)
+        ended = [((channel, state), tally.deliveries[channel, state]) for channel in Channel for state in ENDED]
+        text = "Deliveries that this process settled in the ledger, by the state that they ended in."
+        yield _counters("notifierd_deliveries", text, ("channel", "state"), ended)
+
+    def _senders(self) -> Iterator[Metric]:
+        tally, attempt = self.daemon.status.tally, self.daemon.status.attempt
+        took = [((sender,), seconds) for sender, seconds in tally.call_seconds.items()]
+        yield _histograms("notifierd_call_duration_seconds", "How long calls to a provider took.", ("sender",), took)
+        trouble = [((sender,), tally.calls_in_trouble[sender]) for sender in tally.call_seconds]
+        text = "Calls of which something was deferred, refused with us, or lost."
+        yield _counters("notifierd_calls_in_trouble", text, ("sender",), trouble)
+        deps = attempt.deps if attempt else None
+        refusals, lines = (deps.gates.blocked(), deps.lines) if deps else ({}, {})
+        lanes = {channel: set(line.lanes) for channel, line in lines.items()}
+        blocked = [((channel,), len(lanes.get(channel, set()) & set(refusals))) for channel in Channel]
+        yield _gauges("notifierd_blocked_lanes", "Providers and push services that refuse us.", ("channel",), blocked)
+
+    def _limiters(self) -> Iterator[Metric]:
+        attempt, limits = self.daemon.status.attempt, self.daemon.settings.limits
+        limiters = attempt.deps.limiters() if attempt and attempt.deps else {}
+        total, borrowed, waiting = [], [], []
+        for name in ("offices", *Channel):
+            seen = limiters[name].statistics() if name in limiters else None
+            total.append(((name,), getattr(limits, name)))
+            borrowed.append(((name,), seen.borrowed_tokens if seen else 0))
+            waiting.append(((name,), seen.tasks_waiting if seen else 0))
+        yield _gauges("notifierd_limiter_total_tokens", "Slots that there are.", ("limiter",), total)
+        yield _gauges("notifierd_limiter_borrowed_tokens", "Slots that are taken.", ("limiter",), borrowed)
+        yield _gauges("notifierd_limiter_waiting_tasks", "Tasks that wait for a slot.", ("limiter",), waiting)
+
+
+Labels = Sequence[str]
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value)
+
+
+def _gauges(name: str, text: str, labels: Labels, samples: Iterable[tuple[Labels, float]]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _counters(name: str, text: str, labels: Labels, samples: Iterable[tuple[Labels, float]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _histograms(name: str, text: str, labels: Labels, samples: Iterable[tuple[Labels, Histogram]]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for values, seen in samples:
+        counts = accumulate(seen.counts[index] for index in range(len(seen.bounds) + 1))
+        family.add_metric(values, list(zip([*map(str, seen.bounds), "+Inf"], counts, strict=True)), seen.total)
+    return family

@@ -1,0 +1,62 @@
+"""Has the page served, whatever becomes of it: nothing that fails here reaches a run."""
+
+import errno
+
+import structlog
+import trio
+
+from notifierd.errors import first_of, places
+from notifierd.settings import HttpSettings
+from notifierd.web.access import Access
+from notifierd.web.app import App
+from notifierd.web.http import serve
+from notifierd.web.shown import Shown
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+async def keep_serving(daemon: Shown) -> None:
+    """Serve as [http] says, anew after a reload that changes it, and after each failure, in growing pauses."""
+    pause = FIRST_PAUSE
+    while True:
+        http, began = daemon.settings.http, trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when_changed, daemon, nursery.cancel_scope)
+            if http.enabled:
+                await _serve(daemon, http)
+                pause = FIRST_PAUSE if trio.current_time() - began > LONGEST_PAUSE else min(LONGEST_PAUSE, pause * 2)
+                await trio.sleep(pause)
+                nursery.cancel_scope.cancel()
+
+
+async def _cancel_when_changed(daemon: Shown, serving: trio.CancelScope) -> None:
+    http = daemon.settings.http
+    while daemon.settings.http == http:
+        await daemon.stirred()
+    serving.cancel()
+
+
+async def _serve(daemon: Shown, http: HttpSettings) -> None:
+    """Serve until it fails, or is cancelled. A failure is told once, in the log and in the status."""
+    status, trouble = daemon.status, ""
+    host, port = http.address
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        status.unserved = ""
+        names = sorted("{}:{}".format(*listener.socket.getsockname()[:2]) for listener in listeners)
+        log.info("listening", addresses=names)
+        await serve(listeners, App(daemon, Access(http)).respond)
+    except* OSError as group:
+        code = getattr(first_of(group), "errno", None)
+        trouble = f"no page at {http.bind} ({errno.errorcode.get(code or 0, 'not to be listened on')})"
+    except* Exception as group:  # noqa: BLE001 - the page is never worth a run
+        first = first_of(group)
+        log.error("page_failed", error=type(first).__name__, where=places(first))  # noqa: TRY400 - its text may quote
+        trouble = f"no page at {http.bind} ({type(first).__name__})"
+    if trouble != status.unserved:
+        log.error("page_not_served", reason=trouble)
+    status.unserved = trouble
+    status.tell()
