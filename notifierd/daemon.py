@@ -237,6 +237,7 @@ class Daemon:
                 for new in await site.ledger.record(runs):
                     state, reason = runs[new]
                     (log.error if state == "missed" else log.info)(state, run=str(new), reason=reason)
+                    self.status.tally.runs[state] += 1
                 self.status.tally.deliveries.update(await site.ledger.close_earlier(day))
         except NotifierdError as error:  # the next slice tries again
             if str(error) != self.status.away:

@@ -39,7 +39,7 @@ class Tally:
 
     Attributes:
         deliveries: how many it settled in the ledger, by the state that they ended in.
-        runs: how many it began, by how they ended.
+        runs: how many it ended, by how that was: completed or interrupted; and the days it found missed.
         run_seconds: how long those took.
         call_seconds: how long calls took, by sender.
         calls_in_trouble: calls of which something was deferred, blocked or unknown, by sender.

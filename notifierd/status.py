@@ -100,8 +100,8 @@ class Status:
         """The attempt is over, with a *result* or without."""
         if self.attempt is None:
             return
-        if result:
-            self.tally.runs[result.state] += 1
+        if self.attempt.progress.has_day:
+            self.tally.runs[result.state if result else "interrupted"] += 1
             self.tally.run_seconds.observe(trio.current_time() - self.attempt.began)
         if result and (counts := result.counts):
             lost = counts.email.lost + counts.push.lost

@@ -19,6 +19,7 @@ from notifierd.errors import first_of, places
 
 MOST_CONNECTIONS = 200
 MOST_HEAD = 16_384
+"""Bytes, give or take a chunk."""
 MOST_BODY = 4_096
 """Bytes; all that is ever posted is a token."""
 
@@ -28,7 +29,7 @@ READ_SECONDS = 15.0
 SEND_SECONDS = 10.0
 """How long a client may let a write wait."""
 
-_CHUNK = 65_536
+_CHUNK = 4_096
 _BUFFER = 65_536
 """What the kernel may keep for a client that is slow to read."""
 
@@ -81,7 +82,11 @@ Respond = Callable[[Request], Awaitable[Response]]
 
 
 async def serve(
-    listeners: Sequence[trio.SocketListener], respond: Respond, *, send_seconds: float = SEND_SECONDS
+    listeners: Sequence[trio.SocketListener],
+    respond: Respond,
+    *,
+    read_seconds: float = READ_SECONDS,
+    send_seconds: float = SEND_SECONDS,
 ) -> None:
     """Answer requests by *respond* until cancelled. An error of it is a 500 and a line in the log."""
     slots = trio.CapacityLimiter(MOST_CONNECTIONS)
@@ -93,7 +98,7 @@ async def serve(
             except trio.WouldBlock:
                 return  # cut at once: whoever comes in good order comes again
             try:
-                await _Connection(stream, send_seconds).serve(respond)
+                await _Connection(stream, read_seconds, send_seconds).serve(respond)
             except* _GONE:
                 pass
             except* Exception as group:  # noqa: BLE001 - whatever it is, it ends here
@@ -114,6 +119,7 @@ class _Connection:
     """One client, and the requests that it makes one after the other."""
 
     _stream: trio.SocketStream
+    _read_seconds: float
     _send_seconds: float
     _http: h11.Connection = field(factory=lambda: h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD))
 
@@ -121,7 +127,7 @@ class _Connection:
         self._stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, _BUFFER)
         while True:
             try:
-                with trio.fail_after(READ_SECONDS):
+                with trio.fail_after(self._read_seconds):
                     request = await self._read()
             except h11.RemoteProtocolError as error:
                 await self._refuse(error.error_status_hint)

@@ -25,7 +25,7 @@ from notifierd.web.shown import Shown
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 ENDED = (State.SENT, State.FAILED, State.GONE, State.UNKNOWN, State.EXPIRED)
-RUN_STATES = ("completed", "interrupted", "failed")
+RUN_STATES = ("completed", "interrupted", "missed")
 
 _STARTED = time.time()
 
@@ -83,7 +83,7 @@ class _Daemon(Collector):
         tally, running = status.tally, status.attempt is not None and status.attempt.progress.has_day
         yield _gauge("notifierd_run_in_progress", "Whether this process runs the day.", running)
         runs = [((state,), tally.runs[state]) for state in RUN_STATES]
-        yield _counters("notifierd_runs", "Runs of this process, by how they ended.", ("state",), runs)
+        yield _counters("notifierd_runs", "Runs that this process ended, or found missed.", ("state",), runs)
         took = [((), tally.run_seconds)]
         yield _histograms("notifierd_run_duration_seconds", "How long a run took in this process.", (), took)
         ended = [((channel, state), tally.deliveries[channel, state]) for channel in Channel for state in ENDED]
