@@ -3,15 +3,11 @@
 Neither checks the signature (tests/test_sigv4.py does), and moto knows no SendBulkEmail.
 """
 
-import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -22,7 +18,8 @@ from notifierd.send._http import open_client
 from notifierd.send.ses import BULK_BYTES, Ses
 from notifierd.settings import SesSettings
 from tests.messages import mail
-from tests.processes import Place, invent, until
+from tests.processes import Place, invent
+from tests.system.programs import installed, serving
 
 PROGRAM, VERSION = "aws-ses-v2-local", "2.10.2"
 # The program's own command wants a newer node than Debian 12 has; what it starts does not.
@@ -33,7 +30,7 @@ SECRET = "secret-of-the-tests"
 
 @pytest.fixture(scope="module")
 def ses_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = installed()
+    folder = installed(PROGRAM, VERSION)
     with serving(["node", "-e", START], r"port (\d+)", folder, tmp_path_factory.mktemp("ses") / "log") as port:
         yield f"http://127.0.0.1:{port}"
 
@@ -44,43 +41,6 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", "0"]
     with serving(server, r"http://127\.0\.0\.1:(\d+)", folder, folder / "log") as port:
         yield f"http://127.0.0.1:{port}"
-
-
-def installed() -> Path:
-    """The folder with the program, from npm if it is not yet there. `make clean` removes it with the environment."""
-    folder = Path(sys.prefix) / "npm" / f"{PROGRAM}-{VERSION}"
-    if not folder.exists():
-        folder.parent.mkdir(exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent) as unfinished:
-            quiet = [
-                "--no-save",
-                "--no-package-lock",
-                "--no-audit",
-                "--no-fund",
-                "--ignore-scripts",
-                "--loglevel=error",
-            ]
-            npm = ["npm", "install", *quiet, "--prefix", unfinished, f"{PROGRAM}@{VERSION}"]
-            subprocess.run(npm, check=True, timeout=300)
-            (Path(unfinished) / "node_modules").rename(folder.with_suffix(".new"))
-        folder.mkdir()
-        folder.with_suffix(".new").rename(folder / "node_modules")
-    return folder
-
-
-@contextmanager
-def serving(command: Sequence[str], says: str, folder: Path, log: Path) -> Iterator[str]:
-    """Run *command* in *folder* until the end of the block; yield the port that it *says* it listens on."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
-    with process:
-        try:
-            until(lambda: process.poll() is not None or bool(re.search(says, log.read_text())), command[0])
-            found = re.search(says, log.read_text())
-            assert found, log.read_text()
-            yield found[1]
-        finally:
-            process.kill()
 
 
 async def send(base_url: str, *messages: Mail) -> list[Outcome]:
