@@ -17,6 +17,8 @@ from typing import Any
 import trio
 from attrs import define, field
 
+from tests.processes import PATIENCE
+
 COMMAND = ("firefox-esr", "--headless", "--no-remote", "--marionette", "--remote-allow-system-access")
 POLL_SECONDS = 0.03
 
@@ -65,14 +67,16 @@ class Firefox:
         """Wait until the tab in front shows *url*; return the URLs of all tabs."""
         await self._return(focus=False)
         await self._ask("Marionette:SetContext", value="chrome")
-        while True:
-            found: list[str] = await self.script(
-                "const { gBrowser } = Services.wm.getMostRecentWindow('navigator:browser');"
-                "return [gBrowser.selectedTab, ...gBrowser.tabs].map((tab) => tab.linkedBrowser.currentURI.spec);"
-            )
-            if found[0] == url:
-                return found[1:]
-            await trio.sleep(POLL_SECONDS)
+        found: list[str] = []
+        with trio.move_on_after(PATIENCE):
+            while found[:1] != [url]:
+                found = await self.script(
+                    "const { gBrowser } = Services.wm.getMostRecentWindow('navigator:browser');"
+                    "return [gBrowser.selectedTab, ...gBrowser.tabs].map((tab) => tab.linkedBrowser.currentURI.spec);"
+                )
+                await trio.sleep(POLL_SECONDS)
+            return found[1:]
+        raise AssertionError(f"waited in vain for {url} in front, which is the first of {found}")
 
     async def alert(self) -> tuple[str, str]:
         """Wait until a notification is on show; be in its window, and return the title and the text that it shows."""

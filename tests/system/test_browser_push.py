@@ -8,7 +8,7 @@ wakes the service worker, which alone has a reason to open a page.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from attrs import evolve, frozen
 
 from notifierd.demo.http11 import Answer, Request, serve_connection
 from notifierd.send.vapid import Vapid
-from tests.faults import once
+from tests.faults import Seen, once
 from tests.loopback import serving
 from tests.processes import DAY, PATIENCE, VAPID_KEY, Place, an_id, invent
 from tests.system.autopush import DELIVERED, Autopush, running_autopush
 from tests.system.firefox import Firefox, running_firefox
 
 DOCS = Path(__file__).parents[2] / "docs"
-NEXT_DAY = str(DAY + timedelta(days=1))
+NEXT_DAY = DAY + timedelta(days=1)
 
 OFFICE = str(an_id("o0"))
 TITLE, TEXT = "期限アラート（事業所 o0）", "更新期限: 1件、アセスメント未完了: 1件"
@@ -73,12 +73,17 @@ async def application(request: Request) -> Answer:
     return Answer(200, PAGE, {"content-type": "text/html"})
 
 
+async def run(place: Place, day: date = DAY) -> Seen:
+    """Run *day*; what cannot be sent has expired soon."""
+    return await once(place, "--day", str(day), "--for", "30")
+
+
 async def test_a_push_is_on_show_and_a_click_brings_up_the_offices_page(place: Place, tmp_path: Path) -> None:
     async with subscribed_device(place, tmp_path) as device:
         firefox, page = device.firefox, f"{device.application}/?office={OFFICE}"
         await firefox.visit("about:blank")  # no page of the application is open
 
-        assert (await once(place)).ledger == {"sent": 1, "push sent": 1}
+        assert (await run(place)).ledger == {"sent": 1, "push sent": 1}
         (message,) = device.autopush.accepted
         await message.acknowledged.wait()
         assert message.code == DELIVERED
@@ -113,7 +118,7 @@ async def test_a_push_is_on_show_and_a_click_brings_up_the_offices_page(place: P
         assert await firefox.tabs_once_in_front(page) == ["about:blank", page]
 
         await firefox.visit("about:blank")  # in the first tab, which is in front of the page now
-        await once(place, "--day", NEXT_DAY)
+        await run(place, NEXT_DAY)
         assert await firefox.alert() == (TITLE, TEXT)
         await firefox.click("#alertTextLabel")
         assert await firefox.tabs_once_in_front(page) == ["about:blank", page]  # the one that was open
@@ -121,9 +126,9 @@ async def test_a_push_is_on_show_and_a_click_brings_up_the_offices_page(place: P
 
 async def test_a_browser_that_unsubscribed_is_gone_at_the_next_run(place: Place, tmp_path: Path) -> None:
     async with subscribed_device(place, tmp_path) as device:
-        assert (await once(place)).ledger == {"sent": 1, "push sent": 1}
+        assert (await run(place)).ledger == {"sent": 1, "push sent": 1}
         await device.firefox.script("return push.unsubscribe();")
-        seen = await once(place, "--day", NEXT_DAY)
+        seen = await run(place, NEXT_DAY)
         assert seen.ledger == {"sent": 2, "push sent": 1, "push gone because of gone:410": 1}
         assert (seen.code, seen.report["push"]["gone"]) == (0, 1)
         assert len(device.autopush.accepted) == 1
