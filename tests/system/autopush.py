@@ -65,12 +65,12 @@ class Autopush:
 
     async def converse(self, request: WebSocketRequest) -> None:
         """Serve a browser's connection."""
-        self._browser = await request.accept(subprotocol="push-notification")
+        browser = self._browser = await request.accept(subprotocol="push-notification")
         with suppress(ConnectionClosed):
             while True:
-                message = json.loads(await self._browser.get_message())
+                message = json.loads(await browser.get_message())
                 if reply := self._reply(message):
-                    await self._browser.send_message(json.dumps(reply))
+                    await browser.send_message(json.dumps(reply))
                 if message.get("messageType") == "hello":
                     self.hello.set()
 
