@@ -465,6 +465,7 @@ def test_what_is_public(address: str, public: bool) -> None:
         ("https://push.example.?x#y", "https://push.example.", 443),
         ("https://push.example:8443/x", "https://push.example:8443", 8443),
         ("HTTP://[::1]:80/x", "http://[::1]", 80),
+        ("https://[2001:DB8::1]/", "https://[2001:db8::1]", 443),
         ("http://push.example:443/x", "http://push.example:443", 443),
         ("https://user:secret@push.example/", "https://push.example", 443),
     ],

@@ -61,7 +61,7 @@ def parse_url(text: str) -> Url | None:
         url = httpx.URL(text)
     except httpx.InvalidURL:
         return None
-    host, default = url.raw_host.decode("ascii"), 443 if url.scheme == "https" else 80
+    host, default = url.raw_host.decode("ascii").lower(), 443 if url.scheme == "https" else 80
     host, port = f"[{host}]" if ":" in host else host, default if url.port is None else url.port
     if not 0 < port <= 65535:  # noqa: PLR2004 - the highest port there is
         return None
