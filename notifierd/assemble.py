@@ -69,6 +69,7 @@ class PostgresSite:
 
     settings: Settings
     ledger: PostgresLedger
+    source: PostgresSource
     overview: Overview
     statements: StatementCounts
     _db: Database
@@ -99,7 +100,8 @@ async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIter
         read_only=read_only,
     ) as db:
         await require_fit(db, settings)
-        yield PostgresSite(settings, PostgresLedger(db, database.plan_timeout), Overview(db), db.statements, db)
+        ledger = PostgresLedger(db, database.plan_timeout)
+        yield PostgresSite(settings, ledger, PostgresSource(db), Overview(db), db.statements, db)
 
 
 @asynccontextmanager

@@ -4,15 +4,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import groupby
-from typing import assert_never
 from uuid import UUID
 
 from attrs import evolve, field, frozen
 
 from notifierd.address import BadAddress
-from notifierd.choose import chosen
+from notifierd.choose import notice_for
 from notifierd.deps import Deps, Line
-from notifierd.model import Channel, Delivery, Message, Notice, OfficeWork, Reservation, State
+from notifierd.model import Delivery, Message, OfficeWork, Reservation, State
 
 SHORTEST_TTL = 3600
 """Seconds for which a push is kept at least: also where a day is run late, or a past one is forced."""
@@ -108,30 +107,19 @@ def prepare(work: OfficeWork, day: date, deps: Deps) -> Prepared:
 
 def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Content | str | BadAddress:
     """What *delivery* says, or why there is nothing to say, or nobody to say it to."""
-    staff = work.staff.get(delivery.staff_id)
     if delivery.channel not in deps.lines:
         return "channel_disabled"
-    if work.name is None:
-        return "office_gone"
-    if staff is None:
-        return "staff_gone"
-    alerts = chosen(staff, delivery.channel, work.alerts, day, deps.rules)
-    if not alerts:
-        return "no_longer_due"
-    notice = Notice(day, work.id, work.name, staff, delivery.channel, alerts)
-    match delivery.channel:
-        case Channel.EMAIL:
-            try:
-                return Content(deps.renderer.mail(notice, delivery), deps.renderer.audit(notice))
-            except BadAddress as bad:
-                return bad
-        case Channel.PUSH:
-            device = work.devices.get(delivery.device_id) if delivery.device_id else None
-            if device is None:
-                return "device_gone"
-            ttl = max(SHORTEST_TTL, int((deps.day_ends(day) - deps.now()).total_seconds()))
-            return Content(deps.renderer.push(notice, delivery, device, ttl), deps.renderer.audit(notice))
-    assert_never(delivery.channel)
+    notice = notice_for(delivery, work, day, deps.rules)
+    if isinstance(notice, str):
+        return notice
+    if delivery.device_id is None:
+        try:
+            return Content(deps.renderer.mail(notice, delivery), deps.renderer.audit(notice))
+        except BadAddress as bad:
+            return bad
+    ttl = max(SHORTEST_TTL, int((deps.day_ends(day) - deps.now()).total_seconds()))
+    push = deps.renderer.push(notice, delivery, work.devices[delivery.device_id], ttl)
+    return Content(push, deps.renderer.audit(notice))
 
 
 def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Iterator[Call]:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from attrs import frozen
 
-from notifierd.model import Alert, Channel, Kind, Staff
+from notifierd.model import OPEN, Alert, Channel, Delivery, Kind, Notice, OfficeWork, Staff, State, delivery_id
 from notifierd.settings import Settings
 
 
@@ -61,6 +61,93 @@ def chosen(staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, r
     """The alerts that one staff member is told of: overdue first, then by deadline, then missing assessments."""
     told = [decision.alert for decision in decide(staff, channel, alerts, day, rules) if decision.included]
     return tuple(sorted(told, key=_order))
+
+
+def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) -> Notice | str:
+    """What *delivery* of an office tells, or why it tells nothing any more: a code."""
+    staff = work.staff.get(delivery.staff_id)
+    if work.name is None:
+        return "office_gone"
+    if rules.only_offices and work.id not in rules.only_offices:
+        return "office_left_out"
+    if staff is None:
+        return "staff_gone"
+    alerts = chosen(staff, delivery.channel, work.alerts, day, rules)
+    if not alerts:
+        return "no_longer_due"
+    if delivery.channel is Channel.PUSH and delivery.device_id not in work.devices:
+        return "device_gone"
+    return Notice(day, work.id, work.name, staff, delivery.channel, alerts)
+
+
+@frozen
+class Target:
+    """What a run would make now of one staff member's mail, or of their push to one device.
+
+    Attributes:
+        delivery: as it stands in the ledger, or as it would be planned; None where there is no device to push to.
+        reason: a code; "due" for what would be sent.
+    """
+
+    delivery: Delivery | None
+    included: bool
+    reason: str
+
+
+@frozen
+class Way:
+    """Whether one staff member of an office is told on one channel, and why.
+
+    Attributes:
+        targets: one for each device; one for mail.
+        decisions: on each of the office's alerts.
+    """
+
+    channel: Channel
+    targets: tuple[Target, ...]
+    decisions: tuple[Decision, ...]
+
+
+def ways(staff: Staff, work: OfficeWork, day: date, rules: Rules) -> tuple[Way, ...]:
+    """Every way to tell a staff member of an office, and what a run would make of it now.
+
+    Args:
+        work: the office with all alerts, all devices of *staff*, and all their deliveries of *day*, settled or not.
+    """
+    alerts = sorted(work.alerts, key=_order)
+    return tuple(
+        Way(
+            channel,
+            tuple(_targets(staff, channel, work, day, rules)),
+            tuple(decide(staff, channel, alerts, day, rules)),
+        )
+        for channel in Channel
+    )
+
+
+def _targets(staff: Staff, channel: Channel, work: OfficeWork, day: date, rules: Rules) -> Iterator[Target]:
+    there = {delivery.id: delivery for delivery in work.deliveries}
+    told = any(delivery.channel is channel and delivery.state is State.SENT for delivery in work.deliveries)
+    devices = sorted(work.devices) if channel is Channel.PUSH else [None]
+    for device in devices:
+        key = delivery_id(day, work.id, staff.id, channel, device)
+        delivery = there.get(key) or Delivery(key, work.id, staff.id, channel, device)
+        reason = _kept_from(delivery, staff, work, day, rules)
+        if reason is None and told and key not in there:
+            reason = "told_on_another_device"
+        yield Target(delivery, reason is None, reason or "due")
+    if not devices:
+        yield Target(None, included=False, reason=_shut(staff, channel, rules) or "no_device")
+
+
+def _kept_from(delivery: Delivery, staff: Staff, work: OfficeWork, day: date, rules: Rules) -> str | None:
+    """Why a run would not make *delivery*, or None."""
+    if delivery.state not in OPEN:
+        return f"already_{delivery.state}"
+    notice = notice_for(delivery, work, day, rules)
+    if notice == "no_longer_due":
+        return _shut(staff, delivery.channel, rules) or ("nothing_due" if work.alerts else "no_alerts")
+    return notice if isinstance(notice, str) else None
 
 
 def _shut(staff: Staff, channel: Channel, rules: Rules) -> str | None:

@@ -1,26 +1,24 @@
 """The command line: arguments in, exit code out. Results go to stdout, messages for people to stderr."""
 
-import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from uuid import UUID
 
 import click
-import trio
 from rich.console import Console
-from rich.markup import escape
 
 from notifierd import __version__, logs
 from notifierd.config import load, load_for_sending
 from notifierd.db import Database, open_database
-from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LedgerUnavailable, NotifierdError, plain_errors
-from notifierd.report import EXIT_INTERRUPTED, EXIT_OUT_OF_REACH, EXIT_USAGE, RunReport, RunResult
+from notifierd.errors import DatabaseError, LeaseHeld, LedgerUnavailable
+from notifierd.report import EXIT_USAGE, RunReport, RunResult
 from notifierd.settings import Settings
+from notifierd.terminal import complain, exit_codes, out, run_async, say_json
 
 T = TypeVar("T")
 
@@ -53,43 +51,11 @@ def cli(context: click.Context, config_path: Path | None) -> None:
 def main() -> None:
     """Run the command line, and exit."""
     with exit_codes():
-        cli(standalone_mode=False)
+        try:
+            cli(standalone_mode=False)
+        finally:
+            sys.stdout.flush()
     sys.exit(0)
-
-
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn what went wrong into a line on stderr and an exit code: a traceback on a user's terminal is a bug."""
-    try:
-        yield
-    except click.ClickException as error:
-        error.show()
-        sys.exit(EXIT_USAGE)
-    except ConfigError as error:
-        complain(*error.problems)
-        sys.exit(EXIT_USAGE)
-    except LedgerUnavailable as error:
-        complain(f"the database is out of reach ({error.reason}): see database.dsn, and whether PostgreSQL runs there")
-        sys.exit(EXIT_OUT_OF_REACH)
-    except LeaseHeld as error:
-        complain(f"{error}; run this again when it is done, or let it finish")
-        sys.exit(EXIT_INTERRUPTED)
-    except DatabaseError as error:
-        complain(f"the database refused ({error.reason}): `notifierd check` tells what is missing")
-        sys.exit(EXIT_USAGE)
-    except NotifierdError as error:
-        complain(str(error))
-        sys.exit(EXIT_USAGE)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        complain("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
-
-
-def complain(*lines: str) -> None:
-    """Say on stderr what is wrong."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for line in lines:
-        console.print(f"[red]notifierd:[/] {escape(line)}")
 
 
 def settings_of(context: click.Context) -> Settings:
@@ -99,24 +65,17 @@ def settings_of(context: click.Context) -> Settings:
     return settings
 
 
-def say_json(found: object) -> None:
-    """Print a result as one line of JSON."""
-    click.echo(json.dumps(found, ensure_ascii=False))
+def day_of(moment: datetime | None, settings: Settings) -> date:
+    """The day that the command line names, or today."""
+    from notifierd.assemble import utc_now
+    from notifierd.schedule import Calendar
 
-
-def run_async(work: Callable[[], Awaitable[T]]) -> T:
-    """Run *work* to its end."""
-    with plain_errors():
-        return trio.run(work)
-
-
-def out() -> Console:
-    """Where results go: as wide as they are when that is no terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return moment.date() if moment else Calendar(settings.window).today(utc_now())
 
 
 DAY = click.DateTime(["%Y-%m-%d"])
 SECONDS = click.FloatRange(min=0, min_open=True)
+as_json_option = click.option("--json", "as_json", is_flag=True, help="The result as JSON, alone on stdout.")
 
 
 @cli.command()
@@ -147,7 +106,7 @@ def run(context: click.Context) -> None:
 @click.option("--force", is_flag=True, help="Also on a closed day, or another one.")
 @click.option("--for", "seconds", type=SECONDS, default=900.0, show_default=True, help="What is open then expires.")
 @click.option("--dry-run", is_flag=True, help="Only count what would be sent: writes no row, makes no call.")
-@click.option("--json", "as_json", is_flag=True, help="Exactly one report object on stdout.")
+@as_json_option
 @click.pass_context
 def once(
     context: click.Context, moment: datetime | None, seconds: float, *, force: bool, dry_run: bool, as_json: bool
@@ -187,10 +146,81 @@ def failed_report(day: date, error: DatabaseError | LeaseHeld) -> RunReport:
 
 
 @cli.command()
+@click.option("--day", "moment", type=DAY, metavar="D", help="Any day; without it today.")
+@click.option("--explain", "staff_id", type=click.UUID, metavar="STAFF_ID", help="Why they are told, or are not.")
+@as_json_option
+@click.pass_context
+def plan(context: click.Context, moment: datetime | None, staff_id: UUID | None, *, as_json: bool) -> None:
+    """What a run would send now, office by office, the most urgent first. Writes nothing, sends nothing.
+
+    What is sent already is left out. With --explain: why each alert is in or out for one staff member, on each channel.
+
+    \b
+      notifierd plan                            today
+      notifierd plan --day 2026-11-24 --json    that day, for programs
+      notifierd plan --explain 3f0e9d3e-...     why somebody is told, or is not
+    """  # noqa: D301
+    from notifierd import plan as plans
+    from notifierd.tables import print_explanation, print_plan
+
+    settings = settings_of(context)
+    day = day_of(moment, settings)
+    if staff_id:
+        explanation = run_async(partial(plans.explain, settings, day, staff_id))
+        say_json(explanation.as_json()) if as_json else print_explanation(explanation, out())
+    else:
+        found = run_async(partial(plans.plan, settings, day))
+        say_json(found.as_json()) if as_json else print_plan(found, out())
+
+
+@cli.command()
+@as_json_option
+@click.pass_context
+def status(context: click.Context, *, as_json: bool) -> None:
+    """How things stand: the last run, what is open in the ledger, who holds the day, the next window.
+
+    Exits 3 if the database is out of reach; the next window is told all the same.
+
+    \b
+      notifierd status
+      notifierd status --json | jq .last_run.untold
+    """  # noqa: D301
+    from notifierd.assemble import utc_now
+    from notifierd.standing import standing
+    from notifierd.tables import print_standing
+
+    settings = settings_of(context)
+    found = run_async(partial(standing, settings, utc_now()))
+    say_json(found.as_json()) if as_json else print_standing(found, settings.window.zone, out())
+    if found.database:
+        raise LedgerUnavailable(found.database)
+
+
+@cli.command()
+@click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, metavar="N", help="How many.")
+@as_json_option
+@click.pass_context
+def history(context: click.Context, days: int, *, as_json: bool) -> None:
+    """One line a day, the newest first: how it went, what was sent, who was not told.
+
+    \b
+      notifierd history --days 7
+      notifierd history --json | jq '.[] | select(.untold.overdue > 0) | .day'
+    """  # noqa: D301
+    from notifierd.assemble import utc_now
+    from notifierd.standing import history as look_back
+    from notifierd.tables import print_history
+
+    settings = settings_of(context)
+    found = run_async(partial(look_back, settings, utc_now(), days))
+    say_json([day.as_json() for day in found]) if as_json else print_history(found, settings.window.zone, out())
+
+
+@cli.command()
 @click.option("--failed", is_flag=True, help="Those that were refused for good.")
 @click.option("--unknown", is_flag=True, help="Those whose answer was lost: whoever got the message gets it again.")
 @click.option("--expired", is_flag=True, help="Those that the window's end left unsent.")
-@click.option("--json", "as_json", is_flag=True, help="What became of it, as one JSON object on stdout.")
+@as_json_option
 @click.pass_context
 def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool, as_json: bool) -> None:
     """Plan today's failed, unknown or expired deliveries again, each for a new call.
@@ -224,7 +254,7 @@ def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool,
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="The findings as one JSON list on stdout.")
+@as_json_option
 @click.pass_context
 def check(context: click.Context, *, as_json: bool) -> None:
     """Look at everything that a run needs: one line each, good or what to mend. Sends nothing.
@@ -232,16 +262,13 @@ def check(context: click.Context, *, as_json: bool) -> None:
     Exits 0 if all is good, 2 if something is to be mended, 3 if the database is out of reach.
     """
     from notifierd import check as checks
+    from notifierd.tables import print_findings
 
     findings = run_async(partial(checks.check, settings_of(context)))
     if as_json:
-        rows = [{"subject": f.subject, "level": f.level.value, "text": f.text} for f in findings]
-        say_json(rows)
+        say_json([{"subject": f.subject, "level": f.level.value, "text": f.text} for f in findings])
     else:
-        marks = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "bad": "[red]bad [/]", "away": "[red]away[/]"}
-        console = out()
-        for finding in findings:
-            console.print(f"{marks[finding.level]} [bold]{escape(finding.subject)}[/]: {escape(finding.text)}")
+        print_findings(findings, out())
     sys.exit(checks.exit_code(findings))
 
 
@@ -280,10 +307,10 @@ def migrate(context: click.Context, dsn: str | None) -> None:
         click.echo("up to date")
 
 
-@db.command()
+@db.command("status")
 @click.option("--dsn", metavar="DSN", help="Look as somebody else than database.dsn names.")
 @click.pass_context
-def status(context: click.Context, dsn: str | None) -> None:
+def db_status(context: click.Context, dsn: str | None) -> None:
     """The schema's version, what is pending, the views, and the role's rights."""
     from notifierd import schema
 

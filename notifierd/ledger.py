@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
+from itertools import groupby
 from typing import Protocol
 from uuid import UUID
 
@@ -164,6 +165,11 @@ class PostgresLedger:
         outlook = Outlook(email.open + push.open, due_now=True, next_in=None)
         return DayCounts(row["offices"], 0, email, push, outlook, _untold(untold), overflows=_overflows(row))
 
+    async def foresee(self, day: date, rules: Rules) -> dict[UUID, tuple[Delivery, ...]]:
+        """The deliveries that would be open, were the day planned now, by office in order of urgency."""
+        rows = await self._db.read(plans.FORESEE, day, *_scope(rules))
+        return {office: tuple(map(_foreseen, group)) for office, group in groupby(rows, lambda row: row["office_id"])}
+
     async def close_earlier(self, day: date) -> Ended:
         return _ended(await self._db.write(days.CLOSE_EARLIER, day))
 
@@ -279,6 +285,11 @@ def _overflows(row: Row) -> tuple[Overflow, ...]:
         Overflow(one["limit"], one["mails"], one["offices"], tuple(map(UUID, one["first"])))
         for one in json.loads(row["overflows"])
     )
+
+
+def _foreseen(row: Row) -> Delivery:
+    channel, state = Channel(row["channel"]), State(row["state"])
+    return Delivery(row["id"], row["office_id"], row["staff_id"], channel, row["device_id"], state)
 
 
 def _ended(rows: Sequence[Row]) -> Ended:

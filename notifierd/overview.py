@@ -10,10 +10,11 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from notifierd.db import Database, Row
 from notifierd.model import Channel, ChannelCounts, State
+from notifierd.report import channels_json
 from notifierd.statements import overview
 
 ROWS = 1000
@@ -51,6 +52,20 @@ class Day:
     email: ChannelCounts
     push: ChannelCounts
     untold: UntoldTotal | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The day as one JSON object, with the words of a run's report; times in ISO 8601."""
+        return {
+            "day": str(self.day),
+            "state": self.state,
+            "reason": self.reason,
+            "holder": self.holder,
+            "started_at": self.started_at and self.started_at.isoformat(),
+            "finished_at": self.finished_at and self.finished_at.isoformat(),
+            "offices": {"total": self.offices, "ok": self.offices - self.offices_failed, "failed": self.offices_failed},
+            **channels_json(self.email, self.push),
+            "untold": asdict(self.untold) if self.untold else None,
+        }
 
 
 @frozen
@@ -148,6 +163,11 @@ class Open:
     sending: int
     waiting: int
     next_turn: datetime | None
+
+    def as_json(self) -> dict[str, Any]:
+        """It as one JSON object."""
+        turn = self.next_turn and self.next_turn.isoformat()
+        return asdict(self) | {"day": str(self.day), "channel": self.channel.value, "next_turn": turn}
 
 
 @frozen

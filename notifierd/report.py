@@ -15,6 +15,11 @@ EXIT_OUT_OF_REACH = 3
 EXIT_INTERRUPTED = 4
 
 
+def channels_json(email: ChannelCounts, push: ChannelCounts) -> dict[str, dict[str, int]]:
+    """What became of the mails and the pushes, as every JSON object of ours has it: no mail is ever gone."""
+    return {"email": {key: n for key, n in asdict(email).items() if key != "gone"}, "push": asdict(push)}
+
+
 @frozen
 class RunResult:
     """How a run ended, and how its day stood then."""
@@ -67,8 +72,7 @@ class RunReport:
             "status": self.result.state,
             "reason": self.result.reason,
             "offices": {"total": offices, "ok": offices - failed, "failed": failed},
-            "email": {key: n for key, n in asdict(email).items() if key != "gone"},
-            "push": asdict(push),
+            **channels_json(email, push),
             "untold": {
                 "alerts": counts.untold_alerts if counts else 0,
                 "overdue": counts.untold_overdue if counts else 0,

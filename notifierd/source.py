@@ -54,13 +54,37 @@ class PostgresSource:
         chunk, more = found[: self.chunk], len(found) > self.chunk
         if not chunk:
             return Chunk((), None)
-        ids = [place[1] for place, _ in chunk]
-        people = await self._db.read(reading.STAFF, ids)
-        alerts = await self._db.read(reading.ALERTS, ids, day + timedelta(days=rules.horizon_days))
-        devices = await self._devices([delivery for _, deliveries in chunk for delivery in deliveries])
-        by_office = _by_office(people), _by_office(alerts)
-        offices = (_work(office_id, deliveries, *by_office, devices) for (_, office_id), deliveries in chunk)
-        return Chunk(tuple(offices), chunk[-1][0] if more else None)
+        works = await self.works({place[1]: deliveries for place, deliveries in chunk}, day, rules)
+        return Chunk(works, chunk[-1][0] if more else None)
+
+    async def works(
+        self, deliveries: Mapping[UUID, tuple[Delivery, ...]], day: date, rules: Rules
+    ) -> tuple[OfficeWork, ...]:
+        """All that the messages of *deliveries*, given by their office, are made from; in the same order."""
+        ids = list(deliveries)
+        people = _by_office(await self._db.read(reading.STAFF, ids))
+        alerts = _by_office(await self._db.read(reading.ALERTS, ids, day + timedelta(days=rules.horizon_days)))
+        devices = await self._devices([delivery for group in deliveries.values() for delivery in group])
+        return tuple(_work(office, group, people, alerts, devices) for office, group in deliveries.items())
+
+    async def works_of(self, staff_id: UUID, day: date) -> tuple[OfficeWork, ...]:
+        """Each office of one staff member, with all its alerts, their devices, and their deliveries of *day*."""
+        people = await self._db.read(reading.STAFF_MEMBER, staff_id)
+        offices = [row["office_id"] for row in people]
+        alerts = _by_office(await self._db.read(reading.ALERTS, offices, date.max))
+        devices = await self._db.read(reading.DEVICES_OF, staff_id)
+        deliveries = _by_office(await self._db.read(reading.DELIVERIES_OF, day, offices, staff_id))
+        return tuple(
+            OfficeWork(
+                id=row["office_id"],
+                name=row["office_name"],
+                deliveries=tuple(map(_delivery, deliveries.get(row["office_id"], ()))),
+                staff={staff_id: _staff(row)},
+                alerts=tuple(map(_alert, alerts.get(row["office_id"], ()))),
+                devices={device["id"]: Device(**dict(device)) for device in devices},
+            )
+            for row in people
+        )
 
     async def _devices(self, deliveries: Sequence[Delivery]) -> dict[UUID, Device]:
         pushes = [d for d in deliveries if d.channel is Channel.PUSH]

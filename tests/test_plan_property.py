@@ -1,5 +1,6 @@
 """The rule of who is due stands twice, in SQL and in ``choose``: for random data they are the same."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
 from itertools import count
@@ -12,11 +13,24 @@ from attrs import astuple, evolve, field, frozen
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from notifierd.choose import Rules, chosen
+from notifierd.choose import Rules, chosen, notice_for, ways
 from notifierd.db import Connection, Database, open_database
 from notifierd.demo.postgres import Cluster
 from notifierd.ledger import UNLIMITED, Ledger, PostgresLedger
-from notifierd.model import Alert, Channel, DayCounts, Delivery, Device, Kind, OfficeWork, Room, Staff, State
+from notifierd.model import (
+    OPEN,
+    Alert,
+    Channel,
+    DayCounts,
+    Delivery,
+    Device,
+    Kind,
+    Notice,
+    OfficeWork,
+    Room,
+    Staff,
+    State,
+)
 from notifierd.source import START, PostgresSource
 from tests import application
 from tests.memory import Application, MemoryLedger
@@ -187,6 +201,28 @@ def told(work: OfficeWork, delivery: Delivery, rules: Rules) -> tuple[Alert, ...
     return chosen(work.staff[delivery.staff_id], delivery.channel, work.alerts, DAY, rules)
 
 
+async def would_send(ledger: PostgresLedger, source: PostgresSource, rules: Rules) -> set[UUID]:
+    """The deliveries that a run would make now: by the plan, and by what is explained to each staff member."""
+    works = await source.works(await ledger.foresee(DAY, rules), DAY, rules)
+    planned = {
+        delivery.id
+        for work in works
+        for delivery in work.deliveries
+        if isinstance(notice_for(delivery, work, DAY, rules), Notice)
+    }
+    explained = [
+        way
+        for someone in STAFF
+        for work in await source.works_of(someone, DAY)
+        for way in ways(work.staff[someone], work, DAY, rules)
+    ]
+    targets = [target for way in explained for target in way.targets]
+    assert all(target.included == (target.reason == "due") for target in targets)
+    assert all(any(decision.included for decision in way.decisions) for way in explained if way.targets[0].included)
+    assert {target.delivery.id for target in targets if target.included and target.delivery} == planned
+    return planned
+
+
 async def counted(ledger: Ledger, rules: Rules) -> DayCounts:
     """How the day stands, but for the seconds to the next turn: two clocks."""
     counts = await ledger.counts(DAY, rules)
@@ -203,15 +239,16 @@ async def hold_together(world: World, dsn: str) -> None:
         # The plan, delivery by delivery, with the ids and the order of offices.
         due = {delivery.id: delivery for delivery in memory.due(DAY, rules)}
         rehearsed = await ledger.rehearse(DAY, rules, world.room)
+        assert await would_send(ledger, source, rules) == set(due)
         plan = await ledger.plan(DAY, rules, world.room)
-        assert plan == await memory.plan(DAY, rules, world.room)
+        assert await memory.plan(DAY, rules, world.room) == plan
         assert rehearsed.overflows == plan.overflows
         assert await planned(db) == due
         assert await urgencies(db) == memory.offices
-        channels = [delivery.channel for delivery in due.values()]
-        assert rehearsed.email.planned == channels.count(Channel.EMAIL)
-        assert rehearsed.push.planned == channels.count(Channel.PUSH)
-        assert rehearsed.offices == len({delivery.office_id for delivery in due.values()})
+        channels = Counter(delivery.channel for delivery in due.values())
+        found = (rehearsed.email.planned, rehearsed.push.planned, rehearsed.offices)
+        offices = {delivery.office_id for delivery in due.values()}
+        assert found == (channels[Channel.EMAIL], channels[Channel.PUSH], len(offices))
 
         # What is read for them, alert by alert.
         place, read = START, set()
@@ -233,6 +270,7 @@ async def hold_together(world: World, dsn: str) -> None:
         assert read == set(due)
 
         # Planning again changes nothing.
+        assert await would_send(ledger, source, rules) == set(due)
         assert await ledger.plan(DAY, rules, world.room) == await memory.plan(DAY, rules, world.room) == plan
         assert await planned(db) == due
         assert await urgencies(db) == memory.offices
@@ -258,10 +296,12 @@ async def hold_together(world: World, dsn: str) -> None:
             await connection.copy_records_to_table("devices", schema_name="app", records=records)
 
         await db.unit(add)
+        foreseen = await would_send(ledger, source, rules)
         assert await ledger.plan(DAY, rules, world.room) == await memory.plan(DAY, rules, world.room)
         assert {key: d.state for key, d in (await planned(db)).items()} == {
             key: row.delivery.state for key, row in memory.rows.items()
         }
+        assert foreseen == {key for key, row in memory.rows.items() if row.delivery.state in OPEN}
         assert await counted(ledger, rules) == await counted(memory, rules)
 
 

@@ -1106,6 +1106,24 @@ async def test_what_cannot_be_deleted_costs_the_run_nothing(autojump_clock):
     assert [line["reason"] for line in logs if line["event"] == "not_forgotten"] == ["database_refused:42501"]
 
 
+async def test_what_is_planned_again_at_the_last_moment_is_left_to_the_next_run(autojump_clock):
+    """Between the run's last look at the ledger and its end: it is not complete then, and the next one sends."""
+
+    class Retried(ShakyLedger):
+        async def finish(self, *args):
+            await self.retry(DAY, [State.FAILED])
+            return await super().finish(*args)
+
+    sender = ScriptedSender(script=lambda t: Rejected("rejected:422") if t.nth == 1 else TAKEN)
+    ledger = Retried(some_offices(1, staff=1))
+    result = await ended(a_run(ledger, sender))
+    assert (result.state, result.reason, exit_code(result)) == ("interrupted", "retried", 4)
+    assert result.counts
+    assert (result.counts.email.open, result.counts.email.failed) == (1, 0)
+    result = await ended(a_run(ledger, sender))
+    assert (result.state, exit_code(result), sender.told) == ("completed", 0, ["staff-0-0@example.jp"])
+
+
 # What a run tells of itself -----------------------------------------------------------------------------------------
 
 

@@ -109,6 +109,27 @@ select (select count(*) from (
 )
 """Write what is due on the day and not there yet; count what is open then."""
 
+FORESEE = (
+    _WHO_IS_DUE
+    + """, todo as (
+    select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id) as id,
+           office_id, staff_id, channel, device_id
+    from due
+    union
+    select id, office_id, staff_id, channel, device_id
+    from notifierd.deliveries where day = $1::date and state in ('planned', 'sending')
+)
+select t.id, t.office_id, t.staff_id, t.channel, t.device_id, coalesce(d.state, 'planned') as state
+from todo t
+left join notifierd.deliveries d on d.id = t.id
+left join notifierd.run_offices r on r.day = $1::date and r.office_id = t.office_id
+left join office o on o.id = t.office_id
+where d.id is null or d.state in ('planned', 'sending')
+order by coalesce(r.urgency, o.nearest, 100000), t.office_id, t.channel, t.staff_id, t.device_id
+"""
+)
+"""What would be open after PLAN, in the order in which a run works on it."""
+
 REHEARSE = (
     _WHO_IS_DUE
     + f""", open_mails as (

@@ -43,3 +43,22 @@ select v.id, v.staff_id, v.endpoint, v.p256dh, v.auth
 from notifierd.devices v
 join unnest($1::uuid[], $2::uuid[]) as w (id, staff_id) on w.id = v.id and w.staff_id = v.staff_id
 """
+
+STAFF_MEMBER = """
+select s.office_id, o.name as office_name, s.id, s.name, s.email, s.email_enabled, s.email_days, s.push_enabled,
+       s.push_days
+from notifierd.staff s left join notifierd.offices o on o.id = s.office_id
+where s.id = $1::uuid
+order by s.office_id
+"""
+
+DEVICES_OF = """
+select id, staff_id, endpoint, p256dh, auth from notifierd.devices where staff_id = $1::uuid
+"""
+
+DELIVERIES_OF = """
+select d.id, d.office_id, d.staff_id, d.channel, d.device_id, d.state, d.attempts, d.try, d.call_id, d.call_tries,
+       d.position, d.payload_hash, d.doubts, d.provider, d.reason, true as due
+from notifierd.deliveries d
+where d.day = $1::date and d.office_id = any ($2::uuid[]) and d.staff_id = $3::uuid
+"""

@@ -1,0 +1,73 @@
+"""Where results and complaints go, and what an error exits with: never a traceback."""
+
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import click
+import trio
+from rich.console import Console
+from rich.markup import escape
+
+from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LedgerUnavailable, NotifierdError, plain_errors
+from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_USAGE
+
+T = TypeVar("T")
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn what went wrong into a line on stderr and an exit code: a traceback on a user's terminal is a bug."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except ConfigError as error:
+        complain(*error.problems)
+        sys.exit(EXIT_USAGE)
+    except LedgerUnavailable as error:
+        complain(f"the database is out of reach ({error.reason}): see database.dsn, and whether PostgreSQL runs there")
+        sys.exit(EXIT_OUT_OF_REACH)
+    except LeaseHeld as error:
+        complain(f"{error}; run this again when it is done, or let it finish")
+        sys.exit(EXIT_INTERRUPTED)
+    except DatabaseError as error:
+        complain(f"the database refused ({error.reason}): `notifierd check` tells what is missing")
+        sys.exit(EXIT_USAGE)
+    except NotifierdError as error:
+        complain(str(error))
+        sys.exit(EXIT_USAGE)
+    except BrokenPipeError:  # whoever reads has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_OK)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        complain("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def complain(*lines: str) -> None:
+    """Say on stderr what is wrong."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(f"[red]notifierd:[/] {escape(line)}")
+
+
+def say_json(found: object) -> None:
+    """Print a result as one line of JSON."""
+    click.echo(json.dumps(found, ensure_ascii=False))
+
+
+def run_async(work: Callable[[], Awaitable[T]]) -> T:
+    """Run *work* to its end."""
+    with plain_errors():
+        return trio.run(work)
+
+
+def out() -> Console:
+    """Where results go: as wide as they are when that is no terminal."""
+    terminal = sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 1000)
