@@ -16,7 +16,7 @@ from notifierd import __version__, logs
 from notifierd.config import load, load_for_sending
 from notifierd.db import Database, open_database
 from notifierd.errors import DatabaseError, LeaseHeld, LedgerUnavailable
-from notifierd.report import EXIT_USAGE, RunReport, RunResult
+from notifierd.report import EXIT_OK, EXIT_TROUBLE, EXIT_USAGE, RunReport, RunResult
 from notifierd.settings import Settings
 from notifierd.terminal import complain, exit_codes, out, run_async, say_json
 
@@ -171,6 +171,33 @@ def plan(context: click.Context, moment: datetime | None, staff_id: UUID | None,
     else:
         found = run_async(partial(plans.plan, settings, day))
         say_json(found.as_json()) if as_json else print_plan(found, out())
+
+
+@cli.command()
+@click.option("--day", "moment", type=DAY, metavar="D", help="Any day; without it today.")
+@click.option("--office", "office_id", type=click.UUID, metavar="ID", help="Only this office's.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR", help="Where to.")
+@click.pass_context
+def preview(context: click.Context, moment: datetime | None, office_id: UUID | None, out: Path) -> None:
+    """Render the messages of the plan into DIR, to be opened in a browser from its index.html. Sends nothing.
+
+    DIR is made for you alone: what is in it names people. One that is there has to be empty, or an earlier preview,
+    which is replaced. Exits 1 if an office's messages cannot be made.
+
+    \b
+      notifierd preview --out /tmp/preview
+      notifierd preview --day 2026-11-24 --office 18072e8c-... --out /tmp/preview
+    """  # noqa: D301
+    from notifierd.assemble import utc_now
+    from notifierd.preview import Wanted
+    from notifierd.preview import preview as render
+
+    settings = settings_of(context)
+    wanted = Wanted(day_of(moment, settings), out, office_id)
+    made = run_async(partial(render, settings, wanted, utc_now(), Console(stderr=True)))
+    click.echo(f"{made.messages} messages to the staff of {len(made.offices)} offices: {out / 'index.html'}")
+    complain(*(f"office {office.id}: its messages cannot be made ({office.error})" for office in made.poisoned))
+    sys.exit(EXIT_TROUBLE if made.poisoned else EXIT_OK)
 
 
 @cli.command()

@@ -3,7 +3,7 @@
 A run's own rule decides here, too: ``choose.notice_for``, over the deliveries that its plan would find open.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from datetime import date
 from itertools import islice
 from typing import Any
@@ -141,7 +141,7 @@ async def plan(settings: Settings, day: date) -> Plan:
     offices: list[PlannedOffice] = []
     expiring: list[Expiring] = []
     async with open_site(settings, read_only=True) as site:
-        async for work in foreseen(site, day):
+        async for work in works(site, day, await site.ledger.foresee(day, rules)):
             notices = {delivery: notice_for(delivery, work, day, rules) for delivery in work.deliveries}
             told = {delivery: notice for delivery, notice in notices.items() if isinstance(notice, Notice)}
             if told:
@@ -158,11 +158,12 @@ async def plan(settings: Settings, day: date) -> Plan:
     return Plan(day, closed, settled, tuple(offices), tuple(expiring), rehearsed.untold)
 
 
-async def foreseen(site: PostgresSite, day: date) -> AsyncGenerator[OfficeWork, None]:
-    """The offices with deliveries that a run of *day* would find open, the most urgent first."""
-    rules = Rules.of(site.settings)
-    deliveries = iter((await site.ledger.foresee(day, rules)).items())
-    while chunk := dict(islice(deliveries, CHUNK)):
+async def works(
+    site: PostgresSite, day: date, deliveries: Mapping[UUID, tuple[Delivery, ...]]
+) -> AsyncGenerator[OfficeWork, None]:
+    """The offices of *deliveries*, in the same order, read in chunks."""
+    rules, rest = Rules.of(site.settings), iter(deliveries.items())
+    while chunk := dict(islice(rest, CHUNK)):
         for work in await site.source.works(chunk, day, rules):
             yield work
 
@@ -267,13 +268,13 @@ async def explain(settings: Settings, day: date, staff_id: UUID) -> Explanation:
     """
     rules = Rules.of(settings)
     async with open_site(settings, read_only=True) as site:
-        works = await site.source.works_of(staff_id, day)
-    if not works:
+        offices = await site.source.works_of(staff_id, day)
+    if not offices:
         problem = f"--explain: {staff_id} is nobody in the view notifierd.staff: look the id up there"
         raise ConfigError((problem,))
-    offices = tuple(OfficeWays(work, ways(work.staff[staff_id], work, day, rules)) for work in works)
-    address = masked(works[0].staff[staff_id].email or "")
-    return Explanation(day, Calendar(settings.window).closed(day), staff_id, address, offices)
+    explained = tuple(OfficeWays(work, ways(work.staff[staff_id], work, day, rules)) for work in offices)
+    address = masked(offices[0].staff[staff_id].email or "")
+    return Explanation(day, Calendar(settings.window).closed(day), staff_id, address, explained)
 
 
 def masked(address: str) -> str:

@@ -175,7 +175,7 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def _offices(offices: Sequence[PlannedOffice], console: Console) -> Table:
-    table = _table(console, "nearest", "staff", "mails", "pushes", "alerts", "overdue", "office", "")
+    table = _table(console, "days", "staff", "mails", "pushes", "alerts", "overdue", "office", "")
     for column in table.columns[:6]:
         column.justify = "right"
     for office in _shown(offices, console):
@@ -197,9 +197,8 @@ def _shown(offices: Sequence[T], console: Console) -> Sequence[T]:
 
 
 def _nearest(left: int | None) -> str:
-    if left is None:
-        return "assessment"
-    return f"[red]{_days(-left)} over[/]" if left < 0 else _days(left) if left else "[red]today[/]"
+    """Days to the nearest deadline; nothing where only assessments are missing."""
+    return "" if left is None else f"{left}" if left > 0 else f"[red]{left}[/]"
 
 
 def _days(number: int) -> str:
@@ -266,8 +265,8 @@ def _print_way(way: Way, threshold: int, explanation: Explanation, console: Cons
     for decision in way.decisions:
         alert = decision.alert
         mark = "[green]in [/]" if decision.included else "[yellow]out[/]"
-        due, words = str(alert.due_on or ""), _why(decision, threshold, explanation.day)
-        table.add_row("   ", mark, alert.kind, due, words, f"recipient {alert.recipient_id} cycle {alert.cycle}")
+        due, why = str(alert.due_on or ""), _why(decision, threshold, explanation.day)
+        table.add_row("   ", mark, alert.kind, due, f"{alert.recipient_id} cycle {alert.cycle}", why)
     _show(table, console)
 
 
@@ -287,7 +286,9 @@ def _why(decision: Decision, threshold: int, day: date) -> str:
 def _table(console: Console, *columns: str, header: bool = True) -> Table:
     """A table: a rule below its header, and a last column that gives way, on a terminal; bare columns elsewhere."""
     terminal = console.is_terminal and header
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_header=header)
+    table = Table(
+        box=box.SIMPLE_HEAD if terminal else None, padding=(0, 1 if terminal else 2, 0, 0), show_header=header
+    )
     for place, column in enumerate(columns, 1):
         table.add_column(column, no_wrap=not console.is_terminal or place < len(columns))
     return table

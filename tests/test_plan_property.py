@@ -1,7 +1,7 @@
 """The rule of who is due stands twice, in SQL and in ``choose``: for random data they are the same."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from itertools import count
 from typing import Any
@@ -229,6 +229,15 @@ async def counted(ledger: Ledger, rules: Rules) -> DayCounts:
     return evolve(counts, outlook=evolve(counts.outlook, next_in=None))
 
 
+async def add(db: Database, devices: Sequence[Device]) -> None:
+    """Subscribe *devices* in the application."""
+
+    async def unit(connection: Connection) -> None:
+        await connection.copy_records_to_table("devices", schema_name="app", records=map(astuple, devices))
+
+    await db.unit(unit)
+
+
 async def hold_together(world: World, dsn: str) -> None:
     app, rules = world.app, world.rules
     memory = MemoryLedger(app)
@@ -290,12 +299,7 @@ async def hold_together(world: World, dsn: str) -> None:
 
         # Planned once more with new devices: nobody who was pushed to is pushed to again.
         app.devices |= {device.id: device for device in world.later}
-
-        async def add(connection: Connection) -> None:
-            records = [astuple(device) for device in world.later]
-            await connection.copy_records_to_table("devices", schema_name="app", records=records)
-
-        await db.unit(add)
+        await add(db, world.later)
         foreseen = await would_send(ledger, source, rules)
         assert await ledger.plan(DAY, rules, world.room) == await memory.plan(DAY, rules, world.room)
         assert {key: d.state for key, d in (await planned(db)).items()} == {
