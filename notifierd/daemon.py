@@ -58,7 +58,6 @@ class Daemon:
     in_force: Callable[[Settings], object]
     slice: float = 20.0
     settings: Settings = field(init=False)
-    loaded_at: datetime = field(init=False)
     status: Status = field(init=False)
     _began: datetime = field(init=False)
     _done: date | None = None
@@ -67,8 +66,6 @@ class Daemon:
     """The day before which each has its line in the ledger."""
     _troubles: dict[date, str] = field(factory=dict)
     """Why a day could not be run when that was last tried."""
-    _ready: bool = False
-    _stopping: bool = False
     _interrupted: bool = False
     _work: trio.CancelScope = field(factory=trio.CancelScope)
     _stirred: trio.Event = field(factory=trio.Event)
@@ -82,7 +79,7 @@ class Daemon:
             StatementRefused: the database does not let it be looked at.
         """
         self._began = self.now()
-        self.status = Status(self.notifier)
+        self.status = Status(self.notifier, self._began)
         self._put_in_force(self.load())
         with plain_errors():
             async with trio.open_nursery() as nursery:
@@ -90,7 +87,7 @@ class Daemon:
                 nursery.start_soon(self._serve)
                 with self._work:
                     await self._start()
-                    while not self._stopping:
+                    while not self.status.stopping:
                         await self._go_on()
                 nursery.cancel_scope.cancel()
         log.info("stopped", interrupted=self._interrupted)
@@ -98,7 +95,7 @@ class Daemon:
 
     async def _start(self) -> None:
         """Wait until the database can be reached, and see that everything is there for a run."""
-        while not self._ready:
+        while not self.status.ready:
             self.notifier.starting(GRACE)
             self.status.tell()
             try:
@@ -107,7 +104,7 @@ class Daemon:
                 self._await_database(error)
                 await self._nap(PAUSE)
             else:
-                self._ready = True
+                self.status.ready = True
         self.notifier.ready()
         log.info("ready")
 
@@ -178,10 +175,10 @@ class Daemon:
         except* NotifierdError as group:
             self._put_off(day, first_of(group))
         finally:
-            self._interrupted = self._stopping and attempt.deps is not None and self._done != day
+            self._interrupted = self.status.stopping and attempt.deps is not None and self._done != day
             self.status.leave_attempt(result)
             self.status.tell()
-        if self._done != day and not self._stopping:
+        if self._done != day and not self.status.stopping:
             await self._nap(PAUSE)
 
     async def _run(self, attempt: Attempt) -> RunResult | None:
@@ -270,11 +267,6 @@ class Daemon:
 
     # ------------------------------------------------------------------------------------------------- being looked at
 
-    @property
-    def ready(self) -> bool:
-        """Whether it is up, and not stopping."""
-        return self._ready and not self._stopping
-
     async def stirred(self) -> None:
         """Wait until a reload is over."""
         await self._stirred.wait()
@@ -309,11 +301,11 @@ class Daemon:
                         case signal.SIGUSR1:
                             self.status.log_all()
                         case _:
-                            self._stop(at_once=received == signal.SIGINT and self._stopping)
+                            self._stop(at_once=received == signal.SIGINT and self.status.stopping)
 
     def _stop(self, *, at_once: bool) -> None:
         """Begin nothing more; a run that goes on has its grace, or is cut *at_once*."""
-        self._stopping = True
+        self.status.stopping = True
         attempt, ends = self.status.attempt, trio.current_time()
         if attempt is None or attempt.deps is None:
             self._work.cancel()
@@ -325,9 +317,9 @@ class Daemon:
 
     async def _reload(self) -> None:
         """Load and check the configuration; if it is good, it is the one from now on, else nothing changes."""
-        if self._stopping:
+        if self.status.stopping:
             return
-        if self._ready:
+        if self.status.ready:
             self.notifier.reloading()
         try:
             settings = self.load()
@@ -340,7 +332,7 @@ class Daemon:
         else:
             self._put_in_force(settings)
             log.info("reloaded")
-        if self._ready and not self._stopping:
+        if self.status.ready and not self.status.stopping:
             self.notifier.ready()
         self.status.tell()
         self._stirred.set()  # whoever naps looks anew
@@ -361,7 +353,7 @@ class Daemon:
             log.warning("reloaded_unchecked", reason=error.reason)
 
     def _put_in_force(self, settings: Settings) -> None:
-        self.settings, self.loaded_at, self.status.refused = settings, self.now(), ""
+        self.settings, self.status.loaded_at, self.status.refused = settings, self.now(), ""
         self.in_force(settings)
         if self.status.attempt and self.status.attempt.deps:
             limit(self.status.attempt.deps, settings.limits)

@@ -81,7 +81,7 @@ class Pass:
 async def guard_office(work: OfficeWork, this_pass: Pass) -> None:
     """Work on one office, whose slot is taken, and let no error of it touch another; cancellations pass."""
     progress = this_pass.deps.progress
-    progress.in_flight[work.id] = trio.current_time()
+    progress.in_flight[work.id], progress.names[work.id] = trio.current_time(), work.name or ""
     try:
         with structlog.contextvars.bound_contextvars(office=str(work.id)):
             await tell_office(work, this_pass)
@@ -93,7 +93,7 @@ async def guard_office(work: OfficeWork, this_pass: Pass) -> None:
     finally:
         this_pass.deps.offices.release_on_behalf_of(work)
         progress.offices_done += 1
-        del progress.in_flight[work.id]
+        del progress.in_flight[work.id], progress.names[work.id]
 
 
 async def tell_office(work: OfficeWork, this_pass: Pass) -> None:

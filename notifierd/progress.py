@@ -65,6 +65,8 @@ class Progress:
     offices_failed: int = 0
     in_flight: dict[UUID, float] = field(factory=dict)
     """The offices that are worked on, and when that began by Trio's clock."""
+    names: dict[UUID, str] = field(factory=dict)
+    """Theirs, for who looks on; no log has them."""
     settled: Counter[tuple[Channel, State]] = field(factory=Counter)
     written: int = 0
     """Settlements that the recorder wrote, whatever they came to."""

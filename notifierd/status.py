@@ -1,6 +1,7 @@
 """What the daemon tells of itself: to systemd in words, to the log at each change, and in full when asked."""
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import structlog
 import trio
@@ -65,7 +66,11 @@ class Status:
     """What goes on, and what of it systemd knows.
 
     Attributes:
+        loaded_at: when the configuration in force was loaded, in UTC.
+        ready: whether everything was there for a run, once.
+        stopping: whether a signal ends the daemon.
         state: what the daemon does when no run is under way, in words.
+        event, labels: the same for programs, as the log has it.
         last: how the last run ended.
         refused: why the configuration that lies there is not the one in force.
         away: why the ledger could not be looked at when that was last tried.
@@ -76,7 +81,12 @@ class Status:
     """
 
     notifier: Notifier
+    loaded_at: datetime
+    ready: bool = False
+    stopping: bool = False
     state: str = "starting"
+    event: str = "starting"
+    labels: Mapping[str, str] = field(factory=dict)
     last: str = ""
     refused: str = ""
     away: str = ""
@@ -92,7 +102,7 @@ class Status:
     def enter(self, state: str, event: str, *, error: bool = False, **labels: str) -> None:
         """Be in a *state* from now on; the log hears of it once."""
         if state != self.state:
-            self.state = state
+            self.state, self.event, self.labels = state, event, labels
             (log.error if error else log.info)(event, **labels)
         self.tell()
 

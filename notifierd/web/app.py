@@ -1,20 +1,26 @@
 """What is asked for by which path, who may have it, and the headers that all answers share."""
 
+import re
+from datetime import date
+from functools import partial
 from typing import Final
+from urllib.parse import parse_qsl
+from uuid import UUID
 
 import trio
 from attrs import define, evolve, field
 
 from notifierd.errors import NotifierdError
-from notifierd.web.access import Access
+from notifierd.web.access import Access, is_ours
+from notifierd.web.archive import LOOK_SECONDS, Archive
 from notifierd.web.http import Request, Response
+from notifierd.web.live import MOST_STREAMS, Live
 from notifierd.web.metrics import CONTENT_TYPE, scrape
+from notifierd.web.pages import Pages, parsed
 from notifierd.web.shown import Shown
 
 READY_FOR = 5.0
 """Seconds for which a look at the database is believed, so that probes do not become its load."""
-
-LOOK_SECONDS = 10.0
 
 HEADERS: Final = {
     "cache-control": "no-store",
@@ -36,10 +42,17 @@ class App:
 
     daemon: Shown
     access: Access
+    live: Live = field(init=False)
+    archive: Archive = field(init=False)
+    pages: Pages = field(init=False)
     _looked_at: float = -float("inf")
     _trouble: str = ""
     """What was wrong with the database when it was last looked at."""
     _looking: trio.Lock = field(factory=trio.Lock)
+
+    def __attrs_post_init__(self) -> None:
+        self.live, self.archive = Live(self.daemon), Archive(self.daemon)
+        self.pages = Pages(self.daemon, self.live, self.archive)
 
     async def respond(self, request: Request) -> Response:
         """The answer, with the headers that all answers have."""
@@ -54,19 +67,69 @@ class App:
                 return await self._readiness()
         if not self.access.knows_host(request):
             return Response.text(421, "not a name of ours: add it to http.hosts")
+        if request.path in {"/login", "/logout"}:
+            return await self._session(request)
         if request.method not in {"GET", "HEAD"}:
             return Response.text(405, allow="GET, HEAD")
+        if request.path.startswith("/static/"):
+            return self._static(request)
         if not await self.access.admits(request):
+            return self._stranger(request)
+        return await self._page(request)
+
+    async def _page(self, request: Request) -> Response:
+        match request.path.split("/")[1:]:
+            case [""]:
+                return await self.pages.overview(request)
+            case ["days", text] if (day := parsed(date.fromisoformat, text)) is not None:
+                return await self.pages.day(request, day)
+            case ["offices", text] if (office_id := parsed(UUID, text)) is not None:
+                return await self.pages.office(request, office_id)
+            case ["events"]:
+                return self._events(request)
+            case ["metrics"]:
+                days = await self.archive.last_days(self.live.today())
+                return Response(200, scrape(self.daemon, days, self.live.streams), CONTENT_TYPE)
+        return self.pages.missing(request)
+
+    def _stranger(self, request: Request) -> Response:
+        """Ask for the token: a person by a form, where they wanted to see a page."""
+        if request.path in {"/metrics", "/events"}:
             return Response.text(401, **{"www-authenticate": "Bearer"})
-        match request.path:
-            case "/metrics":
-                return Response(200, scrape(self.daemon), CONTENT_TYPE)
-        return Response.text(404)
+        response = self.pages.login(request, 401, to=request.path)
+        return evolve(response, headers={"www-authenticate": "Bearer"})
+
+    async def _session(self, request: Request) -> Response:
+        if request.method != "POST":
+            return self.pages.login(request, 200) if request.path == "/login" else _see("/")
+        if not is_ours(request):
+            return Response.text(403, "not from a page of ours")
+        if request.path == "/logout":
+            return _see("/", **{"set-cookie": self.access.log_out(request)})
+        to = dict(parse_qsl(request.body.decode("latin-1"))).get("to", "/")
+        to = to if re.fullmatch(r"/(?:[a-z]+/)?[0-9a-f-]*", to) else "/"
+        cookie = await self.access.log_in(request)
+        if cookie is None:
+            return self.pages.login(request, 403, wrong=True, to=to)
+        return _see(to, **{"set-cookie": cookie})
+
+    def _static(self, request: Request) -> Response:
+        asset = self.pages.assets.get(request.path.removeprefix("/static/"))
+        if asset is None:
+            return Response.text(404)
+        return Response(200, asset.body, asset.type, {"cache-control": "public, max-age=31536000, immutable"})
+
+    def _events(self, request: Request) -> Response:
+        if self.daemon.status.stopping or self.live.streams >= MOST_STREAMS:
+            return Response.text(503, "no live view now", **{"retry-after": "10"})
+        words = self.pages.words(request)
+        return Response(200, type="text/event-stream", pieces=partial(self.live.stream, words))
 
     async def _readiness(self) -> Response:
         """Whether a run could begin: the daemon is up and not stopping, and its database can be worked with."""
-        if not self.daemon.ready:
-            return Response.text(503, self.daemon.status.state)
+        status = self.daemon.status
+        if not status.ready or status.stopping:
+            return Response.text(503, status.state)
         async with self._looking:
             if trio.current_time() >= self._looked_at + READY_FOR:
                 self._trouble = await self._look()
@@ -82,3 +145,7 @@ class App:
             return "the database does not answer"
         except NotifierdError as error:
             return str(error)
+
+
+def _see(path: str, **headers: str) -> Response:
+    return Response(303, headers={"location": path, **headers})

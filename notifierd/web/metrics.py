@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from notifierd import __version__
 from notifierd.model import Channel, State
+from notifierd.overview import Day
 from notifierd.progress import Histogram
 from notifierd.web.shown import Shown
 
@@ -30,9 +31,14 @@ RUN_STATES = ("completed", "interrupted", "missed")
 _STARTED = time.time()
 
 
-def scrape(daemon: Shown) -> bytes:
-    """What a scrape of *daemon* gets at this moment."""
-    return generate_latest(_Daemon(daemon))
+def scrape(daemon: Shown, days: Sequence[Day], streams: int) -> bytes:
+    """What a scrape of *daemon* gets at this moment.
+
+    Args:
+        days: the last ones in the ledger, whoever ran them, the newest first; none if it cannot be read.
+        streams: how many pages are open and live.
+    """
+    return generate_latest(_Daemon(daemon, days, streams))
 
 
 @frozen
@@ -40,11 +46,14 @@ class _Daemon(Collector):
     """Reads the daemon's state and tally; holds nothing itself."""
 
     daemon: Shown
+    days: Sequence[Day]
+    streams: int
 
     def collect(self) -> Iterator[Metric]:
         yield from self._process()
         yield from self._configuration()
         yield from self._runs()
+        yield from self._ledger()
         yield from self._senders()
         yield from self._limiters()
 
@@ -59,13 +68,16 @@ class _Daemon(Collector):
 
     def _configuration(self) -> Iterator[Metric]:
         daemon = self.daemon
+        yield _gauge("notifierd_live_pages", "Pages that are open and live.", self.streams)
         build = [((__version__, python_version()), 1.0)]
         yield _gauges("notifierd_build_info", "1, labelled with what runs.", ("version", "python"), build)
-        yield _gauge("notifierd_ready", "Whether it is up, and not stopping.", daemon.ready)
+        yield _gauge(
+            "notifierd_ready", "Whether it is up, and not stopping.", daemon.status.ready and not daemon.status.stopping
+        )
         yield _gauge(
             "notifierd_config_load_timestamp_seconds",
             "When the configuration in force was loaded.",
-            daemon.loaded_at.timestamp(),
+            daemon.status.loaded_at.timestamp(),
         )
         yield _gauge(
             "notifierd_config_last_reload_successful",
@@ -89,6 +101,20 @@ class _Daemon(Collector):
         ended = [((channel, state), tally.deliveries[channel, state]) for channel in Channel for state in ENDED]
         text = "Deliveries that this process settled in the ledger, by the state that they ended in."
         yield _counters("notifierd_deliveries", text, ("channel", "state"), ended)
+
+    def _ledger(self) -> Iterator[Metric]:
+        """What is true of the day and not of this process; nothing while the ledger cannot be read."""
+        yield _gauge("notifierd_ledger_readable", "Whether the days could be looked up.", bool(self.days))
+        done = next((day.finished_at for day in self.days if day.state == "completed" and day.finished_at), None)
+        if done:
+            text = "When the last run that was completed ended."
+            yield _gauge("notifierd_last_completed_run_timestamp_seconds", text, done.timestamp())
+        untold = next((day.untold for day in self.days if day.untold), None)
+        if untold:
+            alerts = [(("true",), untold.overdue), (("false",), untold.alerts - untold.overdue)]
+            text = "Alerts that had reached nobody when the last run ended."
+            yield _gauges("notifierd_untold_alerts", text, ("overdue",), alerts)
+            yield _gauge("notifierd_untold_offices", "The offices of those.", untold.offices)
 
     def _senders(self) -> Iterator[Metric]:
         tally, attempt = self.daemon.status.tally, self.daemon.status.attempt

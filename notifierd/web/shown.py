@@ -19,16 +19,8 @@ class Shown(Protocol):
         """The configuration in force."""
 
     @property
-    def loaded_at(self) -> datetime:
-        """When that was loaded, in UTC."""
-
-    @property
     def status(self) -> Status:
         """What goes on."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is up, and not stopping."""
 
     @property
     def now(self) -> Callable[[], datetime]:

@@ -1,0 +1,193 @@
+"""Reading the ledger for whoever looks: over one connection at a time, and each answer kept for a moment.
+
+So fifty pages that are opened at once are one look at the database, and a database that is away is asked once in a
+while, and not by each of them.
+"""
+
+from collections.abc import Awaitable, Callable, Hashable
+from datetime import date, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import trio
+from attrs import define, field, frozen
+
+from notifierd.db import open_database
+from notifierd.errors import DatabaseError, LedgerUnavailable
+from notifierd.overview import (
+    ALL,
+    Day,
+    DeliveryLine,
+    FailureLine,
+    Narrowed,
+    OfficeDay,
+    Overview,
+    Reason,
+    TroubledOffice,
+    UntoldOffice,
+)
+from notifierd.web.shown import Shown
+
+T = TypeVar("T")
+
+KEPT_FOR = 5.0
+"""Seconds for which an answer is given again: other processes write to the ledger, too."""
+
+MOST_KEPT = 32
+LOOK_SECONDS = 10.0
+DAYS = 30
+LISTED = 200
+"""Lines that a list has at most; who wants others narrows it down."""
+
+
+RAN = ("running", "completed", "interrupted")
+
+
+@frozen
+class Failures:
+    """What of a day reached nobody.
+
+    Attributes:
+        reasons: of all of it.
+        total: how many deliveries were asked for.
+        listed: those, or the first of them.
+    """
+
+    day: date
+    reasons: tuple[Reason, ...]
+    total: int
+    listed: tuple[FailureLine, ...]
+
+
+@frozen
+class Recent:
+    """The last days, what failed on the last one with a run, and who was not told on the last one whose run ended."""
+
+    days: tuple[Day, ...]
+    failures: Failures | None
+    untold_day: Day | None
+    untold: tuple[UntoldOffice, ...]
+
+
+@frozen
+class WholeDay:
+    """One day."""
+
+    day: Day
+    failures: Failures
+    untold: tuple[UntoldOffice, ...]
+    offices: tuple[TroubledOffice, ...]
+
+
+@frozen
+class OneOffice:
+    """One office: the days on which it was due, and its deliveries of *day*."""
+
+    name: str | None
+    days: tuple[OfficeDay, ...]
+    day: date
+    deliveries: tuple[DeliveryLine, ...]
+
+
+@define
+class Archive:
+    """Asks the ledger of the configuration in force."""
+
+    daemon: Shown
+    _answers: dict[Hashable, tuple[float, Any]] = field(factory=dict)
+    """When each was given, the oldest first; an answer may be an error."""
+    _in_turn: trio.Lock = field(factory=trio.Lock)
+
+    async def recent(self, today: date, of: Narrowed, stamp: str) -> Recent:
+        """What the overview shows. *stamp* changes when an older answer is of no use any more.
+
+        Raises:
+            DatabaseError: the ledger cannot be read.
+        """
+
+        async def ask(overview: Overview) -> Recent:
+            days = await overview.days(today, DAYS, today - timedelta(days=DAYS - 1))
+            ran = next((day for day in days if day.state in RAN), None)
+            ended = next((day for day in days if day.untold), None)
+            return Recent(
+                days,
+                await _failures(overview, ran.day, of) if ran else None,
+                ended,
+                await overview.untold(ended.day, LISTED) if ended else (),
+            )
+
+        return await self._ask(("recent", today, of, stamp), ask)
+
+    async def day(self, day: date, of: Narrowed, stamp: str) -> WholeDay | None:
+        """All of one day; None if nothing is written of it.
+
+        Raises:
+            DatabaseError: the ledger cannot be read.
+        """
+
+        async def ask(overview: Overview) -> WholeDay | None:
+            if (found := await overview.day(day)) is None:
+                return None
+            return WholeDay(
+                found,
+                await _failures(overview, day, of),
+                await overview.untold(day, LISTED),
+                await overview.troubled_offices(day, LISTED),
+            )
+
+        return await self._ask(("day", day, of, stamp), ask)
+
+    async def office(self, office_id: UUID, day: date | None, today: date, stamp: str) -> OneOffice | None:
+        """One office, with its deliveries of *day*, or of the last on which it was due; None if nobody knows it.
+
+        Raises:
+            DatabaseError: the ledger cannot be read.
+        """
+
+        async def ask(overview: Overview) -> OneOffice | None:
+            name, days = await overview.office_name(office_id), await overview.office_days(office_id, today, DAYS)
+            shown = day or (days[0].day if days else today)
+            deliveries = await overview.office(shown, office_id, LISTED)
+            return OneOffice(name, days, shown, deliveries) if name is not None or days or deliveries else None
+
+        return await self._ask(("office", office_id, day, today, stamp), ask)
+
+    async def last_days(self, today: date) -> tuple[Day, ...]:
+        """The last days, the newest first; none if the ledger cannot be read."""
+        try:
+            return await self._ask(("days", today), lambda overview: overview.days(today, DAYS))
+        except DatabaseError:
+            return ()
+
+    async def _ask(self, key: Hashable, question: Callable[[Overview], Awaitable[T]]) -> T:
+        async with self._in_turn:
+            if key not in self._answers or self._answers[key][0] + KEPT_FOR < trio.current_time():
+                self._answers.pop(key, None)
+                while len(self._answers) >= MOST_KEPT:
+                    del self._answers[next(iter(self._answers))]
+                answer = await self._look(question)
+                self._answers[key] = trio.current_time(), answer
+            kept = self._answers[key][1]
+        if isinstance(kept, DatabaseError):
+            raise kept
+        answer_kept: T = kept
+        return answer_kept
+
+    async def _look(self, question: Callable[[Overview], Awaitable[T]]) -> T | DatabaseError:
+        database = self.daemon.settings.database
+        patience = min(database.statement_timeout, LOOK_SECONDS)
+        try:
+            with trio.fail_after(LOOK_SECONDS):
+                async with open_database(database.dsn, pool_size=1, statement_timeout=patience, read_only=True) as db:
+                    return await question(Overview(db))
+        except DatabaseError as error:
+            return error
+        except trio.TooSlowError:
+            return LedgerUnavailable("database_unavailable:timeout")
+
+
+async def _failures(overview: Overview, day: date, of: Narrowed) -> Failures:
+    reasons = await overview.reasons(day)
+    asked_for = reasons if of == ALL else await overview.reasons(day, of)
+    total = sum(reason.deliveries for reason in asked_for)
+    return Failures(day, reasons, total, await overview.failures(day, of, limit=LISTED))

@@ -1,0 +1,227 @@
+"""What goes on at this moment, in a reader's language, and its changes as server-sent events.
+
+A stream holds nothing but what it sent last: after each tick it sends what is the case then, if that is new. So a slow
+reader misses states in between, and costs no more than a fast one.
+"""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator
+from datetime import date
+from typing import Final
+
+import trio
+from attrs import asdict, define, field, frozen
+
+from notifierd.model import Channel, State
+from notifierd.status import Attempt
+from notifierd.text import clean
+from notifierd.web.http import Send
+from notifierd.web.shown import Shown
+from notifierd.web.words import Words
+
+TICK = 0.5
+QUIET_SECONDS = 15.0
+"""After which a stream says that it lives, so that no proxy takes it for dead."""
+
+MOST_STREAMS = 100
+RATE_OVER = 10.0
+"""Seconds of which the rate is taken."""
+
+NEWS_EVERY = 10.0
+"""Seconds after which a page that is open fetches the failures of a run anew, if there are more."""
+
+MOST_NAMED = 5
+TROUBLES: Final = (State.FAILED, State.UNKNOWN, State.EXPIRED, State.GONE)
+NAMES: Final = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
+
+
+@frozen
+class Bar:
+    """How far something is: what is done, of what there is to do, and what went wrong of it."""
+
+    key: str
+    done: int
+    total: int
+    text: str
+    note: str
+
+
+@frozen
+class Now:
+    """What goes on, ready to be read.
+
+    Attributes:
+        tone: ok, busy, or bad.
+        busy: whether this process runs a day.
+        stamp: changes when what the ledger has to tell has.
+        bars: of a run; none while it is planned, and without one.
+        facts: what else there is to say of it, by the phrase that names it.
+        alarms: what a person should look at: in words, and in those of a program.
+    """
+
+    headline: str
+    detail: str
+    tone: str
+    stamp: str
+    busy: bool = False
+    bars: tuple[Bar, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    alarms: tuple[tuple[str, str], ...] = ()
+
+
+@define
+class Live:
+    """Looks at the daemon for everybody."""
+
+    daemon: Shown
+    tick: float = TICK
+    streams: int = 0
+    _frames: dict[str, tuple[float, bytes]] = field(factory=dict)
+    """The last event of each language, and when it was made."""
+    _samples: deque[tuple[float, int]] = field(factory=lambda: deque(maxlen=64))
+    """How many deliveries were done when, of the attempt under way."""
+    _sampled: Attempt | None = None
+    _news: tuple[float, int] = (-float("inf"), 0)
+    """When it was last told that more had failed, and how many had."""
+
+    async def stream(self, words: Words, send: Send) -> None:
+        """Send what goes on, whenever it is new, until the daemon is told to stop."""
+        self.streams += 1
+        try:
+            sent, at = b"", -float("inf")
+            while True:
+                over = self.daemon.status.stopping
+                if (frame := self._frame(words)) != sent:
+                    await send(b"event: now\ndata: " + frame + b"\n\n")
+                    sent, at = frame, trio.current_time()
+                elif trio.current_time() - at >= QUIET_SECONDS:
+                    await send(b":\n\n")
+                    at = trio.current_time()
+                if over:
+                    return
+                await trio.sleep(self.tick)
+        finally:
+            self.streams -= 1
+
+    def _frame(self, words: Words) -> bytes:
+        """The event of this tick: made once for all who read it."""
+        made, frame = self._frames.get(words.language, (-float("inf"), b""))
+        if trio.current_time() - made >= self.tick or self.daemon.status.stopping:
+            frame = json.dumps(asdict(self.now(words)), ensure_ascii=False, separators=(",", ":")).encode()
+            self._frames[words.language] = trio.current_time(), frame
+        return frame
+
+    def now(self, words: Words) -> Now:
+        """What goes on at this moment."""
+        status = self.daemon.status
+        attempt = status.attempt
+        alarms = tuple(self._alarms(words))
+        if attempt is None or not attempt.progress.has_day:
+            tone = "bad" if alarms or status.event in {"waiting_for_database", "cannot_run"} else "ok"
+            fact = ("next_window", self._next_window(words))
+            headline, detail = words(status.event), self._idle(words)
+            return Now(headline, detail, tone, self._stamp(None, alarms), facts=(fact,), alarms=alarms)
+        progress = attempt.progress
+        state = "draining" if attempt.stop.reason == "signal" else "running" if progress.planned else "planning"
+        detail = words("waiting_for_database") if progress.waiting_for else ""
+        return Now(
+            headline=words(state, day=words.day(attempt.window.day)),
+            detail=detail,
+            tone="bad" if alarms or detail else "busy",
+            stamp=self._stamp(attempt, alarms),
+            busy=True,
+            bars=tuple(self._bars(attempt, words)),
+            facts=tuple(self._facts(attempt, words)),
+            alarms=alarms,
+        )
+
+    def _next_window(self, words: Words) -> str:
+        window, now = self.daemon.next_window(), self.daemon.now()
+        hours = words("window", opens=words.moment(window.opens), ends=words.time(window.ends)[:5])
+        left = (window.opens - now).total_seconds()
+        return f"{hours} ({words('opens_in', span=words.span(left)) if left > 0 else words('open_now')})"
+
+    def _idle(self, words: Words) -> str:
+        status = self.daemon.status
+        match status.event:
+            case "standing_by":
+                return words("held_by", holder=status.labels["holder"])
+            case "waiting_for_database" | "cannot_run":
+                return words("because", reason=status.labels["reason"])
+        return ""
+
+    def _alarms(self, words: Words) -> Iterator[tuple[str, str]]:
+        status = self.daemon.status
+        if status.refused:
+            yield words("reload_refused"), status.refused
+        if status.away:
+            yield words("ledger_away"), status.away
+        if status.attempt and status.attempt.deps:
+            for lane, reason in status.attempt.deps.gates.blocked().items():
+                yield words("lane_blocked", lane=lane), reason
+
+    def _bars(self, attempt: Attempt, words: Words) -> Iterator[Bar]:
+        progress, planned = attempt.progress, attempt.progress.planned
+        if planned is None:
+            return
+        done, failed = min(progress.offices_done, planned.offices), progress.offices_failed
+        note = words("n_failed", n=failed) if failed else ""
+        yield _bar("offices", done, planned.offices, note, words)
+        for channel, total in ((Channel.EMAIL, planned.email), (Channel.PUSH, planned.push)):
+            trouble = {state: progress.settled[channel, state] for state in TROUBLES}
+            note = ", ".join(words(f"n_{state}", n=words.number(n)) for state, n in trouble.items() if n)
+            yield _bar(NAMES[channel], min(progress.done(channel), total), total, note, words)
+
+    def _facts(self, attempt: Attempt, words: Words) -> Iterator[tuple[str, str]]:
+        planned, now = attempt.progress.planned, trio.current_time()
+        if planned is None:
+            return
+        yield "until", words.time(attempt.window.ends)[:5]
+        done = sum(attempt.progress.settled.values())
+        rate = self._rate(attempt, done)
+        left = max(0, planned.email + planned.push - done)
+        yield "rate", words("per_second", n=f"{rate:.1f}" if rate < 10 else words.number(rate))  # noqa: PLR2004
+        yield "time_left", words("about", span=words.span(left / rate)) if rate else words("unclear")
+        flying = sorted(attempt.progress.in_flight.items(), key=lambda item: item[1])
+        names = attempt.progress.names
+        named = [f"{clean(names[office]) or office} {words.span(now - began)}" for office, began in flying[:MOST_NAMED]]
+        more = [words("and_more", n=len(flying) - MOST_NAMED)] if len(flying) > MOST_NAMED else []
+        yield "in_flight", " · ".join(named + more) or words("none")
+
+    def _rate(self, attempt: Attempt, done: int) -> float:
+        """Deliveries a second: of the last RATE_OVER seconds, or of the run as long as nobody looked."""
+        now = trio.current_time()
+        if self._sampled is not attempt:
+            self._sampled = attempt
+            self._samples.clear()
+            self._samples.append((attempt.began, 0))
+        if now - self._samples[-1][0] >= min(TICK, self.tick):
+            self._samples.append((now, done))
+        while len(self._samples) > 2 and now - self._samples[1][0] > RATE_OVER:  # noqa: PLR2004 - two make a rate
+            self._samples.popleft()
+        since, before = self._samples[0]
+        return (done - before) / (now - since) if now > since else 0.0
+
+    def _stamp(self, attempt: Attempt | None, alarms: tuple[tuple[str, str], ...]) -> str:
+        """What a page that is open is to be compared with: another stamp, and it has to be fetched anew."""
+        status, now = self.daemon.status, trio.current_time()
+        if attempt is None:
+            others = now // NEWS_EVERY if status.event == "standing_by" else 0  # whose run is seen in the ledger alone
+            seen: tuple[object, ...] = (status.event, status.last, self.today(), others)
+        else:
+            lost = sum(attempt.progress.settled[channel, state] for channel in Channel for state in TROUBLES)
+            if lost != self._news[1] and now - self._news[0] >= NEWS_EVERY:
+                self._news = now, lost
+            seen = (attempt.window.day, attempt.progress.planned, attempt.stop.reason, self._news[1])
+        return hashlib.sha256(repr((seen, alarms)).encode()).hexdigest()[:16]
+
+    def today(self) -> date:
+        """The date, in the window's zone."""
+        return self.daemon.now().astimezone(self.daemon.settings.window.zone).date()
+
+
+def _bar(key: str, done: int, total: int, note: str, words: Words) -> Bar:
+    text = words("of", done=words.number(done), total=words.number(total))
+    return Bar(key, done, total, text, note)

@@ -1,0 +1,171 @@
+"""The pages: what each shows, rendered by its template."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Final, TypeVar
+from uuid import UUID
+
+import jinja2
+from attrs import define, field, frozen
+
+from notifierd import __version__
+from notifierd.errors import DatabaseError
+from notifierd.model import Channel, State
+from notifierd.overview import Narrowed
+from notifierd.text import clean
+from notifierd.web.archive import DAYS, LISTED, Archive
+from notifierd.web.chart import chart
+from notifierd.web.http import Request, Response
+from notifierd.web.live import Live
+from notifierd.web.shown import Shown
+from notifierd.web.words import Words, preferred
+
+T = TypeVar("T")
+
+STATIC: Final = Path(__file__).parent / "static"
+TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+LOST: Final = (State.FAILED, State.UNKNOWN, State.EXPIRED)
+STATES: Final = ("planned", "sent", "failed", "gone", "unknown", "expired", "open")
+HTML: Final = "text/html; charset=utf-8"
+
+
+@frozen
+class Asset:
+    """A file that pages refer to; *path* changes with it, so that a browser may keep it for ever."""
+
+    body: bytes
+    type: str
+    path: str
+
+
+def assets() -> Mapping[str, Asset]:
+    """The files of STATIC, by name."""
+    found = {}
+    for file in sorted(STATIC.iterdir()):
+        body = file.read_bytes()
+        mark = hashlib.sha256(body).hexdigest()[:12]
+        found[file.name] = Asset(body, TYPES[file.suffix], f"/static/{file.name}?{mark}")
+    return found
+
+
+@define
+class Pages:
+    """Renders for one reader after the other."""
+
+    daemon: Shown
+    live: Live
+    archive: Archive
+    assets: Mapping[str, Asset] = field(factory=assets)
+    _templates: jinja2.Environment = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals |= {
+            "asset": lambda name: self.assets[name].path,
+            "version": __version__,
+            "channels": tuple(Channel),
+            "lost_states": LOST,
+            "all_states": STATES,
+            "most_listed": LISTED,
+        }
+        self._templates.filters["name"] = lambda name: clean(name or "")
+
+    def words(self, request: Request) -> Words:
+        """The reader's."""
+        settings = self.daemon.settings
+        language = preferred(request.headers.get("accept-language", ""), settings.content.language)
+        return Words(language, settings.window.zone)
+
+    async def overview(self, request: Request) -> Response:
+        """What goes on, what went wrong last, and the last days."""
+        words, today, of = self.words(request), self.live.today(), narrowed(request)
+        now = self.live.now(words)
+        recent = trouble = None
+        try:
+            recent = await self.archive.recent(today, of, now.stamp)
+        except DatabaseError as error:
+            trouble = error.reason
+        return self._render(
+            "overview.html",
+            words,
+            request,
+            now=now,
+            recent=recent,
+            trouble=trouble,
+            of=of,
+            chart=chart(recent.days if recent else (), today, DAYS),
+            live=True,
+        )
+
+    async def day(self, request: Request, day: date) -> Response:
+        """One day, whole."""
+        words, of = self.words(request), narrowed(request)
+        whole = trouble = None
+        try:
+            whole = await self.archive.day(day, of, self.live.now(words).stamp)
+        except DatabaseError as error:
+            trouble = error.reason
+        status = 200 if whole else 503 if trouble else 404
+        return self._render("day.html", words, request, status, day=day, whole=whole, trouble=trouble, of=of)
+
+    async def office(self, request: Request, office_id: UUID) -> Response:
+        """One office: the days on which it was due, and what it was sent on one of them."""
+        words = self.words(request)
+        office = trouble = None
+        day = parsed(date.fromisoformat, request.query.get("day"))
+        try:
+            stamp = self.live.now(words).stamp
+            office = await self.archive.office(office_id, day, self.live.today(), stamp)
+        except DatabaseError as error:
+            trouble = error.reason
+        status = 200 if office else 503 if trouble else 404
+        return self._render("office.html", words, request, status, office_id=office_id, office=office, trouble=trouble)
+
+    def login(self, request: Request, status: int, *, wrong: bool = False, to: str = "/") -> Response:
+        """The form that asks for the token, and leads on to a page of ours."""
+        return self._render("login.html", self.words(request), request, status, wrong=wrong, to=to)
+
+    def missing(self, request: Request) -> Response:
+        """There is no such page."""
+        return self._render("missing.html", self.words(request), request, 404)
+
+    def _render(self, template: str, words: Words, request: Request, status: int = 200, **facts: object) -> Response:
+        settings = self.daemon.settings
+        text = self._templates.get_template(template).render(
+            t=words,
+            path=request.path,
+            product=clean(settings.content.product),
+            zone=settings.window.timezone,
+            loaded=self.daemon.status.loaded_at,
+            shown_at=self.daemon.now(),
+            has_token=bool(settings.http.token),
+            **facts,
+        )
+        return Response(status, text.encode(), HTML)
+
+
+def narrowed(request: Request) -> Narrowed:
+    """Which failures the request asks for; what makes no sense narrows nothing."""
+    query = request.query
+    return Narrowed(
+        parsed(Channel, query.get("channel")),
+        parsed(State, query.get("state")),
+        query.get("reason") or None,
+        parsed(UUID, query.get("office")),
+    )
+
+
+def parsed(parse: Callable[[str], T], text: str | None) -> T | None:
+    """What *parse* makes of *text*; None if there is none, or it makes nothing of it."""
+    try:
+        return parse(text) if text else None
+    except ValueError:
+        return None
