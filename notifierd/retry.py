@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import date, datetime
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import frozen
 
 from notifierd.assemble import open_site
 from notifierd.model import Planned, State
@@ -33,7 +33,8 @@ class Retried:
 
     def as_json(self) -> dict[str, Any]:
         """The result as one JSON object."""
-        return {"day": str(self.day), **asdict(self.again), "reason": self.reason, "advice": self.advice}
+        again = {"offices": self.again.offices, "email": self.again.email, "push": self.again.push}
+        return {"day": str(self.day), **again, "reason": self.reason, "advice": self.advice}
 
 
 async def retry(settings: Settings, states: Collection[State], now: datetime) -> Retried:

@@ -369,7 +369,7 @@ async def test_what_kept_mails_back_is_said_of_those_that_were_not_tried(desk: D
     call = a_call(tried)
     assert await reserved(desk, call)
     await desk.ledger.settle(ending(call, State.PLANNED, reason="server_error:500", wait=900.0))
-    assert await desk.ledger.close(DAY, "email_per_day") == 4
+    assert (await desk.ledger.close(DAY, "email_per_day")).total() == 4
     states = await desk.states()
     assert states[tried.id] == ("expired", "window_ended (server_error:500)")
     assert states[untouched.id] == ("expired", "window_ended (email_per_day)")
@@ -524,7 +524,7 @@ async def test_what_nobody_came_back_to_after_a_retry_is_settled_by_the_next_day
     await desk.ledger.expire({delivery: "no_longer_due"})
     await desk.ledger.finish(DAY, ME, "completed", None)
     await desk.ledger.retry(DAY, [State.EXPIRED])
-    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == 1
+    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == {(Channel.EMAIL, State.EXPIRED): 1}
     assert (await desk.states())[delivery.id] == ("expired", "window_ended")
     assert await how_it_ended(desk) == ("interrupted", "never_resumed (retried)")
 
