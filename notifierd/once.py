@@ -11,7 +11,7 @@ from notifierd.assemble import PostgresSite, open_site, utc_now
 from notifierd.choose import Rules
 from notifierd.config import missing_for_sending
 from notifierd.deps import Deps, Stop, lasting
-from notifierd.errors import ConfigError, LeaseHeld, LeaseLost, plain_errors
+from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LeaseLost, plain_errors
 from notifierd.ledger import LEASE_SECONDS
 from notifierd.progress import Progress
 from notifierd.report import RunReport, RunResult
@@ -119,3 +119,9 @@ class Once:
                 if received == signal.SIGINT and self.stop.reason == "signal":
                     self.stop.scope.cancel()
                 self.stop.set("signal", self.settings.limits.shutdown_grace)
+
+
+def failed_report(day: date, error: DatabaseError | LeaseHeld) -> RunReport:
+    """The report of a run that could not be made, or whose end is not known."""
+    result = RunResult("interrupted" if isinstance(error, LeaseHeld) else "failed", str(error), None)
+    return RunReport(str(day), result, 0, 0, 0.0)

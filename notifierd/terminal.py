@@ -1,4 +1,4 @@
-"""Where results and complaints go, and what an error exits with: never a traceback."""
+"""What all commands share: where results and complaints go, and what an error exits with. Never a traceback."""
 
 import json
 import os
@@ -12,10 +12,15 @@ import trio
 from rich.console import Console
 from rich.markup import escape
 
+from notifierd import logs
+from notifierd.config import load
 from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LedgerUnavailable, NotifierdError, plain_errors
 from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_USAGE
+from notifierd.settings import Settings
 
 T = TypeVar("T")
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="The result as JSON, alone on stdout.")
 
 
 @contextmanager
@@ -71,3 +76,10 @@ def out() -> Console:
     """Where results go: as wide as they are when that is no terminal."""
     terminal = sys.stdout.isatty()
     return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 1000)
+
+
+def settings_of(context: click.Context) -> Settings:
+    """The configuration that the command line names; log lines go where it says."""
+    settings = load(context.obj)
+    logs.set_up(settings.log.level, settings.log.format)
+    return settings

@@ -1,0 +1,170 @@
+"""The commands for setting notifierd up, and for seeing whether that is well done."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+import click
+
+from notifierd.db import Database, open_database
+from notifierd.report import EXIT_USAGE
+from notifierd.terminal import as_json_option, complain, out, run_async, say_json, settings_of
+
+T = TypeVar("T")
+
+
+@click.command()
+@as_json_option
+@click.pass_context
+def check(context: click.Context, *, as_json: bool) -> None:
+    """See whether all is there that a run needs.
+
+    One line each: good, or what to mend. Sends nothing. Exits 0 if all is good, 2 if something is to be mended, 3
+    if the database is out of reach.
+
+    \b
+      notifierd check
+      notifierd check --json | jq -r '.[] | select(.level == "bad") | .subject'
+    """  # noqa: D301
+    from notifierd import check as checks
+    from notifierd.tables import print_findings
+
+    findings = run_async(partial(checks.check, settings_of(context)))
+    if as_json:
+        say_json([{"subject": f.subject, "level": f.level.value, "text": f.text} for f in findings])
+    else:
+        print_findings(findings, out())
+    sys.exit(checks.exit_code(findings))
+
+
+@click.group()
+def db() -> None:
+    """Make, migrate and look at the schema notifierd. `run` and `once` never need DDL."""
+
+
+@db.command()
+@click.option("--preset", metavar="NAME", help="Also create the five views, for this application (keikakun).")
+@click.option("--dsn", metavar="ADMIN", help="Connect as somebody who may create a schema; else database.dsn.")
+@click.option("--role", metavar="NAME", help="Grant this role what `run` and `once` need, and nothing else.")
+@click.pass_context
+def init(context: click.Context, preset: str | None, dsn: str | None, role: str | None) -> None:
+    """Create the schema, and the views and grants that are asked for.
+
+    Running it again changes nothing.
+
+    \b
+      createuser notifierd
+      notifierd db init --preset keikakun --dsn postgresql://admin@/app --role notifierd
+    """  # noqa: D301
+    from notifierd import schema
+
+    for line in with_database(context, dsn, lambda db: schema.init(db, preset, role)):
+        click.echo(line)
+
+
+@db.command()
+@click.option("--dsn", metavar="ADMIN", help="Connect as the schema's owner; else database.dsn.")
+@click.pass_context
+def migrate(context: click.Context, dsn: str | None) -> None:
+    """Bring the schema up to this program's version.
+
+    \b
+      notifierd db migrate --dsn postgresql://admin@/app    after an upgrade, while the daemon is stopped
+    """  # noqa: D301
+    from notifierd import schema
+
+    done = with_database(context, dsn, schema.migrate)
+    for migration in done:
+        click.echo(f"{migration}: applied")
+    if not done:
+        click.echo("up to date")
+
+
+@db.command("status")
+@click.option("--dsn", metavar="DSN", help="Look as somebody else than database.dsn names.")
+@click.pass_context
+def db_status(context: click.Context, dsn: str | None) -> None:
+    """Tell how the schema, the views and the role's rights stand.
+
+    \b
+      notifierd db status
+      notifierd db status --dsn postgresql://notifierd@/app    as another role sees it
+    """  # noqa: D301
+    from notifierd import schema
+
+    found = with_database(context, dsn, schema.status)
+    for line in found.lines():
+        click.echo(line)
+
+
+def with_database(context: click.Context, dsn: str | None, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Connect to *dsn*, or to where the configuration says, and do *work*."""
+    where = dsn if dsn is not None else settings_of(context).database.dsn
+
+    async def connected() -> T:
+        async with open_database(where, pool_size=1) as database:
+            return await work(database)
+
+    return run_async(connected)
+
+
+@click.command()
+def vapid() -> None:
+    """Make a VAPID key pair (RFC 8292), and say what goes where.
+
+    \b
+      notifierd vapid
+      notifierd vapid | sed -n 's/^private: //p' > /etc/credstore/notifierd.push.vapid_private_key
+    """  # noqa: D301
+    from notifierd.send.vapid import make_vapid_key
+
+    private, public = make_vapid_key()
+    click.echo(f"private: {private}")
+    click.echo(f"public:  {public}")
+    click.echo(
+        "\nThe private key is a secret of notifierd's: keep it in a file that only notifierd can read, and name that\n"
+        'file as push.vapid_private_key_file (or give it as the systemd credential "push.vapid_private_key").\n'
+        "The public key goes into the application, as the applicationServerKey of PushManager.subscribe().\n"
+        "Browsers bind a subscription to the key it was made with: a new pair ends all subscriptions of the old one.",
+        err=True,
+    )
+
+
+@click.command()
+@click.option("--offices", type=click.IntRange(3, 5000), default=50, show_default=True, help="How many offices.")
+@click.option("--keep", is_flag=True, help="Leave the database and what was sent until Ctrl-C.")
+def demo(offices: int, *, keep: bool) -> None:
+    """One full run on this machine, with no set-up.
+
+    It brings a PostgreSQL, a mail API and a push service of its own. Some trouble is built in. Exits 0 when what
+    happened is exactly what that trouble should cause.
+
+    \b
+      notifierd demo
+      notifierd demo --offices 500 --keep    the database stays, for every other command to be tried on
+    """  # noqa: D301
+    try:
+        from notifierd.demo.show import show
+    except ModuleNotFoundError as error:
+        complain(f"the demo needs {error.name}: pip install 'notifierd[demo]'")
+        sys.exit(EXIT_USAGE)
+    sys.exit(show(offices, keep=keep))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what makes a shell complete commands at a press of Tab.
+
+    \b
+      notifierd completion bash > /etc/bash_completion.d/notifierd
+      notifierd completion zsh  > ~/.zfunc/_notifierd    (in a folder of your fpath)
+      notifierd completion fish > ~/.config/fish/completions/notifierd.fish
+    """  # noqa: D301
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind, shell  # noqa: S101 - of the three that are offered
+    click.echo(kind(context.find_root().command, {}, "notifierd", "_NOTIFIERD_COMPLETE").source())
