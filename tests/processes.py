@@ -72,14 +72,18 @@ class Done:
 
 @contextmanager
 def running(
-    *args: str | Path, cwd: Path, environ: Mapping[str, str] | None = None
+    *args: str | Path, cwd: Path, environ: Mapping[str, str] | None = None, by: Sequence[str | Path] = ()
 ) -> "Iterator[subprocess.Popen[str]]":
-    """Start ``notifierd`` with *args*; what is left of it at the end of the block is killed."""
+    """Start ``notifierd`` with *args*; what is left of it at the end of the block is killed.
+
+    Args:
+        by: a command that runs the one that follows it.
+    """
     # Nothing of the caller's own settings; all else goes on, as subprocesses are measured by variables too.
     own = ("NOTIFIERD_", "CREDENTIALS_", "FORCE_COLOR", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(own)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "notifierd", *args],
+        [*by, sys.executable, "-m", "notifierd", *args],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,14 +4,13 @@ The system is a copy of this one, which notifierd was installed in; it has its o
 is. Root only.
 """
 
-import ctypes
 import json
 import os
 import select
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from attrs import frozen
 
 from notifierd.demo.postgres import Cluster
 from tests.processes import PATIENCE, until
+from tests.system.island import network_of
 
 REPOSITORY = Path(__file__).parents[2]
 BOOT = Path(__file__).with_name("boot.sh")
@@ -30,7 +30,6 @@ UNIT = "notifierd.service"
 
 _SOCKET = ".s.PGSQL.5432"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @frozen
@@ -83,20 +82,9 @@ class Machine:
         self.run("bash", "-euc", f"mkdir -p /run/postgresql; touch {there}; ! mountpoint -q {there} || umount {there}")
         self.run("mount", "--bind", f"/srv/sockets/{_SOCKET}", there)
 
-    @contextmanager
-    def network(self) -> Iterator[None]:
+    def network(self) -> AbstractContextManager[None]:
         """Be in the system's network for the block: what this thread opens or starts there stays there."""
-        ours = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        theirs = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _enter(theirs)
-            try:
-                yield
-            finally:
-                _enter(ours)
-        finally:
-            os.close(ours)
-            os.close(theirs)
+        return network_of(self.pid)
 
 
 @frozen
@@ -212,8 +200,3 @@ def _await_boot(machine: Machine) -> None:
     # Asked by way of its socket, which is there from the moment that systemd takes orders.
     until((machine.root / "run/systemd/private").exists, "systemd")
     machine.run("systemctl", "is-system-running", "--wait", code=None)  # what else fails in a container is not ours
-
-
-def _enter(namespace: int) -> None:
-    if _LIBC.setns(namespace, 0) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -23,9 +23,10 @@ from notifierd.settings import WindowSettings
 from tests.processes import API_KEY, DAY, DOMAIN, PASSWORD, VAPID_KEY, Place, invent, write_config
 from tests.system import probe
 from tests.system.machine import UNIT, Machine, Service
-from tests.system.names import NAME, name_server
+from tests.system.names import name_server
 
 # It is about noon there, so that no test meets the end of a day.
+NAME = "api.mail.example.jp"
 ZONE = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
 ANY_DAY: Mapping[str, object] = {"timezone": ZONE, "closed_weekdays": [], "holidays": ""}
 ASLEEP = {**ANY_DAY, "at": "01:00", "until": "02:00"}
@@ -328,7 +329,7 @@ def test_a_days_run_sends_everything_from_within_the_sandbox(installation: Insta
     machine.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
     with ExitStack() as stack:
         with machine.network():
-            stack.enter_context(name_server())
+            stack.enter_context(name_server({NAME: [["127.0.0.1"]]}))
         installation.systemctl("start")
         service.until("the end of the run", lambda: "report" in service.events())
     assert place.states() == {"sent": 4 * 30}
