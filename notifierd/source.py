@@ -91,7 +91,7 @@ class PostgresSource:
         if not pushes:
             return {}
         rows = await self._db.read(reading.DEVICES, [d.device_id for d in pushes], [d.staff_id for d in pushes])
-        return {row["id"]: Device(**dict(row)) for row in rows}
+        return {row["id"]: _device(row) for row in rows}
 
 
 def _place(row: Row) -> Place:
@@ -133,6 +133,10 @@ def _staff(row: Row) -> Staff:
         push_enabled=row["push_enabled"],
         push_days=row["push_days"],
     )
+
+
+def _device(row: Row) -> Device:
+    return Device(row["id"], row["staff_id"], row["endpoint"] or "", row["p256dh"] or "", row["auth"] or "")
 
 
 def _alert(row: Row) -> Alert:
