@@ -63,14 +63,17 @@ def parse_url(text: str) -> Url | None:
         return None
     host, default = url.raw_host.decode("ascii").lower(), 443 if url.scheme == "https" else 80
     host, port = f"[{host}]" if ":" in host else host, default if url.port is None else url.port
-    if not 0 < port <= 65535:  # noqa: PLR2004 - the highest port there is
+    if not 0 < port <= 65535 or len(host) > LONGEST_HOST:  # noqa: PLR2004 - the highest port there is
         return None
     origin = f"{url.scheme}://{host}" + f":{port}" * (port != default)
     return Url(url.scheme, host, port, origin, has_userinfo=found["userinfo"] is not None)
 
 
+LONGEST_HOST = 254
+"""RFC 1035, section 3.1, with a dot at the end: a host stands in the log as its lane, and comes from a browser."""
+
 _WEB_URL = re.compile(
-    r"https?://(?P<userinfo>[^/?#\s]*@)?(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?)(:\d*)?([/?#]\S*)?",
+    r"https?://(?P<userinfo>[^/?#\s]*@)?(\[[0-9a-f:.]+\]|[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?)(:\d*)?([/?#]\S*)?",
     re.ASCII | re.IGNORECASE,
 )
 """httpx lets a backslash into the host, say, which other parsers take for its end, and makes U+3002 a dot."""
