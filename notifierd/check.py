@@ -140,6 +140,8 @@ def _vapid(settings: Settings) -> Iterator[Finding]:
     elif settings.push.vapid_private_key:
         public = Vapid(settings.push.vapid_private_key, settings.push_subject).public_key
         yield Finding("push.vapid_private_key", Level.OK, f"browsers have to subscribe with its public key {public}")
+        if settings.push_subject.endswith("@localhost"):
+            yield Finding("push.subject", Level.WARN, "Apple's push service takes no address at localhost: 403")
 
 
 async def _providers(settings: Settings) -> list[Finding]:

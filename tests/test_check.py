@@ -288,6 +288,11 @@ def through(provider: Provider, **table: Any) -> Callable[[Settings], Settings]:
             lambda s: evolve(s, push=PushSettings()),
             [("config", "bad", "push.vapid_private_key: required for push")],
         ),
+        (
+            lambda s: evolve(s, push=evolve(s.push, subject="mailto:ops@localhost")),
+            [("push.subject", "warn", "Apple's push service takes no address at localhost")],
+        ),
+        (lambda s: evolve(s, push=evolve(s.push, subject="https://example.jp/contact")), []),
     ],
 )
 async def test_settings_are_looked_at(
