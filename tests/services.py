@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 
+import httpx
 import trio
 from attrs import define, field
 
 from tests.faults import PERSONAL, Watched, until
-from tests.processes import SECRETS, Place, running
+from tests.processes import PATIENCE, SECRETS, Place, running
 
 _NOW = datetime.now(UTC)
 
@@ -71,6 +72,18 @@ class Service(Watched):
     def tell(self, signum: signal.Signals) -> None:
         """Send it a signal."""
         self.process.send_signal(signum)
+
+    @property
+    def url(self) -> str:
+        """The page's origin, where it last listened; nothing before it did."""
+        addresses = [line["addresses"][0] for line in self.lines if line["event"] == "listening"]
+        return f"http://{addresses[-1]}" if addresses else ""
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        """Ask the page for *path*."""
+        await until(lambda: bool(self.url) or self.process.poll() is not None, "the page")
+        async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE) as client:
+            return await client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
     async def hear(self, manager: trio.socket.SocketType) -> None:
         """Take in what systemd is told."""
