@@ -10,10 +10,11 @@ import trio
 from attrs import define, field
 
 from notifierd.choose import Rules
+from notifierd.counts import Room
 from notifierd.gate import Gates
 from notifierd.ledger import Ledger
 from notifierd.life import Policy
-from notifierd.model import Channel, Delivery, Device, Mail, Message, Notice, Push, Room
+from notifierd.model import Channel, Delivery, Device, Mail, Message, Notice, Push
 from notifierd.progress import SLICE, Progress
 from notifierd.send import Sender
 from notifierd.source import Source

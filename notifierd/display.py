@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from notifierd import progress as runs
-from notifierd.model import Channel, ChannelCounts, DayCounts, State
+from notifierd.counts import ChannelCounts, DayCounts
+from notifierd.model import Channel, State
 from notifierd.report import RunReport
 
 REDRAW_EVERY = 0.1

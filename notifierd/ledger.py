@@ -15,23 +15,10 @@ from uuid import UUID
 from attrs import asdict, frozen
 
 from notifierd.choose import Rules
+from notifierd.counts import ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Room, Untold
 from notifierd.db import Connection, Database, Row, columns
 from notifierd.errors import LeaseHeld
-from notifierd.model import (
-    Channel,
-    ChannelCounts,
-    DayCounts,
-    Delivery,
-    Failure,
-    Outlook,
-    Overflow,
-    Planned,
-    Reservation,
-    Room,
-    Settlement,
-    State,
-    Untold,
-)
+from notifierd.model import Channel, Delivery, Reservation, Settlement, State
 from notifierd.statements import days, deliveries, plans
 
 LEASE_SECONDS = 15.0

@@ -9,6 +9,7 @@ import trio
 from attrs import define, evolve
 
 from notifierd.calls import Call, Content, prepare
+from notifierd.counts import Outlook
 from notifierd.deps import Deps
 from notifierd.errors import DatabaseError, first_of, places
 from notifierd.life import Circumstances, settle
@@ -22,7 +23,6 @@ from notifierd.model import (
     Gone,
     OfficeWork,
     Outcome,
-    Outlook,
     Push,
     Reservation,
     Settlement,

@@ -12,8 +12,9 @@ from uuid import UUID
 
 from attrs import asdict, frozen
 
+from notifierd.counts import ChannelCounts
 from notifierd.db import Database, Row
-from notifierd.model import Channel, ChannelCounts, State
+from notifierd.model import Channel, State
 from notifierd.report import channels_json
 from notifierd.statements import overview
 

@@ -13,8 +13,9 @@ from attrs import asdict, field, frozen
 
 from notifierd.assemble import PostgresSite, open_site
 from notifierd.choose import Decision, Rules, Target, Way, notice_for, ways
+from notifierd.counts import Untold
 from notifierd.errors import ConfigError
-from notifierd.model import Alert, Channel, Delivery, Notice, OfficeWork, Untold
+from notifierd.model import Alert, Channel, Delivery, Notice, OfficeWork
 from notifierd.schedule import Calendar
 from notifierd.settings import Settings
 from notifierd.source import CHUNK

@@ -8,7 +8,8 @@ from uuid import UUID
 import trio
 from attrs import define, field
 
-from notifierd.model import Channel, Planned, Settlement, State
+from notifierd.counts import Planned
+from notifierd.model import Channel, Settlement, State
 
 SLICE = 1.0
 """Seconds for which a run waits at once, so that a wait is seen to go on."""

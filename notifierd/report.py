@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from attrs import asdict, frozen
 
-from notifierd.model import ChannelCounts, DayCounts
+from notifierd.counts import ChannelCounts, DayCounts
 
 RunState = Literal["completed", "interrupted", "skipped", "failed", "dry-run"]
 

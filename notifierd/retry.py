@@ -7,7 +7,8 @@ from typing import Any
 from attrs import frozen
 
 from notifierd.assemble import open_site
-from notifierd.model import Planned, State
+from notifierd.counts import Planned
+from notifierd.model import State
 from notifierd.overview import Day
 from notifierd.schedule import Calendar
 from notifierd.settings import Settings

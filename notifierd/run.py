@@ -10,10 +10,11 @@ import structlog
 import trio
 from attrs import asdict
 
+from notifierd.counts import DayCounts, Overflow, Planned
 from notifierd.deps import SETTLE_SECONDS, Deps
 from notifierd.errors import DatabaseError, LedgerUnavailable, StatementRefused, plain_errors
 from notifierd.lease import hold_lease
-from notifierd.model import Channel, DayCounts, OfficeWork, Overflow, Planned
+from notifierd.model import Channel, OfficeWork
 from notifierd.office import NEVER, Pass, guard_office
 from notifierd.progress import SLICE, Progress
 from notifierd.recorder import open_recorder

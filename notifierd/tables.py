@@ -12,7 +12,8 @@ from rich.table import Table
 
 from notifierd.check import Finding
 from notifierd.choose import Decision, Way
-from notifierd.model import Channel, ChannelCounts
+from notifierd.counts import ChannelCounts
+from notifierd.model import Channel
 from notifierd.overview import Day, Open
 from notifierd.plan import Explanation, Plan, PlannedOffice
 from notifierd.standing import Standing

@@ -15,28 +15,21 @@ import trio
 from attrs import define, evolve, field
 
 from notifierd.choose import Rules, chosen
+from notifierd.counts import ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Room, Untold
 from notifierd.errors import LeaseHeld
 from notifierd.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, Run
 from notifierd.model import (
     OPEN,
     Alert,
     Channel,
-    ChannelCounts,
-    DayCounts,
     Delivery,
     Device,
-    Failure,
     Kind,
     OfficeWork,
-    Outlook,
-    Overflow,
-    Planned,
     Reservation,
-    Room,
     Settlement,
     Staff,
     State,
-    Untold,
     delivery_id,
 )
 from notifierd.source import CHUNK, Chunk, Place

@@ -8,8 +8,9 @@ import trio
 from attrs import evolve
 from rich.console import Console
 
+from notifierd.counts import ChannelCounts, DayCounts, Failure, Outlook, Planned, Untold
 from notifierd.display import MOST_OFFICES, MOST_REASONS, live_progress, print_report
-from notifierd.model import Channel, ChannelCounts, DayCounts, Failure, Outlook, Planned, State, Untold
+from notifierd.model import Channel, State
 from notifierd.progress import Progress
 from notifierd.report import RunReport, RunResult, RunState
 

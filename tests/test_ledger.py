@@ -9,9 +9,10 @@ import pytest
 from attrs import evolve
 
 from notifierd.choose import Rules
+from notifierd.counts import Room
 from notifierd.demo.postgres import Cluster
 from notifierd.errors import LeaseHeld
-from notifierd.model import Channel, Delivery, OfficeWork, Reservation, Room, Settlement, State
+from notifierd.model import Channel, Delivery, OfficeWork, Reservation, Settlement, State
 from notifierd.source import START
 from tests.desks import Desk, open_desk
 from tests.memory import Application

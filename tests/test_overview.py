@@ -9,9 +9,10 @@ import pytest
 from attrs import evolve, frozen
 
 from notifierd.choose import Rules
+from notifierd.counts import ChannelCounts, Untold
 from notifierd.db import Database, open_database
 from notifierd.ledger import PostgresLedger
-from notifierd.model import Channel, ChannelCounts, State, Untold, delivery_id
+from notifierd.model import Channel, State, delivery_id
 from notifierd.overview import Narrowed, Open, Overview, Reason, TroubledOffice, UntoldOffice, UntoldTotal
 from tests import application
 from tests.memory import Application

@@ -14,23 +14,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from notifierd.choose import Rules, chosen, notice_for, ways
+from notifierd.counts import DayCounts, Room
 from notifierd.db import Connection, Database, open_database
 from notifierd.demo.postgres import Cluster
 from notifierd.ledger import UNLIMITED, Ledger, PostgresLedger
-from notifierd.model import (
-    OPEN,
-    Alert,
-    Channel,
-    DayCounts,
-    Delivery,
-    Device,
-    Kind,
-    Notice,
-    OfficeWork,
-    Room,
-    Staff,
-    State,
-)
+from notifierd.model import OPEN, Alert, Channel, Delivery, Device, Kind, Notice, OfficeWork, Staff, State
 from notifierd.source import START, PostgresSource
 from tests import application
 from tests.memory import Application, MemoryLedger

@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 from attrs import evolve
 
-from notifierd.model import Channel, ChannelCounts, DayCounts, Failure, Outlook, Untold
+from notifierd.counts import ChannelCounts, DayCounts, Failure, Outlook, Untold
+from notifierd.model import Channel
 from notifierd.report import RunReport, RunResult, RunState
 
 DONE = Outlook(0, due_now=False, next_in=None)

@@ -16,21 +16,11 @@ from attrs import evolve
 from structlog.testing import capture_logs
 
 from notifierd.choose import Rules
+from notifierd.counts import Outlook
 from notifierd.deps import Deps
 from notifierd.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
 from notifierd.ledger import LEASE_SECONDS, UNLIMITED
-from notifierd.model import (
-    Blame,
-    Blocked,
-    Channel,
-    Deferred,
-    Gone,
-    Outcome,
-    Outlook,
-    Rejected,
-    State,
-    Unknown,
-)
+from notifierd.model import Blame, Blocked, Channel, Deferred, Gone, Outcome, Rejected, State, Unknown
 from notifierd.recorder import GATHER
 from notifierd.render import Renderer
 from notifierd.report import RunReport, RunResult

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from types import MappingProxyType
 
+from notifierd.counts import Room
 from notifierd.errors import ConfigError
-from notifierd.model import Mail, Push, Room
+from notifierd.model import Mail, Push
 from notifierd.send import Sender
 from notifierd.send._http import open_client
 from notifierd.settings import Settings
