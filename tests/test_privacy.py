@@ -1,5 +1,6 @@
 """Promise 6: a daemon that meets every kind of trouble, with a mark on all that nobody may see, and a search for it."""
 
+import json
 import signal
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,6 +13,7 @@ from notifierd.demo.application import Rows
 from notifierd.demo.postgres import running_postgres
 from notifierd.demo.servers import Servers
 from notifierd.demo.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
+from tests.events import listening
 from tests.faults import Turnstile, counting, response, until
 from tests.processes import DOMAIN, Place, Tables, an_id, invent, running_template
 from tests.services import OPEN, TODAY, Service, running_service
@@ -20,7 +22,7 @@ MARK = "kumquat"
 """Part of every name, address, endpoint and secret here, and of what providers and PostgreSQL say of them."""
 
 OFFICE_MARK = "mandarin"
-"""Part of every office's name, which only the audit rows may show."""
+"""Part of every office's name, which only the audit rows and the page may show."""
 
 API_KEY = f"re_{MARK}"
 VAPID_KEY = f"{MARK * 6}A"  # 32 bytes in base64url, below the curve's order: a private key like any other
@@ -117,8 +119,18 @@ def with_mark(texts: Mapping[str, str], *marks: str) -> set[str]:
     return {name for name, text in texts.items() if any(mark in text.lower() for mark in marks)}
 
 
-async def meet_refusals(service: Service, turnstile: Turnstile, tables: Tables) -> str:
-    """A row that cannot be read, a provider that refuses us, phones of all sorts, bad files; stderr."""
+async def shown(service: Service) -> str:
+    """All that the page shows, in both languages, and what programs are told."""
+    offices = [f"/offices/{an_id(f'o{n}')}" for n in range(8)]
+    paths = ["/", f"/days/{TODAY}", *offices, "/metrics", "/readyz", "/healthz"]
+    pages = [await service.get(path, accept_language=language) for language in ("ja", "en") for path in paths]
+    assert {page.status_code for page in pages} == {200}
+    async with listening(service.url) as page:
+        return "\n".join([*(page.text for page in pages), json.dumps(await page.next(), ensure_ascii=False)])
+
+
+async def meet_refusals(service: Service, turnstile: Turnstile, tables: Tables) -> tuple[str, str]:
+    """A row that cannot be read, a provider that refuses us, phones of all sorts, bad files; stderr, and the page."""
     place = service.place
     await until(lambda: service.said("cannot_run"), "a row that cannot be read")
     turnstile.instead = lambda _: quoting("401 Unauthorized")
@@ -131,15 +143,17 @@ async def meet_refusals(service: Service, turnstile: Turnstile, tables: Tables) 
         place.configure(**{name: {**tables.get(name, {}), **bad.get(name, {})} for name in {**tables, **bad}})
         service.tell(signal.SIGHUP)
         await until(partial(service.heard, "READY=1", 1 + number), "a file to be refused")
+    pages = await shown(service)
+    assert "blocked:401" in pages
     service.tell(signal.SIGTERM)
     lines = await service.ended(4)
     assert service.count("reload_refused") == len(BAD_FILES)
     assert {"cannot_run", "sender_blocked", "office_failed", "audit_row_refused", "not_delivered"} <= service.events
-    return "\n".join(lines)
+    return "\n".join(lines), pages
 
 
-async def meet_faults(service: Service, turnstile: Turnstile) -> str:
-    """A database that is restarted with mails in flight, and a provider that makes all sorts of trouble; stderr."""
+async def meet_faults(service: Service, turnstile: Turnstile) -> tuple[str, str]:
+    """A database restarted with mails in flight, a provider that makes all sorts of trouble; stderr, and the page."""
     place = service.place
     turnstile.instead = in_trouble()
     with place.frozen_servers():
@@ -148,13 +162,14 @@ async def meet_faults(service: Service, turnstile: Turnstile) -> str:
     await until(lambda: service.said("waiting_for_database"), "a settlement in vain")
     place.cluster.start()
     await until(lambda: service.shows("sleeping until"), "the run's end")
+    pages = await shown(service)
     service.tell(signal.SIGTERM)
     lines = await service.ended(0)
     assert {"waiting_for_database", "call_in_trouble", "audit_row_refused", "not_delivered"} <= service.events
-    return "\n".join(lines)
+    return "\n".join(lines), pages
 
 
-async def test_whatever_happens_no_name_address_endpoint_or_secret_is_logged_told_or_written(
+async def test_whatever_happens_no_name_address_endpoint_or_secret_is_logged_told_shown_or_written(
     servers: Servers, tmp_path: Path
 ):
     with (
@@ -185,10 +200,11 @@ async def test_whatever_happens_no_name_address_endpoint_or_secret_is_logged_tol
             }
             place.configure(**tables)
             async with running_service(place) as first:
-                log = await meet_refusals(first, turnstile, tables)
+                log, pages = await meet_refusals(first, turnstile, tables)
             place.configure(**tables)
             async with running_service(place) as second:
-                log += await meet_faults(second, turnstile)
+                more, page = await meet_faults(second, turnstile)
+                log, pages = log + more, pages + page
 
         ends = "select channel, state, coalesce(reason, ''), count(*) from notifierd.deliveries group by 1, 2, 3"
         assert set(place.sql(ends).splitlines()) == {
@@ -205,7 +221,8 @@ async def test_whatever_happens_no_name_address_endpoint_or_secret_is_logged_tol
         told = "\n".join(text for service in (first, second) for _, text in service.told)
         assert "reload refused" in told
         assert with_mark({"stderr": log, "systemd": told, **written(place)}, MARK, OFFICE_MARK) == set()
-        assert with_mark(rows_of(place, "audit_logs"), MARK) == set()
+        assert with_mark({"pages": pages, **rows_of(place, "audit_logs")}, MARK) == set()
+        assert with_mark({"pages": pages}, OFFICE_MARK) == {"pages"}
 
         accepted = (servers.out / "mails" / "accepted.jsonl").read_text(encoding="utf-8")
         config = (place.folder / "config.toml").read_text(encoding="utf-8")
