@@ -51,6 +51,7 @@ RIGHTS: Final[Mapping[str, str]] = {
     "run_offices": "select, insert, update, delete",
     "deliveries": "select, insert, update, delete",
     "late_outcomes": "select, insert, update, delete",
+    "alarms": "select, insert, delete",
 }
 """What the daemon's role may do with each view and table. An identity column asks for no right of its own."""
 

@@ -115,6 +115,9 @@ class Ledger(Protocol):
     async def record(self, runs: Mapping[date, tuple[str, str]]) -> list[date]:
         """Write of days without a run their state and its reason; those of which nothing was written before."""
 
+    async def first_to_tell(self, day: date, cause: str) -> bool:
+        """Whether no process has raised the alarm of *cause* for *day* before; from now on, one has."""
+
     async def retry(self, day: date, states: Collection[State]) -> Planned:
         """Plan those deliveries of *day* again that ended in one of *states*, each for a new call; how many.
 
@@ -248,6 +251,9 @@ class PostgresLedger:
     async def record(self, runs: Mapping[date, tuple[str, str]]) -> list[date]:
         rows = [(day, state, reason) for day, (state, reason) in runs.items()]
         return sorted(row["day"] for row in await self._db.write(days.RECORD, *columns(rows, 3)))
+
+    async def first_to_tell(self, day: date, cause: str) -> bool:
+        return bool(await self._db.write(days.FIRST_TO_TELL, day, cause))
 
     async def retry(self, day: date, states: Collection[State]) -> Planned:
         (row,) = await self._db.write(deliveries.RETRY, day, [state.value for state in states])

@@ -17,7 +17,7 @@ import trio
 from attrs import define, field, frozen
 
 from tests.loopback import Handler, read_request, receive, serving
-from tests.processes import DOMAIN, PATIENCE, SECRETS, Done, Place
+from tests.processes import DOMAIN, LEDGER, PATIENCE, SECRETS, Done, Place
 
 PROVIDER_TEXT = f"the provider knows someone@{DOMAIN}"
 """What a provider says beside its status: it may quote anybody, so nobody may ever see it."""
@@ -93,8 +93,8 @@ class Watched:
             code = await trio.to_thread.run_sync(self.process.wait)
         seconds = trio.current_time() - self._began
         out, err = self._out.decode(), self._err.decode()
-        tables = ("notifierd.runs", "notifierd.run_offices", "notifierd.deliveries", "notifierd.late_outcomes")
-        written = self.place.sql(";".join(f"select t::text from {name} t" for name in (*tables, "audit_logs")))
+        tables = (*(f"notifierd.{name}" for name in LEDGER), "audit_logs")
+        written = self.place.sql(";".join(f"select t::text from {name} t" for name in tables))
         for forbidden in ("Traceback", *SECRETS, *PERSONAL):
             assert forbidden not in out + err + written, out + err
         return Done(code, out, err, seconds)

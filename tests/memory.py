@@ -88,6 +88,7 @@ class MemoryLedger:
     failed_offices: dict[tuple[date, UUID], str] = field(factory=dict)
     rows: dict[UUID, _Row] = field(factory=dict)
     late: list[Settlement] = field(factory=list)
+    alarms: set[tuple[date, str]] = field(factory=set)
 
     # The lease ---------------------------------------------------------------------------------------------------
 
@@ -134,6 +135,12 @@ class MemoryLedger:
             state, reason = runs[day]
             self.runs[day] = _Run(state, None, self.clock(), reason, self.now())
         return new
+
+    async def first_to_tell(self, day: date, cause: str) -> bool:
+        await self._statement()
+        known = (day, cause) in self.alarms
+        self.alarms.add((day, cause))
+        return not known
 
     def _holds(self, day: date, holder: str) -> bool:
         run = self.runs.get(day)
@@ -424,6 +431,7 @@ class MemoryLedger:
         old = min((day for day in self.runs if day < before), default=None)
         if old is None:
             return False
+        self.alarms = {alarm for alarm in self.alarms if alarm[0] > old}
         rows = self._of(old)[:FORGET_STEP]
         for row in rows:
             del self.rows[row.delivery.id]

@@ -41,7 +41,7 @@ VAPID_KEY, _ = make_vapid_key()
 PHONE_PRIVATE, PHONE_PUBLIC = make_vapid_key()  # RFC 8291 wants a key on the same curve
 SECRETS = (API_KEY, PASSWORD, VAPID_KEY)
 
-LEDGER = ("runs", "run_offices", "deliveries", "late_outcomes", "migrations")
+LEDGER = ("runs", "run_offices", "deliveries", "late_outcomes", "alarms", "migrations")
 APPLICATION = ("offices", "staffs", "office_staffs", "push_subscriptions", "audit_logs")
 
 Tables = Mapping[str, Mapping[str, object]]

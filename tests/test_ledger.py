@@ -6,6 +6,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
+import trio
 from attrs import evolve
 
 from notifierd.choose import Rules
@@ -568,6 +569,32 @@ async def test_a_day_without_a_run_is_recorded_once_and_a_run_stays_what_it_is(d
         ("missed", "slept_through"),
     ]
     assert [run and run.finished_at is None for run in runs] == [False, True, False]
+
+
+async def test_an_alarm_is_raised_once_for_each_day_and_cause_whoever_comes_first(desk: Desk) -> None:
+    """Ten processes at once, twice; another cause and another day are alarms of their own."""
+    first: list[bool] = []
+
+    async def one() -> None:
+        first.append(await desk.ledger.first_to_tell(DAY, "failures"))
+
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(one)
+    assert (first.count(True), len(first)) == (1, 20)
+    assert await desk.ledger.first_to_tell(DAY, "untold")
+    assert await desk.ledger.first_to_tell(DAY + timedelta(days=1), "failures")
+
+
+async def test_alarms_are_forgotten_with_their_day(desk: Desk) -> None:
+    tomorrow = DAY + timedelta(days=1)
+    await desk.ledger.record({DAY: ("missed", "not_running"), tomorrow: ("missed", "not_running")})
+    for day in (DAY - timedelta(days=1), DAY, tomorrow):
+        assert await desk.ledger.first_to_tell(day, "missed")
+    assert await desk.ledger.forget(tomorrow)
+    days = [DAY - timedelta(days=1), DAY, tomorrow]
+    assert [await desk.ledger.first_to_tell(day, "missed") for day in days] == [True, True, False]
 
 
 async def test_the_last_day_of_which_anything_is_written(desk: Desk) -> None:

@@ -34,7 +34,8 @@ ALLOWED = (
     """,
     "with x as materialized (select id from notifierd.deliveries for update) select from x",
     "insert into notifierd.late_outcomes (delivery_id, try, state) values (gen_random_uuid(), 1, 'sent') returning id",
-    *(f"delete from notifierd.{name}" for name in ("runs", "run_offices", "deliveries", "late_outcomes")),
+    "insert into notifierd.alarms (day, cause) values ('2026-11-24', 'failed') on conflict do nothing returning day",
+    *(f"delete from notifierd.{name}" for name in ("runs", "run_offices", "deliveries", "late_outcomes", "alarms")),
 )
 
 FORBIDDEN = (
@@ -50,6 +51,7 @@ FORBIDDEN = (
     "delete from notifierd.offices",
     "insert into notifierd.migrations values (2, 'x')",
     "delete from notifierd.migrations",
+    "update notifierd.alarms set cause = 'missed'",
     "truncate notifierd.runs",
     "truncate notifierd.deliveries",
     "create table notifierd.mine ()",

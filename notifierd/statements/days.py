@@ -43,6 +43,10 @@ RUN = "select state, reason, finished_at from notifierd.runs where day = $1::dat
 
 LAST_DAY = "select max(day) as day from notifierd.runs where day <= $1::date"
 
+FIRST_TO_TELL = """
+insert into notifierd.alarms (day, cause) values ($1::date, $2::text) on conflict do nothing returning day
+"""
+
 RECORD = """
 insert into notifierd.runs (day, state, reason, finished_at)
 select day, state, reason, now() from unnest($1::date[], $2::text[], $3::text[]) as x (day, state, reason)
@@ -62,6 +66,8 @@ with old as materialized (
     delete from notifierd.deliveries d using step where d.id = step.id
 ), offices as (
     delete from notifierd.run_offices r using old where r.day = old.day and not exists (select from step)
+), alarms as (
+    delete from notifierd.alarms a using old where a.day <= old.day
 ), runs as (
     delete from notifierd.runs r using old where r.day = old.day and not exists (select from step)
 )
