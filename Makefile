@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system sim crash standby days mutants lint clean
+.PHONY: help venv demo test test-system docs sim crash standby days mutants lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,10 @@ test-system: $(STAMP) ## suites that need root and Debian packages: see .ci/run
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'
 	@$(VENV)/bin/pytest tests/system $(PYTEST_ARGS)
 
+docs: $(STAMP) ## the manual, to docs/_build; a broken link ends it
+	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,docs]'
+	@$(VENV)/bin/sphinx-build -qaE -W --keep-going docs docs/_build
+
 sim: $(STAMP) ## simulated runs with faults (RUNS=100000; SEED=n replays one)
 	@$(VENV)/bin/python -m tests.sim $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),100000))
 
@@ -57,5 +61,5 @@ lint: $(STAMP) ## ruff, mypy, import-linter
 	@$(VENV)/bin/lint-imports --no-logo
 
 clean: ## removes .venv, caches and what builds leave
-	@rm -rf $(VENV) build dist htmlcov mutants .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist docs/_build htmlcov mutants .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
