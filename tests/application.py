@@ -5,7 +5,7 @@ from pathlib import Path
 from attrs import astuple
 
 from notifierd.db import Connection, Database
-from notifierd.schema import migrations
+from notifierd.schema import init
 from tests.memory import Application
 
 SQL = Path(__file__).with_name("application.sql")
@@ -13,11 +13,9 @@ SQL = Path(__file__).with_name("application.sql")
 
 async def create(db: Database) -> None:
     """Create the ledger's schema, an empty application and its views."""
+    await init(db)
 
     async def unit(connection: Connection) -> None:
-        await connection.execute("create schema notifierd")
-        for step in migrations():
-            await connection.execute(step.sql)
         await connection.execute(SQL.read_text())
 
     await db.unit(unit)

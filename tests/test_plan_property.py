@@ -13,16 +13,20 @@ from attrs import astuple, evolve, field, frozen
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from notifierd import plan as plans
 from notifierd.choose import Rules, chosen, notice_for, ways
 from notifierd.counts import DayCounts, Room
 from notifierd.db import Connection, Database, open_database
 from notifierd.demo.postgres import Cluster
 from notifierd.ledger import UNLIMITED, Ledger, PostgresLedger
 from notifierd.model import OPEN, Alert, Channel, Delivery, Device, Kind, Notice, OfficeWork, Staff, State
+from notifierd.run import run_day
+from notifierd.settings import ContentSettings, DatabaseSettings, PushSettings, SafetySettings, Settings
 from notifierd.source import START, PostgresSource
 from tests import application
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY
+from tests.senders import ScriptedSender, a_run
 
 _NAMESPACE = UUID("00000000-0000-4000-8000-00000000abcd")
 OFFICES = [uuid5(_NAMESPACE, f"office {n}") for n in range(3)]
@@ -297,6 +301,67 @@ async def hold_together(world: World, dsn: str) -> None:
         assert await counted(ledger, rules) == await counted(memory, rules)
 
 
+async def run_as_planned(world: World, dsn: str) -> None:
+    """Plan, have some deliveries end, and then see whether a run sends what the command says, and nothing else."""
+    rules = world.rules
+    async with open_database(dsn, pool_size=1) as db:
+        ledger, source = PostgresLedger(db), PostgresSource(db, 2)
+        await load(db, world)
+        await db.fetch("delete from notifierd.runs")
+        await ledger.plan(DAY, rules)
+        for place, key in enumerate(sorted(await planned(db))):
+            state = world.states[place % len(world.states)]
+            end = State.PLANNED if state is State.SENDING else state
+            await db.fetch("update notifierd.deliveries set state = $2 where id = $1", key, end.value)
+        if world.later:  # somebody's preferences are not what they were, either
+            world.app.devices |= {device.id: device for device in world.later}
+            world.app.staff = [(office, evolve(someone, email_days=0)) for office, someone in world.app.staff]
+        await application.replace(db, world.app)
+        ended = {key for key, delivery in (await planned(db)).items() if delivery.state not in OPEN}
+
+        plan = await plans.plan(settings_of(rules, dsn), DAY)
+        foreseen = await would_send(ledger, source, rules)
+        email, push = ScriptedSender(name="mail", seconds=0.0), ScriptedSender(seconds=0.0)
+        deps = a_run(MemoryLedger(world.app), email, push if rules.push else None, rules=rules)
+        deps.ledger, deps.source = ledger, source
+        assert (await run_day(DAY, deps)).state == "completed"
+
+        assert Counter(key for sender in (email, push) for _, key, _ in sender.accepted) == Counter(foreseen)
+        after = await planned(db)
+        sent = {(d.office_id, d.staff_id, d.channel) for key, d in after.items() if key in foreseen}
+        assert {(o.office_id, s.staff_id, c) for o in plan.offices for s in o.staff for c in channels(s)} == sent
+        assert sum(o.mails + o.pushes for o in plan.offices) == len(foreseen)
+        lost = {key: delivery for key, delivery in after.items() if key not in foreseen | ended}
+        assert {delivery.state for delivery in lost.values()} <= {State.EXPIRED}
+        assert Counter((e.office_id, e.staff_id, e.channel) for e in plan.expiring) == Counter(
+            (delivery.office_id, delivery.staff_id, delivery.channel) for delivery in lost.values()
+        )
+        rows = await db.fetch(
+            "select office_id, target_id, (details ->> 'alerts')::int from app.audit_log"
+            " where target_type = 'email_notification'"
+        )
+        assert {(o.office_id, s.staff_id, s.email.alerts) for o in plan.offices for s in o.staff if s.email} == {
+            tuple(row) for row in rows
+        }
+
+
+def channels(someone: plans.PlannedStaff) -> list[Channel]:
+    told = {Channel.EMAIL: someone.email, Channel.PUSH: someone.push}
+    return [channel for channel, alerts in told.items() if alerts]
+
+
+def settings_of(rules: Rules, dsn: str) -> Settings:
+    """A configuration with these *rules*."""
+    made = Settings(
+        database=DatabaseSettings(dsn=dsn),
+        content=ContentSettings(horizon_days=rules.horizon_days, overdue=rules.overdue),
+        push=PushSettings(enabled=rules.push),
+        safety=SafetySettings(only_offices=tuple(rules.only_offices)),
+    )
+    assert Rules.of(made) == rules
+    return made
+
+
 def a_world(*lefts: int, **changes: Any) -> World:
     """One office with a missing assessment, or with renewals so many days away; two staff members want to know.
 
@@ -333,3 +398,13 @@ def a_world(*lefts: int, **changes: Any) -> World:
 @example(a_world(dated=(-9,), rules=Rules(overdue=False)))
 def test_the_plan_that_sql_writes_is_what_choose_decides(dsn: str, world: World) -> None:
     trio.run(hold_together, world, dsn)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds())
+@example(a_world(3))
+@example(a_world(7, 20, states=(State.SENT, State.PLANNED), later=()))
+@example(a_world(20, states=(State.PLANNED,)))
+@example(a_world(-1, states=(State.PLANNED, State.FAILED)))
+def test_a_run_sends_what_the_plan_says_delivery_for_delivery(dsn: str, world: World) -> None:
+    trio.run(run_as_planned, world, dsn)

@@ -171,8 +171,6 @@ async def retried_at(dsn: str, settings: Settings, now: str, *, ran: bool = True
     """Retry at a time of DAY, on which one mail has failed if there was a run."""
     async with open_database(dsn) as db:
         await application.create(db)
-        await db.fetch("create table notifierd.migrations (version int)")
-        await db.fetch("insert into notifierd.migrations select generate_series(1, 2)")
         await application.replace(db, some_offices(1, staff=1))
         if ran:
             await fail_one(PostgresLedger(db))
