@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system docs sim crash standby days mutants lint clean
+.PHONY: help venv demo test test-system docs sim crash standby days mutants screenshots lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ days: $(STAMP) ## many days of one daemon: tasks, files and memory (DAYS=1000)
 mutants: $(STAMP) ## mutation tests of the rules; then: .venv/bin/mutmut results
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,mutants]'
 	@$(VENV)/bin/mutmut run
+
+screenshots: $(STAMP) ## docs/images anew; needs chromium, fonts-noto-cjk and pngquant
+	@$(VENV)/bin/python -m tests.screenshots
 
 lint: $(STAMP) ## ruff, mypy, import-linter
 	@$(VENV)/bin/ruff check

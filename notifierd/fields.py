@@ -262,6 +262,10 @@ ANYTHING = Check("", lambda _value: True)
 ONE_LINE = Check(
     "one line of text, free of control characters", _matches(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*")
 )
+LABEL = Check(
+    "one line of text, free of control characters, of 1 to 60 characters",
+    _matches(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,60}"),
+)
 TOKEN = Check("made of visible ASCII characters without spaces", _matches(r"[!-~]*"))
 ADDRESS = Check("an address (name@example.jp, in ASCII before the @)", _is_address)
 MAILBOX = Check(

@@ -255,7 +255,7 @@ class ContentSettings(Table):
 
     language: Language = key("ja")
     """The language of the messages."""
-    product: str = key("keikakun")
+    product: str = key("keikakun", fields.LABEL)
     """The application's name, as its users know it."""
     dashboard_url: str = key("", fields.optional(fields.HTTP_URL))
     """Where the link in a mail leads; empty: there is no link."""

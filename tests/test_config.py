@@ -334,7 +334,8 @@ def test_the_push_subject_is_the_senders_address_unless_given(subject, sender, e
         ('push.allowed_hosts = ["a.example", "https://b.example"]', 'push.allowed_hosts: "https://b.example" is not a host in lower case, or *. and a domain'),  # noqa: E501
         ('push.allowed_hosts = ["*"]', 'push.allowed_hosts: "*" is not a host in lower case, or *. and a domain'),
         ('content.language = "fr"', 'content.language: "fr" is not one of "ja", "en"'),
-        ('content.product = "a\\nb"', 'content.product: "a\\nb" is not one line of text, free of control characters'),
+        ('content.product = "a\\nb"', 'content.product: "a\\nb" is not one line of text, free of control characters, of 1 to 60 characters'),  # noqa: E501
+        ('content.product = ""', 'content.product: "" is not one line of text, free of control characters, of 1 to 60 characters'),  # noqa: E501
         ('content.templates = "/nowhere"', 'content.templates: "/nowhere" is not an existing folder'),
         ('content.dashboard_url = "app.example.jp"', 'content.dashboard_url: "app.example.jp" is not an http:// or https:// URL'),  # noqa: E501
         ('safety.only_offices = ["office 7"]', 'safety.only_offices: "office 7" is not a UUID'),
