@@ -255,7 +255,7 @@ def test_no_mail_is_clipped(character: str) -> None:
 def test_every_push_payload_is_json_within_bounds(renderer: Renderer, office: str, staff: str) -> None:
     said = evolve(notice(office, staff, staff), channel=Channel.PUSH)
     made = renderer.push(said, MAIL, DEVICE, 60)
-    assert len(made.payload) < PUSH_BYTES == 3993
+    assert len(made.payload) < PUSH_BYTES < 3993
     payload = json.loads(made.payload.decode())  # strictly: no half of a character, and below no half of a pair
     assert set(payload) == {"title", "body", "icon", "badge", "requireInteraction", "data"}
     shown = cut(clean(office), NAME)
