@@ -4,22 +4,35 @@ Every socket that Trio is asked for is one of the test's, so that no connection 
 tests/system/test_push_guard.py has the whole program, and real sockets.
 """
 
+import re
 import socket
+import unicodedata
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+import httpx
 import pytest
 import trio
+from attrs import evolve
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from notifierd.model import Blame, Deferred, Outcome, Rejected
+from notifierd.send._http import Client
 from notifierd.send.open import open_push
 from notifierd.send.vapid import make_vapid_key
+from notifierd.send.webpush import WebPush
 from notifierd.settings import PushSettings, Settings
 from tests.hostile import INSIDE, PRIVATE_HOSTS, REFUSED
 from tests.messages import Browser, push
 
+NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
 PRIVATE_KEY, _ = make_vapid_key()
+SETTINGS = PushSettings(vapid_private_key=PRIVATE_KEY)
+KEY = ec.generate_private_key(ec.SECP256R1())
 PRIVATE_ADDRESS = Deferred("endpoint_refused:private_address", blame=Blame.MESSAGE)
 NO_CONNECTION = Deferred("connection_failed", blame=Blame.PROVIDER)
 PUBLIC, OTHER_PUBLIC = "17.0.0.1", "2620:149::1"
@@ -79,11 +92,9 @@ async def call(
     sockets, names = Sockets(), Names(answers)
     trio.socket.set_custom_socket_factory(sockets)
     trio.socket.set_custom_hostname_resolver(names)
-    settings = PushSettings(vapid_private_key=PRIVATE_KEY)
-    if allowed_hosts:
-        settings = PushSettings(vapid_private_key=PRIVATE_KEY, allowed_hosts=allowed_hosts)
+    tables = Settings(push=evolve(SETTINGS, allowed_hosts=allowed_hosts or SETTINGS.allowed_hosts))
     message = push(Browser().subscription(endpoint))
-    async with open_push(Settings(push=settings), now=lambda: datetime.now(UTC)) as sender:
+    async with open_push(tables, now=lambda: NOW) as sender:
         outcomes = [outcome for _ in range(times) for outcome in await sender.send([message], message.payload, "")]
     return outcomes, sockets, names
 
@@ -152,3 +163,44 @@ async def test_a_pattern_means_what_it_says(allowed: str, host: str, exactly: bo
     matches = below if allowed.startswith("*.") else exactly
     assert outcomes == [NO_CONNECTION if matches else Rejected("endpoint_refused:host_not_allowed")]
     assert sockets.made == matches
+
+
+PIECES = st.sampled_from(
+    [
+        *("https", "http", ":", "/", "//", "\\", "@", "#", "?", ";", ".", "..", "%", "%2e", "%2f", "%40", "%00", "&"),
+        *(" ", "\t", "\n", "\r", "\x00", "\x7f", "\xa0", "\u00ad", "\u200b", "\u2028"),
+        *(
+            "\u3002",
+            "\uff0f",
+            "\uff1a",
+            "\uff20",
+            "\uff41",
+        ),  # a dot, a slash, a colon, an @ and an a elsewhere in Unicode
+        *("fcm.googleapis.com", ".push.apple.com", "evil.example", "127.0.0.1", "[::1]", "localhost", "x"),
+        *(":443", ":80", "user"),
+    ]
+)
+ENDPOINTS = st.tuples(
+    st.sampled_from(["https://", "HTTPS://", ""]),
+    st.just([]) | st.lists(PIECES, max_size=2),
+    st.sampled_from(["fcm.googleapis.com", "web.push.apple.com", "Web.Push.Apple.com:443"]),
+    st.lists(PIECES, max_size=4),
+).map(lambda parts: parts[0] + "".join(parts[1]) + parts[2] + "".join(parts[3]))
+SENDER = WebPush(Client(httpx.AsyncClient()), SETTINGS, subject="mailto:ops@example.jp", now=lambda: NOW)
+
+
+@settings(max_examples=1000)
+@given(ENDPOINTS)
+def test_no_two_parsers_read_an_endpoint_that_is_called_differently(endpoint: str) -> None:
+    """Those of browsers take a backslash for a slash, drop tabs and line ends, and fold what looks like ASCII."""
+    lane = SENDER.lane(push(Browser(KEY).subscription(endpoint)))
+    event("refused" if lane == "endpoint_refused" else "called")
+    if lane == "endpoint_refused":
+        return
+    host = lane.removeprefix("https://")
+    assert host == "fcm.googleapis.com" or host.endswith(".push.apple.com")
+    dropped = re.sub(r"[\t\r\n]", "", endpoint).strip()
+    folded = unicodedata.normalize("NFKC", endpoint)
+    for form in (endpoint, dropped, folded, endpoint.replace("\\", "/"), unquote(endpoint)):
+        parts = urlsplit(form)
+        assert (parts.scheme, parts.hostname, parts.port or 443, parts.username) == ("https", host, 443, None)
