@@ -1,7 +1,7 @@
 """The guard for endpoints in the process: what it looks up, and where it lets anything connect to.
 
 Every socket that Trio is asked for is one of the test's, so that no connection can go unseen, wherever it leads.
-tests/system/test_push_guard.py has the whole program, and real sockets.
+tests/system/test_endpoints.py has the whole program, and real sockets.
 """
 
 import re
