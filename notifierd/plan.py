@@ -202,16 +202,11 @@ class OfficeWays:
 
 @frozen
 class Explanation:
-    """Why one staff member is told, or is not.
-
-    Attributes:
-        address: where their mail goes, masked.
-    """
+    """Why one staff member is told, or is not."""
 
     day: date
     closed: str | None
     staff_id: UUID
-    address: str
     offices: tuple[OfficeWays, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -274,11 +269,4 @@ async def explain(settings: Settings, day: date, staff_id: UUID) -> Explanation:
         problem = f"--explain: {staff_id} is nobody in the view notifierd.staff: look the id up there"
         raise ConfigError((problem,))
     explained = tuple(OfficeWays(work, ways(work.staff[staff_id], work, day, rules)) for work in offices)
-    address = masked(offices[0].staff[staff_id].email or "")
-    return Explanation(day, Calendar(settings.window).closed(day), staff_id, address, explained)
-
-
-def masked(address: str) -> str:
-    """A mail address fit to be shown: ``s***@example.jp``."""
-    name, at, domain = address.rpartition("@")
-    return f"{name[:1]}***{at}{domain}" if at else "***" * bool(address)
+    return Explanation(day, Calendar(settings.window).closed(day), staff_id, explained)

@@ -244,10 +244,9 @@ ALERTS: Mapping[str, str] = {
 
 def print_explanation(explanation: Explanation, console: Console) -> None:
     """Why a staff member is told of what, alert by alert."""
-    console.print(
-        f"[bold]{explanation.day}[/]: staff {explanation.staff_id} ({escape(explanation.address)}) "
-        f"of {len(explanation.offices)} offices"
-    )
+    number = len(explanation.offices)
+    of = f"{number} office{'' if number == 1 else 's'}"
+    console.print(f"[bold]{explanation.day}[/]: staff {explanation.staff_id} of {of}")
     if explanation.closed:
         console.print(f"[yellow]closed[/] ({escape(explanation.closed)}): sent only by `notifierd once --force`")
     for office in explanation.offices:

@@ -72,10 +72,17 @@ def run_async(work: Callable[[], Awaitable[T]]) -> T:
         return trio.run(work)
 
 
+class _Out(Console):
+    """Leaves it to `exit_codes` that nobody reads any more; rich would exit 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def out() -> Console:
     """Where results go: as wide as they are when that is no terminal."""
     terminal = sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 1000)
+    return _Out(highlight=False, soft_wrap=not terminal, width=None if terminal else 1000)
 
 
 def settings_of(context: click.Context) -> Settings:
