@@ -1,0 +1,136 @@
+"""The manual does what it says: its shell lines are run as they stand, and what they print is what it shows."""
+
+import doctest
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
+
+import pytest
+from attrs import frozen
+
+from notifierd.demo.mail_api import AcceptedMail
+from notifierd.demo.postgres import Cluster, running_postgres
+from notifierd.demo.servers import Servers, running_servers
+from notifierd.demo.trouble import MailConfig, ServersConfig
+from tests.manual import REPOSITORY, SHELL, Block, blocks, pages
+
+API_KEY = "re_your_key"
+SECONDS = 120.0
+
+# What differs from run to run, and from machine to machine, and is shown by an example.
+_VARIES = (
+    (r"\d{4}-\d\d-\d\d", "DATE"),
+    (r"DATE is closed .*\n", ""),
+    (r"\d+\.\d s\b", "SECONDS"),
+    (r"PostgreSQL \d+(\.\d+)?", "POSTGRESQL"),
+    (r"http://127\.0\.0\.1:\d+", "https://api.resend.com"),
+    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID"),
+)
+_NOT_CLONED = shutil.ignore_patterns(".*", "__pycache__", "_build", "build", "dist", "htmlcov", "mutants")
+_LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@frozen
+class Reader:
+    """Somebody with a fresh checkout, a PostgreSQL of their own, and an account at a mail provider."""
+
+    home: Path
+    cluster: Cluster
+    servers: Servers
+
+    def follow(self, page: str) -> None:
+        """Do what *page* says, from the top."""
+        todo = [block for block in blocks(page) if block.file or (block.language in SHELL and not block.remark)]
+        assert todo
+        out = self.home / "printed"
+        out.mkdir()
+        script = ["set -eu -o pipefail", *(_script(block, out / str(number)) for number, block in enumerate(todo))]
+        done = subprocess.run(
+            ["bash", "-c", "\n".join(script)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.home / "notifierd",
+            env=self._environ(),
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        for number, block in enumerate(todo):
+            for place, (command, shown) in enumerate(() if block.file else block.commands()):
+                printed = (out / f"{number}.{place}").read_text(encoding="utf-8")
+                if shown is not None:
+                    _compare(f"{block.place}: {command}", shown, printed)
+
+    def mails(self) -> list[AcceptedMail]:
+        """The mails that the provider took."""
+        return self.servers.mails()
+
+    def _environ(self) -> dict[str, str]:
+        path = (Path(sys.executable).parent, self.cluster.bin_dir, os.environ["PATH"])
+        return {
+            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE")},
+            "PATH": os.pathsep.join(map(str, path)),
+            "HOME": str(self.home),
+            "TMPDIR": str(self.home / "tmp"),
+            "LC_ALL": "C.UTF-8",
+            "PGHOST": str(self.cluster.socket_dir),
+            "PGUSER": "postgres",
+            "NOTIFIERD_EMAIL_RESEND_BASE_URL": self.servers.mail_url,
+        }
+
+
+def _script(block: Block, out: Path) -> str:
+    """What does as *block* says, and keeps what each of its commands prints."""
+    if block.file:
+        return f"cat >>{quote(block.file)} <<'END OF THE BLOCK'\n{block.text}END OF THE BLOCK"
+    return "\n".join(
+        f"{{ echo {quote(f'== {block.place}')} >&2\n{command}\n}} >{quote(f'{out}.{place}')}"
+        for place, (command, _) in enumerate(block.commands())
+    )
+
+
+def _compare(what: str, shown: str, printed: str) -> None:
+    for pattern, name in _VARIES:
+        shown, printed = re.sub(pattern, name, shown), re.sub(pattern, name, printed)
+    if not doctest.OutputChecker().check_output(shown, printed, _LOOSELY):
+        pytest.fail(f"{what}\nthe page shows:\n{shown}\nit prints:\n{printed}", pytrace=False)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    shutil.copytree(REPOSITORY, tmp_path / "notifierd", ignore=_NOT_CLONED)
+    (tmp_path / "tmp").mkdir()
+    with running_postgres(tmp_path / "postgres") as cluster, running_servers(tmp_path / "servers") as servers:
+        servers.configure(ServersConfig(MailConfig(api_key=API_KEY)))
+        yield Reader(tmp_path, cluster, servers)
+
+
+def test_getting_started_ends_in_one_mail(reader: Reader):
+    reader.follow("docs/getting-started.md")
+    assert [mail.to for mail in reader.mails()] == [("you@example.jp",)]
+
+
+RUN = {"docs/getting-started.md"}
+"""The pages that a test above follows."""
+
+
+def test_every_shell_line_is_run_or_says_why_not():
+    """By a page's test, or as root by tests/system; what neither can run is rare."""
+    shell = [block for page in pages() for block in blocks(page) if block.language in SHELL]
+    assert {block.page for block in shell if not block.remark} == RUN
+    left = [block for block in shell if block.remark and not block.remark.startswith("run by tests/system")]
+    assert all(block.remark.startswith("not run: ") for block in left)
+    assert len(left) <= 6, [block.place for block in left]
+
+
+def test_no_shell_line_hides_in_an_indented_block():
+    for page in pages():
+        text = re.sub(r"(?ms)^```.*?^```$", "", (REPOSITORY / page).read_text(encoding="utf-8"))
+        assert not re.findall(r"(?m)^\n {4}\S.*", text), page
