@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from uuid import uuid4
 
@@ -51,12 +51,30 @@ async def require_fit(db: Database, settings: Settings) -> None:
         SchemaMissing: the ledger's schema is not there, or not of this program.
         ConfigError: a view is not as the contract has it, or this is not the database that ``[safety]`` names.
     """
-    if settings.safety.database_id and await system_identifier(db) != settings.safety.database_id:
-        raise ConfigError(("safety.database_id: this is another database cluster; nothing was read or sent",))
+    await _require_cluster(db, settings)
     await require_current(db)
     problems = await view_problems(db)
     if problems:
         raise ConfigError(tuple(problems))
+
+
+async def _require_cluster(db: Database, settings: Settings) -> None:
+    if settings.safety.database_id and await system_identifier(db) != settings.safety.database_id:
+        raise ConfigError(("safety.database_id: this is another database cluster; nothing was read or sent",))
+
+
+async def first_to_tell(settings: Settings, day: date, cause: str) -> bool:
+    """See `Ledger.first_to_tell`: over a connection of its own, and also where no run could be made.
+
+    Raises:
+        LedgerUnavailable: the database could not be reached.
+        StatementRefused: the ledger is not there.
+        ConfigError: this is not the database that ``[safety]`` names.
+    """
+    database = settings.database
+    async with open_database(database.dsn, pool_size=1, statement_timeout=database.statement_timeout) as db:
+        await _require_cluster(db, settings)
+        return await PostgresLedger(db).first_to_tell(day, cause)
 
 
 @frozen

@@ -92,7 +92,7 @@ def run(context: click.Context) -> None:
       notifierd run                              as systemd does; the log goes to stderr
       systemctl reload notifierd                 config.toml was changed
     """  # noqa: D301
-    from notifierd.assemble import open_site, utc_now
+    from notifierd.assemble import first_to_tell, open_site, utc_now
     from notifierd.daemon import Daemon
     from notifierd.notify import Notifier
 
@@ -102,6 +102,7 @@ def run(context: click.Context) -> None:
         now=utc_now,
         notifier=Notifier.of(os.environ),
         in_force=lambda settings: logs.set_up(settings.log.level, settings.log.format),
+        first_to_tell=first_to_tell,
     )
     sys.exit(run_async(daemon.run))
 

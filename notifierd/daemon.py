@@ -11,27 +11,34 @@ from datetime import date, datetime, timedelta
 
 import structlog
 import trio
-from attrs import asdict, define, field
+from attrs import define, field
 
+from notifierd import alarms
 from notifierd.assemble import limit
 from notifierd.deps import Site, Stop
-from notifierd.errors import ConfigError, LeaseHeld, LedgerUnavailable, NotifierdError, first_of, plain_errors
+from notifierd.errors import (
+    ConfigError,
+    LeaseHeld,
+    LedgerUnavailable,
+    NotifierdError,
+    first_of,
+    plain_errors,
+)
 from notifierd.notify import Notifier
 from notifierd.progress import Progress
+from notifierd.reckoning import without_run
 from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, RunResult
-from notifierd.run import RETENTION, run_day
+from notifierd.run import run_day
 from notifierd.schedule import Calendar, Window
 from notifierd.settings import Settings
-from notifierd.status import Attempt, Status
+from notifierd.status import Attempt, Status, log_report
+from notifierd.watch import FirstToTell, OpenClient, Watch, one_client, open_watch
 
 PAUSE = 5.0
 """Seconds until what could not be done is tried again: a lease that another process has, a database that is away."""
 
 GRACE = 30.0
 """Seconds that systemd is asked for at each step of a start, and beyond the end of a stop."""
-
-MOST_NAMED = 50
-"""Offices in one log line."""
 
 _DAY = timedelta(days=1)
 
@@ -48,6 +55,7 @@ class Daemon:
         now: the wall clock, in UTC.
         notifier: who is told what goes on.
         in_force: is told of each configuration from when on it is the one.
+        first_to_tell: see ``assemble.first_to_tell``.
         slice: seconds for which anybody sleeps at once, so that a clock that was set is noticed.
     """
 
@@ -56,9 +64,12 @@ class Daemon:
     now: Callable[[], datetime]
     notifier: Notifier
     in_force: Callable[[Settings], object]
+    first_to_tell: FirstToTell
     slice: float = 20.0
+    open_client: OpenClient = one_client
     settings: Settings = field(init=False)
     status: Status = field(init=False)
+    watch: Watch = field(init=False)
     _began: datetime = field(init=False)
     _done: date | None = None
     """The last day of which there is nothing left to do."""
@@ -83,12 +94,13 @@ class Daemon:
         self._put_in_force(self.load())
         with plain_errors():
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._obey_signals)
-                nursery.start_soon(self._serve)
-                with self._work:
-                    await self._start()
-                    while not self.status.stopping:
-                        await self._go_on()
+                async with open_watch(lambda: self.settings, self.first_to_tell, self.open_client) as self.watch:
+                    await nursery.start(self._obey_signals)
+                    nursery.start_soon(self._serve)
+                    with self._work:
+                        await self._start()
+                        while not self.status.stopping:
+                            await self._go_on()
                 nursery.cancel_scope.cancel()
         log.info("stopped", interrupted=self._interrupted)
         return EXIT_INTERRUPTED if self._interrupted else EXIT_OK
@@ -113,6 +125,7 @@ class Daemon:
         await self._look_again()
         window = self.next_window()
         await self._reckon()
+        self._skip()
         left = (window.opens - self.now()).total_seconds()
         if left <= 0:
             await self._have_run(window)
@@ -137,6 +150,13 @@ class Daemon:
                 run = await site.ledger.run(window.day)
                 if run and run.state == "interrupted":  # by `retry`, or as `once` was
                     self._done = None
+
+    def _skip(self) -> None:
+        """Say of a closed day, from when its window would open, that it has come."""
+        calendar = Calendar(self.settings.window)
+        day = calendar.today(self.now())
+        if (closed := calendar.closed(day)) and calendar.window(day)[0] <= self.now():
+            self.watch.skipped(day, closed)
 
     async def _nap(self, seconds: float) -> None:
         """Sleep one slice of *seconds*, or until something stirs."""
@@ -174,6 +194,9 @@ class Daemon:
                 nursery.cancel_scope.cancel()
         except* NotifierdError as group:
             self._put_off(day, first_of(group))
+        except* Exception as group:
+            self.watch.failed(day, first_of(group))
+            raise
         finally:
             self._interrupted = self.status.stopping and attempt.deps is not None and self._done != day
             self.status.leave_attempt(result)
@@ -197,14 +220,17 @@ class Daemon:
             run = await site.ledger.run(window.day)
             if run and run.state == "completed":
                 self._done = window.day
+                self.watch.ended(window.day, None)
                 return None
-            async with site.open_deps(
-                window_left=window_left, stop=attempt.stop, progress=attempt.progress
-            ) as attempt.deps:
+            async with (
+                site.open_deps(window_left=window_left, stop=attempt.stop, progress=attempt.progress) as attempt.deps,
+                self.watch.over(window.day, attempt.deps),
+            ):
                 result = await run_day(window.day, attempt.deps)
         if result.state != "interrupted":
             self._done = window.day
-        _report(window.day, result)
+        self.watch.ended(window.day, result)
+        log_report(window.day, result)
         return result
 
     def _put_off(self, day: date, error: BaseException) -> None:
@@ -218,6 +244,7 @@ class Daemon:
             case _:
                 words = f"cannot run {day}: {error}"
                 self.status.enter(words, "cannot_run", error=True, run=str(day), reason=str(error))
+                self.watch.failed(day, error)
 
     def _await_database(self, error: LedgerUnavailable) -> None:
         words = f"waiting for the database ({error})"
@@ -230,40 +257,28 @@ class Daemon:
             return
         try:
             async with self.open_site(self.settings) as site:
-                runs = self._without_run(await site.ledger.last_day(day - _DAY), day)
-                for new in await site.ledger.record(runs):
-                    state, reason = runs[new]
-                    (log.error if state == "missed" else log.info)(state, run=str(new), reason=reason)
+                last = await site.ledger.last_day(day - _DAY)
+                runs = without_run(Calendar(self.settings.window), last, day, self._began, self._troubles)
+                new = {each: runs[each] for each in await site.ledger.record(runs)}
+                for each, (state, reason) in new.items():
+                    (log.error if state == "missed" else log.info)(state, run=str(each), reason=reason)
                     self.status.tally.runs[state] += 1
+                if missed := {each: reason for each, (state, reason) in new.items() if state == "missed"}:
+                    self.watch.tell(alarms.missed(missed))
                 self.status.tally.deliveries.update(await site.ledger.close_earlier(day))
+                before = await site.ledger.run(last) if last else None
         except NotifierdError as error:  # the next slice tries again
             if str(error) != self.status.away:
                 log.warning("ledger_not_seen", reason=str(error))
             self.status.away = str(error)
         else:
-            self._reckoned, self.status.away = day, ""
+            self.status.away = ""
+            if before and before.state == "running":
+                return  # by a process that had the lease, and may still end it
+            if last and before and before.state == "interrupted":
+                self.watch.tell(alarms.never_resumed(last, str(before.reason)))
+            self._reckoned = day
             self._troubles = {known: why for known, why in self._troubles.items() if known >= day}
-
-    def _without_run(self, last: date | None, day: date) -> dict[date, tuple[str, str]]:
-        """The days after *last* and before *day*, with the state of each and its reason.
-
-        Where nothing is written yet (*last* is None), days count from when this process began.
-        """
-        calendar = Calendar(self.settings.window)
-        if last is None:
-            last = calendar.first_to_come(self._began) - _DAY
-        last = max(last, day - RETENTION)
-        between = [last + n * _DAY for n in range(1, (day - last).days)]
-        return {
-            each: ("skipped", closed) if (closed := calendar.closed(each)) else ("missed", self._why_missed(each))
-            for each in between
-        }
-
-    def _why_missed(self, day: date) -> str:
-        if day in self._troubles:
-            return self._troubles[day]
-        opens, _ = Calendar(self.settings.window).window(day)
-        return "slept_through" if opens >= self._began else "not_running"
 
     # ------------------------------------------------------------------------------------------------- being looked at
 
@@ -306,6 +321,8 @@ class Daemon:
     def _stop(self, *, at_once: bool) -> None:
         """Begin nothing more; a run that goes on has its grace, or is cut *at_once*."""
         self.status.stopping = True
+        if at_once:
+            self.watch.close(0.0)
         attempt, ends = self.status.attempt, trio.current_time()
         if attempt is None or attempt.deps is None:
             self._work.cancel()
@@ -360,28 +377,3 @@ class Daemon:
         longest = max(settings.database.plan_timeout, settings.limits.send_timeout)
         if 0 < self.notifier.watchdog <= longest:
             log.warning("watchdog_short", seconds=self.notifier.watchdog, one_step_may_take=longest)
-
-
-def _report(day: date, result: RunResult) -> None:
-    """Log how *day* stands."""
-    if (counts := result.counts) is None:
-        return
-    log.info(
-        "report",
-        run=str(day),
-        status=result.state,
-        reason=result.reason,
-        offices=counts.offices,
-        offices_failed=counts.offices_failed,
-        email=asdict(counts.email),
-        push=asdict(counts.push),
-    )
-    if counts.untold_alerts and result.state != "interrupted":  # else the next start may still tell them
-        log.error(
-            "untold",
-            run=str(day),
-            alerts=counts.untold_alerts,
-            overdue=counts.untold_overdue,
-            offices=[str(office) for office in counts.untold_offices[:MOST_NAMED]],
-            offices_total=len(counts.untold_offices),
-        )

@@ -33,6 +33,11 @@ class DatabaseError(NotifierdError):
         super().__init__(reason)
         self.reason = reason
 
+    @property
+    def transient(self) -> bool:
+        """Whether the same statement may pass later, without anybody's doing."""
+        return True
+
 
 class LedgerUnavailable(DatabaseError):
     """PostgreSQL could not be reached, or went away before it answered: the statement may have been carried out."""

@@ -5,13 +5,13 @@ from datetime import date
 
 import structlog
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from notifierd.assemble import PostgresSite, open_site, utc_now
+from notifierd.assemble import PostgresSite, first_to_tell, open_site, utc_now
 from notifierd.choose import Rules
 from notifierd.config import missing_for_sending
 from notifierd.deps import Deps, Stop, lasting
-from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LeaseLost, plain_errors
+from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LeaseLost, first_of, plain_errors
 from notifierd.ledger import LEASE_SECONDS
 from notifierd.progress import Progress
 from notifierd.report import RunReport, RunResult
@@ -19,6 +19,7 @@ from notifierd.run import report_overflows, run_day
 from notifierd.schedule import Calendar
 from notifierd.send.open import room_for_mails
 from notifierd.settings import Settings
+from notifierd.watch import Watch, open_watch
 
 LEASE_POLL = 1.0
 
@@ -48,11 +49,15 @@ class Once:
     progress: Progress = field(factory=Progress)
     stop: Stop = field(factory=Stop)
     day: date = field(init=False)
+    _watched: Settings = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         calendar, options = Calendar(self.settings.window), self.options
         today = calendar.today(utc_now())
         self.day = options.day or today
+        # The dead man's switch waits for today's run.
+        watch = self.settings.watch if self.day == today else evolve(self.settings.watch, ping_url="")
+        self._watched = evolve(self.settings, watch=watch)
         if self.day != today and not (options.force or options.dry_run):
             raise ConfigError(
                 (f"--day: {self.day} is not today ({today}); add --force to run as if it were, or --dry-run to look",)
@@ -74,13 +79,26 @@ class Once:
         with plain_errors():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey_signals)
-                async with open_site(self.settings) as site:
-                    result = await self._result(site)
+                async with open_watch(lambda: self._watched, first_to_tell) as watch:
+                    async with open_site(self.settings) as site:
+                        result = await self._watched_result(site, watch)
+                    seconds = trio.current_time() - began
                 nursery.cancel_scope.cancel()
-        seconds = trio.current_time() - began
         return RunReport(str(self.day), result, site.statements.read, site.statements.write, seconds)
 
-    async def _result(self, site: PostgresSite) -> RunResult:
+    async def _watched_result(self, site: PostgresSite, watch: Watch) -> RunResult:
+        """The result, of which the operator hears if this is more than a rehearsal."""
+        if self.options.dry_run:
+            return await self._result(site, watch)
+        try:
+            result = await self._result(site, watch)
+        except Exception as error:
+            watch.failed(self.day, first_of(error))
+            raise
+        watch.ended(self.day, result)
+        return result
+
+    async def _result(self, site: PostgresSite, watch: Watch) -> RunResult:
         closed = None if self.options.force else Calendar(self.settings.window).closed(self.day)
         if closed:
             if not self.options.dry_run:
@@ -91,9 +109,10 @@ class Once:
             counts = await site.ledger.rehearse(self.day, Rules.of(self.settings), room)
             report_overflows(counts.overflows)
             return RunResult("dry-run", None, counts)
-        async with site.open_deps(
-            window_left=lasting(self.options.seconds), stop=self.stop, progress=self.progress
-        ) as deps:
+        async with (
+            site.open_deps(window_left=lasting(self.options.seconds), stop=self.stop, progress=self.progress) as deps,
+            watch.over(self.day, deps),
+        ):
             return await self._outwait_lease(deps)
 
     async def _outwait_lease(self, deps: Deps) -> RunResult:

@@ -12,7 +12,7 @@ from attrs import asdict
 
 from notifierd.counts import DayCounts, Overflow, Planned
 from notifierd.deps import SETTLE_SECONDS, Deps
-from notifierd.errors import DatabaseError, LedgerUnavailable, StatementRefused, plain_errors
+from notifierd.errors import DatabaseError, LedgerUnavailable, plain_errors
 from notifierd.lease import hold_lease
 from notifierd.model import Channel, OfficeWork
 from notifierd.office import NEVER, Pass, guard_office
@@ -174,7 +174,7 @@ async def patiently(progress: Progress, statement: Callable[[], Awaitable[T]]) -
         try:
             answer = await statement()
         except DatabaseError as error:
-            if isinstance(error, StatementRefused) and not error.transient:
+            if not error.transient:
                 raise
             log.warning("waiting_for_database", reason=error.reason)
             await progress.wait(pause, error.reason)

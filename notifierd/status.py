@@ -1,11 +1,11 @@
 """What the daemon tells of itself: to systemd in words, to the log at each change, and in full when asked."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import asdict, define, field
 
 from notifierd.deps import Deps, Stop
 from notifierd.model import Channel
@@ -15,6 +15,9 @@ from notifierd.report import RunResult
 from notifierd.schedule import Window
 
 TELL_EVERY = 1.0
+
+MOST_NAMED = 50
+"""Offices in one log line."""
 
 log = structlog.get_logger(__name__)
 
@@ -154,4 +157,29 @@ class Status:
             channels=dict(progress.channels()),
             offices={str(office): round(now - began, 1) for office, began in progress.in_flight.items()},
             tasks=trio.lowlevel.current_statistics().tasks_living,
+        )
+
+
+def log_report(day: date, result: RunResult) -> None:
+    """Log how *day* stands."""
+    if (counts := result.counts) is None:
+        return
+    log.info(
+        "report",
+        run=str(day),
+        status=result.state,
+        reason=result.reason,
+        offices=counts.offices,
+        offices_failed=counts.offices_failed,
+        email=asdict(counts.email),
+        push=asdict(counts.push),
+    )
+    if counts.untold_alerts and result.state != "interrupted":  # else the next start may still tell them
+        log.error(
+            "untold",
+            run=str(day),
+            alerts=counts.untold_alerts,
+            overdue=counts.untold_overdue,
+            offices=[str(office) for office in counts.untold_offices[:MOST_NAMED]],
+            offices_total=len(counts.untold_offices),
         )

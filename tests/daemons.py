@@ -13,11 +13,12 @@ from attrs import define, evolve, field, frozen
 
 from notifierd.daemon import Daemon
 from notifierd.deps import Deps, Stop
-from notifierd.errors import ConfigError, LedgerUnavailable
+from notifierd.errors import ConfigError, LedgerUnavailable, StatementRefused
 from notifierd.notify import Notifier
 from notifierd.progress import Progress
 from notifierd.settings import HttpSettings, Settings, WindowSettings
 from tests.memory import Application
+from tests.receivers import Receivers
 from tests.senders import ScriptedSender, ShakyLedger, a_run, between
 
 
@@ -49,10 +50,16 @@ class Diary(ShakyLedger):
     """A ledger that notes when leases were taken, by the wall clock."""
 
     taken: list[tuple[date, datetime]] = field(factory=list)
+    refuses_alarms: bool = False
 
     async def take_lease(self, day: date, holder: str) -> None:
         await super().take_lease(day, holder)
         self.taken.append((day, self.now()))
+
+    async def first_to_tell(self, day: date, cause: str) -> bool:
+        if self.refuses_alarms:
+            raise StatementRefused("database_refused:42P01")
+        return await super().first_to_tell(day, cause)
 
 
 @define
@@ -64,6 +71,7 @@ class World:
         skew: how far it was set since.
         away: whether the database is out of reach.
         broken: what is wrong with the configuration that lies there.
+        unfit: what is wrong with the database.
         opening: seconds that it takes to open the database.
     """
 
@@ -74,12 +82,14 @@ class World:
     skew: timedelta = timedelta()
     away: Callable[[], bool] = field(factory=between)
     broken: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
     opening: float = 0.0
     slice: float = 20.0
     holder: str = "me"
     notifier: Heard = field(factory=Heard)
     ledger: Diary = field(init=False)
     in_force: list[Settings] = field(factory=list)
+    receivers: Receivers = field(factory=Receivers)
     deps: Deps | None = None
     daemon: Daemon = field(init=False)
     exit_code: int | None = None
@@ -90,7 +100,16 @@ class World:
 
     def another(self) -> Daemon:
         """One more daemon on the same ledger, as this world is now."""
-        return Daemon(self.load, self.open_site, self.now, self.notifier, self.in_force.append, self.slice)
+        return Daemon(
+            self.load,
+            self.open_site,
+            self.now,
+            self.notifier,
+            self.in_force.append,
+            self.first_to_tell,
+            self.slice,
+            self.receivers.client,
+        )
 
     def now(self) -> datetime:
         return self.start + timedelta(seconds=trio.current_time()) + self.skew
@@ -105,7 +124,14 @@ class World:
         await trio.sleep(self.opening)
         if self.away():
             raise LedgerUnavailable("database_unavailable:ConnectionRefusedError")
+        if self.unfit:
+            raise ConfigError(self.unfit)
         yield FakeSite(self, settings)
+
+    async def first_to_tell(self, _settings: Settings, day: date, cause: str) -> bool:
+        if self.away():
+            raise LedgerUnavailable("database_unavailable:ConnectionRefusedError")
+        return await self.ledger.first_to_tell(day, cause)
 
     @asynccontextmanager
     async def serving(self, stop: signal.Signals = signal.SIGTERM) -> AsyncIterator[None]:

@@ -21,7 +21,7 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
-from notifierd.assemble import open_site
+from notifierd.assemble import first_to_tell, open_site
 from notifierd.config import load_for_sending
 from notifierd.daemon import Daemon
 from notifierd.demo.postgres import running_postgres
@@ -87,6 +87,7 @@ def live(place: Place, days: int, told: Callable[[Size], None]) -> int:
         now=lambda: clock[0],
         notifier=Notifier(),
         in_force=lambda _settings: None,
+        first_to_tell=first_to_tell,
         slice=6 * 3600.0,
         days=days,
         told=told,

@@ -1,0 +1,130 @@
+"""The operator's webhook and dead man's switch, in virtual time and on loopback."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import trio
+from attrs import define, field, frozen
+
+from notifierd.send._http import Client, open_client
+from tests.loopback import read_request, serving
+
+SECRET = "receiver-secret-of-the-tests"
+"""In both URLs."""
+
+
+@frozen
+class Got:
+    """One request; *at* is Trio's time."""
+
+    at: float
+    path: str
+    query: str
+    type: str
+    body: bytes
+
+    @property
+    def is_ping(self) -> bool:
+        return self.path.startswith("/ping")
+
+    @property
+    def json(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+    @property
+    def cause(self) -> str:
+        """What a webhook's message is about."""
+        (attachment,) = self.json["attachments"]
+        return str({field["title"]: field["value"] for field in attachment["fields"]}["Cause"])
+
+    @property
+    def day(self) -> str:
+        """Of which day a webhook's message speaks."""
+        (attachment,) = self.json["attachments"]
+        return str({field["title"]: field["value"] for field in attachment["fields"]}["Day"])
+
+    @property
+    def signal(self) -> str:
+        """What a ping says."""
+        return {"": "success", "/start": "start", "/fail": "fail"}[self.path.removeprefix(f"/ping/{SECRET}")]
+
+    @property
+    def rid(self) -> str:
+        (rid,) = parse_qs(self.query)["rid"]
+        return rid
+
+
+Answer = int | None
+"""A status; None: none ever comes."""
+
+
+def _fine(_: Got) -> Answer:
+    return 200
+
+
+@define
+class Receivers:
+    """What came in, whatever became of it.
+
+    Attributes:
+        answers: what is answered.
+    """
+
+    answers: Callable[[Got], Answer] = _fine
+    got: list[Got] = field(factory=list)
+
+    @property
+    def alarms(self) -> list[Got]:
+        return [one for one in self.got if not one.is_ping]
+
+    @property
+    def pings(self) -> list[Got]:
+        return [one for one in self.got if one.is_ping]
+
+    @property
+    def causes(self) -> list[str]:
+        return [one.cause for one in self.alarms]
+
+    @property
+    def signals(self) -> list[str]:
+        return [one.signal for one in self.pings]
+
+    async def receive(self, target: str, kind: str, body: bytes) -> Answer:
+        parts = urlsplit(target)
+        self.got.append(Got(trio.current_time(), parts.path, parts.query, kind, body))
+        return self.answers(self.got[-1])
+
+    def client(self) -> AbstractAsyncContextManager[Client]:
+        """The client of somebody who posts to them, without a socket."""
+        return open_client(width=1, transport=httpx.MockTransport(self._respond))
+
+    async def _respond(self, request: httpx.Request) -> httpx.Response:
+        target = request.url.raw_path.decode("ascii")
+        status = await self.receive(target, request.headers["content-type"], await request.aread())
+        if status is None:
+            await trio.sleep_forever()
+        return httpx.Response(status or 0)
+
+
+@asynccontextmanager
+async def listening(receivers: Receivers) -> AsyncIterator[dict[str, object]]:
+    """Have them listen on loopback; yield what [watch] says of them."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        while True:
+            head, body = await read_request(stream)
+            request, *lines = head.decode("ascii").split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+            status = await receivers.receive(request.split()[1], headers["content-type"], body)
+            if status is None:
+                await trio.sleep_forever()
+            await stream.send_all(b"HTTP/1.1 %d Status\r\nContent-Length: 2\r\n\r\nok" % (status or 0))
+
+    async with serving(handle) as port:
+        base = f"http://127.0.0.1:{port}"
+        yield {"webhook_url": f"{base}/hook/{SECRET}", "ping_url": f"{base}/ping/{SECRET}"}

@@ -1,0 +1,502 @@
+"""What the operator hears of a daemon's days, and when: in virtual time, over receivers without sockets."""
+
+import signal
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import trio
+from attrs import evolve
+from structlog.testing import capture_logs
+
+from notifierd.choose import Rules
+from notifierd.ledger import LEASE_SECONDS
+from notifierd.model import Blame, Blocked, Deferred, Outcome, Rejected, State
+from notifierd.settings import Settings, WatchSettings
+from notifierd.watch import DRAIN_SECONDS
+from tests.daemons import World, in_zone, tell
+from tests.memory import Application
+from tests.people import an_id, some_offices
+from tests.receivers import SECRET, Answer, Got
+from tests.senders import TAKEN, ScriptedSender, Try, between
+
+WEBHOOK, PING = f"https://hooks.example.jp/hook/{SECRET}", f"https://ping.example.jp/ping/{SECRET}"
+TUESDAY = date(2026, 11, 24)
+NINE = in_zone("2026-11-24 09:00")
+DOWN = Deferred("connection_failed", blame=Blame.PROVIDER)
+
+
+def watched(
+    start: Any = NINE, app: Application | None = None, email: ScriptedSender | None = None, **watch: Any
+) -> World:
+    """A daemon that is to tell both receivers."""
+    told = WatchSettings(**{"webhook_url": WEBHOOK, "ping_url": PING, **watch})
+    return World(start, Settings(watch=told), app or ahead(2), email or ScriptedSender())
+
+
+def ahead(count: int) -> Application:
+    """So many offices with one staff member each, and a deadline in the days to come."""
+    app = some_offices(count, staff=1)
+    app.alerts = [(office, evolve(alert, due_on=_day_after(alert.due_on))) for office, alert in app.alerts]
+    return app
+
+
+def _day_after(day: date | None) -> date:
+    assert day
+    return day + timedelta(days=1)
+
+
+def refusing(*numbers: int) -> ScriptedSender:
+    """A provider that will have nothing to do with the staff of these offices."""
+    to = {f"staff-{number}-0@example.jp" for number in numbers}
+    return ScriptedSender(script=lambda mail: Rejected("rejected:422") if mail.to in to else TAKEN)
+
+
+def until(seconds: float, outcome: Outcome) -> Callable[[Try], Outcome]:
+    """A provider's trouble until that moment."""
+    return lambda mail: outcome if mail.at < seconds else TAKEN
+
+
+# The dead man's switch -----------------------------------------------------------------------------------------------
+
+
+async def test_a_good_day_is_a_start_and_a_success_under_one_id(autojump_clock):
+    world = watched(in_zone("2026-11-24 08:59"))
+    async with world.serving():
+        await trio.sleep(600)
+    start, success = world.receivers.pings
+    assert (start.signal, start.body) == ("start", b"")
+    assert start.at == pytest.approx(60.0, abs=1.0)
+    assert (success.signal, success.rid) == ("success", start.rid)
+    assert success.type == "text/plain; charset=utf-8"
+    assert success.body.decode().splitlines() == [
+        "2026-11-24 completed",
+        "offices: 2 total, 0 failed",
+        "email: 2 planned, 2 sent, 0 failed, 0 gone, 0 unknown, 0 expired, 0 open",
+        "push: 0 planned, 0 sent, 0 failed, 0 gone, 0 unknown, 0 expired, 0 open",
+        "untold: 0 alerts, 0 overdue, 0 offices",
+    ]
+    assert world.receivers.alarms == []
+
+
+async def test_closed_days_are_successes_when_their_windows_would_open(autojump_clock):
+    """From Friday evening to Tuesday noon: a weekend, and a Monday that is a holiday."""
+    world = watched(in_zone("2026-11-20 18:00"))
+    async with world.serving():
+        await world.until(in_zone("2026-11-24 11:00"))
+    hours = [(ping.at - 15 * 3600) / 3600 for ping in world.receivers.pings]
+    assert hours == pytest.approx([0, 24, 48, 72, 72], abs=0.01)
+    assert world.receivers.signals == ["success", "success", "success", "start", "success"]
+    assert [ping.body.decode() for ping in world.receivers.pings[:3]] == [
+        "2026-11-21 skipped (weekend: saturday)",
+        "2026-11-22 skipped (weekend: sunday)",
+        "2026-11-23 skipped (holiday: 勤労感謝の日)",
+    ]
+    assert len({ping.rid for ping in world.receivers.pings}) == 4
+
+
+async def test_a_run_that_is_gone_on_with_by_another_process_is_one_start_and_one_end_under_one_id(autojump_clock):
+    """Stopped at 10 s, started anew: the second process' start has the first one's id."""
+    world = watched(app=some_offices(50, staff=1), email=ScriptedSender(seconds=3.0))
+    async with world.serving():
+        await trio.sleep_until(10.0)
+    assert world.receivers.signals == ["start"]
+    world.daemon = world.another()
+    async with world.serving():
+        await trio.sleep(600)
+    assert world.receivers.signals == ["start", "start", "success"]
+    assert len({ping.rid for ping in world.receivers.pings}) == 1
+
+
+async def test_a_database_that_goes_away_in_mid_run_is_neither_an_end_nor_a_second_start(autojump_clock):
+    world = watched(app=some_offices(100, staff=1), email=ScriptedSender(seconds=2.0, honours_keys=True))
+    world.ledger.down = world.away = between((10.0, 70.0))
+    async with world.serving():
+        await trio.sleep(600)
+    assert world.receivers.signals == ["start", "success"]
+    assert world.receivers.alarms == []
+
+
+async def test_what_is_planned_again_is_a_run_of_its_own(autojump_clock):
+    """Ended at 9:00, planned again at 10:00: it did not take an hour."""
+    world = watched(email=refusing(0), failure_ratio=1.0)
+    async with world.serving():
+        await world.until(in_zone("2026-11-24 10:00"))
+        world.email.script = lambda _: TAKEN
+        await world.ledger.retry(TUESDAY, [State.FAILED])
+        await trio.sleep(60)
+    assert world.receivers.signals == ["start", "success"] * 2
+    assert world.receivers.alarms == []
+
+
+# The causes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failing", "ratio", "causes", "end"),
+    [
+        (1, 0.05, ["failures"], "fail"),
+        (1, 0.051, [], "success"),
+        (0, 0.0, [], "success"),
+        (1, 0.0, ["failures"], "fail"),
+        (20, 1.0, ["failures"], "fail"),
+        (19, 1.0, [], "success"),
+    ],
+)
+async def test_a_run_with_too_many_failures_out_of_twenty(failing, ratio, causes, end, autojump_clock):
+    world = watched(app=ahead(20), email=refusing(*range(failing)), failure_ratio=ratio)
+    async with world.serving():
+        await trio.sleep(600)
+    assert world.receivers.causes == causes
+    assert world.receivers.signals == ["start", end]
+    if causes:
+        (alarm,) = world.receivers.alarms
+        assert f"{failing} of 20 deliveries of 2026-11-24 reached nobody" in alarm.json["text"]
+        assert f"{failing} email rejected:422" in alarm.json["text"]
+        assert {str(an_id(f"office {number}")) for number in range(failing)} == _ids(alarm)
+
+
+def _ids(alarm: Got) -> set[str]:
+    lines = alarm.json["text"].splitlines()
+    return {line for line in lines if len(line) == 36 and str(UUID(line)) == line}
+
+
+async def test_overdue_alerts_that_reached_nobody_are_told_and_others_are_not(autojump_clock):
+    """Two offices without staff: the one's deadline is today, the other's in five days."""
+    app = some_offices(6, staff=1)
+    overdue, later = an_id("office 0"), an_id("office 5")
+    app.staff = [(office, someone) for office, someone in app.staff if office not in {overdue, later}]
+    world = watched(app=app)
+    async with world.serving():
+        await trio.sleep(60)
+    (alarm,) = world.receivers.alarms
+    assert alarm.cause == "untold"
+    assert "1 overdue alerts of 2026-11-24 reached nobody, in 1 offices" in alarm.json["text"]
+    assert _ids(alarm) == {str(overdue)}
+    assert world.receivers.signals == ["start", "success"]
+
+
+async def test_a_run_that_takes_long_is_told_while_it_goes_on(autojump_clock):
+    """40 mails of 10 s, 5 at once: 80 s, and an alarm after 30."""
+    world = watched(app=some_offices(40, staff=1), email=ScriptedSender(seconds=10.0), run_seconds=30.0)
+    async with world.serving():
+        await trio.sleep(600)
+    (alarm,) = world.receivers.alarms
+    assert alarm.cause == "slow"
+    assert 30.0 < alarm.at <= 32.0
+    assert "15 of 40 offices are done. It goes on." in alarm.json["text"]
+    (_, success) = world.receivers.pings
+    assert success.at >= 80.0
+
+
+@pytest.mark.parametrize("run_seconds", [0.0, 200.0])
+async def test_a_run_that_may_take_as_long_is_none(run_seconds, autojump_clock):
+    world = watched(app=some_offices(40, staff=1), email=ScriptedSender(seconds=10.0), run_seconds=run_seconds)
+    async with world.serving():
+        await trio.sleep(600)
+    assert world.receivers.alarms == []
+
+
+async def test_a_provider_that_refuses_us_is_told_at_once(autojump_clock):
+    world = watched(email=ScriptedSender(script=until(120.0, Blocked("blocked:401"))), run_seconds=0.0)
+    async with world.serving():
+        await trio.sleep(900)
+    (alarm,) = world.receivers.alarms
+    assert alarm.cause == "blocked:scripted"
+    assert alarm.at <= 3.0
+    assert "scripted refuses us (blocked:401)" in alarm.json["text"]
+    assert world.receivers.signals == ["start", "success"]
+
+
+@pytest.mark.parametrize(("seconds", "causes"), [(20.0, []), (300.0, ["out:scripted"])])
+async def test_a_provider_that_fails_every_call_is_told_when_that_lasts_a_minute(seconds, causes, autojump_clock):
+    world = watched(email=ScriptedSender(script=until(seconds, DOWN)), run_seconds=0.0)
+    async with world.serving():
+        await trio.sleep(900)
+    assert world.receivers.causes == causes
+    assert all(60.0 <= alarm.at <= 75.0 for alarm in world.receivers.alarms)
+    assert world.receivers.signals == ["start", "success"]
+
+
+async def test_a_day_that_cannot_be_run_is_told_once_and_may_be_run_after_all(autojump_clock):
+    world = watched(in_zone("2026-11-24 08:59"))
+    async with world.serving():
+        await trio.sleep(30)
+        world.unfit = ("notifierd.staff: column name (text) is missing",)
+        await trio.sleep(600)
+        world.unfit = ()
+        await trio.sleep(60)
+    (alarm,) = world.receivers.alarms
+    assert alarm.cause == "failed"
+    assert alarm.at == pytest.approx(60.0, abs=1.0)
+    assert "notifierd.staff: column name (text) is missing" in alarm.json["text"]
+    assert world.receivers.signals == ["fail", "start", "success"]
+    assert len({ping.rid for ping in world.receivers.pings}) == 1
+
+
+async def test_a_run_that_a_bug_ends_is_told_before_the_process_goes(autojump_clock):
+    """The ledger raises what it never should, with a name in it: neither goes anywhere."""
+    world = watched(app=some_offices(50, staff=1), email=ScriptedSender(seconds=3.0))
+    crashes = iter([KeyError("Yamada Hanako")])
+
+    def crash() -> bool:
+        if trio.current_time() > 5.0 and (error := next(crashes, None)):
+            raise error
+        return False
+
+    world.ledger.down = crash
+    with pytest.raises(BaseExceptionGroup), capture_logs() as lines:
+        await world.daemon.run()
+    assert world.receivers.causes == ["failed"]
+    assert "it crashed (KeyError)" in world.receivers.alarms[0].json["text"]
+    assert world.receivers.signals == ["start", "fail"]
+    assert "Yamada" not in f"{lines}{world.receivers.got}"
+
+
+async def test_missed_windows_are_told_together(autojump_clock):
+    """Last run on Wednesday; nobody on Thursday and Friday; started on Tuesday after the window."""
+    world = watched(in_zone("2026-11-24 12:01"))
+    await world.ledger.record({date(2026, 11, 18): ("completed", "")})
+    async with world.serving():
+        await trio.sleep(60)
+    (alarm,) = world.receivers.alarms
+    assert (alarm.cause, alarm.day) == ("missed", "2026-11-24")
+    why = "(no daemon was running)"
+    assert f"no run on 2026-11-24 {why}, 2026-11-20 {why}, 2026-11-19 {why}." in alarm.json["text"]
+    assert world.receivers.signals == ["fail"]
+
+
+async def test_a_window_that_the_database_was_away_for_is_told_when_it_is_back(autojump_clock):
+    """Away from 08:30 to 12:30, which the ledger has to note first."""
+    world = watched(in_zone("2026-11-24 08:00"))
+    world.away = between((1800.0, 4.5 * 3600))
+    async with world.serving():
+        await world.until(in_zone("2026-11-24 13:00"))
+    (alarm,) = world.receivers.alarms
+    assert alarm.cause == "missed"
+    assert 4.5 * 3600 <= alarm.at <= 4.5 * 3600 + 30.0
+    assert "database_unavailable:ConnectionRefusedError" in alarm.json["text"]
+
+
+async def test_a_run_that_nobody_went_on_with_is_told_once_by_whoever_comes_next(autojump_clock):
+    """The process that had the day died at 12:00; a daemon comes at 12:30, and another one in the evening."""
+    world = watched(in_zone("2026-11-24 12:00"))
+    await world.ledger.take_lease(TUESDAY, "dead")
+    await world.ledger.plan(TUESDAY, Rules())
+    await trio.sleep(1800)
+    for _ in range(2):
+        async with world.serving():
+            await trio.sleep(6 * 3600)
+        world.daemon = world.another()
+    assert world.states() == {"2026-11-24": ("interrupted", "never_resumed")}
+    (alarm,) = world.receivers.alarms
+    assert (alarm.cause, alarm.day) == ("failed", "2026-11-24")
+    assert world.receivers.signals == ["fail"]
+
+
+async def test_a_run_whose_lease_outlives_its_window_is_waited_for(autojump_clock):
+    """Another process has the day until 5 s beyond its window's end, and dies then."""
+    world = watched(in_zone("2026-11-24 11:59:50"))
+    await world.ledger.take_lease(TUESDAY, "other")
+    async with world.serving():
+        await trio.sleep(LEASE_SECONDS - 3.0)
+        assert world.receivers.alarms == []
+        await trio.sleep(60)
+    assert world.receivers.causes == ["failed"]
+
+
+# Once ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_each_cause_is_told_once_a_day_over_restarts_and_again_on_the_next_day(autojump_clock):
+    """Two processes on Tuesday, a third on Wednesday: refused, slow, with failures and an office without staff."""
+    app = some_offices(21, staff=1)
+    app.staff = [(office, someone) for office, someone in app.staff if office != an_id("office 0")]
+
+    def script(mail: Try) -> Outcome:
+        hour = mail.at % 86_400
+        return Blocked("blocked:401") if hour < 30 or 600 < hour < 640 else Rejected("rejected:422")
+
+    world = watched(app=app, email=ScriptedSender(script=script), run_seconds=20.0)
+    causes = ["blocked:scripted", "slow", "failures", "untold"]
+    async with world.serving():
+        await trio.sleep_until(40.0)
+    assert world.receivers.causes == causes[:2]
+    world.daemon = world.another()
+    async with world.serving():
+        await trio.sleep_until(500.0)
+        assert world.receivers.causes == causes
+        await world.ledger.retry(TUESDAY, [State.FAILED])
+        await trio.sleep_until(3600.0)
+    assert world.receivers.causes == causes
+    world.daemon = world.another()
+    async with world.serving():
+        await trio.sleep_until(86_400.0 + 3600.0)
+    assert world.receivers.causes == causes * 2
+    assert [alarm.day for alarm in world.receivers.alarms] == ["2026-11-24"] * 4 + ["2026-11-25"] * 4
+
+
+async def test_of_two_daemons_that_see_the_same_one_tells(autojump_clock):
+    world = watched(in_zone("2026-11-24 08:59"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.daemon.run)
+        nursery.start_soon(world.another().run)
+        await trio.sleep(30)
+        world.unfit = ("notifierd.staff: column name (text) is missing",)
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    assert world.receivers.causes == ["failed"]
+    assert world.receivers.signals == ["fail"]
+
+
+# How it gets there ---------------------------------------------------------------------------------------------------
+
+
+def in_turn(*answers: Answer) -> Callable[[Got], Answer]:
+    """These answers to the webhook, then 200; and always 200 to a ping."""
+    left = list(answers)
+    return lambda got: left.pop(0) if left and not got.is_ping else 200
+
+
+@pytest.mark.parametrize(
+    ("answers", "tries"),
+    [
+        ((500, 200), [0, 2]),
+        ((503, 429, 200), [0, 2, 10]),
+        ((None, None, 200), [0, 12, 30]),
+        ((500,) * 9, [0, 2, 10, 40, 160]),
+        ((404, 200), [0]),
+        ((302, 200), [0]),
+        ((403, 200), [0]),
+    ],
+)
+async def test_a_webhook_is_tried_again_as_long_as_that_may_help(answers, tries, autojump_clock):
+    """After 2, 8, 30 and 120 s; a try that is not answered takes 10 s."""
+    world = watched(in_zone("2026-11-24 12:01"))
+    await world.ledger.record({date(2026, 11, 20): ("completed", "")})
+    world.receivers.answers = in_turn(*answers)
+    with capture_logs() as lines:
+        async with world.serving():
+            await trio.sleep(600)
+    began = world.receivers.alarms[0].at
+    assert [alarm.at - began for alarm in world.receivers.alarms] == pytest.approx(tries)
+    assert len({alarm.body for alarm in world.receivers.alarms}) == 1
+    told = [(line["event"], line.get("reason")) for line in lines if line.get("to") == "webhook"]
+    reasons = {500: "server_error:500", 404: "rejected:404", 302: "rejected:302", 403: "blocked:403"}
+    assert told == (
+        [("watch_told", None)] if answers[len(tries) - 1] == 200 else [("watch_not_told", reasons[answers[0]])]
+    )
+    assert SECRET not in str(lines)
+
+
+async def test_receivers_that_never_answer_hold_up_no_run(autojump_clock):
+    """The same run with and without them: it begins and ends at the same moments."""
+    taken = []
+    for urls in ({"webhook_url": "", "ping_url": ""}, {}):
+        world = watched(in_zone("2026-11-24 08:50"), ahead(60), refusing(*range(9)), **urls)
+        world.receivers.answers = lambda _: None
+        began = trio.current_time()
+        world.start -= timedelta(seconds=began)
+        async with world.serving():
+            await trio.sleep(3600)
+        taken.append([(call.began - began, (call.ended or 0.0) - began) for call in world.email.calls])
+    assert taken[0] == taken[1]
+    assert world.receivers.causes == ["failures"] * 5
+
+
+async def test_a_ping_does_not_wait_for_a_webhook_that_hangs(autojump_clock):
+    world = watched(email=ScriptedSender(script=until(20.0, Blocked("blocked:401"))))
+    world.receivers.answers = lambda got: 200 if got.is_ping else None
+    async with world.serving():
+        await trio.sleep_until(60.0)
+    assert world.receivers.signals == ["start", "success"]
+
+
+async def test_what_is_queued_at_a_stop_gets_five_seconds(autojump_clock):
+    world = watched(in_zone("2026-11-24 12:01"))
+    await world.ledger.record({date(2026, 11, 20): ("completed", "")})
+    world.receivers.answers = lambda _: None
+    with capture_logs() as lines:
+        async with world.serving():
+            await trio.sleep(3.0)
+    assert trio.current_time() == pytest.approx(3.0 + DRAIN_SECONDS)
+    assert [line["untold"] for line in lines if line["event"] == "watch_cut"] == [2]
+    assert world.exit_code == 0
+
+
+async def test_at_a_stop_what_failed_before_is_tried_at_once(autojump_clock):
+    """Tried at 0, 2 and 10 s, and to be at 40: stopped at 15, it is told then."""
+    world = watched(in_zone("2026-11-24 12:01"))
+    await world.ledger.record({date(2026, 11, 20): ("completed", "")})
+    world.receivers.answers = in_turn(500, 500, 500)
+    async with world.serving():
+        await trio.sleep(15.0)
+    assert [alarm.at for alarm in world.receivers.alarms] == pytest.approx([0, 2, 10, 15], abs=0.1)
+    assert trio.current_time() == pytest.approx(15.0, abs=0.1)
+
+
+async def test_a_second_sigint_cuts_it(autojump_clock):
+    world = watched(in_zone("2026-11-24 12:01"))
+    await world.ledger.record({date(2026, 11, 20): ("completed", "")})
+    world.receivers.answers = lambda _: None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.serve)
+        await trio.sleep(3.0)
+        tell(signal.SIGINT)
+        await trio.sleep(1.0)
+        tell(signal.SIGINT)
+    assert trio.current_time() == pytest.approx(4.0)
+
+
+async def test_an_alarm_waits_for_a_database_that_is_away(autojump_clock):
+    """The run is slow, as the database is away from 10 to 200 s; the ledger has to note the alarm first."""
+    world = watched(
+        app=some_offices(100, staff=1), email=ScriptedSender(seconds=2.0, honours_keys=True), run_seconds=15
+    )
+    world.ledger.down = world.away = between((12.0, 200.0))
+    async with world.serving():
+        await trio.sleep(900)
+    (alarm,) = world.receivers.alarms
+    assert alarm.cause == "slow"
+    assert 200.0 <= alarm.at <= 265.0
+
+
+async def test_what_the_ledger_cannot_note_is_told_all_the_same(autojump_clock):
+    world = watched(in_zone("2026-11-24 12:01"))
+    await world.ledger.record({date(2026, 11, 20): ("completed", "")})
+    world.ledger.refuses_alarms = True
+    with capture_logs() as lines:
+        async with world.serving():
+            await trio.sleep(60)
+    assert world.receivers.causes == ["missed"]
+    assert [line["reason"] for line in lines if line["event"] == "alarm_not_noted"] == ["database_refused:42P01"]
+
+
+@pytest.mark.parametrize(("urls", "alarms", "pings"), [({"webhook_url": ""}, 0, 2), ({"ping_url": ""}, 1, 0)])
+async def test_who_is_not_named_hears_nothing(urls, alarms, pings, autojump_clock):
+    world = watched(email=refusing(0), **urls)
+    async with world.serving():
+        await trio.sleep(60)
+    assert (len(world.receivers.alarms), len(world.receivers.pings)) == (alarms, pings)
+
+
+async def test_a_reload_names_others_from_then_on(autojump_clock):
+    world = watched(in_zone("2026-11-24 08:59"), ping_url=PING.replace(SECRET, "old"))
+    async with world.serving():
+        await trio.sleep(10)
+        world.settings = evolve(world.settings, watch=WatchSettings(ping_url=PING))
+        tell(signal.SIGHUP)
+        await trio.sleep(600)
+    assert world.receivers.signals == ["start", "success"]
+
+
+async def test_a_receiver_whose_name_is_none_is_given_up_and_not_quoted(autojump_clock):
+    world = watched(webhook_url=f"https://xn--/{SECRET}", ping_url="", email=refusing(0, 1))
+    with capture_logs() as lines:
+        async with world.serving():
+            await trio.sleep(600)
+    assert world.states() == {"2026-11-24": ("completed", None)}
+    assert {line["event"] for line in lines} & {"watch_failed", "watch_not_told"}
+    assert SECRET not in str(lines)
