@@ -115,7 +115,7 @@ def while_running(run: Running, watch: WatchSettings) -> Iterator[Alarm]:
 def at_end(day: date, counts: DayCounts, watch: WatchSettings) -> Iterator[Alarm]:
     """What there is to say of a day once its run is over."""
     if too_many_failures(counts, watch):
-        lost, planned = counts.email.lost + counts.push.lost, counts.email.planned + counts.push.planned
+        lost, planned = _lost(counts)
         reasons = Counter(f"{failure.channel} {failure.reason}" for failure in counts.failures)
         of = f"of the first {len(counts.failures):,}, " if counts.failures_omitted else ""
         yield Alarm(
@@ -139,7 +139,7 @@ def at_end(day: date, counts: DayCounts, watch: WatchSettings) -> Iterator[Alarm
 
 def too_many_failures(counts: DayCounts, watch: WatchSettings) -> bool:
     """Whether as many deliveries reached nobody as make a run a failed one."""
-    lost, planned = counts.email.lost + counts.push.lost, counts.email.planned + counts.push.planned
+    lost, planned = _lost(counts)
     return lost > 0 and lost >= watch.failure_ratio * planned
 
 
@@ -186,6 +186,11 @@ def ping_address(url: str, signal: str, day: date) -> str:
     path = parts.path.rstrip("/") + (f"/{signal}" if signal else "")
     rid = f"rid={uuid5(_RUNS, day.isoformat())}"
     return urlunsplit(parts._replace(path=path, query=f"{parts.query}&{rid}" if parts.query else rid, fragment=""))
+
+
+def _lost(counts: DayCounts) -> tuple[int, int]:
+    """How many deliveries reached nobody, and how many there were."""
+    return counts.email.lost + counts.push.lost, counts.email.planned + counts.push.planned
 
 
 def _reasons(sender: str, lanes: Mapping[str, str]) -> str:
