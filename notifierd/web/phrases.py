@@ -168,30 +168,51 @@ PHRASES: Final[Mapping[str, Pair]] = {
 }
 
 REASONS: Final[Mapping[str, Pair]] = {
+    # this message, or whom it goes to
     "rejected": (
         "サービスがこの宛先または内容を恒久的に拒否しました。職員のメールアドレスを確認してください。",
         "The provider will never accept this message. Check the staff member's address in the application.",
     ),
+    "batch_": (
+        "複数のメールをまとめた呼び出しが拒否され、どのメールが原因かは示されませんでした。",
+        "The provider refused a call with several mails, and did not say which is to blame.",
+    ),
+    "refused": ("サービスがその時点では受け付けませんでした。", "The provider did not accept it at that time."),
+    "no_address": (
+        "メールアドレスが登録されていません。職員の登録内容を直してください。",
+        "There is no mail address. Mend it in the application.",
+    ),
     "bad_address": (
         "メールアドレスの形式が正しくありません。職員の登録内容を直してください。",
-        "That is no mail address. Mend it in the application.",
+        "That is not one mail address. Mend it in the application.",
     ),
-    "several_addresses": (
-        "一つの欄に複数の宛先があるため送信しません。職員の登録内容を直してください。",
-        "One field holds several addresses, and one person is to be told. Mend it in the application.",
+    "address_not_ascii": (
+        "@ より前に英数字以外の文字があるアドレスには送信できません。職員の登録内容を直してください。",
+        "No mail can be sent to an address with letters beyond ASCII before the @. Mend it in the application.",
     ),
     "bad_subscription": (
         "端末の登録情報が壊れています。職員がもう一度通知を許可する必要があります。",
         "The device's keys are no good. Its owner has to allow notifications again.",
     ),
-    "endpoint_not_allowed": (
-        "許可されていないプッシュサービスです。正当なものなら push.allowed_hosts に追加してください。",
-        "Not a push service that may be called. If it is a real one, add it to push.allowed_hosts.",
+    "endpoint_refused": (
+        "端末の宛先 URL が許可されていません。正当なプッシュサービスなら push.allowed_hosts に追加してください。",
+        "The device's endpoint may not be called. If it is a real push service's, add its host to push.allowed_hosts.",
     ),
-    "address_not_public": (
-        "プッシュサービスの名前が公開されていないアドレスを指しています。",
-        "The push service's name leads to an address that is not public.",
+    "host_not_found": (
+        "端末の宛先 URL にあるホスト名が存在しません。",
+        "The host in the device's endpoint does not exist.",
     ),
+    "device_refused": (
+        "別の鍵で登録された端末です。職員がもう一度通知を許可する必要があります。",
+        "The device was subscribed under another key. Its owner has to allow notifications again.",
+    ),
+    "dropped": ("Windows のプッシュサービスが配信せずに破棄しました。", "Windows' push service threw it away."),
+    "channelthrottled": (
+        "この端末宛ての通知が多すぎるため、Windows のプッシュサービスが破棄しました。",
+        "Windows' push service threw it away, as the device has had too many.",
+    ),
+    "gone": ("端末の登録が失効していたため削除しました。", "The device is no more, and was removed."),
+    # the provider's trouble
     "rate_limited": (
         "サービスの送信制限に達しました。limits.email_per_second を下げるか、上限の引き上げを依頼してください。",
         "The provider's rate limit was met. Lower limits.email_per_second, or ask the provider for more.",
@@ -200,12 +221,49 @@ REASONS: Final[Mapping[str, Pair]] = {
         "サービス側の障害です。サービスの稼働状況を確認してください。",
         "Trouble at the provider. Look at its status page.",
     ),
+    "maintenance": ("サービスがメンテナンス中でした。", "The provider was under maintenance."),
     "request_timeout": ("サービスの応答が遅すぎました。", "The provider took too long."),
+    "too_early": ("サービスがその時点では受け付けませんでした。", "The provider did not want it at that time."),
     "connection_failed": (
         "サービスに接続できませんでした。ネットワークと稼働状況を確認してください。",
         "The provider could not be reached. Check the network, and its status page.",
     ),
-    "refused": ("サービスがその時点では受け付けませんでした。", "The provider did not accept it at that time."),
+    "token_": (
+        "Google のアクセストークンを取得できませんでした。サービスアカウントの鍵と委任の設定を確認してください。",
+        "Google gave no access token. Check the service account's key, and that it may act for the user.",
+    ),
+    # it refuses us
+    "blocked": (
+        "サービスが当方を拒否しています。API キーと契約状態を確認してください。",
+        "The provider refuses us. Check the API key and the account.",
+    ),
+    "quota": ("サービスの送信枠を使い切りました。", "The provider's quota is used up."),
+    "not_verified": (
+        "送信元ドメインが確認されていません。サービス側で設定してください。",
+        "The sending domain is not verified at the provider.",
+    ),
+    "suspended": ("サービスのアカウントが停止されています。", "The account at the provider is suspended."),
+    "sending_paused": (
+        "サービス側で送信が一時停止されています。",
+        "Sending is paused at the provider, for the account or the configuration set.",
+    ),
+    "access_denied": (
+        "アクセスキーに送信の権限がありません。",
+        "The access key may not send. Check its rights at the provider.",
+    ),
+    "bad_signature": (
+        "署名が受け付けられませんでした。アクセスキーを確認してください。",
+        "The provider does not take our signature. Check the access key.",
+    ),
+    "clock_wrong": (
+        "署名の時刻がずれています。サーバーの時計を合わせてください。",
+        "The signature's time is off. Set this machine's clock.",
+    ),
+    "not_found": (
+        "設定セットまたは接続先が存在しません。email.ses の設定を確認してください。",
+        "There is no such configuration set, or the base_url is wrong. Check email.ses.",
+    ),
+    # in doubt
     "timeout": (
         "応答がないまま時間切れになりました。届いたかもしれません。",
         "No answer came in time. It may have been delivered.",
@@ -218,6 +276,14 @@ REASONS: Final[Mapping[str, Pair]] = {
         "サービスの応答を解釈できません。届いたかもしれません。",
         "The provider's answer makes no sense. It may have been delivered.",
     ),
+    "in_progress": (
+        "同じ呼び出しをサービスがまだ処理していました。届いたかもしれません。",
+        "The provider was still at work on the same call. It may have been delivered.",
+    ),
+    "key_conflict": (
+        "サービスが同じキーを別の内容で記憶していました。届いたかもしれません。",
+        "The provider knows the call's key with another content. It may have been delivered.",
+    ),
     "process_died": (
         "送信中にプロセスが終了しました。届いたかもしれません。",
         "The process died while it was being sent. It may have been delivered.",
@@ -226,6 +292,8 @@ REASONS: Final[Mapping[str, Pair]] = {
         "送信中に停止されました。届いたかもしれません。",
         "It was being sent when the process was stopped. It may have been delivered.",
     ),
+    # ours
+    "not_begun": ("送信を始める前に停止されました。", "The process was stopped before it was sent."),
     "office_error": (
         "この事業所のデータかテンプレートに問題があります。ログの office_failed に場所が出ています。",
         "This office's data, or a template, is broken. The log's line office_failed says where.",
@@ -238,21 +306,12 @@ REASONS: Final[Mapping[str, Pair]] = {
         "実行時間帯が終わりました。以前の試行で届いたかもしれません。",
         "The window ended. An earlier try may have delivered it.",
     ),
-    "blocked": (
-        "サービスが当方を拒否しています。API キーと契約状態を確認してください。",
-        "The provider refuses us. Check the API key and the account.",
-    ),
-    "quota": ("サービスの送信枠を使い切りました。", "The provider's quota is used up."),
-    "not_verified": (
-        "送信元ドメインが確認されていません。サービス側で設定してください。",
-        "The sending domain is not verified at the provider.",
-    ),
     "no_longer_due": ("送信前に通知の必要がなくなりました。", "It was no longer due when its turn came."),
     "device_gone": ("送信前に端末の登録がなくなりました。", "The device was gone when its turn came."),
     "staff_gone": ("送信前に職員が事業所から外れました。", "The staff member was gone when their turn came."),
     "office_gone": ("送信前に事業所が削除されました。", "The office was gone when its turn came."),
     "channel_disabled": ("この手段は設定で無効です。", "This channel is switched off in the configuration."),
-    "gone": ("端末の登録が失効していたため削除しました。", "The device is no more, and was removed."),
+    # of a day's run
     "slept_through": (
         "時間帯の間、動作していながら実行できませんでした(スリープや時計の変更)。",
         "It was up and yet not awake in the window: the machine slept, or its clock was set.",
@@ -260,9 +319,18 @@ REASONS: Final[Mapping[str, Pair]] = {
     "not_running": ("時間帯の間、notifierd は停止していました。", "notifierd was not running in the window."),
     "never_resumed": ("中断のまま再開されませんでした。", "It was interrupted, and no process came back to it."),
     "signal": ("停止の指示で中断しました。", "It was told to stop."),
+    "retried": (
+        "失敗した配信を送り直すため、未完了に戻されました。",
+        "Deliveries were planned again by `notifierd retry`, and are to be sent.",
+    ),
+    "database_unavailable": ("データベースに接続できませんでした。", "The database was out of reach."),
+    "database_refused": (
+        "データベースに拒否されました。notifierd check で確認してください。",
+        "The database refused: `notifierd check` tells what is missing.",
+    ),
     "closed_dates": ("設定された休業日です。", "A closed date of the configuration."),
     "weekend": ("週末です。", "A weekend."),
     "weekday": ("設定された休業曜日です。", "A closed weekday of the configuration."),
     "holiday": ("祝日です。", "A public holiday."),
 }
-"""What a reason means and what to do: by its first word, up to the colon."""
+"""What a reason means and what to do: by its first word, up to the colon, or by a beginning that ends in ``_``."""

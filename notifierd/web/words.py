@@ -48,7 +48,9 @@ class Words:
 
     def why(self, reason: str) -> str:
         """What a reason means, and what to do about it; empty for one that explains itself."""
-        return REASONS.get(reason.partition(" ")[0].partition(":")[0], ("", ""))[LANGUAGES.index(self.language)]
+        code = reason.partition(" ")[0].partition(":")[0]
+        found = REASONS.get(code) or REASONS.get(f"{code.partition('_')[0]}_") or ("", "")
+        return found[LANGUAGES.index(self.language)]
 
     def number(self, number: float) -> str:
         """A count."""
