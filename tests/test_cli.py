@@ -1,12 +1,17 @@
 """The command line as a process: exit codes, one line for each mistake, JSON alone on stdout, and never a traceback."""
 
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import click
 import pytest
@@ -40,6 +45,82 @@ def test_every_command_explains_itself(words: list[str], tmp_path: Path):
     done = run(*words, "--help", cwd=tmp_path, code=0)
     assert re.match(rf"Usage: .*{' '.join(words)}", done.out)
     assert done.err == ""
+
+
+def examples(text: str) -> list[list[str]]:
+    """The commands in *text*: up to a pipe, a redirection, or what is explained behind them."""
+    lines = re.findall(r"^ +notifierd ((?:[^\s|>]| (?![ |>#]))+)", text, re.MULTILINE)
+    return [[str(DEVICE) if word.endswith("-...") else word for word in shlex.split(line)] for line in lines]
+
+
+DEVICE = UUID("18072e8c-35bf-492d-89e9-c616612e7696")
+PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
+
+
+@pytest.mark.parametrize("words", [[], *(w for w in commands() if w != ["db"])], ids=" ".join)
+def test_every_command_teaches_by_examples_that_are_right(words: list[str], tmp_path: Path):
+    found = examples(run(*words, "--help", cwd=tmp_path, code=0).out)
+    assert any(example[: len(words)] == words for example in found)
+    for example in found:
+        parse(cli, example)
+
+
+def test_every_command_of_the_page_is_one():
+    found = examples(PAGE.read_text(encoding="utf-8"))
+    assert {words[0] for words in found} == {"plan", "preview", "status", "history", "retry", "once", "completion"}
+    for words in found:
+        parse(cli, words)
+
+
+def parse(command: click.Command, words: list[str]) -> None:
+    """Raise click's complaint about *words*, if it has one."""
+    if isinstance(command, click.Group):
+        command, words = command.commands[words[0]], words[1:]
+        parse(command, words)
+    else:
+        command.make_context(str(command.name), words)
+
+
+# ------------------------------------------------------------------------------------ completion
+
+
+def completed(line: str, tmp_path: Path) -> list[str]:
+    """What bash offers for the last word of *line*, once it has read what ``completion bash`` prints."""
+    script = f"""
+        source <(notifierd completion bash)
+        COMP_WORDS=({line}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        $(complete -p notifierd | sed 's/.*-F //; s/ .*//') notifierd
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = os.environ | {"PATH": path}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("notifierd pl", ["plan"]),
+        ("notifierd plan --ex", ["--explain"]),
+        ("notifierd db ''", ["init", "migrate", "status"]),
+        ("notifierd completion f", ["fish"]),
+    ],
+)
+def test_bash_completes_commands_and_options(line: str, offered: list[str], tmp_path: Path):
+    assert completed(line, tmp_path) == offered
+
+
+@pytest.mark.parametrize(
+    ("shell", "function"), [("zsh", "compdef _notifierd_completion"), ("fish", "complete --no-files")]
+)
+def test_other_shells_have_theirs(shell: str, function: str, tmp_path: Path):
+    assert function in run("completion", shell, cwd=tmp_path, code=0).out
+
+
+def test_a_shell_that_is_not_known_is_refused(tmp_path: Path):
+    assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in run("completion", "tcsh", cwd=tmp_path, code=2).err
 
 
 def test_the_version_is_told(tmp_path: Path):
