@@ -16,6 +16,9 @@ from tests.loopback import read_request, serving
 SECRET = "receiver-secret-of-the-tests"
 """In both URLs."""
 
+ELSEWHERE = "/elsewhere"
+"""Where a redirect leads: nobody may ever come there."""
+
 
 @frozen
 class Got:
@@ -39,19 +42,22 @@ class Got:
     @property
     def cause(self) -> str:
         """What a webhook's message is about."""
-        (attachment,) = self.json["attachments"]
-        return str({field["title"]: field["value"] for field in attachment["fields"]}["Cause"])
+        return self._field("Cause")
 
     @property
     def day(self) -> str:
         """Of which day a webhook's message speaks."""
+        return self._field("Day")
+
+    def _field(self, title: str) -> str:
         (attachment,) = self.json["attachments"]
-        return str({field["title"]: field["value"] for field in attachment["fields"]}["Day"])
+        return str({field["title"]: field["value"] for field in attachment["fields"]}[title])
 
     @property
     def signal(self) -> str:
         """What a ping says."""
-        return {"": "success", "/start": "start", "/fail": "fail"}[self.path.removeprefix(f"/ping/{SECRET}")]
+        _, _, _secret, *signal = self.path.split("/")
+        return signal[0] if signal else "success"
 
     @property
     def rid(self) -> str:
@@ -108,12 +114,14 @@ class Receivers:
         status = await self.receive(target, request.headers["content-type"], await request.aread())
         if status is None:
             await trio.sleep_forever()
-        return httpx.Response(status or 0)
+        return httpx.Response(status or 0, headers={"location": ELSEWHERE})
 
 
 @asynccontextmanager
-async def listening(receivers: Receivers) -> AsyncIterator[dict[str, object]]:
-    """Have them listen on loopback; yield what [watch] says of them."""
+async def listening(
+    receivers: Receivers, *, secret: str = SECRET, said: str = "ok"
+) -> AsyncIterator[dict[str, object]]:
+    """Have them listen on loopback, and say *said* to everything; yield what [watch] says of them."""
 
     async def handle(stream: trio.SocketStream) -> None:
         while True:
@@ -123,8 +131,9 @@ async def listening(receivers: Receivers) -> AsyncIterator[dict[str, object]]:
             status = await receivers.receive(request.split()[1], headers["content-type"], body)
             if status is None:
                 await trio.sleep_forever()
-            await stream.send_all(b"HTTP/1.1 %d Status\r\nContent-Length: 2\r\n\r\nok" % (status or 0))
+            answer = f"HTTP/1.1 {status} Status\r\nLocation: {ELSEWHERE}\r\nContent-Length: {len(said)}\r\n\r\n{said}"
+            await stream.send_all(answer.encode())
 
     async with serving(handle) as port:
         base = f"http://127.0.0.1:{port}"
-        yield {"webhook_url": f"{base}/hook/{SECRET}", "ping_url": f"{base}/ping/{SECRET}"}
+        yield {"webhook_url": f"{base}/hook/{secret}", "ping_url": f"{base}/ping/{secret}"}
