@@ -18,7 +18,8 @@ from notifierd.alarms import (
     summary,
     while_running,
 )
-from notifierd.model import Channel, ChannelCounts, DayCounts, Failure, Outlook, Untold
+from notifierd.counts import ChannelCounts, DayCounts, Failure, Outlook, Untold
+from notifierd.model import Channel
 from notifierd.settings import WatchSettings
 from tests.people import DAY, an_id
 

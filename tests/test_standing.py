@@ -12,8 +12,9 @@ from attrs import evolve
 from rich.console import Console
 
 from notifierd import __version__
+from notifierd.counts import ChannelCounts
 from notifierd.demo.trouble import MailConfig
-from notifierd.model import Channel, ChannelCounts
+from notifierd.model import Channel
 from notifierd.overview import Day, Open, UntoldTotal
 from notifierd.plan import Plan, PlannedOffice, PlannedStaff, Told
 from notifierd.schedule import Window
