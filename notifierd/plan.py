@@ -13,10 +13,11 @@ from attrs import asdict, field, frozen
 
 from notifierd.assemble import PostgresSite, open_site
 from notifierd.choose import Decision, Rules, Target, Way, notice_for, ways
-from notifierd.counts import Untold
+from notifierd.counts import Overflow, Untold
 from notifierd.errors import ConfigError
 from notifierd.model import Alert, Channel, Delivery, Notice, OfficeWork
 from notifierd.schedule import Calendar
+from notifierd.send.open import room_for_mails
 from notifierd.settings import Settings
 from notifierd.source import CHUNK
 
@@ -94,6 +95,7 @@ class Plan:
         settled: how many deliveries of *day* came to their end already.
         offices: the most urgent first.
         untold: the offices with alerts that no way leads to anybody for.
+        overflows: the mails that the limits leave no room for.
     """
 
     day: date
@@ -102,6 +104,7 @@ class Plan:
     offices: tuple[PlannedOffice, ...]
     expiring: tuple[Expiring, ...]
     untold: tuple[Untold, ...]
+    overflows: tuple[Overflow, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The plan as one JSON object."""
@@ -128,6 +131,7 @@ class Plan:
                 for each in self.expiring
             ],
             "untold": [asdict(office) | {"office_id": str(office.office_id)} for office in self.untold],
+            "no_room": [asdict(over) | {"first": list(map(str, over.first))} for over in self.overflows],
         }
 
 
@@ -138,7 +142,7 @@ async def plan(settings: Settings, day: date) -> Plan:
         ConfigError, SchemaMissing: see `open_site`.
         LedgerUnavailable: the database could not be reached.
     """
-    rules = Rules.of(settings)
+    rules, calendar = Rules.of(settings), Calendar(settings.window)
     offices: list[PlannedOffice] = []
     expiring: list[Expiring] = []
     async with open_site(settings, read_only=True) as site:
@@ -152,11 +156,13 @@ async def plan(settings: Settings, day: date) -> Plan:
                 for delivery, why in notices.items()
                 if isinstance(why, str)
             ]
-        rehearsed = await site.ledger.rehearse(day, rules)
+        opens, ends = calendar.window(day)
+        room = room_for_mails(settings, (ends - opens).total_seconds())
+        rehearsed = await site.ledger.rehearse(day, rules, room)
         so_far = await site.overview.day(day)
     settled = sum(counts.planned - counts.open for counts in (so_far.email, so_far.push)) if so_far else 0
-    closed = Calendar(settings.window).closed(day)
-    return Plan(day, closed, settled, tuple(offices), tuple(expiring), rehearsed.untold)
+    closed = calendar.closed(day)
+    return Plan(day, closed, settled, tuple(offices), tuple(expiring), rehearsed.untold, rehearsed.overflows)
 
 
 async def works(

@@ -173,6 +173,10 @@ def print_plan(plan: Plan, console: Console) -> None:
         )
         for untold in _shown(plan.untold, console):
             console.print(f"  {untold.office_id}  {untold.alerts:,} alerts, {untold.overdue:,} overdue")
+    for over in plan.overflows:
+        console.print(f"[bold red]no room for {over.words}[/], the most urgent of them:")
+        for office in over.first:
+            console.print(f"  {office}")
 
 
 def _offices(offices: Sequence[PlannedOffice], console: Console) -> Table:

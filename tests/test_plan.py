@@ -100,6 +100,24 @@ def test_what_is_open_in_the_ledger_is_planned_and_what_tells_nothing_any_more_e
     assert "1 planned deliveries would expire" in plan(place).out
 
 
+def test_what_the_limits_leave_no_room_for_is_named_and_what_was_sent_is_not_counted_again(place: Place) -> None:
+    place.load(invent(5))
+    urgent = [office["office_id"] for office in plan_json(place)["offices"]]
+    place.configure(limits={"email_per_day": 7})
+    assert plan_json(place)["no_room"] == [
+        {"limit": "email_per_day", "mails": 3, "offices": 2, "first": urgent[3:]},
+    ]
+    assert (
+        f"no room for 3 mails of 2 offices (limits.email_per_day), the most urgent of them:\n  {urgent[3]}"
+        in plan(place).out
+    )
+    place.once("--for", "4", code=1)
+    place.sql("update notifierd.deliveries set state = 'planned' where state = 'expired'")
+    assert plan_json(place)["no_room"] == [
+        {"limit": "email_per_day", "mails": 3, "offices": 2, "first": urgent[3:]},
+    ]
+
+
 def test_a_closed_day_is_planned_and_says_that_it_is_closed(place: Place) -> None:
     place.load(invent(1))
     assert plan_json(place, HOLIDAY)["closed"] == "holiday: 勤労感謝の日"

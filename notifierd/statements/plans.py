@@ -133,7 +133,12 @@ order by coalesce(r.urgency, o.nearest, 100000), t.office_id, t.channel, t.staff
 REHEARSE = (
     _WHO_IS_DUE
     + f""", open_mails as (
-    select office_id, count(*) as mails from mail group by office_id
+    select m.office_id, count(*) as mails
+    from mail m
+    left join notifierd.deliveries d
+        on d.day = $1::date and d.channel = 'email' and d.office_id = m.office_id and d.staff_id = m.staff_id
+    where coalesce(d.state, 'planned') = 'planned'
+    group by m.office_id
 ), {_OVERFLOWS}
 select count(distinct office_id) as offices,
        count(*) filter (where channel = 'email') as email,
