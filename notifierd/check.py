@@ -28,7 +28,7 @@ from notifierd.schema import require_current
 from notifierd.send._http import REFUSED, parse_url
 from notifierd.send.open import open_email, open_push, room_for_mails
 from notifierd.send.vapid import Vapid
-from notifierd.settings import Settings
+from notifierd.settings import Settings, WatchSettings
 
 OLDEST_SERVER: Final = 140_000
 MOST_HOSTS: Final = 5
@@ -104,6 +104,7 @@ def exit_code(findings: Iterable[Finding]) -> int:
 async def check(settings: Settings) -> list[Finding]:
     """Look at everything that a run needs: *settings* first, then the database."""
     findings = [*_config(settings), *_safety(settings), *_vapid(settings), *await _providers(settings)]
+    findings += _watch(settings.watch)
     try:
         async with open_database(settings.database.dsn, pool_size=1) as db:
             findings += await _server(db, settings.safety.database_id)
@@ -144,6 +145,13 @@ def _vapid(settings: Settings) -> Iterator[Finding]:
             yield Finding("push.subject", Level.WARN, "Apple's push service takes no address at localhost: 403")
 
 
+def _watch(watch: WatchSettings) -> Iterator[Finding]:
+    """Who hears of the runs: of their URLs, which are secrets, the host."""
+    for key, url in (("webhook_url", watch.webhook_url), ("ping_url", watch.ping_url)):
+        where = f"is at {urlsplit(url).hostname}" + (", unencrypted" if _is_open(url) else "") if url else "not set"
+        yield Finding(f"watch.{key}", Level.WARN if _is_open(url) else Level.OK, where)
+
+
 async def _providers(settings: Settings) -> list[Finding]:
     email = settings.email
     findings = []
@@ -159,12 +167,16 @@ async def _providers(settings: Settings) -> list[Finding]:
             continue
         table = getattr(email, name)
         url = getattr(table, "endpoint", table.base_url)
-        parts = urlsplit(url)
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        if _is_open(url):
             findings.append(Finding(subject, Level.WARN, f"the key and all mails go to {url} unencrypted"))
         else:
             findings.append(Finding(subject, Level.OK, f"sends through {url}"))
     return findings
+
+
+def _is_open(url: str) -> bool:
+    """Whether what goes to *url* may be read on its way."""
+    return urlsplit(url).scheme == "http" and not is_loopback(urlsplit(url).hostname or "")
 
 
 async def _server(db: Database, wanted_id: str) -> list[Finding]:

@@ -318,9 +318,11 @@ class WatchSettings(Table):
     """[watch]: who is told about the runs."""
 
     webhook_url: str = key("", fields.optional(fields.HTTP_URL), secret=True)
-    """Where alarms are posted; empty: nowhere. A secret, since knowing such a URL is the right to post."""
+    """Where alarms are posted, as Slack's incoming webhooks take them; empty: nowhere. A secret, since knowing such a
+    URL is the right to post."""
     ping_url: str = key("", fields.optional(fields.HTTP_URL), secret=True)
-    """What is called after every good run, for a dead man's switch; empty: nothing."""
+    """The dead man's switch, as healthchecks has it: `/start` is added when a run begins and `/fail` when it failed,
+    and it is called as it is after a good run and on a closed day; empty: nothing."""
     failure_ratio: float = key(0.05, within(0, 1), unit="of a run's deliveries")
     """The share of failures from which a run is an alarm; 0: any failure is one."""
     run_seconds: float = key(600.0, within(0, 86_400), unit="seconds")

@@ -185,7 +185,7 @@ class FakeSite:
 
 
 def tell(signum: signal.Signals) -> None:
-    """Send this process a signal, which somebody must be listening for."""
+    """Send this process a signal, which somebody must be receiving for."""
     assert signal.getsignal(signum) not in {signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler}
     os.kill(os.getpid(), signum)
 

@@ -118,7 +118,7 @@ class Receivers:
 
 
 @asynccontextmanager
-async def listening(
+async def receiving(
     receivers: Receivers, *, secret: str = SECRET, said: str = "ok"
 ) -> AsyncIterator[dict[str, object]]:
     """Have them listen on loopback, and say *said* to everything; yield what [watch] says of them."""

@@ -25,6 +25,7 @@ from notifierd.settings import (
     SafetySettings,
     SendgridSettings,
     Settings,
+    WatchSettings,
 )
 from tests.place import PRIVATE_KEY, PUBLIC_KEY, Place, open_place, settings_for
 from tests.processes import invent
@@ -45,6 +46,8 @@ async def test_all_is_good(place: Place) -> None:
         "config",
         "push.vapid_private_key",
         "email.resend",
+        "watch.webhook_url",
+        "watch.ping_url",
         "database",
         "safety.database_id",
         "schema",
@@ -202,6 +205,16 @@ async def test_devices_that_will_not_be_pushed_to_are_counted(place: Place) -> N
     assert "push.allowed_hosts" not in findings
 
 
+async def test_of_the_receivers_the_hosts_are_shown_and_no_more(place: Place) -> None:
+    hook, ping = "https://hooks.example.jp:8443/services/T0/B0/secret", "http://ping.example.jp/secret?create=1"
+    place.settings = evolve(place.settings, watch=WatchSettings(webhook_url=hook, ping_url=ping))
+    findings = [finding for finding in await check(place.settings) if finding.subject.startswith("watch.")]
+    assert findings == [
+        Finding("watch.webhook_url", Level.OK, "is at hooks.example.jp"),
+        Finding("watch.ping_url", Level.WARN, "is at ping.example.jp, unencrypted"),
+    ]
+
+
 async def test_a_superuser_is_advised_against(place: Place, database: str) -> None:
     place.settings = settings_for(database)
     remedy = "`notifierd db init --role NAME` gives another what it needs"
@@ -229,7 +242,7 @@ async def test_a_database_out_of_reach(cluster: Cluster, dsn: str, level: str, s
     assert exit_code(findings) == (3 if level == "away" else 2)
     # What is wrong besides is told too, and weighs more.
     findings = await check(Settings(database=DatabaseSettings(dsn=where)))
-    assert {finding.subject for finding in findings} == {"config", subject}
+    assert {finding.subject for finding in findings} == {"config", "watch.webhook_url", "watch.ping_url", subject}
     assert exit_code(findings) == 2
 
 

@@ -16,6 +16,7 @@ from notifierd.demo.trouble import MailConfig, PushConfig, PushDevice, ServersCo
 from tests.events import listening
 from tests.faults import Turnstile, counting, response, until
 from tests.processes import DOMAIN, Place, Tables, an_id, invent, running_template
+from tests.receivers import Receivers, receiving
 from tests.services import OPEN, TODAY, Service, running_service
 
 MARK = "kumquat"
@@ -187,7 +188,11 @@ async def test_whatever_happens_no_name_address_endpoint_or_secret_is_logged_tol
         templates.mkdir()
         shipped = files("notifierd").joinpath("templates/mail.ja.subject.txt").read_text(encoding="utf-8")
         (templates / "mail.ja.subject.txt").write_text(POISON + shipped, encoding="utf-8")
-        async with counting(servers.mail_url) as (turnstile, url):
+        receivers = Receivers(answers=lambda got: 500 if got.is_ping else 403)
+        async with (
+            counting(servers.mail_url) as (turnstile, url),
+            receiving(receivers, secret=MARK, said=f"{MARK}@{DOMAIN}") as watch,
+        ):
             hosts = {"allowed_hosts": ["127.0.0.1", "169.254.169.254"], "allow_private_addresses": True}
             tables: Tables = {
                 "window": OPEN,
@@ -197,6 +202,7 @@ async def test_whatever_happens_no_name_address_endpoint_or_secret_is_logged_tol
                 "push": {"vapid_private_key": VAPID_KEY, **hosts},
                 "content": {"templates": str(templates)},
                 "log": {"level": "debug"},
+                "watch": watch,
             }
             place.configure(**tables)
             async with running_service(place) as first:
@@ -223,6 +229,18 @@ async def test_whatever_happens_no_name_address_endpoint_or_secret_is_logged_tol
         assert with_mark({"stderr": log, "systemd": told, **written(place)}, MARK, OFFICE_MARK) == set()
         assert with_mark({"pages": pages, **rows_of(place, "audit_logs")}, MARK) == set()
         assert with_mark({"pages": pages}, OFFICE_MARK) == {"pages"}
+        posted = {
+            f"{n} {got.signal if got.is_ping else got.cause}": got.body.decode() for n, got in enumerate(receivers.got)
+        }
+        assert {name.split(" ")[1] for name in posted} == {
+            "failed",
+            "blocked:resend",
+            "failures",
+            "untold",
+            "start",
+            "fail",
+        }
+        assert with_mark(posted, MARK, OFFICE_MARK) == set()
 
         accepted = (servers.out / "mails" / "accepted.jsonl").read_text(encoding="utf-8")
         config = (place.folder / "config.toml").read_text(encoding="utf-8")

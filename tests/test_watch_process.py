@@ -13,7 +13,7 @@ from attrs import evolve
 from notifierd.demo.trouble import MailConfig
 from tests.faults import deaf_port, until
 from tests.processes import API_KEY, DOMAIN, Place, an_id, invent, run
-from tests.receivers import SECRET, Answer, Receivers, listening
+from tests.receivers import SECRET, Answer, Receivers, receiving
 from tests.services import AHEAD, OPEN, TODAY, Service, running_service
 
 REFUSING_US = MailConfig("another key", keep_eml=False)
@@ -43,7 +43,7 @@ async def test_each_cause_is_told_once_over_a_kill_a_standby_and_a_restart(place
     place.load(rows)
     place.serve(rows, REFUSING_US)
     receivers = Receivers()
-    async with listening(receivers) as urls:
+    async with receiving(receivers) as urls:
         place.configure(window=OPEN, watch={**urls, "run_seconds": 1.0})
         async with running_service(place) as first:
             await until(lambda: len(receivers.alarms) == 2, "the first alarms")
@@ -86,7 +86,7 @@ async def test_what_a_receiver_answers_decides_whether_it_is_asked_again(
 ):
     left = list(answers)
     receivers = Receivers(answers=lambda _: left.pop(0))
-    async with listening(receivers) as urls:
+    async with receiving(receivers) as urls:
         with_a_missed_day(place, {**urls, "ping_url": ""})
         async with running_service(place) as service:
             await until(lambda: service.said(told), told)
@@ -100,7 +100,7 @@ async def test_receivers_that_hang_hold_up_no_run_and_a_stop_for_five_seconds(pl
     place.load(rows)
     place.serve(rows, MailConfig(API_KEY, rejected=(f"o1s0@{DOMAIN}",), keep_eml=False))
     receivers = Receivers(answers=lambda _: None)
-    async with listening(receivers) as urls:
+    async with receiving(receivers) as urls:
         place.configure(window=OPEN, watch={**urls, "failure_ratio": 0.0})
         async with running_service(place) as service:
             await until(lambda: service.shows("sleeping until"), "the run's end")
@@ -142,7 +142,7 @@ async def test_once_is_told_as_a_run_is(
     place.load(rows)
     place.serve(rows, MailConfig(API_KEY, rejected=(f"o1s0@{DOMAIN}",), keep_eml=False))
     receivers = Receivers()
-    async with listening(receivers) as urls:
+    async with receiving(receivers) as urls:
         place.configure(window={**OPEN, "closed_dates": [str(TODAY)] if closed else []}, watch=urls)
         done = await trio.to_thread.run_sync(
             partial(run, "once", "--json", *args, cwd=place.folder, code=code), abandon_on_cancel=True
