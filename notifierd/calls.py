@@ -129,11 +129,10 @@ def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content
     no other. One that a provider perhaps accepted goes through no other.
     """
 
-    def line_of(delivery: Delivery) -> Line:
-        tried = line_by(delivery, deps)
-        return tried if delivery.doubts and tried else deps.line(delivery.channel, contents[delivery].message)
+    def where(delivery: Delivery) -> Line:
+        return line_for(delivery, contents[delivery].message, deps)
 
-    for line, group in groupby(sorted(planned, key=lambda each: (each.channel, each.doubts)), line_of):
+    for line, group in groupby(sorted(planned, key=lambda each: (each.channel, each.doubts)), where):
         deliveries = list(group)
         together = [delivery for delivery in deliveries if not delivery.attempts]
         size = line.sender.max_batch
@@ -177,6 +176,12 @@ def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], 
         return None
     call = _call(first.call_id, line, former, contents, repeat=True)
     return call if _digest(call.body) == first.payload_hash else None
+
+
+def line_for(delivery: Delivery, message: Message, deps: Deps) -> Line:
+    """The line for a new call with *delivery*: if it is in doubt, the one that perhaps carried it already."""
+    tried = line_by(delivery, deps)
+    return tried if delivery.doubts and tried else deps.line(delivery.channel, message)
 
 
 def line_by(delivery: Delivery, deps: Deps) -> Line | None:

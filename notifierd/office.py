@@ -8,7 +8,7 @@ import structlog
 import trio
 from attrs import define, evolve
 
-from notifierd.calls import Call, Content, prepare
+from notifierd.calls import Call, Content, line_for, prepare
 from notifierd.counts import Outlook
 from notifierd.deps import Deps
 from notifierd.errors import DatabaseError, first_of, places
@@ -165,8 +165,8 @@ def put_off(call: Call, this_pass: Pass) -> bool:
 
 
 def elsewhere(call: Call, deps: Deps) -> bool:
-    """Whether another line than the call's is the one for its messages by now."""
-    return deps.line(call.deliveries[0].channel, call.messages[0]) is not call.line
+    """Whether another line than the call's is the one for what it carries by now."""
+    return not call.repeat and line_for(call.deliveries[0], call.messages[0], deps) is not call.line
 
 
 async def reserved(reservation: Reservation, this_pass: Pass) -> bool:

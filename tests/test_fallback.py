@@ -92,6 +92,7 @@ async def test_what_the_first_perhaps_accepted_is_never_given_to_the_second(auto
     assert not doubtful & set(second.told)
     assert len(second.told) == len(set(second.told)) == 30
     assert {row.delivery.doubts for row in ledger.rows.values() if row.delivery.provider == "first"} == {1}
+    assert len(ledger.reads) < 100
 
 
 async def test_a_call_in_doubt_is_repeated_under_its_key_by_the_first_alone(autojump_clock):
@@ -121,6 +122,7 @@ async def test_a_hanging_first_provider_costs_its_timeouts_and_not_the_day(autoj
     states = ledger.states()
     assert 0 < states[State.UNKNOWN] <= 2 * 5 * OUT_FAILURES
     assert states[State.SENT] == 200 - states[State.UNKNOWN]
+    assert len(ledger.reads) < 500, "who waits for the first alone is looked at when that may be tried"
     assert len(second.told) == len(set(second.told)) == states[State.SENT]
 
 
