@@ -148,8 +148,9 @@ async def open_database(
             "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
             "statement_timeout": str(int(statement_timeout * 1000)),
             "timezone": "UTC",
-            "default_transaction_read_only": "on" if read_only else "off",
         }
+        if read_only:
+            settings["default_transaction_read_only"] = "on"
         try:
             pool = await aio_as_trio(_make_pool)(dsn, pool_size, settings, statement_timeout + DEAD_AFTER)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:

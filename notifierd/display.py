@@ -82,7 +82,8 @@ class _Bars:
         for (channel, task), total in zip(self._channels.items(), (planned.email, planned.push), strict=True):
             trouble = {state: progress.settled[channel, state] for state in TROUBLES}
             note = ", ".join(f"{n} {state}" for state, n in trouble.items() if n)
-            self._bars.update(task, completed=progress.done(channel), total=total, note=f"[yellow]{note}[/]")
+            done = min(progress.done(channel), total)  # what was planned again ends twice
+            self._bars.update(task, completed=done, total=total, note=f"[yellow]{note}[/]")
 
 
 def print_report(report: RunReport, console: Console) -> None:

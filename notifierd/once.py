@@ -80,7 +80,7 @@ class Once:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey_signals)
                 async with open_watch(lambda: self._watched, first_to_tell) as watch:
-                    async with open_site(self.settings) as site:
+                    async with open_site(self.settings, read_only=self.options.dry_run) as site:
                         result = await self._watched_result(site, watch)
                     seconds = trio.current_time() - began
                 nursery.cancel_scope.cancel()

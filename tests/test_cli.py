@@ -24,6 +24,7 @@ from notifierd.demo.postgres import Cluster
 from notifierd.fields import parse_vapid_key
 from notifierd.schema import migrations
 from notifierd.send.vapid import Vapid
+from tests.documented import differences, documented
 from tests.processes import DAY, PASSWORD, VAPID_KEY, Place, invent, run, write_config
 
 HOLIDAY = "2026-11-23"
@@ -268,6 +269,7 @@ def test_the_report_has_the_promised_shape(place: Place):
     place.load(invent(1))
     done = place.once()
     report = done.report
+    assert differences(report, documented("once --json")) == []
     counts = ["planned", "sent", "failed", "unknown", "expired", "open"]
     assert {key: sorted(value) if isinstance(value, dict) else type(value) for key, value in report.items()} == {
         "day": str,
@@ -353,7 +355,7 @@ def test_secrets_may_come_from_the_environment(place: Place):
 def findings(place: Place, code: int) -> list[dict[str, Any]]:
     """Run ``check --json``."""
     found = json.loads(run("check", "--json", cwd=place.folder, code=code).out)
-    assert all(finding.keys() == {"subject", "level", "text"} for finding in found)
+    assert differences(found, documented("check --json")) == []
     return list(found)
 
 

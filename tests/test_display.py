@@ -136,6 +136,14 @@ async def test_the_bars_end_with_what_was_done_and_what_went_wrong():
     assert "2 gone" in last["pushes"]
 
 
+async def test_what_is_planned_again_in_mid_run_counts_no_bar_past_its_end():
+    console, progress = a_terminal(), Progress(planned=Planned(offices=1, email=2, push=0))
+    async with live_progress(progress, console):
+        progress.settled.update({(Channel.EMAIL, State.FAILED): 1, (Channel.EMAIL, State.SENT): 2})
+    assert "2/2" in text_of(console)
+    assert "3/2" not in text_of(console)
+
+
 async def test_the_bars_say_what_is_waited_for():
     console, progress = a_terminal(), Progress()
     async with live_progress(progress, console):

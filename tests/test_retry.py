@@ -17,6 +17,7 @@ from notifierd.retry import Retried, retry
 from notifierd.settings import DatabaseSettings, Settings, WindowSettings
 from notifierd.statements import deliveries
 from tests import application
+from tests.documented import differences, documented
 from tests.faults import until
 from tests.people import DAY, some_offices
 from tests.processes import API_KEY, DOMAIN, Done, Place, ended, invent, run, running
@@ -108,6 +109,7 @@ def test_a_retry_that_finds_nothing_says_so_and_what_there_is(place: Place) -> N
     assert again(place, "unknown", "expired").out == words
     assert place.content() == before
     done = run("retry", "--unknown", "--json", cwd=place.folder, code=0).report
+    assert differences(done, documented("retry --failed --json")) == []
     assert done == {
         "day": str(TODAY),
         "offices": 0,
