@@ -4,15 +4,18 @@ What the views are good for is found out by EXPLAIN of the very statements: it g
 and rights, and stops short of touching a row.
 """
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import trio
 from attrs import frozen
 
 from notifierd.choose import Rules
@@ -28,9 +31,10 @@ from notifierd.schema import require_current
 from notifierd.send._http import REFUSED, parse_url
 from notifierd.send.open import open_email, open_push, room_for_mails
 from notifierd.send.vapid import Vapid
-from notifierd.settings import Settings, WatchSettings
+from notifierd.settings import HttpSettings, Settings, WatchSettings
 
 OLDEST_SERVER: Final = 140_000
+PAGE_SECONDS: Final = 3.0
 MOST_HOSTS: Final = 5
 """Push services that a line names."""
 
@@ -105,6 +109,7 @@ async def check(settings: Settings) -> list[Finding]:
     """Look at everything that a run needs: *settings* first, then the database."""
     findings = [*_config(settings), *_safety(settings), *_vapid(settings), *await _providers(settings)]
     findings += _watch(settings.watch)
+    findings.append(await _page(settings.http))
     try:
         async with open_database(settings.database.dsn, pool_size=1) as db:
             findings += await _server(db, settings.safety.database_id)
@@ -128,6 +133,32 @@ def _config(settings: Settings) -> list[Finding]:
     return missing or [Finding("config", Level.OK, "has all that sending needs")]
 
 
+async def _page(http: HttpSettings) -> Finding:
+    """Whether the page could be served; the port of a daemon that runs is taken by it."""
+    if not http.enabled:
+        return Finding("http", Level.OK, "switched off")
+    host, port = http.address
+    try:
+        for listener in await trio.open_tcp_listeners(port, host=host):
+            await listener.aclose()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and await _is_notifierd(host, port):
+            return Finding("http.bind", Level.OK, f"a daemon serves its page at {http.bind}")
+        why = errno.errorcode.get(error.errno or 0, "no such address")
+        return Finding("http.bind", Level.WARN, f"nothing could be served at {http.bind} ({why}); runs would go on")
+    return Finding("http.bind", Level.OK, f"the page can be served at {http.bind}")
+
+
+async def _is_notifierd(host: str, port: int) -> bool:
+    answer = b""
+    with trio.move_on_after(PAGE_SECONDS), suppress(OSError, trio.BrokenResourceError):
+        async with await trio.open_tcp_stream(host, port) as stream:
+            await stream.send_all(b"GET /healthz HTTP/1.0\r\n\r\n")
+            async for part in stream:
+                answer += part
+    return b"\r\nserver: notifierd\r\n" in answer.lower()
+
+
 def _safety(settings: Settings) -> Iterator[Finding]:
     if settings.safety.redirect_to:
         yield Finding("safety.redirect_to", Level.WARN, "all mail goes to one address")
@@ -141,8 +172,6 @@ def _vapid(settings: Settings) -> Iterator[Finding]:
     elif settings.push.vapid_private_key:
         public = Vapid(settings.push.vapid_private_key, settings.push_subject).public_key
         yield Finding("push.vapid_private_key", Level.OK, f"browsers have to subscribe with its public key {public}")
-        if settings.push_subject.endswith("@localhost"):
-            yield Finding("push.subject", Level.WARN, "Apple's push service takes no address at localhost: 403")
 
 
 def _watch(watch: WatchSettings) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from notifierd.db import Connection, Database, open_database
 from notifierd.demo.postgres import Cluster
 from notifierd.schema import init
 from notifierd.send.vapid import make_vapid_key
-from notifierd.settings import DatabaseSettings, EmailSettings, PushSettings, ResendSettings, Settings
+from notifierd.settings import DatabaseSettings, EmailSettings, HttpSettings, PushSettings, ResendSettings, Settings
 
 PRIVATE_KEY, PUBLIC_KEY = make_vapid_key()
 SECRETS = (PRIVATE_KEY, "re_secret", "inbox@example.jp", "desk@example.jp", "/secret-path", "user:pass")
@@ -44,6 +44,7 @@ def settings_for(dsn: str) -> Settings:
         database=DatabaseSettings(dsn=dsn),
         email=EmailSettings(sender="keikakun <desk@example.jp>", resend=ResendSettings(api_key="re_secret")),
         push=PushSettings(vapid_private_key=PRIVATE_KEY),
+        http=HttpSettings(bind="127.0.0.1:0"),
     )
 
 

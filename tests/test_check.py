@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import trio
 from attrs import evolve
 
 from notifierd.check import Finding, Level, check, exit_code
@@ -16,6 +17,7 @@ from notifierd.send.vapid import Vapid
 from notifierd.settings import (
     DatabaseSettings,
     EmailSettings,
+    HttpSettings,
     LimitsSettings,
     MailgunSettings,
     PostmarkSettings,
@@ -27,6 +29,7 @@ from notifierd.settings import (
     Settings,
     WatchSettings,
 )
+from tests.loopback import Handler, serving
 from tests.place import PRIVATE_KEY, PUBLIC_KEY, Place, open_place, settings_for
 from tests.processes import invent
 
@@ -48,6 +51,7 @@ async def test_all_is_good(place: Place) -> None:
         "email.resend",
         "watch.webhook_url",
         "watch.ping_url",
+        "http.bind",
         "database",
         "safety.database_id",
         "schema",
@@ -241,8 +245,9 @@ async def test_a_database_out_of_reach(cluster: Cluster, dsn: str, level: str, s
     assert [f for f in findings if f.level is not Level.OK] == [Finding(subject, Level(level), text)]
     assert exit_code(findings) == (3 if level == "away" else 2)
     # What is wrong besides is told too, and weighs more.
-    findings = await check(Settings(database=DatabaseSettings(dsn=where)))
-    assert {finding.subject for finding in findings} == {"config", "watch.webhook_url", "watch.ping_url", subject}
+    findings = await check(Settings(database=DatabaseSettings(dsn=where), http=HttpSettings(enabled=False)))
+    watch = {"watch.webhook_url", "watch.ping_url"}
+    assert {finding.subject for finding in findings} == {"config", "http", subject} | watch
     assert exit_code(findings) == 2
 
 
@@ -301,10 +306,6 @@ def through(provider: Provider, **table: Any) -> Callable[[Settings], Settings]:
             lambda s: evolve(s, push=PushSettings()),
             [("config", "bad", "push.vapid_private_key: required for push")],
         ),
-        (
-            lambda s: evolve(s, push=evolve(s.push, subject="mailto:ops@localhost")),
-            [("push.subject", "warn", "Apple's push service takes no address at localhost")],
-        ),
         (lambda s: evolve(s, push=evolve(s.push, subject="https://example.jp/contact")), []),
     ],
 )
@@ -315,3 +316,38 @@ async def test_settings_are_looked_at(
     trouble = await place.trouble()
     assert [(subject, level) for subject, level, _ in trouble] == [(subject, level) for subject, level, _ in found]
     assert all(text.startswith(start) for (_, _, text), (_, _, start) in zip(trouble, found, strict=True)), trouble
+
+
+# The page ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_port_that_another_program_has_is_a_warning_and_that_of_a_daemon_is_none(place: Place) -> None:
+    async def shut(stream: trio.SocketStream) -> None:
+        await stream.aclose()
+
+    def answering(answer: bytes) -> Handler:
+        async def once(stream: trio.SocketStream) -> None:
+            await stream.receive_some()
+            await stream.send_all(answer)
+
+        return once
+
+    async def found(settings: Settings) -> tuple[str, str]:
+        (finding,) = (one for one in await check(settings) if one.subject == "http.bind")
+        return finding.level.value, finding.text
+
+    for handler, level, text in (
+        (shut, "warn", "nothing could be served at {bind} (EADDRINUSE); runs would go on"),
+        (answering(b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\n\r\n"), "warn", "nothing could be served at"),
+        (answering(b"HTTP/1.1 200 OK\r\nserver: notifierd\r\n\r\n"), "ok", "a daemon serves its page at {bind}"),
+    ):
+        async with serving(handler) as port:
+            bind = f"127.0.0.1:{port}"
+            level_now, text_now = await found(evolve(place.settings, http=HttpSettings(bind=bind)))
+            assert (level_now, text_now[: len(text.format(bind=bind))]) == (level, text.format(bind=bind))
+    assert await found(evolve(place.settings, http=HttpSettings(bind="192.0.2.1:9464", token="t"))) == (
+        "warn",
+        "nothing could be served at 192.0.2.1:9464 (EADDRNOTAVAIL); runs would go on",
+    )
+    off = await check(evolve(place.settings, http=HttpSettings(enabled=False)))
+    assert Finding("http", Level.OK, "switched off") in off

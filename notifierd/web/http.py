@@ -167,7 +167,8 @@ class _Connection:
             await self._answer(Response.text(status, connection="close"), head=False)
 
     async def _answer(self, response: Response, *, head: bool) -> None:
-        headers = {"date": formatdate(usegmt=True), "content-type": response.type, **response.headers}
+        headers = {"date": formatdate(usegmt=True), "server": "notifierd", "content-type": response.type}
+        headers |= response.headers
         if response.pieces is None:
             headers["content-length"] = str(len(response.body))
         else:

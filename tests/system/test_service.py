@@ -135,6 +135,22 @@ def test_asked_what_goes_on_it_says_so_in_the_log(installation: Installation):
     assert service.value("ActiveState") == "active"
 
 
+def test_its_page_and_its_metrics_are_served_and_asleep_it_is_small(installation: Installation):
+    """In its sandbox, where /proc has processes and nothing else."""
+    service = installation.service
+    installation.systemctl("start")
+    get = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1]).read().decode())"
+
+    def page(path: str) -> str:
+        return service.machine.run("/opt/notifierd/bin/python", "-c", get, f"http://127.0.0.1:9464{path}").stdout
+
+    assert page("/readyz") == "ready\n"
+    assert page("/").startswith("<!doctype html>")
+    scraped = dict(line.split(" ") for line in page("/metrics").splitlines() if not line.startswith("#"))
+    assert float(scraped["process_resident_memory_bytes"]) <= 85 * 2**20
+    assert float(scraped["process_open_fds"]) > 3
+
+
 def test_a_check_by_hand_finds_the_services_secrets(installation: Installation):
     """Here the application has none of the indexes that it is advised to have, which is worth a warning."""
     notifierd = ("/opt/notifierd/bin/notifierd", "--config", "/etc/notifierd/config.toml")
