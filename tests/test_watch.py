@@ -14,13 +14,14 @@ from structlog.testing import capture_logs
 from notifierd.choose import Rules
 from notifierd.ledger import LEASE_SECONDS
 from notifierd.model import Blame, Blocked, Deferred, Outcome, Rejected, State
+from notifierd.run import run_day
 from notifierd.settings import Settings, WatchSettings
 from notifierd.watch import DRAIN_SECONDS
 from tests.daemons import World, in_zone, tell
 from tests.memory import Application
 from tests.people import an_id, some_offices
 from tests.receivers import SECRET, Answer, Got
-from tests.senders import TAKEN, ScriptedSender, Try, between
+from tests.senders import TAKEN, ScriptedSender, Try, a_run, between
 
 WEBHOOK, PING = f"https://hooks.example.jp/hook/{SECRET}", f"https://ping.example.jp/ping/{SECRET}"
 TUESDAY = date(2026, 11, 24)
@@ -86,6 +87,13 @@ async def test_a_good_day_is_a_start_and_a_success_under_one_id(autojump_clock):
     assert world.receivers.alarms == []
 
 
+async def test_a_day_on_which_nothing_is_due_is_a_start_and_a_success(autojump_clock):
+    world = watched(app=Application())
+    async with world.serving():
+        await trio.sleep(60)
+    assert world.receivers.signals == ["start", "success"]
+
+
 async def test_closed_days_are_successes_when_their_windows_would_open(autojump_clock):
     """From Friday evening to Tuesday noon: a weekend, and a Monday that is a holiday."""
     world = watched(in_zone("2026-11-20 18:00"), every=600.0)
@@ -133,6 +141,22 @@ async def test_what_is_planned_again_is_a_run_of_its_own(autojump_clock):
         await world.ledger.retry(TUESDAY, [State.FAILED])
         await trio.sleep(60)
     assert world.receivers.signals == ["start", "success"] * 2
+    assert world.receivers.alarms == []
+
+
+async def test_what_another_process_went_on_with_is_over_for_this_one(autojump_clock):
+    """Cut off from 10 to 70 s, in which another process ends the day; an hour later a mail is planned again."""
+    world = watched(app=ahead(30), email=ScriptedSender(seconds=3.0, honours_keys=True), failure_ratio=1.0)
+    theirs = evolve(world.ledger)
+    world.ledger.down = world.away = between((10.0, 70.0))
+    async with world.serving():
+        await trio.sleep_until(40.0)
+        await run_day(TUESDAY, a_run(theirs, refusing(29), holder="other"))
+        await trio.sleep_until(3600.0)
+        await world.ledger.retry(TUESDAY, [State.FAILED])
+        await trio.sleep(60)
+    assert world.states() == {"2026-11-24": ("completed", None)}
+    assert world.receivers.signals == ["start", "start", "success"]
     assert world.receivers.alarms == []
 
 
@@ -470,14 +494,14 @@ async def test_an_alarm_waits_for_a_database_that_is_away(autojump_clock):
     assert 200.0 <= alarm.at <= 265.0
 
 
-async def test_what_the_ledger_cannot_note_is_told_all_the_same(autojump_clock):
-    world = watched(in_zone("2026-11-24 12:01"))
-    await world.ledger.record({date(2026, 11, 20): ("completed", "")})
+async def test_what_the_ledger_cannot_note_is_told_once_by_this_process(autojump_clock):
+    """Refused for two minutes, and looked at each second."""
+    world = watched(email=ScriptedSender(script=until(120.0, Blocked("blocked:401"))))
     world.ledger.refuses_alarms = True
     with capture_logs() as lines:
         async with world.serving():
-            await trio.sleep(60)
-    assert world.receivers.causes == ["missed"]
+            await trio.sleep(600)
+    assert world.receivers.causes == ["blocked:scripted"]
     assert [line["reason"] for line in lines if line["event"] == "alarm_not_noted"] == ["database_refused:42P01"]
 
 
@@ -499,11 +523,22 @@ async def test_a_reload_names_others_from_then_on(autojump_clock):
     assert world.receivers.signals == ["start", "success"]
 
 
-async def test_a_receiver_whose_name_is_none_is_given_up_and_not_quoted(autojump_clock):
-    world = watched(webhook_url=f"https://xn--/{SECRET}", ping_url="", email=refusing(0, 1))
+async def test_what_goes_wrong_in_telling_stays_there_and_is_not_quoted(autojump_clock):
+    """Twice it is no answer at all but a bug; what comes then is told."""
+    world = watched(email=refusing(0, 1))
+    bugs = [KeyError(SECRET), ValueError(SECRET)]
+
+    def answer(_: Got) -> Answer:
+        if bugs:
+            raise bugs.pop()
+        return 200
+
+    world.receivers.answers = answer
     with capture_logs() as lines:
         async with world.serving():
             await trio.sleep(600)
     assert world.states() == {"2026-11-24": ("completed", None)}
-    assert {line["event"] for line in lines} & {"watch_failed", "watch_not_told"}
+    assert [line["error"] for line in lines if line["event"] == "watch_failed"] == ["ValueError", "KeyError"]
+    assert world.receivers.signals == ["start", "fail"]
+    assert world.receivers.causes == ["failures"]
     assert SECRET not in str(lines)
