@@ -36,6 +36,7 @@ test-system: $(STAMP) ## suites that need root and Debian packages: see .ci/run
 
 docs: $(STAMP) ## the manual, to docs/_build; a broken link ends it
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,docs]'
+	@$(VENV)/bin/python -m docs.generate
 	@$(VENV)/bin/sphinx-build -qaE -W --keep-going docs docs/_build
 
 sim: $(STAMP) ## simulated runs with faults (RUNS=100000; SEED=n replays one)

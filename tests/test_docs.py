@@ -13,11 +13,14 @@ from shlex import quote
 import pytest
 from attrs import frozen
 
+from docs import generate
+from notifierd.demo.application import tables_sql
 from notifierd.demo.mail_api import AcceptedMail
 from notifierd.demo.postgres import Cluster, running_postgres
 from notifierd.demo.servers import Servers, running_servers
 from notifierd.demo.trouble import MailConfig, ServersConfig
 from tests.manual import REPOSITORY, SHELL, Block, blocks, pages
+from tests.test_life_machine import WAYS
 
 API_KEY = "re_your_key"
 SECONDS = 120.0
@@ -37,7 +40,7 @@ _LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 @frozen
 class Reader:
-    """Somebody with a fresh checkout, a PostgreSQL of their own, and an account at a mail provider."""
+    """Somebody with a fresh checkout, a PostgreSQL with keikakun in it, and an account at a mail provider."""
 
     home: Path
     cluster: Cluster
@@ -82,6 +85,7 @@ class Reader:
             "LC_ALL": "C.UTF-8",
             "PGHOST": str(self.cluster.socket_dir),
             "PGUSER": "postgres",
+            "ADMIN": self.cluster.dsn("keikakun"),
             "NOTIFIERD_EMAIL_RESEND_BASE_URL": self.servers.mail_url,
         }
 
@@ -108,6 +112,8 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     shutil.copytree(REPOSITORY, tmp_path / "notifierd", ignore=_NOT_CLONED)
     (tmp_path / "tmp").mkdir()
     with running_postgres(tmp_path / "postgres") as cluster, running_servers(tmp_path / "servers") as servers:
+        cluster.create_database("keikakun")
+        cluster.psql(tables_sql(), "keikakun")
         servers.configure(ServersConfig(MailConfig(api_key=API_KEY)))
         yield Reader(tmp_path, cluster, servers)
 
@@ -117,7 +123,12 @@ def test_getting_started_ends_in_one_mail(reader: Reader):
     assert [mail.to for mail in reader.mails()] == [("you@example.jp",)]
 
 
-RUN = {"docs/getting-started.md"}
+def test_the_lines_for_an_operator_do_what_they_say(reader: Reader):
+    """Those for the database; the others are run by tests/system."""
+    reader.follow("docs/operations.md")
+
+
+RUN = {"docs/getting-started.md", "docs/operations.md"}
 """The pages that a test above follows."""
 
 
@@ -134,3 +145,32 @@ def test_no_shell_line_hides_in_an_indented_block():
     for page in pages():
         text = re.sub(r"(?ms)^```.*?^```$", "", (REPOSITORY / page).read_text(encoding="utf-8"))
         assert not re.findall(r"(?m)^\n {4}\S.*", text), page
+
+
+@pytest.mark.parametrize("page", generate.PAGES)
+def test_a_page_that_is_generated_is_up_to_date(page: str):
+    assert (REPOSITORY / "docs" / page).read_text(encoding="utf-8") == generate.PAGES[page](), "run `make docs`"
+
+
+# What the log can say at these levels: by name, by Status.enter, or as one of two.
+ERRORS = re.compile(r'log\.error\(\s*"(\w+)"|\.critical\("(\w+)"|"(\w+)", error=True|log\.error if \w+ == "(\w+)"')
+WARNINGS = re.compile(r'\.warning\(\s*"(\w+)"')
+
+
+def test_every_alarm_and_warning_of_the_log_has_its_entry_and_no_other():
+    code = "".join(file.read_text(encoding="utf-8") for file in REPOSITORY.glob("notifierd/**/*.py"))
+    errors = {next(filter(None, found)) for found in ERRORS.findall(code)}
+    unread = re.findall(r"log\.error(?!\(\s*\"\w+\"| if \w+ ==).*", code)
+    assert unread == ["log.error if error else log.info)(event, **labels)"]  # Status.enter's own
+
+    page = (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8")
+    alarms, _, warnings = page.partition("## When an alarm rings\n")[2].partition("### Warnings\n")
+    assert set(re.findall(r"(?m)^### (\w+)$", alarms)) == errors
+    named = re.findall(r"(?m)^\| (`.*?`) \|", warnings)
+    assert set(re.findall(r"`(\w+)`", " ".join(named))) == set(WARNINGS.findall(code))
+
+
+def test_the_drawing_of_a_deliverys_life_has_every_way_and_no_other():
+    drawing = (REPOSITORY / "docs/images/life.svg").read_text(encoding="utf-8")
+    drawn = re.findall(r'data-from="(\w+)" data-to="(\w+)"', drawing)
+    assert sorted(drawn) == sorted((start.value, end.value) for start, ends in WAYS.items() for end in ends)

@@ -3,7 +3,8 @@
 #
 #     unshare --mount boot.sh REPOSITORY SOCKETS
 #
-# REPOSITORY's notifierd is installed in that copy as the README says, and the folder SOCKETS is there as /srv/sockets.
+# REPOSITORY's notifierd is installed in that copy as docs/operations.md says, and upgraded, and the folder SOCKETS is
+# there as /srv/sockets.
 # "init N" on stdout is systemd's process id as the caller sees it. Ends when systemd ends; nothing stays mounted.
 set -euo pipefail
 
@@ -66,17 +67,17 @@ TARGET
 
 cp -L --remove-destination /etc/resolv.conf /etc/hosts "$root/etc/" # in a container they are mounts, and not in the copy
 
-# As the README has it, on a machine that has seen no notifierd yet.
-rm -rf "$root"/{opt,etc}/notifierd "$root"/etc/credstore* "$root"/etc/systemd/system/notifierd.service*
+# As the manual has it, on a machine that has seen no notifierd yet.
+rm -rf "$root"/{opt,etc}/notifierd "$root"/usr/local/bin/notifierd "$root"/etc/credstore* "$root"/etc/systemd/system/notifierd.service*
 mkdir -p "$root"/srv/{notifierd,sockets}
 mount --bind "$sockets" "$root/srv/sockets"
 mount --bind "$repository" "$root/srv/notifierd"
 mount -o remount,bind,ro "$root/srv/notifierd"
 chroot "$root" bash -euc '
   cd /srv/notifierd
-  /usr/bin/python3 -m venv /opt/notifierd
-  /opt/notifierd/bin/pip install -qq -c constraints.txt .
-  cp systemd/notifierd.service /etc/systemd/system/
+  PATH=/usr/local/bin:/usr/bin:/bin PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+  export PATH PIP_QUIET PIP_DISABLE_PIP_VERSION_CHECK
+  bash -euxc "$(/usr/bin/python3 tests/manual.py docs/operations.md "run by tests/system/boot.sh")"
 ' >&2
 
 # systemd gets the cgroups below one of our own.

@@ -136,7 +136,7 @@ class Service:
         self.machine.systemctl("daemon-reload")
 
     def credential(self, name: str, secret: str) -> None:
-        """Give the service a secret, as the README says."""
+        """Give the service a secret, as the manual says."""
         store = self.machine.root / "etc/credstore"
         store.mkdir(mode=0o700, exist_ok=True)
         self.machine.write(f"/etc/credstore/notifierd.{name}", secret + "\n", 0o600)

@@ -20,6 +20,7 @@ from notifierd.demo.servers import Servers, running_servers
 from notifierd.fields import key_of
 from notifierd.schedule import Calendar
 from notifierd.settings import WindowSettings
+from tests.manual import blocks
 from tests.processes import API_KEY, DAY, DOMAIN, PASSWORD, VAPID_KEY, Place, invent, write_config
 from tests.system import probe
 from tests.system.machine import UNIT, Machine, Service
@@ -35,7 +36,7 @@ AWAKE = {**ANY_DAY, "at": "01:00", "until": "23:00"}
 
 @define
 class Installation:
-    """The service, installed as the README says, beside an application with nobody to tell."""
+    """The service, installed as the manual says, beside an application with nobody to tell."""
 
     service: Service
     place: Place
@@ -97,7 +98,8 @@ def installation(machine: Machine, place: Place) -> Iterator[Installation]:
     machine.run("systemctl", "stop", UNIT)
     machine.run("systemctl", "reset-failed", UNIT, code=None)
     machine.run(
-        "rm", "-rf", f"/run/systemd/system/{UNIT}.d", "/etc/credstore", "/etc/credstore.encrypted", "/etc/notifierd"
+        *("rm", "-rf", f"/run/systemd/system/{UNIT}.d", f"/etc/systemd/system/{UNIT}.d"),
+        *("/etc/credstore", "/etc/credstore.encrypted", "/etc/notifierd"),
     )
     machine.systemctl("daemon-reload")
 
@@ -387,3 +389,24 @@ def test_killed_in_a_run_it_goes_on_after_the_restart(installation: Installation
     service.until("the end of the run", lambda: place.states() == {"sent": 4 * 30})
     assert len(place.mails()) == len({mail.delivery_id for mail in place.mails()}) == 2 * 30
     assert service.value("NRestarts") == "1"
+
+
+# ----------------------------------------------------------------------------------------------------- the manual
+
+
+def test_what_the_manual_has_an_operator_do_can_be_done(installation: Installation):
+    """From the check and the encrypted key to the upgrade; boot.sh installed by the same page."""
+    service, machine = installation.service, installation.service.machine
+    lines = [block.text for block in blocks("docs/operations.md") if block.remark == "run by tests/system"]
+    admin = f"postgresql://postgres@/{installation.place.database}?host=/run/postgresql"
+    script = f"export PATH=/usr/local/bin:$PATH ADMIN='{admin}'; cd /srv/notifierd\n{''.join(lines)}"
+    assert [line for line in ("reload", "db migrate", "systemd-creds") if line not in script] == []
+    machine.run("bash", "-euxc", script)
+    service.until("the service", lambda: service.status().startswith("sleeping until "))
+    assert service.show("ActiveState", "UnitFileState", "NRestarts") == {
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+        "NRestarts": "0",
+    }
+    assert (machine.root / f"run/credentials/{UNIT}/email.resend.api_key").read_text() == API_KEY + "\n"
+    assert "state" in service.events()

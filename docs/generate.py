@@ -1,0 +1,182 @@
+"""Writes the pages that the program knows best itself: ``python -m docs.generate``, as `make docs` does first.
+
+configuration.md comes from the classes of notifierd/settings.py, reasons.md from what the page at / says of each
+reason. A test holds both against what this makes, so that none of it changes without its page.
+"""
+
+import ast
+import inspect
+import re
+import types
+from collections.abc import Iterator, Mapping
+from datetime import date, time
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+from uuid import UUID
+
+import attrs
+
+from notifierd import settings
+from notifierd.config import CREDENTIAL_PREFIX, SYSTEM_CONFIG, keys, variable
+from notifierd.fields import Key, key_of, shown
+from notifierd.settings import Settings, Table
+from notifierd.web.phrases import REASONS
+
+DOCS = Path(__file__).parent
+
+CONFIGURATION = f"""\
+# Configuration
+
+notifierd reads one TOML file: the one that `--config` names, else `config.toml` in the folder you are in, else
+`{SYSTEM_CONFIG}`. The annotated [config.toml](../config.toml) has every key with its default. You may
+leave out any of them; an empty file is a valid one.
+
+A mistake is one line, which names the key, what is wrong and what is allowed. An unknown key is a mistake, too.
+[`notifierd check`](getting-started.md#check) finds them all, and looks at the database besides.
+
+## How to write a value
+
+- Seconds are plain numbers: `30` or `30.0`.
+- Times are TOML times, `09:00:00`, or `"09:00"`. Dates are TOML dates, `2026-12-29`, or the same in quotes.
+- A relative path starts at the folder of the file that names it.
+
+## Where a value comes from
+
+The first of these that has the key wins:
+
+1. the environment: `NOTIFIERD_LIMITS_OFFICES=5` is `offices` in `[limits]`. Strings stand there as they are, all else
+   as in the file: `NOTIFIERD_WINDOW_CLOSED_WEEKDAYS='["sun"]'`;
+2. a [systemd credential](operations.md#secrets), named `{CREDENTIAL_PREFIX}email.resend.api_key` or
+   `email.resend.api_key`;
+3. for a secret, the file that `api_key_file` names in place of `api_key` (or `NOTIFIERD_EMAIL_RESEND_API_KEY_FILE`);
+4. the configuration file itself.
+
+A secret is never shown: in no log line, in no error, on no page. In one place, give it as the key or as the file, not
+as both. Below, "secret" says which files and credentials each has.
+
+## When a change takes effect
+
+A [reload](operations.md#reload-a-changed-configuration) (SIGHUP) reads everything anew and checks it. If anything is
+wrong, the log and the status say what, and nothing changes. Each table below says when a change in it counts. The
+environment and credentials stay as they were when the process began: after a change there, restart it.
+"""
+
+REASONS_PAGE = """\
+# Reasons
+
+Each delivery that reached nobody has a reason: in the ledger, in the report, in the log and on the page at `/`. It is
+a code of ours, often with the status that the provider answered, as in `rejected:422`, or with `item` for one mail of
+several in a call. What the provider wrote stands nowhere: it may quote an address.
+
+Read the code up to the first colon. In brackets after `window_ended` stands what kept the delivery back until then.
+
+| reason | what it means, and what you can do |
+| --- | --- |
+"""
+
+RELOADS: Mapping[str, str] = {
+    "limits": "at once, also for a run that goes on",
+    "http": "at once: the page is then served anew, and everybody has to log in again",
+    "log": "at once",
+}
+"""When a change of a table counts, after a reload, where that is not from the next run on."""
+
+KINDS: Mapping[object, str] = {
+    str: "a string",
+    bool: "`true` or `false`",
+    int: "a whole number",
+    float: "a number",
+    time: "a time",
+    date: "a date",
+    UUID: "a UUID",
+}
+
+
+def configuration() -> str:
+    """configuration.md."""
+    texts = _texts()
+    return "\n".join([CONFIGURATION, *_tables(Settings, "", texts)])
+
+
+def reasons() -> str:
+    """reasons.md."""
+    return REASONS_PAGE + "".join(f"| `{code}` | {english} |\n" for code, (_, english) in REASONS.items())
+
+
+PAGES = {"configuration.md": configuration, "reasons.md": reasons}
+
+
+def _tables(kind: type[Table], path: str, texts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """A section for each table, and one in it for each key."""
+    for field in attrs.fields(kind):
+        inner, dotted = field.type, path + field.name
+        if isinstance(inner, type) and issubclass(inner, Table):
+            about = re.sub(r"(https://\S+[^\s.])", r"<\1>", inspect.cleandoc(inner.__doc__ or "").partition(": ")[2])
+            yield f"## [{dotted}]\n\n{about[0].upper()}{about[1:]}\n"
+            yield f"A change counts {RELOADS.get(dotted, 'from the next run on')}.\n"
+            yield from _keys(inner, f"{dotted}.", texts[inner.__name__])
+            yield from _tables(inner, f"{dotted}.", texts)
+
+
+def _keys(kind: type[Table], path: str, texts: Mapping[str, str]) -> Iterator[str]:
+    for dotted, field in keys(kind, path):
+        if dotted == path + field.name:
+            text = re.sub(r"(https?://\S*[^\s.,;])", r"`\1`", texts[field.name])
+            yield f"### {dotted}\n\n{text}\n"
+            yield "\n".join(f"- {name}: {value}" for name, value in _facts(dotted, field)) + "\n"
+
+
+def _facts(dotted: str, field: "attrs.Attribute[Any]") -> Iterator[tuple[str, str]]:
+    about = key_of(field)
+    yield "default", f"`{_toml(field.default)}`" + ("; to send through it, give one" if about.required else "")
+    yield "allowed", _kind(field.type) + _allowed(field.type, about) + (f" ({about.unit})" if about.unit else "")
+    if about.secret:
+        yield "secret", f"also as `{field.name}_file`, or as the credential `{CREDENTIAL_PREFIX}{dotted}`"
+    elif about.private:
+        yield "shown", "never, as it may be somebody's address"
+    yield "environment", f"`{variable(dotted)}`"
+
+
+def _allowed(kind: object, about: Key) -> str:
+    if not about.check.allowed or get_origin(kind) in {Literal, Union, types.UnionType}:
+        return ""
+    text = re.sub(r"([<>*_[\]])", r"\\\1", about.check.allowed)
+    return f", {text}" if kind in {int, float} else f": {text}"
+
+
+def _kind(kind: object) -> str:
+    if get_origin(kind) is Union:  # a choice, or the empty string
+        kind = Literal[tuple(choice for each in get_args(kind) for choice in get_args(each))]
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{shown(choice)}`" for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"a list; each element {_kind(get_args(kind)[0])}"
+    return KINDS[kind]
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat() if isinstance(value, time) else shown(value)
+
+
+def _texts() -> dict[str, dict[str, str]]:
+    """The text below each key, by class and key. Python keeps none of an attribute at run time."""
+    return {
+        table.name: {
+            key.target.id: inspect.cleandoc(below.value.value).replace("``", "`")
+            for key, below in zip(table.body, table.body[1:], strict=False)
+            if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(below.value.value, str)
+        }
+        for table in ast.parse(inspect.getsource(settings)).body
+        if isinstance(table, ast.ClassDef)
+    }
+
+
+if __name__ == "__main__":
+    for name, make in PAGES.items():
+        (DOCS / name).write_text(make(), encoding="utf-8")
