@@ -28,6 +28,7 @@ def check(context: click.Context, *, as_json: bool) -> None:
       notifierd check --json | jq -r '.[] | select(.level == "bad") | .subject'
     """  # noqa: D301
     from notifierd import check as checks
+    from notifierd.finding import exit_code
     from notifierd.tables import print_findings
 
     findings = run_async(partial(checks.check, settings_of(context)))
@@ -35,7 +36,7 @@ def check(context: click.Context, *, as_json: bool) -> None:
         say_json([{"subject": f.subject, "level": f.level.value, "text": f.text} for f in findings])
     else:
         print_findings(findings, out())
-    sys.exit(checks.exit_code(findings))
+    sys.exit(exit_code(findings))
 
 
 @click.group()

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from notifierd.check import Finding
 from notifierd.choose import Decision, Way
 from notifierd.counts import ChannelCounts
+from notifierd.finding import Finding
 from notifierd.model import Channel
 from notifierd.overview import Day, Open
 from notifierd.plan import Explanation, Plan, PlannedOffice

@@ -6,9 +6,10 @@ from uuid import uuid4
 
 from attrs import define
 
-from notifierd.check import Level, check
+from notifierd.check import check
 from notifierd.db import Connection, Database, open_database
 from notifierd.demo.postgres import Cluster
+from notifierd.finding import Level
 from notifierd.schema import init
 from notifierd.send.vapid import make_vapid_key
 from notifierd.settings import DatabaseSettings, EmailSettings, HttpSettings, PushSettings, ResendSettings, Settings

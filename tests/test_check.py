@@ -9,9 +9,10 @@ import pytest
 import trio
 from attrs import evolve
 
-from notifierd.check import Finding, Level, check, exit_code
+from notifierd.check import check
 from notifierd.demo.application import rows_sql
 from notifierd.demo.postgres import Cluster
+from notifierd.finding import Finding, Level, exit_code
 from notifierd.schedule import Calendar
 from notifierd.send.vapid import Vapid
 from notifierd.settings import (

@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from notifierd.check import check, exit_code
+from notifierd.check import check
 from notifierd.contract import view_problems
 from notifierd.db import open_database
 from notifierd.demo.postgres import Cluster
 from notifierd.errors import StatementRefused
+from notifierd.finding import exit_code
 from tests.place import Place, open_place
 
 
