@@ -27,8 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## one full run on this machine, without set-up (ARGS="--offices 20 --keep")
 	@$(VENV)/bin/notifierd demo $(ARGS)
 
-test: $(STAMP) ## the test suite (PYTEST_ARGS="-k drain -x")
-	@$(VENV)/bin/pytest $(PYTEST_ARGS)
+test: $(STAMP) ## the test suite (PYTEST_ARGS="-n 0 -k drain -x")
+	@$(VENV)/bin/pytest -n 4 --dist worksteal $(PYTEST_ARGS)
 
 test-system: $(STAMP) ## suites that need root and Debian packages: see .ci/run
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'

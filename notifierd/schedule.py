@@ -4,7 +4,9 @@ Pure arithmetic over one moment given by the caller. Moments are aware and in UT
 the window's zone.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 
 import attrs
 import holidays
@@ -26,11 +28,12 @@ class Window:
     ends: datetime
 
 
-def _holidays(settings: WindowSettings) -> holidays.HolidayBase | None:
-    if not settings.holidays:
-        return None
+@cache  # making one takes half a millisecond, and the daemon looks into a calendar with each slice of its sleep
+def _holidays(country: str) -> Mapping[date, str]:
+    if not country:
+        return {}
     # In the calendar's own words: Japanese for Japan; the library falls back to its own default for other countries.
-    return holidays.country_holidays(settings.holidays, language="ja")
+    return holidays.country_holidays(country, language="ja")
 
 
 @attrs.frozen
@@ -38,9 +41,6 @@ class Calendar:
     """The business days and windows of [window]."""
 
     settings: WindowSettings
-    _holidays: holidays.HolidayBase | None = attrs.field(
-        init=False, eq=False, repr=False, default=attrs.Factory(lambda self: _holidays(self.settings), takes_self=True)
-    )
 
     def closed(self, day: date) -> str | None:
         """Return why there is no run on *day*, or None on a business day.
@@ -53,9 +53,8 @@ class Calendar:
             return "closed_dates"
         if _WEEKDAYS[day.weekday()] in self.settings.closed_weekdays:
             return f"{'weekend' if day.weekday() >= _SATURDAY else 'weekday'}: {_NAMES[day.weekday()]}"
-        if self._holidays is not None and (name := self._holidays.get(day)):
-            return f"holiday: {name}"
-        return None
+        name = _holidays(self.settings.holidays).get(day)
+        return f"holiday: {name}" if name else None
 
     def today(self, now: datetime) -> date:
         """Return the business day that *now* belongs to, closed or not.

@@ -1,4 +1,4 @@
-"""What the tests share: one PostgreSQL a session, and a fresh database with the application's tables for each test."""
+"""What the tests share: one PostgreSQL a worker, and a fresh database with the application's tables for each test."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -24,7 +24,7 @@ _numbers = count(1)
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Run a PostgreSQL for the whole session, with ``keikakun_template`` to make databases from."""
+    """Run a PostgreSQL for all tests of this worker, with ``keikakun_template`` to make databases from."""
     with TemporaryDirectory(prefix="notifierd-tests-") as directory, running_postgres(Path(directory)) as running:
         running.create_database(TEMPLATE)
         running.psql(tables_sql(), TEMPLATE)
@@ -46,7 +46,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def template(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
     with running_template(cluster, tmp_path_factory.mktemp("template")) as made:
         yield made

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -16,6 +17,7 @@ import httpx
 import trio
 from attrs import define, field, frozen
 
+from notifierd.demo.postgres import Cluster
 from tests.loopback import Handler, read_request, receive, serving
 from tests.processes import DOMAIN, LEDGER, PATIENCE, SECRETS, Done, Place
 
@@ -38,7 +40,7 @@ class Seen:
             pushes begin with "push".
         accepted: for how many mails of each state the provider accepted how many messages, as "sent, 1".
         spent: attempts that were used up.
-        calls: when the provider answered which status; None: it did not.
+        calls: when the provider answered which status, since the run began; None: it did not.
         seconds: how long the run took.
     """
 
@@ -104,10 +106,12 @@ class Watched:
 class Run(Watched):
     """A ``notifierd once`` that is going on."""
 
+    _since: float = field(factory=time.time)
+
     async def ended(self) -> Seen:
         """Wait for the end."""
         done = await self.over()
-        return Seen(done.code, done.report, self.lines, **_look(self.place), seconds=done.seconds)
+        return Seen(done.code, done.report, self.lines, **_look(self.place, self._since), seconds=done.seconds)
 
 
 async def _read(pipe: IO[str] | None, into: bytearray) -> None:
@@ -120,8 +124,8 @@ async def _read(pipe: IO[str] | None, into: bytearray) -> None:
         into += data
 
 
-def _look(place: Place) -> dict[str, Any]:
-    """Return what the ledger and the provider know of the day."""
+def _look(place: Place, since: float) -> dict[str, Any]:
+    """Return what the ledger and the provider know of the day; of calls, those *since* then by time.time()."""
     query = "select id, channel, state, coalesce(' because of ' || reason, ''), attempts from notifierd.deliveries"
     rows = [line.split("|") for line in place.sql(query).splitlines()]
     times = Counter(mail.delivery_id for mail in place.mails())
@@ -130,7 +134,7 @@ def _look(place: Place) -> dict[str, Any]:
         "ledger": Counter(f"push {state}{why}" if on == "push" else state + why for _, on, state, why, _ in rows),
         "accepted": Counter(f"{state}, {times[key]}" for key, on, state, *_ in rows if on == "email"),
         "spent": sum(int(attempts) for *_, attempts in rows),
-        "calls": [(call["time"], call["status"]) for call in calls],
+        "calls": [(call["time"], call["status"]) for call in calls if call["time"] >= since],
     }
 
 
@@ -156,7 +160,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     deadline = trio.current_time() + PATIENCE
     while not await trio.to_thread.run_sync(condition):
         assert trio.current_time() < deadline, f"waited in vain for {what}"
-        await trio.sleep(0.03)
+        await trio.sleep(0.05)
 
 
 # ------------------------------------------------------------------------------------ providers that misbehave
@@ -357,6 +361,16 @@ def deaf_port() -> Iterator[str]:
 
 
 # ------------------------------------------------------------------------------------ a database in trouble
+
+
+@contextmanager
+def down(cluster: Cluster, end: Callable[[Cluster], None]) -> Iterator[None]:
+    """*End* the server, and let it be down for the length of the block."""
+    end(cluster)
+    try:
+        yield
+    finally:
+        cluster.start()
 
 
 def cut_connections(place: Place) -> None:

@@ -4,11 +4,11 @@ Time is Trio's, so that virtual time moves it.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import trio
@@ -33,6 +33,8 @@ from notifierd.model import (
     delivery_id,
 )
 from notifierd.source import CHUNK, Chunk, Place
+
+T = TypeVar("T")
 
 
 @define
@@ -155,10 +157,11 @@ class MemoryLedger:
             for row in self._of(day)
             if row.delivery.channel is Channel.PUSH and row.delivery.state is State.SENT
         }
+        alerts = _by_office(self.app.alerts)
         for delivery in self.due(day, rules):
             if delivery.channel is Channel.PUSH and (delivery.office_id, delivery.staff_id) in told:
                 continue
-            self.offices.setdefault((day, delivery.office_id), self._urgency(delivery.office_id, day, rules))
+            self.offices.setdefault((day, delivery.office_id), _urgency(alerts[delivery.office_id], day, rules))
             self.rows.setdefault(delivery.id, _Row(day, delivery))
         waiting = [row.delivery for row in self._of(day) if row.delivery.state in OPEN]
         channels = Counter(delivery.channel for delivery in waiting)
@@ -188,44 +191,39 @@ class MemoryLedger:
     def due(self, day: date, rules: Rules) -> list[Delivery]:
         """What ``choose`` says is due, delivery by delivery."""
         found = []
+        alerts, members = _by_office(self.app.alerts), _by_office(self.app.staff)
         for office_id in self.app.offices:
             if rules.only_offices and office_id not in rules.only_offices:
                 continue
-            alerts = self.app.alerts_of(office_id)
-            for staff in self.app.staff_of(office_id).values():
-                if chosen(staff, Channel.EMAIL, alerts, day, rules):
+            for staff in members[office_id]:
+                if chosen(staff, Channel.EMAIL, alerts[office_id], day, rules):
                     key = delivery_id(day, office_id, staff.id, Channel.EMAIL)
                     found.append(Delivery(key, office_id, staff.id, Channel.EMAIL))
-                if chosen(staff, Channel.PUSH, alerts, day, rules):
+                if chosen(staff, Channel.PUSH, alerts[office_id], day, rules):
                     for device in self.app.devices.values():
                         if device.staff_id == staff.id:
                             key = delivery_id(day, office_id, staff.id, Channel.PUSH, device.id)
                             found.append(Delivery(key, office_id, staff.id, Channel.PUSH, device.id))
         return found
 
-    def _urgency(self, office_id: UUID, day: date, rules: Rules) -> int:
-        lefts = [alert.days_left(day) for alert in self.app.alerts_of(office_id) if _in_scope(alert, day, rules)]
-        return min((left for left in lefts if left is not None), default=100_000)
-
     # Reading -----------------------------------------------------------------------------------------------------
 
     async def read(self, day: date, after: Place, rules: Rules) -> Chunk:
         await self._statement()
         places = sorted((urgency, office) for (on, office), urgency in self.offices.items() if on == day)
-        due = [
-            place
-            for place in places
-            if place > after and any(self._due(row) for row in self._of(day) if row.delivery.office_id == place[1])
-        ]
+        rows = _by_office((row.delivery.office_id, row) for row in self._of(day))
+        members, alerts = _by_office(self.app.staff), _by_office(self.app.alerts)
+        due = [place for place in places if place > after and any(map(self._due, rows[place[1]]))]
         chunk = due[: self.chunk]
         horizon = day + timedelta(days=rules.horizon_days)
         return Chunk(
-            tuple(self._work(day, office, horizon) for _, office in chunk),
+            tuple(self._work(office, rows[office], members[office], alerts[office], horizon) for _, office in chunk),
             chunk[-1] if len(due) > self.chunk else None,
         )
 
-    def _work(self, day: date, office_id: UUID, horizon: date) -> OfficeWork:
-        rows = [row for row in self._of(day) if row.delivery.office_id == office_id]
+    def _work(
+        self, office_id: UUID, rows: list[_Row], members: list[Staff], alerts: list[Alert], horizon: date
+    ) -> OfficeWork:
         again = {row.delivery.call_id for row in rows if row.delivery.state is State.SENDING and self._due(row)} - {
             None
         }
@@ -239,10 +237,10 @@ class MemoryLedger:
             id=office_id,
             name=self.app.offices.get(office_id),
             deliveries=deliveries,
-            staff=self.app.staff_of(office_id) if there else {},
+            staff={staff.id: staff for staff in members} if there else {},
             alerts=tuple(
                 alert
-                for alert in self.app.alerts_of(office_id)
+                for alert in alerts
                 if alert.kind is Kind.ASSESSMENT or (alert.due_on is not None and alert.due_on <= horizon)
             ),
             devices={
@@ -471,26 +469,28 @@ class MemoryLedger:
     def _all_untold(self, day: date, rules: Rules) -> tuple[Untold, ...]:
         alerts: Counter[UUID] = Counter()
         overdue: Counter[UUID] = Counter()
+        members = _by_office(self.app.staff)
+        done = [row.delivery for row in self._of(day) if row.delivery.state is State.SENT]
+        sent = _by_office((delivery.office_id, delivery) for delivery in done)
         for office, alert in self.app.alerts:
-            if self._untold(office, alert, day, rules):
+            if self._untold(office, alert, members[office], sent[office], day, rules):
                 left = alert.days_left(day)
                 alerts[office] += 1
                 overdue[office] += left is not None and left <= 0
         found = [Untold(office, n, overdue[office]) for office, n in alerts.items()]
         return tuple(sorted(found, key=lambda office: (-office.overdue, -office.alerts, office.office_id)))
 
-    def _untold(self, office_id: UUID, alert: Alert, day: date, rules: Rules) -> bool:
+    def _untold(
+        self, office_id: UUID, alert: Alert, members: list[Staff], sent: list[Delivery], day: date, rules: Rules
+    ) -> bool:
         shut_out = rules.only_offices and office_id not in rules.only_offices
         if office_id not in self.app.offices or shut_out or not _in_scope(alert, day, rules):
             return False
         left = alert.days_left(day)
-        staff = self.app.staff_of(office_id)
+        staff = {one.id: one for one in members}
         reached = [
-            staff[row.delivery.staff_id].days(row.delivery.channel)
-            if row.delivery.staff_id in staff
-            else rules.horizon_days
-            for row in self._of(day)
-            if row.delivery.office_id == office_id and row.delivery.state is State.SENT
+            staff[delivery.staff_id].days(delivery.channel) if delivery.staff_id in staff else rules.horizon_days
+            for delivery in sent
         ]
         if reached and (left is None or left <= max(reached)):
             return False
@@ -513,6 +513,19 @@ def _beyond(limit: str, ranked: Sequence[UUID], mails: Counter[UUID], fit: int) 
     first = [office for office, end in zip(ranked, ends, strict=True) if end > fit]
     if first:
         yield Overflow(limit, mails.total() - fit, len(first), tuple(first[:50]))
+
+
+def _by_office(pairs: Iterable[tuple[UUID, T]]) -> dict[UUID, list[T]]:
+    """What each office has; nothing, of one that is not there."""
+    found: dict[UUID, list[T]] = defaultdict(list)
+    for office_id, one in pairs:
+        found[office_id].append(one)
+    return found
+
+
+def _urgency(alerts: Iterable[Alert], day: date, rules: Rules) -> int:
+    lefts = [alert.days_left(day) for alert in alerts if _in_scope(alert, day, rules)]
+    return min((left for left in lefts if left is not None), default=100_000)
 
 
 def _in_scope(alert: Alert, day: date, rules: Rules) -> bool:

@@ -29,7 +29,7 @@ from notifierd.send.vapid import make_vapid_key
 DAY = date(2026, 11, 24)
 """A Tuesday: the day that every test runs, unless it is about the calendar."""
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after which a process that should have ended, or a state that should have come, is a failure."""
 
 DOMAIN = "mail.example.jp"
@@ -121,7 +121,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 # --------------------------------------------------------------------------------------------------- a place to run

@@ -2,34 +2,22 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from notifierd.demo.postgres import Cluster
-from notifierd.demo.servers import Servers, running_servers
 from notifierd.demo.trouble import MailConfig, Rule
 from tests.crash import age
-from tests.processes import API_KEY, DOMAIN, Done, Place, an_id, invent, running_template, until
+from tests.processes import API_KEY, DOMAIN, Done, Place, an_id, invent, until
 
 BAD = tuple(f"o0s{number}@{DOMAIN}" for number in (0, 41, 99))
 GOOD = Counter(f"o0s{number}@{DOMAIN}" for number in range(100)) - Counter(BAD)
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Run the mail API for this module."""
-    with running_servers(tmp_path_factory.mktemp("servers")) as running:
-        yield running
-
-
 @pytest.fixture
-def place(cluster: Cluster, servers: Servers, tmp_path: Path) -> Iterator[Place]:
-    """Make one office with a hundred staff."""
-    with running_template(cluster, tmp_path) as template, template.place(tmp_path, servers) as made:
-        made.load(invent(1, staff=100))
-        yield made
+def place(place: Place) -> Place:
+    """One office with a hundred staff."""
+    place.load(invent(1, staff=100))
+    return place
 
 
 def mail_api(place: Place, *rules: Rule, latency_ms: float = 0.0) -> None:
@@ -81,7 +69,7 @@ def test_a_crash_after_the_batch_was_accepted_costs_one_more_call_under_its_key(
 def test_a_crash_while_the_provider_works_on_the_batch_and_a_restart_before_it_is_done(place: Place):
     """The second process is told that the first call goes on (409), waits, and asks again under the same key."""
     before = place.calls()
-    mail_api(place, latency_ms=5000.0)
+    mail_api(place, latency_ms=10_000.0)
     with place.running_once() as process:
         until(lambda: place.states() == {"sending": 100}, "the batch in flight")
         time.sleep(1.0)

@@ -66,8 +66,8 @@ def children(pid: int) -> set[int]:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ends within a few seconds."""
-    deadline = time.monotonic() + 10
+    """Whether the process ends."""
+    deadline = time.monotonic() + PATIENCE
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     return not Path(f"/proc/{pid}").exists()

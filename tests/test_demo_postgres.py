@@ -22,6 +22,9 @@ from notifierd.demo.postgres import BIN_DIR_VARIABLE, Cluster, PostgresFailed, r
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 
+PATIENCE = 60.0
+"""Seconds after which what has not come is a failure."""
+
 PARENT = """
 import signal, sys
 from pathlib import Path
@@ -53,7 +56,7 @@ async def test_dsn_works_with_asyncpg(cluster: Cluster, database: str) -> None:
             await connection.close()
 
     async with trio_asyncio.open_loop():
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             assert await trio_asyncio.aio_as_trio(ask)() == "0"
 
 
@@ -88,7 +91,7 @@ def test_committed_rows_survive(directory: Path, end: str) -> None:
             with _busy_client(cluster) as client:
                 cluster.kill()
                 assert cluster.pid is None
-                assert client.wait(10) != 0
+                assert client.wait(PATIENCE) != 0
             cluster.start()
         assert cluster.pid != first
         assert cluster.psql("select i from t").strip() == "7"
@@ -119,8 +122,8 @@ def test_server_dies_with_its_parent(directory: Path, how: signal.Signals) -> No
         server = os.pidfd_open(int(parent.stdout.readline()))
         try:
             parent.send_signal(how)
-            assert parent.wait(10) != 0
-            assert select.select([server], [], [], 10)[0], "the server outlived its parent"
+            assert parent.wait(PATIENCE) != 0
+            assert select.select([server], [], [], PATIENCE)[0], "the server outlived its parent"
         finally:
             parent.kill()
             os.close(server)

@@ -23,6 +23,9 @@ from notifierd.demo.sample import Sample, sample
 from notifierd.demo.servers import Servers, ServersFailed, running_servers
 from notifierd.demo.trouble import MailConfig, PushConfig, Rule, ServersConfig
 
+PATIENCE = 60.0
+"""Seconds after which what has not come is a failure."""
+
 PARENT = """
 import signal, sys
 from pathlib import Path
@@ -45,7 +48,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def api(servers: Servers) -> Iterator[httpx.Client]:
     """Return a client of the mail API, with its key."""
     servers.configure(ServersConfig())
-    with httpx.Client(base_url=servers.mail_url, headers={"authorization": "Bearer re_demo"}, timeout=10) as client:
+    with httpx.Client(
+        base_url=servers.mail_url, headers={"authorization": "Bearer re_demo"}, timeout=PATIENCE
+    ) as client:
         yield client
 
 
@@ -174,7 +179,7 @@ def test_same_key_sends_once(servers: Servers, api: httpx.Client) -> None:
 
 def test_same_key_while_running(servers: Servers, api: httpx.Client) -> None:
     """Of three calls at once under one key one is sent; the others are told to come again, and then get its answer."""
-    servers.configure(ServersConfig(MailConfig(latency_ms=300)))
+    servers.configure(ServersConfig(MailConfig(latency_ms=2000)))
     before = len(servers.mails())
 
     def call() -> httpx.Response:
@@ -210,11 +215,11 @@ def test_deferred_once(servers: Servers, api: httpx.Client) -> None:
 
 
 def test_outage_from_a_call_on_for_a_time(servers: Servers, api: httpx.Client) -> None:
-    """The first two calls pass, then all fail for half a second, then all pass."""
-    rule = Rule(status=429, name="daily_quota_exceeded", after=2, seconds=0.5)
+    """The first two calls pass, then all fail for two seconds, then all pass."""
+    rule = Rule(status=429, name="daily_quota_exceeded", after=2, seconds=2.0)
     servers.configure(ServersConfig(MailConfig(rules=[rule])))
     assert [api.post("/emails", json=mail()).status_code for _ in range(4)] == [200, 200, 429, 429]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (response := api.post("/emails", json=mail())).status_code != 200:
         assert error(response) == (429, "daily_quota_exceeded")
         assert time.monotonic() < deadline
@@ -238,7 +243,7 @@ def test_hang_until_the_client_gives_up(servers: Servers, api: httpx.Client) -> 
     servers.configure(ServersConfig(MailConfig(rules=[Rule(to="a@example.jp", then="hang")])))
     before = len(servers.mails())
     with ThreadPoolExecutor(1) as pool:
-        hanging = pool.submit(api.post, "/emails", json=mail("a@example.jp"), timeout=1)
+        hanging = pool.submit(api.post, "/emails", json=mail("a@example.jp"), timeout=4)
         assert api.post("/emails", json=mail()).status_code == 200
         assert not hanging.done()
         with pytest.raises(httpx.ReadTimeout):
@@ -252,7 +257,7 @@ def test_latency(servers: Servers, api: httpx.Client) -> None:
     began = time.monotonic()
     for _ in range(2):
         assert api.post("/emails", json=mail()).status_code == 200
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < 20
 
 
 # The push service
@@ -380,8 +385,8 @@ def test_servers_die_with_their_parent(tmp_path: Path, how: signal.Signals) -> N
         process = os.pidfd_open(int(parent.stdout.readline()))
         try:
             parent.send_signal(how)
-            assert parent.wait(10) != 0
-            assert select.select([process], [], [], 10)[0], "the servers outlived their parent"
+            assert parent.wait(PATIENCE) != 0
+            assert select.select([process], [], [], PATIENCE)[0], "the servers outlived their parent"
         finally:
             parent.kill()
             os.close(process)
@@ -414,4 +419,4 @@ def test_configuration_from_a_file(tmp_path: Path) -> None:
         url = json.loads(process.stdout.readline())["mail_url"]
         assert httpx.post(f"{url}/emails", json=mail(), headers={"authorization": "Bearer other"}).status_code == 200
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0

@@ -199,7 +199,7 @@ async def test_a_hanging_call_that_is_cancelled_costs_no_connection() -> None:
             with trio.move_on_after(0.05) as scope:
                 await client.post(f"http://127.0.0.1:{port}/hang", b"", {})
             assert scope.cancelled_caught
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             answer = await client.post(f"http://127.0.0.1:{port}/", b"", {})
     assert answer == Answer(200, {"content-length": "2"}, b"{}")
 
@@ -213,7 +213,7 @@ async def test_an_endless_body_is_read_to_its_bound() -> None:
 
     async with serving(handler) as port, open_client(width=1) as client:
         for _ in range(3):
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 answer = await client.post(f"http://127.0.0.1:{port}/", b"", {})
             assert isinstance(answer, Answer)
             assert answer.body == b"x" * BODY_BYTES
@@ -273,7 +273,7 @@ async def test_as_many_calls_as_the_client_is_wide_are_made_at_once() -> None:
         await stream.send_all(OK)
 
     async with serving(handler) as port, open_client(width=4) as client:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
                     nursery.start_soon(client.post, f"http://127.0.0.1:{port}/", b"", {})

@@ -290,9 +290,11 @@ def test_calls_that_outlast_the_grace_are_cut_and_repeated_under_their_keys(plac
     place.serve(rows, MailConfig(api_key=API_KEY, keep_eml=False, rules=(LOST_ANSWER,)))
     with place.running_once() as process:
         until(lambda: len(place.mails()) == 6, "three calls in flight")
+        began = time.monotonic()
         process.send_signal(signal.SIGINT)
         done = ended(process, 4)
-    assert 0.9 < done.seconds < 1.0 + 2.0
+        seconds = time.monotonic() - began
+    assert 1.0 <= seconds < 15  # of the 20 s that the grace is by itself, and of the 30 that a call may take
     assert (done.report["status"], done.report["reason"]) == ("interrupted", "signal")
     assert (done.report["email"]["sent"], done.report["email"]["open"]) == (0, 16)
     assert place.states() == {"sending": 6, "planned": 10}
@@ -348,7 +350,7 @@ def test_a_second_process_waits_for_one_lease_then_gives_up_and_names_the_holder
         with place.frozen_servers():
             until(lambda: place.states() == {"sending": 4}, "all calls in flight")
             second = place.once(code=4)
-        assert 14 < second.seconds < 45  # 16, and the start
+        assert 14 < second.seconds < 90  # 16, and the start
         assert second.report["status"] == "interrupted"
         assert f":{first.pid}:" in second.report["reason"]
         assert re.search(rf"held by \S+:{first.pid}:", second.err)
@@ -360,7 +362,7 @@ def test_what_is_open_when_the_time_is_up_expires(place: Place):
     rows = invent(2)
     place.load(rows)
     place.serve(rows, MailConfig(api_key=API_KEY, rules=(Rule(status=503),)))
-    done = place.once("--for", "1.5", code=1)
+    done = place.once("--for", "5", code=1)
     assert done.report["status"] == "completed"
     assert (done.report["email"]["expired"], done.report["email"]["open"]) == (4, 0)
     assert {failure["reason"] for failure in done.report["failures"]} == {"window_ended (server_error:503)"}

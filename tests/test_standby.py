@@ -21,7 +21,7 @@ from tests.standby import Played, asleep, open_window, play_all
 
 ROUNDS = 3
 OFFICES = 120
-LIMITS = {"email": 2, "send_timeout": 5.0}
+LIMITS = {"email": 2, "send_timeout": 10.0}
 
 
 async def test_killed_in_mid_run_the_active_one_is_followed_by_the_other_and_nobody_is_told_twice(
