@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from notifierd.fields import parse_vapid_key
 from notifierd.schema import migrations
 from notifierd.send.vapid import Vapid
 from tests.documented import differences, documented
-from tests.processes import DAY, PASSWORD, VAPID_KEY, Place, invent, run, write_config
+from tests.processes import DAY, PASSWORD, VAPID_KEY, Place, ended, invent, run, running, write_config
 
 HOLIDAY = "2026-11-23"
 
@@ -254,6 +256,22 @@ def test_a_database_out_of_reach_is_exit_3_and_a_failed_report(place: Place, whe
         assert (done.report["status"], done.report["day"]) == ("failed", str(DAY))
         assert done.report["reason"].startswith("database_unavailable:")
         assert re.fullmatch(r"notifierd: the database is out of reach \(database_unavailable:\w+\): see .*\n", done.err)
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["plan"], ["preview", "--out", "preview"], ["db", "status"]], ids=" ".join
+)
+def test_ctrl_c_while_a_database_is_waited_for_is_exit_4_in_a_word(words: list[str], tmp_path: Path):
+    """It takes the connection, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        write_config(tmp_path, {"database": {"dsn": f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/app"}})
+        with running(*words, cwd=tmp_path) as process:
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(1)  # asked for, and waited for
+                process.send_signal(signal.SIGINT)
+                done = ended(process, 4)
+    assert (done.out, done.err.strip()) == ("", "notifierd: interrupted")
 
 
 def test_a_database_without_the_schema_is_exit_2_with_what_to_do(cluster: Cluster, database: str, tmp_path: Path):
