@@ -88,7 +88,7 @@ class App:
             case ["events"]:
                 return self._events(request)
             case ["metrics"]:
-                days = await self.archive.last_days(self.live.today())
+                days = await self.archive.last_days(self.live.today(), self.daemon.status.last)
                 return Response(200, scrape(self.daemon, days, self.live.streams), CONTENT_TYPE)
         return self.pages.missing(request)
 

@@ -152,10 +152,10 @@ class Archive:
 
         return await self._ask(("office", office_id, day, today, stamp), ask)
 
-    async def last_days(self, today: date) -> tuple[Day, ...]:
+    async def last_days(self, today: date, stamp: str) -> tuple[Day, ...]:
         """The last days, the newest first; none if the ledger cannot be read."""
         try:
-            return await self._ask(("days", today), lambda overview: overview.days(today, DAYS))
+            return await self._ask(("days", today, stamp), lambda overview: overview.days(today, DAYS))
         except DatabaseError:
             return ()
 
