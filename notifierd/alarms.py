@@ -103,7 +103,10 @@ def while_running(run: Running, watch: WatchSettings) -> Iterator[Alarm]:
             f"the run of {run.day} has been going on for {run.seconds:,.0f} s, longer than watch.run_seconds "
             f"({watch.run_seconds:g}): {run.done:,} of {run.offices:,} offices are done. It goes on.",
         )
-    rest = "What it has to send stays planned and is tried again; what is left when the window ends expires."
+    rest = (
+        "What it has to send stays planned, and is tried again or goes through email.fallback; what is left when the "
+        "window ends expires."
+    )
     for sender, lanes in run.blocked.items():
         text = f"{sender} refuses us ({_reasons(sender, lanes)}). {rest} Look at the key, and at the account there."
         yield Alarm(run.day, f"blocked:{sender}", text)

@@ -238,11 +238,15 @@ class Watch:
                     log.warning("alarm_not_noted", about=alarm.cause, run=str(alarm.day), reason=str(error))
                     return True
             if await self._rest(pause):
+                log.error("watch_not_told", to="webhook", about=alarm.cause, run=str(alarm.day), reason="not_noted")
                 return False
             pause = min(LONGEST_PAUSE, 2 * pause)
 
     async def _post(self, post: _Post) -> None:
-        """Post, again after growing pauses as long as that may help. What became of it is logged, and never where."""
+        """Post, again after growing pauses as long as that may help. What became of it is logged, and never where.
+
+        One whose answer was lost may come twice: better than never.
+        """
         labels = {"to": post.to, "about": post.about, "run": str(post.day)}
         for pause in (*PAUSES, math.inf):
             outcome = await self._try(post)

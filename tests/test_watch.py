@@ -13,14 +13,14 @@ from structlog.testing import capture_logs
 
 from notifierd.choose import Rules
 from notifierd.ledger import LEASE_SECONDS
-from notifierd.model import Blame, Blocked, Deferred, Outcome, Rejected, State
+from notifierd.model import Blame, Blocked, Channel, Deferred, Outcome, Rejected, State
 from notifierd.run import run_day
 from notifierd.settings import Settings, WatchSettings
-from notifierd.watch import DRAIN_SECONDS
+from notifierd.watch import DRAIN_SECONDS, open_watch
 from tests.daemons import World, in_zone, tell
-from tests.memory import Application
+from tests.memory import Application, MemoryLedger
 from tests.people import an_id, some_offices
-from tests.receivers import SECRET, Answer, Got
+from tests.receivers import SECRET, Answer, Got, Receivers
 from tests.senders import TAKEN, ScriptedSender, Try, a_run, between
 
 WEBHOOK, PING = f"https://hooks.example.jp/hook/{SECRET}", f"https://ping.example.jp/ping/{SECRET}"
@@ -237,6 +237,25 @@ async def test_a_provider_that_refuses_us_is_told_at_once(autojump_clock):
     assert alarm.at <= 3.0
     assert "scripted refuses us (blocked:401)" in alarm.json["text"]
     assert world.receivers.signals == ["start", "success"]
+
+
+async def test_push_services_that_refuse_us_are_one_alarm_of_the_sender(autojump_clock):
+    """Two lanes of three."""
+    receivers, deps = Receivers(), a_run(MemoryLedger(Application()), ScriptedSender(), ScriptedSender(name="webpush"))
+    deps.progress.has_day = True
+    outcomes: dict[str, Outcome] = {"fcm": Blocked("blocked:403"), "moz": Blocked("blocked:401"), "wns": TAKEN}
+    for lane, outcome in outcomes.items():
+        deps.lines[Channel.PUSH][0].lane_limiter(lane)
+        deps.gates[lane].record([outcome], 0.0)
+    settings = Settings(watch=WatchSettings(webhook_url=WEBHOOK))
+
+    async def first_to_tell(_settings: Settings, day: date, cause: str) -> bool:
+        return await deps.ledger.first_to_tell(day, cause)
+
+    async with open_watch(lambda: settings, first_to_tell, receivers.client) as watch, watch.over(TUESDAY, deps):
+        await trio.sleep(5)
+    assert receivers.causes == ["blocked:webpush"]
+    assert "webpush refuses us (fcm: blocked:403, moz: blocked:401). " in receivers.alarms[0].json["text"]
 
 
 @pytest.mark.parametrize(("seconds", "causes"), [(20.0, []), (300.0, ["out:scripted"])])
