@@ -57,7 +57,6 @@ def examples(text: str) -> list[list[str]]:
 
 
 DEVICE = UUID("18072e8c-35bf-492d-89e9-c616612e7696")
-PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 
 
 @pytest.mark.parametrize("words", [[], *(w for w in commands() if w != ["db"])], ids=" ".join)
@@ -66,13 +65,6 @@ def test_every_command_teaches_by_examples_that_are_right(words: list[str], tmp_
     assert any(example[: len(words)] == words for example in found)
     for example in found:
         parse(cli, example)
-
-
-def test_every_command_of_the_page_is_one():
-    found = examples(PAGE.read_text(encoding="utf-8"))
-    assert {words[0] for words in found} == {"plan", "preview", "status", "history", "retry", "once", "completion"}
-    for words in found:
-        parse(cli, words)
 
 
 def parse(command: click.Command, words: list[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 
+import attrs
 import pytest
 from attrs import frozen
 
@@ -17,9 +18,12 @@ from docs import generate
 from notifierd.demo.application import tables_sql
 from notifierd.demo.mail_api import AcceptedMail
 from notifierd.demo.postgres import Cluster, running_postgres
+from notifierd.demo.sample import load, sample
 from notifierd.demo.servers import Servers, running_servers
 from notifierd.demo.trouble import MailConfig, ServersConfig
 from tests.manual import REPOSITORY, SHELL, Block, blocks, pages
+from tests.processes import VAPID_KEY, Tables, run, write_config
+from tests.services import OPEN, TODAY
 from tests.test_life_machine import WAYS
 
 API_KEY = "re_your_key"
@@ -28,7 +32,6 @@ SECONDS = 120.0
 # What differs from run to run, and from machine to machine, and is shown by an example.
 _VARIES = (
     (r"\d{4}-\d\d-\d\d", "DATE"),
-    (r"DATE is closed .*\n", ""),
     (r"\d+\.\d s\b", "SECONDS"),
     (r"PostgreSQL \d+(\.\d+)?", "POSTGRESQL"),
     (r"http://127\.0\.0\.1:\d+", "https://api.resend.com"),
@@ -86,6 +89,11 @@ class Reader:
             "PGHOST": str(self.cluster.socket_dir),
             "PGUSER": "postgres",
             "ADMIN": self.cluster.dsn("keikakun"),
+            # A business day, whichever it is, and about noon: no test meets its end.
+            "PGTZ": str(OPEN["timezone"]),
+            "NOTIFIERD_WINDOW_TIMEZONE": str(OPEN["timezone"]),
+            "NOTIFIERD_WINDOW_HOLIDAYS": "",
+            "NOTIFIERD_WINDOW_CLOSED_WEEKDAYS": "[]",
             "NOTIFIERD_EMAIL_RESEND_BASE_URL": self.servers.mail_url,
         }
 
@@ -128,7 +136,26 @@ def test_the_lines_for_an_operator_do_what_they_say(reader: Reader):
     reader.follow("docs/operations.md")
 
 
-RUN = {"docs/getting-started.md", "docs/operations.md"}
+def test_the_commands_that_look_on_do_so(reader: Reader):
+    """Beside an application of five offices, from the plan of a day to the day's run."""
+    invented, clone = sample(5, TODAY, reader.servers.push_url), reader.home / "notifierd"
+    load(reader.cluster, "keikakun", invented)
+    devices = attrs.evolve(invented.servers().push, gone=())
+    reader.servers.configure(ServersConfig(MailConfig(api_key=API_KEY), devices))
+    dsn = reader.cluster.dsn("keikakun")
+    run("db", "init", "--preset", "keikakun", "--dsn", dsn, cwd=clone, code=0)
+    tables: Tables = {
+        "database": {"dsn": dsn},
+        "email": {"sender": "keikakun <notice@example.jp>"},
+        "email.resend": {"api_key": API_KEY},
+        "push": {"vapid_private_key": VAPID_KEY, "allowed_hosts": ["127.0.0.1"], "allow_private_addresses": True},
+    }
+    write_config(clone, tables)
+    reader.follow("docs/commands.md")
+    assert len(reader.mails()) == len(invented.expected().mails)
+
+
+RUN = {"docs/commands.md", "docs/getting-started.md", "docs/operations.md"}
 """The pages that a test above follows."""
 
 
