@@ -78,6 +78,7 @@ RELOADS: Mapping[str, str] = {
     "limits": "at once, also for a run that goes on",
     "http": "at once: the page is then served anew, and everybody has to log in again",
     "log": "at once",
+    "watch": "at once, also for a run that goes on",
 }
 """When a change of a table counts, after a reload, where that is not from the next run on."""
 

@@ -197,6 +197,14 @@ def test_every_alarm_and_warning_of_the_log_has_its_entry_and_no_other():
     assert set(re.findall(r"`(\w+)`", " ".join(named))) == set(WARNINGS.findall(code))
 
 
+def test_every_cause_that_the_webhook_hears_of_has_its_line():
+    code = (REPOSITORY / "notifierd/alarms.py").read_text(encoding="utf-8")
+    causes = set(re.findall(r'Alarm\(\s*[\w.]+,\s*f?"(\w+)', code))
+    page = (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8")
+    listed = page.partition("## Who is told\n")[2].partition("A post that")[0]
+    assert set(re.findall(r"(?m)^\| `(\w+)", listed)) == causes
+
+
 def test_the_drawing_of_a_deliverys_life_has_every_way_and_no_other():
     drawing = (REPOSITORY / "docs/images/life.svg").read_text(encoding="utf-8")
     drawn = re.findall(r'data-from="(\w+)" data-to="(\w+)"', drawing)
