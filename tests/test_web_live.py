@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 import trio
 from attrs import define, evolve, field
 
+from notifierd.counts import Planned
 from notifierd.deps import Site
-from notifierd.model import Channel, Planned, State
+from notifierd.model import Channel, State
 from notifierd.notify import Notifier
 from notifierd.schedule import Calendar, Window
 from notifierd.settings import Settings
