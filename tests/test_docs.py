@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
+from uuid import UUID
 
 import attrs
 import pytest
@@ -33,7 +34,7 @@ SECONDS = 120.0
 _VARIES = (
     (r"\d{4}-\d\d-\d\d", "DATE"),
     (r"\d+\.\d s\b", "SECONDS"),
-    (r"PostgreSQL \d+(\.\d+)?", "POSTGRESQL"),
+    (r"PostgreSQL \d+(\.\d+)?( \(.*?\))?", "POSTGRESQL"),
     (r"http://127\.0\.0\.1:\d+", "https://api.resend.com"),
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID"),
 )
@@ -95,6 +96,7 @@ class Reader:
             "NOTIFIERD_WINDOW_HOLIDAYS": "",
             "NOTIFIERD_WINDOW_CLOSED_WEEKDAYS": "[]",
             "NOTIFIERD_EMAIL_RESEND_BASE_URL": self.servers.mail_url,
+            "NOTIFIERD_HTTP_BIND": "127.0.0.1:0",
         }
 
 
@@ -155,7 +157,18 @@ def test_the_commands_that_look_on_do_so(reader: Reader):
     assert len(reader.mails()) == len(invented.expected().mails)
 
 
-RUN = {"docs/commands.md", "docs/getting-started.md", "docs/operations.md"}
+def test_another_application_needs_but_five_views(reader: Reader):
+    """They are read, written and deleted through."""
+    reader.follow("docs/another-application.md")
+    assert [mail.to for mail in reader.mails()] == [("you@example.jp",)]
+    row = "(teacher_id, endpoint, p256dh, auth) values (1, 'https://push.example.net', 'p', 'a')"
+    reader.cluster.psql(f"insert into browsers {row}", "nurseries")
+    gone = "delete from notifierd.devices where endpoint = 'https://push.example.net' returning staff_id"
+    assert reader.cluster.psql(gone, reader.cluster.dsn("nurseries", "notifierd")) == f"{UUID(int=1)}\n"
+    assert reader.cluster.psql("select count(*) from browsers", "nurseries") == "0\n"
+
+
+RUN = {"docs/another-application.md", "docs/commands.md", "docs/getting-started.md", "docs/operations.md"}
 """The pages that a test above follows."""
 
 
