@@ -4,6 +4,7 @@ A block of ``sh`` or ``console`` is run where nothing is remarked, page by page 
 of these above it, which no reader sees:
 
 - ``<!-- file: NAME -->``: what a reader is told to write to NAME, in any language;
+- ``<!-- apply -->``: a diff that a reader is told to apply;
 - ``<!-- run by tests/system -->``: run as root on a machine with a systemd;
 - ``<!-- not run: WHY -->``.
 
@@ -41,6 +42,11 @@ class Block(NamedTuple):
     def file(self) -> str:
         """The file that a reader is to write it to; "" for none."""
         return self.remark.removeprefix("file: ") if self.remark.startswith("file: ") else ""
+
+    @property
+    def is_done_here(self) -> bool:
+        """Whether a reader is to do something that needs no more than the tests have."""
+        return bool(self.file) or self.remark == "apply" or (self.language in SHELL and not self.remark)
 
     def commands(self) -> Iterator[tuple[str, str | None]]:
         """Each command with what it prints; None where the page does not show that."""

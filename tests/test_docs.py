@@ -52,8 +52,7 @@ class Reader:
 
     def follow(self, page: str) -> None:
         """Do what *page* says, from the top."""
-        todo = [block for block in blocks(page) if block.file or (block.language in SHELL and not block.remark)]
-        assert todo
+        todo = [block for block in blocks(page) if block.is_done_here]
         out = self.home / "printed"
         out.mkdir()
         script = ["set -eu -o pipefail", *(_script(block, out / str(number)) for number, block in enumerate(todo))]
@@ -68,9 +67,11 @@ class Reader:
             timeout=SECONDS,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        if done.returncode != 0:
+            last = max(out.iterdir(), key=lambda file: file.stat().st_mtime_ns, default=None)
+            pytest.fail(f"{page}: {done.stderr}\n{last.read_text(encoding='utf-8') if last else ''}", pytrace=False)
         for number, block in enumerate(todo):
-            for place, (command, shown) in enumerate(() if block.file else block.commands()):
+            for place, (command, shown) in enumerate(() if block.remark else block.commands()):
                 printed = (out / f"{number}.{place}").read_text(encoding="utf-8")
                 if shown is not None:
                     _compare(f"{block.place}: {command}", shown, printed)
@@ -82,7 +83,6 @@ class Reader:
     def _environ(self) -> dict[str, str]:
         path = (Path(sys.executable).parent, self.cluster.bin_dir, os.environ["PATH"])
         return {
-            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE")},
             "PATH": os.pathsep.join(map(str, path)),
             "HOME": str(self.home),
             "TMPDIR": str(self.home / "tmp"),
@@ -102,8 +102,9 @@ class Reader:
 
 def _script(block: Block, out: Path) -> str:
     """What does as *block* says, and keeps what each of its commands prints."""
-    if block.file:
-        return f"cat >>{quote(block.file)} <<'END OF THE BLOCK'\n{block.text}END OF THE BLOCK"
+    if block.remark:
+        command = f"cat >>{quote(block.file)}" if block.file else "git apply"
+        return f"{command} <<'END OF THE BLOCK'\n{block.text}END OF THE BLOCK"
     return "\n".join(
         f"{{ echo {quote(f'== {block.place}')} >&2\n{command}\n}} >{quote(f'{out}.{place}')}"
         for place, (command, _) in enumerate(block.commands())
@@ -168,7 +169,19 @@ def test_another_application_needs_but_five_views(reader: Reader):
     assert reader.cluster.psql("select count(*) from browsers", "nurseries") == "0\n"
 
 
-RUN = {"docs/another-application.md", "docs/commands.md", "docs/getting-started.md", "docs/operations.md"}
+def test_a_provider_that_is_added_keeps_the_contract(reader: Reader):
+    """The page's module, diffs and tests, on a copy of everything."""
+    (reader.home / "notifierd" / ".venv").symlink_to(sys.prefix)
+    reader.follow("docs/adding-a-provider.md")
+
+
+RUN = {
+    "docs/adding-a-provider.md",
+    "docs/another-application.md",
+    "docs/commands.md",
+    "docs/getting-started.md",
+    "docs/operations.md",
+}
 """The pages that a test above follows."""
 
 
