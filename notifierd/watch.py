@@ -8,8 +8,8 @@ day and cause, whoever restarts or stands by meanwhile; one that cannot be deliv
 import json
 import math
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime
 from typing import TypeVar
 
@@ -105,9 +105,10 @@ class Watch:
     # ------------------------------------------------------------------------------------------------- what is said
 
     def tell(self, alarm: Alarm) -> None:
-        """Raise an alarm, unless this process did before."""
+        """Raise an alarm, unless this process did before, or there is nobody to hear of it."""
         watch = self.settings().watch
-        if (watch.webhook_url or watch.ping_url) and (alarm.day, alarm.cause) not in self._raised:
+        heard = watch.webhook_url or (alarm.fails and watch.ping_url)
+        if heard and (alarm.day, alarm.cause) not in self._raised:
             self._raised.add((alarm.day, alarm.cause))
             self._queue(self._alarms, alarm)
 
@@ -117,7 +118,8 @@ class Watch:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_looking, day, deps)
             yield
-            self._look(day, deps)
+            with _harmless():
+                self._look(day, deps)
             nursery.cancel_scope.cancel()
 
     def ended(self, day: date, result: RunResult | None) -> None:
@@ -127,11 +129,12 @@ class Watch:
         self._running = None
         if result is None:
             return
-        counts, watch = result.counts, self.settings().watch
-        signal = "fail" if counts and too_many_failures(counts, watch) else ""
-        self._ping(signal, day, summary(day, result.state, result.reason, counts))
-        for alarm in at_end(day, counts, watch) if counts else ():
-            self.tell(alarm)
+        with _harmless():
+            counts, watch = result.counts, self.settings().watch
+            signal = "fail" if counts and too_many_failures(counts, watch) else ""
+            self._ping(signal, day, summary(day, result.state, result.reason, counts))
+            for alarm in at_end(day, counts, watch) if counts else ():
+                self.tell(alarm)
 
     def failed(self, day: date, error: BaseException) -> None:
         """Say that *day* could not be run, unless it may be, by and by, without anybody's doing."""
@@ -157,7 +160,8 @@ class Watch:
 
     async def _keep_looking(self, day: date, deps: Deps) -> None:
         while True:
-            self._look(day, deps)
+            with _harmless():
+                self._look(day, deps)
             await trio.sleep(LOOK_EVERY)
 
     def _look(self, day: date, deps: Deps) -> None:
@@ -210,10 +214,8 @@ class Watch:
 
     async def _work_off(self, queue: "trio.MemoryReceiveChannel[T]", work: Callable[[T], Awaitable[None]]) -> None:
         async for item in queue:
-            try:
+            with _harmless():
                 await work(item)
-            except Exception as error:  # noqa: BLE001 - whoever is told is never worth a run
-                log.error("watch_failed", error=type(error).__name__, where=places(error))  # noqa: TRY400 - it may quote
             self._untold -= 1
 
     async def _tell(self, alarm: Alarm) -> None:
@@ -270,6 +272,15 @@ class Watch:
         with trio.move_on_after(seconds):
             await self._closing.wait()
         return self._closing.is_set()
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Let no error out: whoever is told is never worth a run."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the one place that sees to it
+        log.error("watch_failed", error=type(error).__name__, where=places(error))  # noqa: TRY400 - its text may quote
 
 
 _Queue = tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]]

@@ -11,6 +11,7 @@ import trio
 from attrs import evolve
 from structlog.testing import capture_logs
 
+from notifierd.alarms import Alarm
 from notifierd.choose import Rules
 from notifierd.ledger import LEASE_SECONDS
 from notifierd.model import Blame, Blocked, Channel, Deferred, Outcome, Rejected, State
@@ -513,6 +514,35 @@ async def test_an_alarm_waits_for_a_database_that_is_away(autojump_clock):
     assert 200.0 <= alarm.at <= 265.0
 
 
+async def test_at_a_stop_an_alarm_that_waits_for_the_database_is_given_up_at_once(autojump_clock):
+    world = watched(in_zone("2026-11-24 08:59"))
+    world.away = between((30.0, 1e6))
+    with capture_logs() as lines:
+        async with world.serving():
+            await trio.sleep(40.0)
+            world.daemon.watch.tell(Alarm(TUESDAY, "failed", "text"))
+            await trio.sleep(10.0)
+    assert trio.current_time() == pytest.approx(50.0)
+    assert [line["reason"] for line in lines if line["event"] == "watch_not_told"] == ["not_noted"]
+    assert world.receivers.got == []
+
+
+async def test_a_hundred_are_queued_and_no_more(autojump_clock):
+    """150 at once, to a receiver that does not answer: one is under way, a hundred wait, and nobody waits for them."""
+    world = watched(in_zone("2026-11-24 08:59"))
+    world.receivers.answers = lambda _: None
+    with capture_logs() as lines:
+        async with world.serving(signal.SIGINT):
+            await trio.sleep(10.0)
+            world.daemon.watch.tell(Alarm(TUESDAY, "first", "text"))
+            await trio.sleep(1.0)
+            for number in range(149):
+                world.daemon.watch.tell(Alarm(TUESDAY, f"cause {number}", "text"))
+            assert trio.current_time() == pytest.approx(11.0)
+    assert sum(line["event"] == "watch_overflow" for line in lines) == 49
+    assert [line["untold"] for line in lines if line["event"] == "watch_cut"] == [101]
+
+
 async def test_what_the_ledger_cannot_note_is_told_once_by_this_process(autojump_clock):
     """Refused for two minutes, and looked at each second."""
     world = watched(email=ScriptedSender(script=until(120.0, Blocked("blocked:401"))))
@@ -522,6 +552,24 @@ async def test_what_the_ledger_cannot_note_is_told_once_by_this_process(autojump
             await trio.sleep(600)
     assert world.receivers.causes == ["blocked:scripted"]
     assert [line["reason"] for line in lines if line["event"] == "alarm_not_noted"] == ["database_refused:42P01"]
+
+
+async def test_a_bug_in_looking_at_a_run_does_not_end_it(autojump_clock):
+    """From 5 s on, at each look and at the run's end."""
+    world = watched(app=ahead(30), email=ScriptedSender(seconds=10.0))
+
+    def bug() -> Settings:
+        raise KeyError(SECRET)
+
+    with capture_logs() as lines:
+        async with world.serving():
+            await trio.sleep(5)
+            world.daemon.watch.settings = bug
+            await trio.sleep(600)
+    assert world.states() == {"2026-11-24": ("completed", None)}
+    assert world.exit_code == 0
+    assert {line["error"] for line in lines if line["event"] == "watch_failed"} == {"KeyError"}
+    assert SECRET not in str(lines)
 
 
 @pytest.mark.parametrize(("urls", "alarms", "pings"), [({"webhook_url": ""}, 0, 2), ({"ping_url": ""}, 1, 0)])
