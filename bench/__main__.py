@@ -1,0 +1,189 @@
+"""How fast notifierd is, held against the limits and against what it replaces: ``python -m bench``.
+
+Everything runs in turn: notifierd as a process, the bare loop and the old batch's shape with the very requests that
+notifierd made. Prints a table, and what its figures come to.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from attrs import define, field, frozen
+
+from bench.application import Applications, Size, running_applications
+from bench.measure import measured
+from bench.runs import Row, notifierd, replayed
+from bench.servers import Servers, running_servers
+
+ROUNDS = 3
+"""How often a cost is measured; the round that took the least counts, as others' work only ever adds to it."""
+
+
+@frozen
+class Figure:
+    """A promise, and what was found of it."""
+
+    words: str
+    found: float
+    limit: float
+    at_least: bool = False
+
+    def __str__(self) -> str:
+        holds = self.found >= self.limit if self.at_least else self.found <= self.limit
+        bound = f"at {'least' if self.at_least else 'most'} {self.limit:g}"
+        return f"{'    ' if holds else 'NOT '}{self.words}: {self.found:.3g} ({bound})"
+
+
+@define
+class Bench:
+    """What the measurements share, and the table that they fill.
+
+    Attributes:
+        start: seconds on a processor that notifierd takes to run for one office.
+    """
+
+    applications: Applications
+    servers: Servers
+    folder: Path
+    start: float = 0.0
+    rows: list[Row] = field(factory=list)
+
+    @property
+    def recorded(self) -> Path:
+        """Where the requests of a run are."""
+        return self.folder / "recorded"
+
+    def row(self, row: Row) -> Row:
+        """Print *row* as a line of the table."""
+        self.rows.append(row)
+        cells = (
+            f"{row.what:18}{row.size.offices:8,}{row.size.mail_count:9,}{row.size.push_count:9,}",
+            f"{row.latency * 1000:5.0f}",
+            f"{row.ideal:8.2f}" if row.ideal else " " * 8,
+            f"{row.seconds:8.2f}",
+            f"{row.seconds / row.ideal:7.3f}" if row.ideal else " " * 7,
+            f"{self.cpu_each(row) * 1000:8.3f}{row.peak:7.1f}",
+            "{:7}{:8}".format(*row.statements) if row.statements else " " * 15,
+            f"{row.first:7.2f}",
+        )
+        print("".join(cells), flush=True)
+        return row
+
+    def cpu_each(self, row: Row) -> float:
+        """Seconds on a processor for each delivery; of notifierd without its start."""
+        return (row.cpu - (self.start if row.statements else 0.0)) / row.deliveries
+
+
+HEADING = """\
+                                                 lat.   ideal    time  time/ CPU ms   peak     statements  first
+                   offices    mails   pushes   ms       s       s  ideal   each    MiB   read   write  after s
+"""
+
+
+def costs(bench: Bench) -> Iterator[Figure]:
+    """What a mail and a push cost on a processor, beside a bare POST of the same bytes."""
+    with bench.applications.of(Size(1)) as one:
+        bench.start = min(notifierd(one, bench.servers).cpu for _ in range(ROUNDS))
+    for size, name, limit in ((Size(200), "mail", 1.6), (Size(200, devices=5, mails=False), "push", 1.8)):
+        with bench.applications.of(size) as application:
+            ours: list[Row] = []
+            batches: list[Row] = []
+            bare: list[Row] = []
+            for _ in range(ROUNDS):
+                ours.append(notifierd(application, bench.servers, single=True, record=bench.recorded))
+                bare.append(replayed("bare", bench.recorded, size, bench.servers))
+                if size.mails:
+                    batches.append(notifierd(application, bench.servers))
+        found = [
+            bench.cpu_each(bench.row(min(rows, key=lambda row: row.cpu))) for rows in (bare, ours, batches) if rows
+        ]
+        yield Figure(f"2. CPU of a {name}, alone in its call, over that of a bare POST", found[1] / found[0], limit)
+        if batches:
+            yield Figure(f"2. CPU of a {name} in a batch, over that of a bare POST", found[2] / found[0], limit)
+
+
+def rates(bench: Bench, latency: float) -> Iterator[Figure]:
+    """How near sending comes to what the slots allow."""
+    size = Size(500)
+    with bench.applications.of(size) as application:
+        single = bench.row(notifierd(application, bench.servers, latency=latency, single=True, record=bench.recorded))
+        bare = bench.row(replayed("bare", bench.recorded, size, bench.servers, latency=latency))
+        batches = bench.row(notifierd(application, bench.servers, latency=latency))
+    if latency == 0.1:
+        yield Figure("1. rate of single sends, over the bare loop's", single.rate / bare.rate, 0.98, at_least=True)
+        yield Figure("1. speed of batches, over single sends", single.seconds / batches.seconds, 8, at_least=True)
+
+
+def old_batch(bench: Bench) -> Iterator[Figure]:
+    """The batch that notifierd replaces."""
+    size = Size(300, devices=5)
+    with bench.applications.of(size) as application:
+        for latency, limit_single, limit_batches in ((0.0, 15, 15), (0.1, 4.5, 30)):
+            single = bench.row(
+                notifierd(application, bench.servers, latency=latency, single=True, record=bench.recorded)
+            )
+            batches = bench.row(notifierd(application, bench.servers, latency=latency))
+            old = bench.row(replayed("old_batch", bench.recorded, size, bench.servers, latency=latency))
+            words = f"at {latency * 1000:.0f} ms, over the old batch's shape"
+            yield Figure(f"6. speed of single sends {words}", old.sending / single.seconds, limit_single, at_least=True)
+            yield Figure(f"6. speed of batches {words}", old.sending / batches.seconds, limit_batches, at_least=True)
+
+
+def growth(bench: Bench, sizes: tuple[int, ...]) -> Iterator[Figure]:
+    """What grows with the number of offices."""
+    found = {}
+    for offices in sizes:
+        with bench.applications.of(Size(offices)) as application:
+            found[offices] = bench.row(notifierd(application, bench.servers))
+    with bench.applications.of(Size(500)) as application:
+        single = bench.row(notifierd(application, bench.servers, single=True))
+    first, largest = found[500], found[sizes[-1]]
+    assert first.statements
+    assert largest.statements
+    assert single.statements
+    chunks = sizes[-1] / 500
+    yield Figure("3. peak RSS at 500 offices, in MB", first.peak * 1.048576, 110)
+    yield Figure(f"3. peak RSS at {sizes[-1]:,} offices, over that at 500", largest.peak / first.peak, 1.2)
+    yield Figure("4. statements that read, at 500 offices", first.statements[0], 5)
+    yield Figure("4. for each further 500 offices", (largest.statements[0] - first.statements[0]) / (chunks - 1), 4)
+    yield Figure(
+        "4. statements that write, for each office with batches", largest.statements[1] / largest.size.offices, 4
+    )
+    yield Figure("4. for each delivery with single sends", single.statements[1] / single.deliveries, 1.5)
+    yield Figure("5. seconds to the first send at 500 offices", first.first, 1)
+
+
+def planning(bench: Bench, offices: int) -> Iterator[Figure]:
+    """One statement for all deliveries."""
+    with bench.applications.of(Size(offices, devices=10)) as application:
+        deliveries, seconds = measured("bench.planning", folder=application.folder).out.split()
+    yield Figure(f"5. seconds to plan {int(deliveries):,} deliveries", float(seconds), 30)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="How fast notifierd is.")
+    parser.add_argument("--only", help="one of the parts")
+    options = parser.parse_args()
+    parts: dict[str, Callable[[Bench], Iterator[Figure]]] = {
+        "costs": costs,
+        "rates-20": lambda bench: rates(bench, 0.02),
+        "rates-100": lambda bench: rates(bench, 0.1),
+        "old": old_batch,
+        "growth": lambda bench: growth(bench, (10, 100, 500, 5_000, 50_000)),
+        "planning": lambda bench: planning(bench, 50_000),
+    }
+    with (
+        TemporaryDirectory(prefix="notifierd-bench-") as folder,
+        running_servers() as servers,
+        running_applications(Path(folder), servers) as applications,
+    ):
+        bench = Bench(applications, servers, Path(folder))
+        print(HEADING, end="")
+        figures = [figure for name, part in parts.items() if options.only in {None, name} for figure in part(bench)]
+    print("", *figures, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

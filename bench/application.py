@@ -1,0 +1,169 @@
+"""The application of a bench: an embedded PostgreSQL full of offices, with notifierd's schema beside it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from bench.servers import Servers
+from notifierd.demo.application import ADMINISTRATOR
+from notifierd.demo.postgres import Cluster, running_postgres
+from tests.processes import API_KEY, DAY, DOMAIN, PHONE_PUBLIC, VAPID_KEY, running_template, write_config
+
+STAFF = 10
+"""Members of each office. All of them are due."""
+
+DEADLINES = (-3, 4, 11, 25, 45, 60, 90, 120, 150, 170)
+"""Days until the plan of each of an office's recipients is due: one of them is overdue, and three are near. The last
+one's assessment is missing, so that a mail tells of five alerts."""
+
+PHONE_AUTH = "AAECAwQFBgcICQoLDA0ODw"
+
+
+@frozen
+class Size:
+    """How much there is to tell.
+
+    Attributes:
+        devices: how many members of an office have a device.
+        mails: whether anybody wants mails.
+    """
+
+    offices: int
+    devices: int = 0
+    mails: bool = True
+
+    @property
+    def mail_count(self) -> int:
+        """How many mails are due."""
+        return self.offices * STAFF if self.mails else 0
+
+    @property
+    def push_count(self) -> int:
+        """How many pushes are due."""
+        return self.offices * self.devices
+
+
+@frozen
+class Application:
+    """A database that is filled, and a folder with a ``config.toml`` for it."""
+
+    folder: Path
+    size: Size
+    _cluster: Cluster
+    _database: str
+    _role: str
+
+    def forget(self) -> None:
+        """Let the day be one that nothing was done on."""
+        ledger = ("runs", "run_offices", "deliveries", "late_outcomes", "alarms")
+        self._sql(f"truncate audit_logs, {', '.join(f'notifierd.{name}' for name in ledger)}; checkpoint")
+        self._cluster.psql("select pg_stat_statements_reset()")
+
+    def statements(self) -> tuple[int, int]:
+        """How many that read and that write the server saw since ``forget``, of those that the report counts."""
+        views_and_tables = "offices|staff|alerts|devices|audit_log|run_offices|deliveries|late_outcomes"
+        found = self._cluster.psql(f"""
+            select coalesce(sum(calls) filter (where not writes), 0), coalesce(sum(calls) filter (where writes), 0)
+            from (
+                select s.calls, s.query ~ '(insert into|update|delete from) notifierd\\.' as writes
+                from pg_stat_statements s join pg_roles r on r.oid = s.userid
+                where r.rolname = '{self._role}' and s.query ~ '\\mnotifierd\\.({views_and_tables})\\M'
+            ) ours
+        """)
+        read, write = map(int, found.split("|"))
+        return read, write
+
+    def _sql(self, script: str) -> None:
+        self._cluster.psql(script, self._database)
+
+
+@frozen
+class Applications:
+    """Makes applications, in one PostgreSQL."""
+
+    folder: Path
+    _cluster: Cluster
+    _template: str
+    _role: str
+    _servers: Servers
+
+    @contextmanager
+    def of(self, size: Size) -> Iterator[Application]:
+        """An application of *size*, for the length of the block."""
+        folder = self.folder / f"{size.offices}-{size.devices}-{size.mails:d}"
+        folder.mkdir()
+        database = folder.name
+        dsn = self._cluster.create_database(database, template=self._template)
+        self._cluster.psql(rows_sql(size, self._servers.push_urls), database)
+        write_config(folder, self._config(dsn.replace("postgres@", f"{self._role}@", 1)))
+        yield Application(folder, size, self._cluster, database, self._role)
+        self._cluster.drop_database(database)
+
+    def _config(self, dsn: str) -> Mapping[str, Mapping[str, object]]:
+        return {
+            "database": {"dsn": dsn},
+            "email": {"sender": f"keikakun <notice@{DOMAIN}>"},
+            "email.resend": {"api_key": API_KEY, "base_url": self._servers.mail_url},
+            "push": {"vapid_private_key": VAPID_KEY, "allowed_hosts": ["127.0.0.1"], "allow_private_addresses": True},
+            "content": {"dashboard_url": "https://keikakun.example.jp/dashboard"},
+        }
+
+
+@contextmanager
+def running_applications(folder: Path, servers: Servers) -> Iterator[Applications]:
+    """Run a PostgreSQL for applications whose mails and pushes go to *servers*."""
+    options = {"shared_preload_libraries": "pg_stat_statements", "shared_buffers": "512MB", "max_wal_size": "4GB"}
+    with running_postgres(folder / "postgres", options=options) as cluster:
+        cluster.psql("create extension pg_stat_statements")
+        with running_template(cluster, folder) as template:
+            yield Applications(folder, cluster, template.database, template.role, servers)
+
+
+def rows_sql(size: Size, push_urls: tuple[str, ...]) -> str:
+    """The statements that fill the application's empty tables, for ``psql``."""
+    near = ", ".join(map(str, DEADLINES))
+    return f"""
+begin;
+create function pg_temp.id(text) returns uuid immutable return md5($1)::uuid;
+create temp view office as select o, pg_temp.id('office ' || o) as id from generate_series(1, {size.offices}) o;
+create temp view staff as
+select office.id as office_id, s, pg_temp.id('staff ' || o || '.' || s) as id, 'o' || o || 's' || s as name
+from office, generate_series(1, {STAFF}) s;
+create temp view recipient as
+select office.id as office_id, o, r, pg_temp.id('recipient ' || o || '.' || r) as id, 'o' || o || 'r' || r as name
+from office, generate_series(1, {len(DEADLINES)}) r;
+
+insert into staffs (id, email, hashed_password, last_name, first_name, full_name, role, is_email_verified,
+    is_mfa_enabled, is_mfa_verified_by_user, mfa_backup_codes_used, failed_password_attempts, is_locked, is_deleted,
+    is_test_data)
+values ('{ADMINISTRATOR}', 'administrator@{DOMAIN}', '!', '管理者', '見本', '管理者 見本', 'app_admin', true, false,
+    false, 0, 0, false, false, true);
+insert into staffs (id, email, hashed_password, last_name, first_name, full_name, role, is_email_verified,
+    is_mfa_enabled, is_mfa_verified_by_user, mfa_backup_codes_used, failed_password_attempts, is_locked, is_deleted,
+    is_test_data, notification_preferences)
+select id, name || '@{DOMAIN}', '!', '職員', name, '職員 ' || name, 'employee', true, false, false, 0, 0, false, false,
+    false, jsonb_build_object('email_notification', {size.mails}, 'system_notification', s <= {size.devices})
+from staff;
+insert into offices (id, name, is_group, type, created_by, last_modified_by, is_deleted, is_test_data)
+select id, '事業所 o' || o, false, 'type_B_office', '{ADMINISTRATOR}', '{ADMINISTRATOR}', false, false from office;
+insert into office_staffs (staff_id, office_id, is_primary, is_test_data) select id, office_id, true, false from staff;
+insert into welfare_recipients (id, first_name, last_name, first_name_furigana, last_name_furigana, birth_day, gender,
+    is_test_data)
+select id, name, '利用者', 'みほん', 'みほん', '1990-04-01', 'other', false from recipient;
+insert into support_plan_cycles (id, welfare_recipient_id, office_id, next_renewal_deadline, is_latest_cycle,
+    cycle_number, is_test_data)
+select (o - 1) * {len(DEADLINES)} + r, id, office_id, date '{DAY}' + (array[{near}])[r] + o % 3, true, 1, false
+from recipient;
+insert into plan_deliverables (plan_cycle_id, deliverable_type, file_path, original_filename, uploaded_by, is_test_data)
+select id, 'assessment_sheet', 'plans/' || id, 'sheet.pdf', '{ADMINISTRATOR}', false
+from support_plan_cycles where id % {len(DEADLINES)} <> 0;
+insert into push_subscriptions (staff_id, endpoint, p256dh_key, auth_key)
+select id, (array['{"', '".join(push_urls)}'])[s % {len(push_urls)} + 1] || '/push/' || name, '{PHONE_PUBLIC}',
+    '{PHONE_AUTH}'
+from staff where s <= {size.devices};
+create index on support_plan_cycles (office_id) where is_latest_cycle; -- as `notifierd check` advises
+commit;
+vacuum analyze;
+"""

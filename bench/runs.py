@@ -1,0 +1,123 @@
+"""The three that are compared: notifierd, the bare loop, and the old batch's shape. Each run is a row of the table."""
+
+import json
+from math import ceil
+from pathlib import Path
+
+from attrs import frozen
+
+from bench.application import Application, Size
+from bench.measure import measured
+from bench.servers import Accepted, Orders, Servers
+from notifierd.settings import LimitsSettings
+from tests.processes import DAY
+
+LIMITS = LimitsSettings()
+SECONDS = "36000"
+"""More than any run takes."""
+
+
+@frozen
+class Row:
+    """What one run came to. Times in seconds, memory in MiB.
+
+    Attributes:
+        ideal: what its calls take at least: each the set latency, through as many slots as there are.
+        seconds: the whole process, from its start to its end.
+        sending: from the first request to the answer to the last one.
+        first: from the process's start to the first request.
+        cpu: on a processor, for the whole process; of the bare loop for the loop alone.
+        statements: how many that read and that write the server saw.
+    """
+
+    what: str
+    size: Size
+    latency: float
+    ideal: float
+    seconds: float
+    sending: float
+    first: float
+    cpu: float
+    peak: float
+    statements: tuple[int, int] | None = None
+
+    @property
+    def deliveries(self) -> int:
+        """How many mails and pushes there were."""
+        return self.size.mail_count + self.size.push_count
+
+    @property
+    def rate(self) -> float:
+        """Deliveries for each second of sending."""
+        return self.deliveries / self.sending
+
+
+def notifierd(
+    application: Application,
+    servers: Servers,
+    *,
+    latency: float = 0.0,
+    single: bool = False,
+    record: Path | None = None,
+) -> Row:
+    """Run the day, and see that each delivery was accepted once, and that the report says what happened.
+
+    Args:
+        single: one mail in a call.
+        record: a file for the requests.
+    """
+    application.forget()
+    servers.next(Orders(latency, str(record or "")))
+    module = "bench.single" if single else "notifierd"
+    arguments = ("once", "--force", "--day", str(DAY), "--for", SECONDS, "--json")
+    process = measured(module, *arguments, folder=application.folder)
+    accepted, report, statements = servers.next(), json.loads(process.out), application.statements()
+    _check_accepted(application.size, accepted)
+    for channel, count in (("email", application.size.mail_count), ("push", application.size.push_count)):
+        assert report[channel]["sent"] == report[channel]["planned"] == count, report
+    assert report["statements"] == dict(zip(("read", "write"), statements, strict=True)), (report, statements)
+    return Row(
+        what="notifierd, " + ("single" if single else "batches"),
+        size=application.size,
+        latency=latency,
+        ideal=ideal(application.size, latency, single=single),
+        seconds=process.seconds,
+        sending=_sending(accepted, latency),
+        first=accepted.first - process.began,
+        cpu=process.cpu,
+        peak=process.peak,
+        statements=statements,
+    )
+
+
+def replayed(what: str, recorded: Path, size: Size, servers: Servers, *, latency: float = 0.0) -> Row:
+    """Have ``bench.bare`` or ``bench.old_batch`` send what was recorded of a run of *size*, one mail in a call."""
+    servers.next(Orders(latency))
+    process = measured(f"bench.{what}", str(recorded), folder=recorded.parent)
+    accepted = servers.next()
+    _check_accepted(size, accepted)
+    return Row(
+        what=what.replace("_", " "),
+        size=size,
+        latency=latency,
+        ideal=ideal(size, latency, single=True),
+        seconds=process.seconds,
+        sending=_sending(accepted, latency),
+        first=accepted.first - process.began,
+        cpu=float(process.out),
+        peak=process.peak,
+    )
+
+
+def ideal(size: Size, latency: float, *, single: bool) -> float:
+    """What the calls take at least; mails and pushes go at the same time."""
+    mail_calls = size.mail_count if single else size.offices * size.mails
+    return latency * max(ceil(mail_calls / LIMITS.email), ceil(size.push_count / LIMITS.push))
+
+
+def _check_accepted(size: Size, accepted: Accepted) -> None:
+    assert (accepted.mails, accepted.pushes, accepted.again) == (size.mail_count, size.push_count, 0), accepted
+
+
+def _sending(accepted: Accepted, latency: float) -> float:
+    return accepted.last - accepted.first + latency
