@@ -73,6 +73,7 @@ class World:
         broken: what is wrong with the configuration that lies there.
         unfit: what is wrong with the database.
         opening: seconds that it takes to open the database.
+        slice: the daemon's; its own 20 s would make thousands of naps of a day.
     """
 
     start: datetime
@@ -84,7 +85,7 @@ class World:
     broken: tuple[str, ...] = ()
     unfit: tuple[str, ...] = ()
     opening: float = 0.0
-    slice: float = 20.0
+    slice: float = 300.0
     holder: str = "me"
     notifier: Heard = field(factory=Heard)
     ledger: Diary = field(init=False)

@@ -38,6 +38,7 @@ def began(world: World) -> list[datetime]:
 # When ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover  # measured, it would take twice as long, and show nothing that the others do not
 async def test_twelve_years_of_days_run_when_the_cabinet_office_has_them_open(autojump_clock):
     """2016 to 2027: each weekday at 09:00 but for the listed holidays, each once; every other day is skipped."""
     with CABINET_OFFICE.open(encoding="utf-8") as lines:
@@ -116,7 +117,7 @@ async def test_a_run_is_ended_by_its_window_and_what_is_open_expires(autojump_cl
 @pytest.mark.parametrize("hours", [+1, -1])
 async def test_a_clock_that_is_set_while_asleep_is_noticed_within_a_slice(hours, autojump_clock):
     """Set at 07:30, by an hour: the run begins when the clock shows 09:00, up to 20 s late."""
-    world = World(in_zone("2026-11-24 05:00"))
+    world = World(in_zone("2026-11-24 05:00"), slice=20.0)
     async with world.serving():
         await world.until(in_zone("2026-11-24 07:30"))
         world.skew = hours * HOUR
@@ -163,7 +164,7 @@ async def test_what_is_planned_again_while_the_window_is_open_is_sent_by_the_dae
     sender = ScriptedSender(
         script=lambda t: Rejected("rejected:422") if t.to == refused and t.nth == 1 else Delivered()
     )
-    world = World(TUESDAY, app=app, email=sender)
+    world = World(TUESDAY, app=app, email=sender, slice=20.0)
     async with world.serving():
         await world.until(in_zone("2026-11-24 10:00"))
         assert world.ledger.states() == {State.SENT: 2, State.FAILED: 1}
