@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import jinja2
+import trio
 from attrs import define, evolve, field, frozen
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -112,6 +113,7 @@ async def preview(settings: Settings, wanted: Wanted, now: datetime, console: Co
             async for work in works(site, day, deliveries):
                 offices.append(maker.office(work))
                 bar.advance(task)
+                await trio.lowlevel.checkpoint()  # where Ctrl-C is met
         found = Preview(day, out, tuple(office for office in offices if office.messages or office.error))
         (out / INDEX).write_text(_index(found), encoding="utf-8")
     return found

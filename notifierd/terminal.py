@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -67,9 +68,30 @@ def say_json(found: object) -> None:
 
 
 def run_async(work: Callable[[], Awaitable[T]]) -> T:
-    """Run *work* to its end."""
+    """Run *work* to its end, or until Ctrl-C if *work* does not listen for that itself.
+
+    Raises:
+        KeyboardInterrupt: it was ended.
+    """
     with plain_errors():
-        return trio.run(work)
+        return trio.run(_until_interrupted, work)
+
+
+async def _until_interrupted(work: Callable[[], Awaitable[T]]) -> T:
+    """Cancel *work* at Ctrl-C: Trio's own KeyboardInterrupt may strike inside trio_asyncio's loop, which hangs then."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_cancel_at_interrupt, nursery.cancel_scope)
+        result = await work()
+        nursery.cancel_scope.cancel()
+        return result
+    raise KeyboardInterrupt
+
+
+async def _cancel_at_interrupt(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
 
 
 class _Out(Console):
