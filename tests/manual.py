@@ -60,7 +60,8 @@ class Block(NamedTuple):
 
 def pages() -> tuple[str, ...]:
     """Every page, by its path in the repository."""
-    return tuple(sorted(str(page.relative_to(REPOSITORY)) for page in REPOSITORY.glob("docs/*.md")))
+    found = (*REPOSITORY.glob("README*.md"), *REPOSITORY.glob("docs/*.md"))
+    return tuple(sorted(str(page.relative_to(REPOSITORY)) for page in found))
 
 
 def blocks(page: str) -> Sequence[Block]:

@@ -191,13 +191,23 @@ def test_every_shell_line_is_run_or_says_why_not():
     assert {block.page for block in shell if not block.remark} == RUN
     left = [block for block in shell if block.remark and not block.remark.startswith("run by tests/system")]
     assert all(block.remark.startswith("not run: ") for block in left)
-    assert len(left) <= 6, [block.place for block in left]
+    assert len(left) <= 8, [block.place for block in left]
 
 
 def test_no_shell_line_hides_in_an_indented_block():
     for page in pages():
         text = re.sub(r"(?ms)^```.*?^```$", "", (REPOSITORY / page).read_text(encoding="utf-8"))
         assert not re.findall(r"(?m)^\n {4}\S.*", text), page
+
+
+def test_the_readmes_in_both_languages_have_the_same_blocks_and_links():
+    both = [(REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "README.ja.md")]
+    english, japanese = ([block.text for block in blocks(page)] for page in ("README.md", "README.ja.md"))
+    assert english == japanese
+    here, there = (re.findall(r"\]\((.*?)\)", text) for text in both)
+    assert (here[0], there[0]) == ("README.ja.md", "README.md")
+    assert here[1:] == there[1:]
+    assert [link for link in here if not (REPOSITORY / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", generate.PAGES)
