@@ -16,6 +16,7 @@ import pytest
 from attrs import frozen
 
 from docs import generate
+from notifierd.contract import RIGHTS, VIEWS
 from notifierd.demo.application import tables_sql
 from notifierd.demo.mail_api import AcceptedMail
 from notifierd.demo.postgres import Cluster, running_postgres
@@ -231,6 +232,24 @@ def test_every_alarm_and_warning_of_the_log_has_its_entry_and_no_other():
     assert set(re.findall(r"(?m)^### (\w+)$", alarms)) == errors
     named = re.findall(r"(?m)^\| (`.*?`) \|", warnings)
     assert set(re.findall(r"`(\w+)`", " ".join(named))) == set(WARNINGS.findall(code))
+
+
+def test_every_table_of_the_ledger_is_worth_a_word_on_backups():
+    page = (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8")
+    section = page.partition("## Backup\n")[2].partition("```")[0]
+    rows = re.findall(r"(?m)^\| (`.*?) \|", section)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == RIGHTS.keys() - VIEWS.keys()
+
+
+def test_every_metric_has_its_line_and_no_other():
+    code = (REPOSITORY / "notifierd/web/metrics.py").read_text(encoding="utf-8")
+    made = re.findall(r'_(gauges?|counters|histograms)\(\s*"(notifierd_\w+)"', code)
+    assert len(made) == code.count('"notifierd_')
+    page = (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| (`notifierd_.*?) \|", page)
+    assert sorted(re.findall(r"`(notifierd_\w+)", " ".join(rows))) == sorted(
+        name + "_total" * (kind == "counters") for kind, name in made
+    )
 
 
 def test_every_cause_that_the_webhook_hears_of_has_its_line():
