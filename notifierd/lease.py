@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def hold_lease(ledger: Ledger, day: date, holder: str) -> AsyncIterator[None]:
+async def hold_lease(ledger: Ledger, day: date, holder: str) -> AsyncIterator["Lease"]:
     """Hold the lease on *day* for the length of the block, which is cancelled if the lease cannot be renewed in time.
 
     Raises:
@@ -33,11 +33,11 @@ async def hold_lease(ledger: Ledger, day: date, holder: str) -> AsyncIterator[No
     """
     asked = trio.current_time()
     await ledger.take_lease(day, holder)
-    lease = _Lease(trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN))
+    lease = Lease(trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN))
     with lease.scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep, ledger, day, holder, lease)
-            yield
+            yield lease
             nursery.cancel_scope.cancel()
     if lease.scope.cancelled_caught:
         log.error("lease_lost", reason=lease.trouble)
@@ -47,19 +47,21 @@ async def hold_lease(ledger: Ledger, day: date, holder: str) -> AsyncIterator[No
 
 
 @define
-class _Lease:
+class Lease:
     """The lease as it is being kept.
 
     Attributes:
         scope: around all that may go on only while we have it.
         trouble: why the database did not renew it when it was last asked to.
+        given_back: whether it is being given back: that it cannot be renewed any more is then no loss.
     """
 
     scope: trio.CancelScope
     trouble: str | None = None
+    given_back: bool = False
 
 
-async def _keep(ledger: Ledger, day: date, holder: str, lease: _Lease) -> None:
+async def _keep(ledger: Ledger, day: date, holder: str, lease: Lease) -> None:
     while True:
         await trio.sleep(RENEW_EVERY)
         asked = trio.current_time()
@@ -72,6 +74,7 @@ async def _keep(ledger: Ledger, day: date, holder: str, lease: _Lease) -> None:
             continue
         lease.trouble = None
         if not renewed:
-            lease.scope.cancel()
+            if not lease.given_back:
+                lease.scope.cancel()
             return
         lease.scope.deadline = asked + LEASE_SECONDS - MARGIN

@@ -40,7 +40,7 @@ async def run_day(day: date, deps: Deps) -> RunResult:
     """
     counts = None
     with plain_errors(), structlog.contextvars.bound_contextvars(run=str(day)):
-        async with hold_lease(deps.ledger, day, deps.holder):
+        async with hold_lease(deps.ledger, day, deps.holder) as lease:
             deps.progress.has_day = True
             with deps.stop.scope:
                 deps.progress.tally.deliveries.update(await deps.ledger.close_earlier(day))
@@ -48,6 +48,7 @@ async def run_day(day: date, deps: Deps) -> RunResult:
                 log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
                 report_overflows(planned.overflows)
                 counts = await tell_everyone(day, deps, planned)
+            lease.given_back = True
             result = await conclude(day, deps, counts)
         await forget_old(day, deps)
     return result

@@ -788,6 +788,21 @@ async def test_a_renewal_that_is_never_answered_ends_the_run_before_the_lease_do
     assert {call.cut for call in email.calls} == {cut}
 
 
+async def test_a_renewal_that_meets_the_end_of_the_run_takes_nothing_back(autojump_clock):
+    """The run ends and gives the lease back at 4 s, and hears so at 7 s: what a renewal hears at 5 s is no loss."""
+
+    class Slow(ShakyLedger):
+        async def finish(self, *args, **kwargs):
+            done = await super().finish(*args, **kwargs)
+            await trio.sleep(3.0)
+            return done
+
+    ledger = Slow(some_offices(1, staff=1))
+    result = await ended(a_run(ledger, ScriptedSender(seconds=4.0)))
+    assert trio.current_time() == exactly(4.0 + GATHER + 3.0)
+    assert (result.state, ledger.runs[DAY].state, ledger.runs[DAY].holder) == ("completed", "completed", None)
+
+
 async def test_a_lease_that_another_process_took_over_ends_the_run_at_its_next_renewal(autojump_clock):
     """As after a suspend: the other has the day from 7 s on; we learn of it at 10 s, and reserved nothing after 7 s."""
     ledger = ShakyLedger(some_offices(40, staff=1))
