@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 import trio
 from attrs import define, evolve, field
 
-from notifierd.counts import Planned
+from notifierd.counts import Overflow, Planned
 from notifierd.deps import Site
-from notifierd.model import Channel, State
+from notifierd.model import Blocked, Channel, Deferred, State
 from notifierd.notify import Notifier
 from notifierd.schedule import Calendar, Window
 from notifierd.settings import Settings
@@ -20,7 +20,8 @@ from notifierd.status import Attempt, Status
 from notifierd.web.http import Send
 from notifierd.web.live import MOST_NAMED, NEWS_EVERY, QUIET_SECONDS, TICK, Live
 from notifierd.web.words import Words
-from tests.people import an_id
+from tests.people import an_id, some_offices
+from tests.senders import ScriptedSender, ShakyLedger, a_run
 
 EN = Words("en", ZoneInfo("Asia/Tokyo"))
 JA = evolve(EN, language="ja")
@@ -270,3 +271,22 @@ async def test_each_reader_has_words_of_their_own(autojump_clock):
     assert mine.heard[0][1]["headline"] == "Running Tue 24 Nov"
     assert theirs.heard[0][1]["headline"] == "実行中: 11月24日(火)分"
     assert mine.heard[0][1]["stamp"] == theirs.heard[0][1]["stamp"]
+
+
+async def test_what_there_is_no_room_for_and_a_provider_that_is_out_stand_among_what_needs_attention(autojump_clock):
+    daemon = Daemon()
+    live = Live(daemon)
+    attempt = daemon.begin(offices=9, email=20, push=0)
+    offices = tuple(an_id(f"office {n}") for n in range(7))
+    over = Overflow("email_per_day", 13, 7, offices)
+    attempt.progress.planned = Planned(9, 20, 0, overflows=(over,))
+    attempt.deps = a_run(ShakyLedger(some_offices(1)), ScriptedSender("resend"))
+    attempt.deps.gates["resend"].record([Blocked("blocked:401")], 0.0)
+    attempt.deps.gates["postmark"].record([Deferred("server_error:503", retry_after=60.0)], 0.0)
+    named = ", ".join(map(str, offices[:MOST_NAMED]))
+    assert live.now(EN).alarms == (
+        ("resend refuses us", "blocked:401"),
+        ("postmark is out", "server_error:503"),
+        ("No room for 13 mails of 7 offices", f"limits.email_per_day: {named}, ..."),
+    )
+    assert live.now(JA).alarms[2][0] == "メール13通（7事業所）は上限を超えるため送信されません"

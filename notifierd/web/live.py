@@ -158,9 +158,15 @@ class Live:
             yield words("reload_refused"), status.refused
         if status.away:
             yield words("ledger_away"), status.away
-        if status.attempt and status.attempt.deps:
-            for lane, reason in status.attempt.deps.gates.blocked().items():
-                yield words("lane_blocked", lane=lane), reason
+        attempt = status.attempt
+        if attempt and attempt.deps:
+            gates = attempt.deps.gates
+            for lane, reason in gates.outages().items():
+                yield words("lane_blocked" if lane in gates.blocked() else "lane_out", lane=lane), reason
+        for over in attempt.progress.planned.overflows if attempt and attempt.progress.planned else ():
+            first = ", ".join(map(str, over.first[:MOST_NAMED])) + (", ..." if over.offices > MOST_NAMED else "")
+            numbers = {"mails": words.number(over.mails), "offices": words.number(over.offices)}
+            yield words("no_room", **numbers), f"limits.{over.limit}: {first}"
 
     def _bars(self, attempt: Attempt, words: Words) -> Iterator[Bar]:
         progress, planned = attempt.progress, attempt.progress.planned

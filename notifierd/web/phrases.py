@@ -60,6 +60,11 @@ PHRASES: Final[Mapping[str, Pair]] = {
     ),
     "ledger_away": ("台帳を読み出せません", "The ledger cannot be seen"),
     "lane_blocked": ("{lane} が送信を拒否しています", "{lane} refuses us"),
+    "lane_out": ("{lane} が利用できません", "{lane} is out"),
+    "no_room": (
+        "メール{mails}通（{offices}事業所）は上限を超えるため送信されません",
+        "No room for {mails} mails of {offices} offices",
+    ),
     "page_blind": (
         "データベースに接続できないため、履歴を表示できません",
         "The database is out of reach: what it knows of the days cannot be shown",
