@@ -140,6 +140,12 @@ async def test_the_counters_agree_with_the_ledger_after_a_run_with_faults(place:
     assert after["notifierd_untold_alerts", "true"] == untold[0]["overdue"]
     assert after["notifierd_untold_alerts", "false"] == untold[0]["alerts"] - untold[0]["overdue"]
     assert after["notifierd_untold_offices",] == 1
+    assert {key[1]: n for key, n in after.items() if key[0] == "notifierd_last_run_state"} == {
+        "running": 0,
+        "completed": 1,
+        "interrupted": 0,
+        "missed": 0,
+    }
     assert after["notifierd_config_last_reload_successful",] == after["notifierd_ready",] == 1
 
 
@@ -157,7 +163,13 @@ async def test_a_scrape_is_no_longer_after_many_offices_and_push_services(place:
         after = set(samples((await service.get("/metrics")).text))
         service.tell(signal.SIGTERM)
         await service.ended(0)
-    names = {"notifierd_call_duration_seconds", "notifierd_calls_in_trouble", "notifierd_untold", "notifierd_last_comp"}
+    names = {
+        "notifierd_last_run_state",
+        "notifierd_call_duration_seconds",
+        "notifierd_calls_in_trouble",
+        "notifierd_untold",
+        "notifierd_last_comp",
+    }
     assert {key for key in after - before if not key[0].startswith(tuple(names))} == set()
     assert {key[1] for key in after if key[0] == "notifierd_call_duration_seconds_count"} == {"resend", "webpush"}
 

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from contextlib import asynccontextmanager
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,48 +10,17 @@ import trio
 from attrs import define, evolve, field
 
 from notifierd.counts import Overflow, Planned
-from notifierd.deps import Site
 from notifierd.model import Blocked, Channel, Deferred, State
-from notifierd.notify import Notifier
-from notifierd.schedule import Calendar, Window
-from notifierd.settings import Settings
-from notifierd.status import Attempt, Status
+from notifierd.status import Attempt
 from notifierd.web.http import Send
 from notifierd.web.live import MOST_NAMED, NEWS_EVERY, QUIET_SECONDS, TICK, Live
 from notifierd.web.words import Words
 from tests.people import an_id, some_offices
 from tests.senders import ScriptedSender, ShakyLedger, a_run
+from tests.shown import WINDOW, Daemon
 
 EN = Words("en", ZoneInfo("Asia/Tokyo"))
 JA = evolve(EN, language="ja")
-NINE = datetime(2026, 11, 24, tzinfo=UTC)  # in Tokyo
-WINDOW = Window(date(2026, 11, 24), NINE, NINE + timedelta(hours=3))
-
-
-@define
-class Daemon:
-    """A daemon that does what the test says, as the page sees it."""
-
-    settings: Settings = field(factory=Settings)
-    status: Status = field(factory=lambda: Status(Notifier(), NINE))
-
-    def now(self) -> datetime:
-        return NINE + timedelta(seconds=trio.current_time())
-
-    def next_window(self) -> Window:
-        return Calendar(self.settings.window).next_window(self.now())
-
-    def open_site(self, settings: Settings) -> AbstractAsyncContextManager[Site]:
-        raise NotImplementedError
-
-    async def stirred(self) -> None:
-        await trio.sleep_forever()
-
-    def begin(self, offices: int, email: int, push: int) -> Attempt:
-        """A run, planned."""
-        self.status.attempt = attempt = Attempt(WINDOW)
-        attempt.progress.has_day, attempt.progress.planned = True, Planned(offices, email, push)
-        return attempt
 
 
 @define

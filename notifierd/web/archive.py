@@ -152,12 +152,12 @@ class Archive:
 
         return await self._ask(("office", office_id, day, today, stamp), ask)
 
-    async def last_days(self, today: date, stamp: str) -> tuple[Day, ...]:
-        """The last days, the newest first; none if the ledger cannot be read."""
+    async def last_days(self, today: date, stamp: str) -> tuple[Day, ...] | None:
+        """The last days, the newest first; None if the ledger cannot be read."""
         try:
             return await self._ask(("days", today, stamp), lambda overview: overview.days(today, DAYS))
         except DatabaseError:
-            return ()
+            return None
 
     async def _ask(self, key: Hashable, question: Callable[[Overview], Awaitable[T]]) -> T:
         async with self._in_turn:

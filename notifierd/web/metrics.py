@@ -31,11 +31,11 @@ RUN_STATES = ("completed", "interrupted", "missed")
 _STARTED = time.time()
 
 
-def scrape(daemon: Shown, days: Sequence[Day], streams: int) -> bytes:
+def scrape(daemon: Shown, days: Sequence[Day] | None, streams: int) -> bytes:
     """What a scrape of *daemon* gets at this moment.
 
     Args:
-        days: the last ones in the ledger, whoever ran them, the newest first; none if it cannot be read.
+        days: the last ones in the ledger, whoever ran them, the newest first; None if it cannot be read.
         streams: how many pages are open and live.
     """
     return generate_latest(_Daemon(daemon, days, streams))
@@ -46,7 +46,7 @@ class _Daemon(Collector):
     """Reads the daemon's state and tally; holds nothing itself."""
 
     daemon: Shown
-    days: Sequence[Day]
+    days: Sequence[Day] | None
     streams: int
 
     def collect(self) -> Iterator[Metric]:
@@ -104,7 +104,14 @@ class _Daemon(Collector):
 
     def _ledger(self) -> Iterator[Metric]:
         """What is true of the day and not of this process; nothing while the ledger cannot be read."""
-        yield _gauge("notifierd_ledger_readable", "Whether the days could be looked up.", bool(self.days))
+        yield _gauge("notifierd_ledger_readable", "Whether the days could be looked up.", self.days is not None)
+        if self.days is None:
+            return
+        state = next((day.state for day in self.days if day.state != "skipped"), None)
+        if state:
+            states = [((each,), each == state) for each in ("running", *RUN_STATES)]
+            text = "1 for how the run of the last day stands that was not a closed one."
+            yield _gauges("notifierd_last_run_state", text, ("state",), states)
         done = next((day.finished_at for day in self.days if day.state == "completed" and day.finished_at), None)
         if done:
             text = "When the last run that was completed ended."
