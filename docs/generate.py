@@ -45,11 +45,11 @@ A mistake is one line, which names the key, what is wrong and what is allowed. A
 The first of these that has the key wins:
 
 1. the environment: `NOTIFIERD_LIMITS_OFFICES=5` is `offices` in `[limits]`. Strings stand there as they are, all else
-   as in the file: `NOTIFIERD_WINDOW_CLOSED_WEEKDAYS='["sun"]'`;
+   as in the file: `NOTIFIERD_WINDOW_CLOSED_WEEKDAYS='["sun"]'`. For a secret, `NOTIFIERD_EMAIL_RESEND_API_KEY_FILE`
+   may name a file that holds it;
 2. a [systemd credential](operations.md#secrets), named `{CREDENTIAL_PREFIX}email.resend.api_key` or
    `email.resend.api_key`;
-3. for a secret, the file that `api_key_file` names in place of `api_key` (or `NOTIFIERD_EMAIL_RESEND_API_KEY_FILE`);
-4. the configuration file itself.
+3. the configuration file. For a secret, `api_key_file` may name a file that holds it, in place of `api_key`.
 
 A secret is never shown: in no log line, in no error, on no page. In one place, give it as the key or as the file, not
 as both. Below, "secret" says which files and credentials each has.
