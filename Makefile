@@ -62,7 +62,9 @@ mutants: $(STAMP) ## mutation tests of the rules; then: .venv/bin/mutmut results
 	@$(VENV)/bin/mutmut run
 
 screenshots: $(STAMP) ## docs/images anew; needs chromium, fonts-noto-cjk and pngquant
+	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'
 	@$(VENV)/bin/python -m tests.screenshots
+	@$(VENV)/bin/python -m tests.page_screenshots
 
 lint: $(STAMP) ## ruff, mypy, import-linter
 	@$(VENV)/bin/ruff check

@@ -1,6 +1,7 @@
 """The alerts and the dashboard that come with notifierd: what they ask for exists, and Prometheus can read it."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import timedelta
@@ -120,3 +121,14 @@ def test_what_is_scraped_has_names_and_units_by_prometheus_conventions(existing:
     for name in existing.keys() - {"up"}:
         assert name.startswith(("notifierd_", "process_"))
         assert not any(unit in name for unit in ("_ms", "_minutes", "_kb", "_count_total"))
+
+
+def test_the_docs_name_each_metric_with_its_labels_and_no_other(existing: dict[str, dict[str, set[str]]]):
+    page = (DOCS / "page.md").read_text(encoding="utf-8")
+    named = dict(re.findall(r"`((?:notifierd|process)_[a-z_]+)(?:\{([a-z,]+)\})?`", page))
+    series = {
+        re.sub(r"_(bucket|count|sum)$", "", name): labels.keys() - {"", "le"} for name, labels in existing.items()
+    }
+    assert {name: set(filter(None, labels.split(","))) for name, labels in named.items()} == {
+        name: labels for name, labels in series.items() if name != "up"
+    }

@@ -123,7 +123,8 @@ class App:
         if self.daemon.status.stopping or self.live.streams >= MOST_STREAMS:
             return Response.text(503, "no live view now", **{"retry-after": "10"})
         words = self.pages.words(request)
-        return Response(200, type="text/event-stream", pieces=partial(self.live.stream, words))
+        unbuffered = {"x-accel-buffering": "no"}  # by nginx, which would keep events back
+        return Response(200, b"", "text/event-stream", unbuffered, partial(self.live.stream, words))
 
     async def _readiness(self) -> Response:
         """Whether a run could begin: the daemon is up and not stopping, and its database can be worked with."""

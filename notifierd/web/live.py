@@ -33,7 +33,7 @@ NEWS_EVERY = 10.0
 """Seconds after which a page that is open fetches the failures of a run anew, if there are more."""
 
 MOST_NAMED = 5
-TROUBLES: Final = (State.FAILED, State.UNKNOWN, State.EXPIRED, State.GONE)
+TROUBLES: Final = (State.FAILED, State.UNKNOWN, State.EXPIRED)
 NAMES: Final = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
 
 
