@@ -69,7 +69,7 @@ def test_a_crash_after_the_batch_was_accepted_costs_one_more_call_under_its_key(
 def test_a_crash_while_the_provider_works_on_the_batch_and_a_restart_before_it_is_done(place: Place):
     """The second process is told that the first call goes on (409), waits, and asks again under the same key."""
     before = place.calls()
-    mail_api(place, latency_ms=10_000.0)
+    mail_api(place, latency_ms=20_000.0)
     with place.running_once() as process:
         until(lambda: place.states() == {"sending": 100}, "the batch in flight")
         time.sleep(1.0)
