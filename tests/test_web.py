@@ -232,8 +232,10 @@ async def test_the_failures_are_narrowed_by_the_query(place: Place):
     lost = {name: str(an_id(name)) for name in ("o1s0", "o2s0", "o3s0", "o3s1")}
 
     async def listed(service: Service, query: str) -> set[str]:
-        text = (await service.get(f"/days/{TODAY}{query}")).text
-        return {name for name, key in lost.items() if key in text}
+        day, overview = [(await service.get(path + query)).text for path in (f"/days/{TODAY}", "/")]
+        names = {name for name, key in lost.items() if key in day}
+        assert names == {name for name, key in lost.items() if key in overview}
+        return names
 
     async with running_service(place) as service:
         await until(lambda: service.shows("sleeping until"), "the run's end")

@@ -34,7 +34,16 @@ class Site:
                 raise ValueError("someone@example.jp")
             case "/stream":
                 return Response(200, pieces=self.stream)
+            case "/quiet":
+                return Response(200, pieces=self.wait)
         return Response.text(200, f"you asked for {request.path}")
+
+    async def wait(self, send: Send) -> None:
+        try:
+            await send(b"x")
+            await trio.sleep_forever()
+        finally:
+            self.ended.set()
 
     async def stream(self, send: Send) -> None:
         try:
@@ -207,10 +216,12 @@ async def test_who_never_reads_a_stream_does_not_keep_the_server_from_ending():
         server.scope.cancel()
 
 
-async def test_a_stream_ends_when_its_client_goes_away():
+@pytest.mark.parametrize("path", [b"/stream", b"/quiet"])
+async def test_a_stream_ends_when_its_client_goes_away(path: bytes):
+    """Also one that has nothing to say."""
     async with running() as server:
         client = await server.connect()
-        await client.stream.send_all(b"GET /stream HTTP/1.1\r\n" + HOST + b"\r\n")
+        await client.stream.send_all(b"GET " + path + b" HTTP/1.1\r\n" + HOST + b"\r\n")
         await client.stream.receive_some(1)
         await client.stream.aclose()
         await server.site.ended.wait()
