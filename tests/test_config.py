@@ -221,6 +221,7 @@ def test_lists_become_tuples_of_their_type():
         "window.at = 22:00:00\nwindow.until = 02:00:00",
         'database.dsn = "postgres://app:p%40ss@db/app?sslmode=require"',
         'http.bind = "[::1]:9464"',
+        'http.hosts = ["ops.example.jp", "ops1"]',
         'http.bind = "localhost:0"',
         'http.bind = "0.0.0.0:9464"\nhttp.token = "t0ken"',
         'http.bind = "0.0.0.0:9464"\nhttp.enabled = false',
@@ -332,6 +333,8 @@ def test_the_push_subject_is_the_senders_address_unless_given(subject, sender, e
         ('email.ses.region = "Tokyo!"', 'email.ses.region: "Tokyo!" is not a region such as ap-northeast-1'),
         ('push.urgency = "urgent"', 'push.urgency: "urgent" is not one of "very-low", "low", "normal", "high"'),
         ('push.allowed_hosts = ["a.example", "https://b.example"]', 'push.allowed_hosts: "https://b.example" is not a host in lower case, or *. and a domain'),  # noqa: E501
+        ('http.hosts = ["ops.example.jp", "https://ops.example.jp"]', 'http.hosts: "https://ops.example.jp" is not a host name in lower case, without port'),  # noqa: E501
+        ('http.hosts = ["ops.example.jp:443"]', 'http.hosts: "ops.example.jp:443" is not a host name in lower case, without port'),  # noqa: E501
         ('push.allowed_hosts = ["*"]', 'push.allowed_hosts: "*" is not a host in lower case, or *. and a domain'),
         ('content.language = "fr"', 'content.language: "fr" is not one of "ja", "en"'),
         ('content.product = "a\\nb"', 'content.product: "a\\nb" is not one line of text, free of control characters, of 1 to 60 characters'),  # noqa: E501
