@@ -200,18 +200,9 @@ async def _make_pool(dsn: str, size: int, settings: dict[str, str], patience: fl
         command_timeout=patience,
         server_settings=settings,
         statement_cache_size=100,
-        reset=_keep,
     )
     assert pool is not None  # noqa: S101 - asyncpg's stub says None for a pool whose loop closes while it is made
     return pool
-
-
-async def _keep(_connection: Connection) -> None:
-    """Leave a connection as it is when it comes back: a unit sets nothing beyond its transaction.
-
-    asyncpg would have the server forget all settings, locks, cursors and listeners: a third of what a small unit costs.
-    A transaction that was left open it still rolls back.
-    """
 
 
 def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
