@@ -186,7 +186,7 @@ ENDPOINTS = st.tuples(
     st.sampled_from(["fcm.googleapis.com", "web.push.apple.com", "Web.Push.Apple.com:443"]),
     st.lists(PIECES, max_size=4),
 ).map(lambda parts: parts[0] + "".join(parts[1]) + parts[2] + "".join(parts[3]))
-SENDER = WebPush(Client(httpx.AsyncClient()), SETTINGS, subject="mailto:ops@example.jp", now=lambda: NOW)
+SENDER = WebPush(Client(httpx.AsyncHTTPTransport()), SETTINGS, subject="mailto:ops@example.jp", now=lambda: NOW)
 
 
 @settings(max_examples=1000)
