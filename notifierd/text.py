@@ -8,6 +8,7 @@ what the database holds, and nothing that stands after a name can be changed by 
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 _CONTROLS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _DROPPED = re.compile(
@@ -67,5 +68,6 @@ def pad(text: str, others: Iterable[str]) -> str:
     return text + " " * (max(map(_columns, others)) - _columns(text))
 
 
+@lru_cache
 def _columns(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
