@@ -25,6 +25,10 @@ class Content:
     audit: Mapping[str, object] = field(repr=False)
 
 
+Description = Content | str | BadAddress
+"""What a delivery says; or why there is nothing to say; or that its address is none."""
+
+
 @frozen(eq=False)
 class Call:
     """One HTTP request to come.
@@ -85,9 +89,8 @@ class Prepared:
     lost: tuple[Delivery, ...]
 
 
-def prepare(work: OfficeWork, day: date, deps: Deps) -> Prepared:
-    """Make the messages of everything due, and the calls that carry them."""
-    described = {delivery: describe(delivery, work, day, deps) for delivery in work.deliveries}
+def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: Deps) -> Prepared:
+    """Make the calls that carry what is due; *described* is what `describe` says of each delivery."""
     contents = {delivery: content for delivery, content in described.items() if isinstance(content, Content)}
     planned = [delivery for delivery in work.deliveries if delivery.due and delivery.state is State.PLANNED]
     calls = list(first_calls([delivery for delivery in planned if delivery in contents], contents, deps))
@@ -105,7 +108,7 @@ def prepare(work: OfficeWork, day: date, deps: Deps) -> Prepared:
     return Prepared(tuple(calls), expired, failed, tuple(lost))
 
 
-def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Content | str | BadAddress:
+def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Description:
     """What *delivery* says, or why there is nothing to say, or nobody to say it to."""
     if delivery.channel not in deps.lines:
         return "channel_disabled"

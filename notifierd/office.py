@@ -8,7 +8,7 @@ import structlog
 import trio
 from attrs import define, evolve
 
-from notifierd.calls import Call, Content, line_for, prepare
+from notifierd.calls import Call, Content, describe, line_for, prepare
 from notifierd.counts import Outlook
 from notifierd.deps import Deps
 from notifierd.errors import DatabaseError, first_of, places
@@ -106,7 +106,11 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     if known:  # not in doubt: they are only not written yet
         work = evolve(work, deliveries=tuple(delivery for delivery in work.deliveries if delivery not in known))
         this_pass.skip(DATABASE_PAUSE)
-    todo = prepare(work, this_pass.day, deps)
+    described = {}
+    for delivery in work.deliveries:
+        described[delivery] = describe(delivery, work, this_pass.day, deps)
+        await trio.lowlevel.checkpoint()  # however many there are, no other office's call waits for them
+    todo = prepare(work, described, deps)
     this_pass.recorder.settle([give_up(delivery, deps) for delivery in todo.lost])
     if todo.expired:
         await deps.ledger.expire(todo.expired)

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from attrs import define, evolve, frozen
 
-from notifierd.calls import SHORTEST_TTL, Call, prepare
+from notifierd.calls import SHORTEST_TTL, Call, Prepared, describe, prepare
 from notifierd.choose import Rules
 from notifierd.deps import Deps
 from notifierd.model import Channel, Delivery, Message, Notice, OfficeWork, Push, Reservation, State
@@ -37,11 +37,15 @@ class Office:
     def having(self, *deliveries: Delivery, **changes: Any) -> "Office":
         return evolve(self, work=evolve(self.work, deliveries=deliveries, **changes))
 
+    def prepared(self) -> Prepared:
+        described = {delivery: describe(delivery, self.work, DAY, self.deps) for delivery in self.work.deliveries}
+        return prepare(self.work, described, self.deps)
+
     def calls(self) -> list[Call]:
-        return list(prepare(self.work, DAY, self.deps).calls)
+        return list(self.prepared().calls)
 
     def expired(self) -> list[str]:
-        return sorted(prepare(self.work, DAY, self.deps).expired.values())
+        return sorted(self.prepared().expired.values())
 
 
 async def an_office(*, staff: int = 7, devices: int = 0, email: ScriptedSender = KEYED) -> Office:
@@ -177,7 +181,7 @@ async def test_a_repeat_waits_for_its_last_part_to_come_due():
     office = await an_office(staff=3)
     (lost,) = office.calls()
     first, second, third = marked(lost.reservation(40.0))
-    todo = prepare(office.having(first, second, evolve(third, due=False)).work, DAY, office.deps)
+    todo = office.having(first, second, evolve(third, due=False)).prepared()
     assert (todo.calls, todo.lost, todo.expired) == ((), (), {})
 
 
@@ -196,7 +200,7 @@ async def test_a_call_that_cannot_be_made_as_it_was_is_lost_for_good(change: dic
     office = await an_office(staff=3)
     (lost,) = office.calls()
     left = marked(lost.reservation(40.0))
-    todo = prepare(office.having(*left, **change).work, DAY, office.deps)
+    todo = office.having(*left, **change).prepared()
     assert (todo.calls, todo.lost, todo.expired) == ((), tuple(left), {})
 
 
@@ -206,12 +210,12 @@ async def test_a_call_is_not_repeated_by_another_provider_nor_without_keys_nor_i
     left = marked(lost.reservation(40.0))
     for sender in (ScriptedSender(name="other", max_batch=3, honours_keys=True), ScriptedSender(max_batch=3)):
         other = evolve(office, deps=a_run(MemoryLedger(Application()), sender))
-        todo = prepare(other.having(*left).work, DAY, other.deps)
+        todo = other.having(*left).prepared()
         assert (todo.calls, todo.lost) == ((), tuple(left))
-    todo = prepare(office.having(*left[:2]).work, DAY, office.deps)
+    todo = office.having(*left[:2]).prepared()
     assert (todo.calls, todo.lost) == ((), tuple(left[:2])), "the third was deleted from the ledger"
     switched_off = evolve(office, deps=evolve(office.deps, lines={}))
-    assert prepare(switched_off.having(*left).work, DAY, switched_off.deps).lost == tuple(left)
+    assert switched_off.having(*left).prepared().lost == tuple(left)
 
 
 async def test_calls_of_one_office_are_repeated_lost_and_waited_for_apart():
@@ -222,7 +226,7 @@ async def test_calls_of_one_office_are_repeated_lost_and_waited_for_apart():
     also_changed = marked(evolve(lost, id=an_id("a fourth"), body=b"of another time").reservation(40.0))
     also_changed = [evolve(d, id=an_id(f"another {d.position}")) for d in also_changed]
     left = [*still_out, *changed, *marked(again.reservation(40.0)), *also_changed]
-    todo = prepare(office.having(*left).work, DAY, office.deps)
+    todo = office.having(*left).prepared()
     assert [(call.id, call.body) for call in todo.calls] == [(again.id, again.body)]
     assert todo.lost == (*changed, *also_changed)
 
@@ -232,7 +236,7 @@ async def test_what_is_lost_for_good_does_not_take_what_is_settled_with_it():
     (lost,) = office.calls()
     first, second, third = marked(lost.reservation(40.0))
     sent = evolve(second, state=State.SENT, due=False)
-    todo = prepare(office.having(first, sent, third, name="renamed").work, DAY, office.deps)
+    todo = office.having(first, sent, third, name="renamed").prepared()
     assert todo.lost == (first, third)
 
 
@@ -258,16 +262,16 @@ async def test_what_has_nothing_to_say_any_more_expires_with_the_reason():
 
 async def test_who_has_no_good_address_is_in_no_call_and_harms_no_other_of_the_batch():
     office = await an_office(staff=3)
-    assert (prepare(office.work, DAY, office.deps).failed, len(office.calls())) == ({}, 1)
+    assert (office.prepared().failed, len(office.calls())) == ({}, 1)
     bad = office.mails[1]
     staff = {key: evolve(one, email="nobody") if key == bad.staff_id else one for key, one in office.work.staff.items()}
     odd = evolve(office.having(*office.work.deliveries, staff=staff), deps=evolve(office.deps, renderer=RENDERER))
-    assert prepare(odd.work, DAY, odd.deps).failed == {bad: "bad_address"}
+    assert odd.prepared().failed == {bad: "bad_address"}
     (call,) = odd.calls()
     assert call.deliveries == (office.mails[0], office.mails[2])
     assert odd.expired() == []
     settled = odd.having(evolve(bad, state=State.SENT, due=False), staff=staff)
-    assert prepare(settled.work, DAY, settled.deps).failed == {}
+    assert settled.prepared().failed == {}
 
 
 async def test_only_what_is_planned_and_due_expires():
@@ -275,7 +279,7 @@ async def test_only_what_is_planned_and_due_expires():
     a, b, c = office.mails
     gone = office.having(evolve(a, state=State.SENT, due=False), evolve(b, due=False), c, alerts=())
     assert gone.expired() == ["no_longer_due"]
-    assert list(prepare(gone.work, DAY, gone.deps).expired) == [c]
+    assert list(gone.prepared().expired) == [c]
 
 
 # What a message says ------------------------------------------------------------------------------------------------
