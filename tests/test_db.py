@@ -1,9 +1,12 @@
 """The database, when Trio cancels what works on it, and when nothing may be written."""
 
+import gc
+
 import pytest
 import trio
+import trio.lowlevel
 
-from notifierd.db import Connection, open_database
+from notifierd import db
 from notifierd.demo.postgres import Cluster
 from notifierd.errors import StatementRefused
 from tests.proxy import a_door
@@ -11,25 +14,31 @@ from tests.proxy import a_door
 SOCKET = ".s.PGSQL.5432"
 
 
-async def test_cancelled_while_a_connection_is_given_back_it_ends_in_good_order(cluster: Cluster):
-    """asyncpg leaves giving back to a task that outlives the unit's cancellation, and fails when the pool goes."""
+async def test_cancelled_while_a_connection_is_given_back_it_harms_nothing_else(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+):
+    """asyncpg leaves giving back to a task that outlives the unit's cancellation, and fails when its time is up."""
+    monkeypatch.setattr(db, "CONNECT_TIMEOUT", 0.6)
     async with a_door(cluster.socket_dir / SOCKET) as door:
 
-        async def cut_off(_connection: Connection) -> None:
+        async def cut_off(connection: db.Connection) -> None:
             door.hush()  # so that what is asked of the server from now on is never answered
+            await connection.execute("select 1", timeout=0.1)
 
-        with trio.CancelScope() as scope:
-            async with open_database(f"postgresql://postgres@127.0.0.1:{door.port}/postgres") as db:
-                with trio.move_on_after(0.2) as unit:
-                    await db.unit(cut_off)
-                scope.cancel()
+        async with db.open_database(f"postgresql://postgres@127.0.0.1:{door.port}/postgres") as database:
+            with trio.move_on_after(0.3) as unit:
+                await database.unit(cut_off)
+            await trio.sleep(0.6)
+            gc.collect()  # asyncio tells of an error that nobody fetched when its task is forgotten
+            await trio.lowlevel.checkpoint()
+            door.speak()
+            assert (await database.fetch("select 1 as one"))[0]["one"] == 1
     assert unit.cancelled_caught
-    assert scope.cancel_called
 
 
 async def test_a_database_that_is_opened_read_only_refuses_what_would_write(database: str) -> None:
-    async with open_database(database, read_only=True) as db:
-        assert (await db.read("select 1 as one"))[0]["one"] == 1
+    async with db.open_database(database, read_only=True) as opened:
+        assert (await opened.read("select 1 as one"))[0]["one"] == 1
         for statement in ("create table mine ()", "update pg_class set relname = relname"):
             with pytest.raises(StatementRefused, match="25006"):
-                await db.write(statement)
+                await opened.write(statement)
