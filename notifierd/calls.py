@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import cached_property
 from itertools import groupby
 from uuid import UUID
 
@@ -50,7 +51,7 @@ class Call:
         """The messages, in the order of the deliveries."""
         return tuple(content.message for content in self.contents)
 
-    @property
+    @cached_property
     def lane(self) -> str:
         """The lane that the call goes through."""
         return str(self.line.sender.lane(self.contents[0].message))

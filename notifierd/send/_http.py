@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 import httpcore
 import httpx
@@ -51,8 +52,12 @@ class Url:
     has_userinfo: bool
 
 
+@lru_cache(maxsize=1000)
 def parse_url(text: str) -> Url | None:
-    """Read an absolute http or https URL in visible ASCII, as browsers write them (RFC 3986); None for all else."""
+    """Read an absolute http or https URL in visible ASCII, as browsers write them (RFC 3986); None for all else.
+
+    The last ones are remembered: where a call goes is asked again at each step of its way.
+    """
     found = _WEB_URL.fullmatch(text)
     if found is None or not (text.isascii() and text.isprintable()):
         return None

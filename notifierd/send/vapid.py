@@ -29,13 +29,10 @@ class Vapid:
 
     def __init__(self, private_key: str, subject: str) -> None:
         self._key: ec.EllipticCurvePrivateKey = parse_vapid_key(private_key).private_key
+        self.public_key = _public(self._key)
+        """The ``applicationServerKey`` that browsers subscribe with, in base64url."""
         self._subject = subject
         self._tokens: dict[str, tuple[datetime, str]] = {}
-
-    @property
-    def public_key(self) -> str:
-        """The ``applicationServerKey`` that browsers subscribe with, in base64url."""
-        return _public(self._key)
 
     def authorization(self, origin: str, now: datetime) -> str:
         """Return the Authorization header for *origin* (RFC 8292, section 3)."""
