@@ -9,7 +9,7 @@ import trio
 from attrs import define, field
 
 from notifierd.counts import Planned
-from notifierd.model import Channel, Settlement, State
+from notifierd.model import Channel, State
 
 SLICE = 1.0
 """Seconds for which a run waits at once, so that a wait is seen to go on."""
@@ -84,11 +84,6 @@ class Progress:
     def steps(self) -> int:
         """A number that grows as long as anything goes on."""
         return self.slices + self.offices_done + self.written
-
-    def settle(self, settlement: Settlement) -> None:
-        """Count the delivery of a settlement that was written, if it ended that."""
-        if settlement.state not in (State.PLANNED, State.SENDING):
-            self.end({(settlement.delivery.channel, settlement.state): 1})
 
     def end(self, settled: Mapping[tuple[Channel, State], int]) -> None:
         """Count deliveries that ended so."""

@@ -6,7 +6,7 @@ the recorder is written, even if the run is cancelled: its loops are shielded, a
 """
 
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import date
 from uuid import UUID
@@ -16,12 +16,14 @@ import trio
 from attrs import define, field
 
 from notifierd.errors import LedgerUnavailable, StatementRefused
-from notifierd.ledger import Ledger
-from notifierd.model import Delivery, Reservation, Settlement, State
+from notifierd.ledger import Ended, Ledger
+from notifierd.model import OPEN, Delivery, Reservation, Settlement, State
 from notifierd.progress import Progress
 
 GATHER = 0.05
 MOST_TOGETHER = 500
+MOST_UNWRITTEN = 2000
+"""Outcomes that may wait to be written before calls wait for them: what a dying process would leave in doubt."""
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
 STUCK_PAUSE = 2.0
@@ -55,13 +57,13 @@ class Recorder:
         factory=lambda: trio.open_memory_channel[_Request](0)
     )
     # Unbounded, as no outcome may wait for room and be lost to a cancellation there. What it can hold is bounded all
-    # the same: by the calls in flight, since none begins while the ledger does not answer.
-    _settlements: tuple[trio.MemorySendChannel[Settlement], trio.MemoryReceiveChannel[Settlement]] = field(
-        factory=lambda: trio.open_memory_channel[Settlement](math.inf)
-    )
+    # the same: by MOST_UNWRITTEN and the calls in flight, since no other begins then.
+    _settlements: tuple[
+        trio.MemorySendChannel[Sequence[Settlement]], trio.MemoryReceiveChannel[Sequence[Settlement]]
+    ] = field(factory=lambda: trio.open_memory_channel[Sequence[Settlement]](math.inf))
     _handed_on: int = 0
     _written: int = 0
-    _flushing: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+    _just_written: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
     _stuck: set[UUID] = field(factory=set)
     _nursery: trio.Nursery | None = None
     _shield: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
@@ -75,6 +77,8 @@ class Recorder:
             LedgerUnavailable: PostgreSQL could not be reached; the call must not be made.
             StatementRefused: it refused; the same.
         """
+        while self._unwritten > MOST_UNWRITTEN:
+            await self._just_written.park()
         request = _Request(reservation)
         await self._requests[0].send(request)
         try:
@@ -90,9 +94,9 @@ class Recorder:
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Hand on how tries ended. Never waits, so that nothing known is lost to a cancellation."""
-        self._handed_on += len(settlements)
-        for settlement in settlements:
-            self._settlements[0].send_nowait(settlement)
+        if settlements:
+            self._handed_on += len(settlements)
+            self._settlements[0].send_nowait(settlements)
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether an outcome of *delivery* is known here, and another program's lock keeps it from being written."""
@@ -109,7 +113,7 @@ class Recorder:
         """Wait until all that was handed on so far is written, whatever comes after it."""
         mark = self._handed_on
         while self._written < mark:
-            await self._flushing.park()
+            await self._just_written.park()
 
     @property
     def _unwritten(self) -> int:
@@ -159,15 +163,21 @@ class Recorder:
         return not isinstance(error, StatementRefused)
 
     async def _settle_all(self) -> None:
-        settlements = self._settlements[1]
-        async for first in settlements:
-            batch = [first]
-            with trio.move_on_after(GATHER), suppress(trio.EndOfChannel):
-                while len(batch) < MOST_TOGETHER:
-                    batch.append(await settlements.receive())
+        async for first in self._settlements[1]:
+            batch = [*first]
+            self._gather(batch)
+            if len(batch) < MOST_TOGETHER:
+                await trio.sleep(GATHER)
+                self._gather(batch)
             await self._write(batch)
             self._written += len(batch)
-            self._flushing.unpark_all()
+            self._just_written.unpark_all()
+
+    def _gather(self, batch: list[Settlement]) -> None:
+        """Add what is there to *batch*."""
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while len(batch) < MOST_TOGETHER:
+                batch += self._settlements[1].receive_nowait()
 
     async def _write(self, batch: Sequence[Settlement]) -> None:
         """Settle the lot; if the database refuses it, one by one; if it refuses one, that one without its extras."""
@@ -201,14 +211,19 @@ class Recorder:
                 await self._insist([settlement])
                 self._stuck.remove(key)
 
-    def _wrote(self, settlement: Settlement, *, late: bool) -> None:
-        self._progress.written += 1
-        if late:
-            log.warning("late_outcome", delivery=str(settlement.delivery.id))
-            return
-        self._progress.settle(settlement)
-        if settlement.state in REACHED_NOBODY:
-            log.warning("not_delivered", **_labels(settlement))
+    def _wrote(self, batch: Sequence[Settlement], late: Container[UUID]) -> None:
+        """Count what *batch* ended; the outcomes of deliveries that are *late* ended nothing."""
+        self._progress.written += len(batch)
+        ended = Ended()
+        for settlement in batch:
+            if settlement.delivery.id in late:
+                log.warning("late_outcome", delivery=str(settlement.delivery.id))
+                continue
+            if settlement.state not in OPEN:
+                ended[settlement.delivery.channel, settlement.state] += 1
+            if settlement.state in REACHED_NOBODY:
+                log.warning("not_delivered", **_labels(settlement))
+        self._progress.end(ended)
 
     async def _insist(self, batch: Sequence[Settlement], *, bare: bool = False) -> None:
         """Settle, however long the database is out of reach; the shield's deadline ends it."""
@@ -222,8 +237,7 @@ class Recorder:
                 pause = min(LONGEST_PAUSE, pause * 2)
             else:
                 self._progress.waiting_for = ""
-                for settlement in batch:
-                    self._wrote(settlement, late=settlement.delivery.id in late)
+                self._wrote(batch, late)
                 return
 
 

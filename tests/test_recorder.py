@@ -13,7 +13,7 @@ from notifierd.choose import Rules
 from notifierd.errors import LedgerUnavailable, StatementRefused
 from notifierd.model import Channel, Delivery, Reservation, Settlement, State
 from notifierd.progress import Progress
-from notifierd.recorder import ANSWER_SECONDS, GATHER, MOST_TOGETHER, Recorder, open_recorder
+from notifierd.recorder import ANSWER_SECONDS, GATHER, MOST_TOGETHER, MOST_UNWRITTEN, Recorder, open_recorder
 from tests.people import DAY, some_offices
 from tests.senders import ShakyLedger, between
 
@@ -23,11 +23,16 @@ REFUSED = StatementRefused("database_refused:42501")
 
 @define
 class Desk:
-    """A recorder over a ledger with a planned day, and what it said was settled."""
+    """A recorder over a ledger with a planned day, and whom it tells what was settled."""
 
     ledger: ShakyLedger
     recorder: Recorder
-    settled: list[Settlement] = field(factory=list)
+    progress: Progress
+
+    @property
+    def settled(self) -> int:
+        """How many deliveries it said were settled."""
+        return self.progress.settled.total()
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -55,24 +60,13 @@ def sent(delivery: Delivery) -> Settlement:
     return Settlement(delivery, delivery.try_no, State.SENT, audit={})
 
 
-@define
-class Listener(Progress):
-    """Keeps what it is told."""
-
-    heard: list[Settlement] = field(factory=list)
-
-    def settle(self, settlement: Settlement) -> None:
-        super().settle(settlement)
-        self.heard.append(settlement)
-
-
 @asynccontextmanager
 async def open_desk(ledger: ShakyLedger, grace: float = 10.0) -> AsyncIterator[Desk]:
     await ledger.take_lease(DAY, "me")
     await ledger.plan(DAY, Rules())
-    progress = Listener()
+    progress = Progress()
     async with open_recorder(ledger, DAY, "me", progress, last_moment=lambda: trio.current_time() + grace) as recorder:
-        yield Desk(ledger, recorder, progress.heard)
+        yield Desk(ledger, recorder, progress)
 
 
 def a_ledger(offices: int = 20) -> ShakyLedger:
@@ -239,7 +233,7 @@ async def test_settlements_gather_and_share_a_statement(autojump_clock):
         desk.recorder.settle([sent(flying[3])])
         await desk.recorder.flush()
         assert [(round(at, 6), count) for at, count in ledger.written] == [(GATHER, 3), (0.06 + GATHER, 1)]
-    assert [settlement.delivery for settlement in desk.settled] == flying
+    assert desk.progress.settled == {(Channel.EMAIL, State.SENT): 4}
     assert ledger.states()[State.SENT] == 4
 
 
@@ -247,9 +241,26 @@ async def test_a_statement_does_not_grow_without_end(autojump_clock):
     ledger = a_ledger(1)
     async with open_desk(ledger) as desk:
         (delivery,) = await desk.in_flight(1)
-        desk.recorder.settle([sent(delivery)] * (2 * MOST_TOGETHER + 3))
+        for _ in range(2 * MOST_TOGETHER + 3):
+            desk.recorder.settle([sent(delivery)])
         await desk.recorder.flush()
     assert ledger.written == [(0.0, MOST_TOGETHER), (0.0, MOST_TOGETHER), (GATHER, 3)]
+
+
+async def test_calls_wait_while_too_much_is_not_written(autojump_clock):
+    """A statement of 500 takes 1 s: of 2,600 outcomes no more than 2,000 are left after the second one."""
+    ledger = a_ledger(2)
+    async with open_desk(ledger) as desk:
+        (delivery,) = await desk.in_flight(1)
+        other = desk.deliveries[1]
+        ledger.latency = 1.0
+        for _ in range(MOST_UNWRITTEN + 600):
+            desk.recorder.settle([sent(delivery)])
+        with trio.move_on_after(1.9) as too_soon:
+            await desk.reserve(other)
+        assert (too_soon.cancelled_caught, ledger.reserved) == (True, [])
+        assert await desk.reserve(other)
+        assert trio.current_time() == 3.0, "two statements of settlements, and its own"
 
 
 async def test_flush_waits_for_what_was_handed_on_before_it_and_for_nothing_else(autojump_clock):
@@ -337,7 +348,7 @@ async def test_a_statement_whose_answer_got_lost_is_said_again_and_counts_once(a
             await desk.recorder.flush()
     assert len(ledger.written) > 1
     assert ledger.states()[State.SENT] == 1
-    assert (len(desk.settled), len(ledger.app.audit_log), ledger.late) == (1, 1, [])
+    assert (desk.settled, len(ledger.app.audit_log), ledger.late) == (1, 1, [])
     assert "late_outcome" not in {line["event"] for line in logs}
 
 
@@ -352,7 +363,7 @@ async def test_an_outcome_of_a_try_that_is_no_longer_the_last_is_kept_and_logged
     assert ledger.state(delivery.id) == (State.SENDING, None)
     assert [settlement.delivery.id for settlement in ledger.late] == [delivery.id]
     assert [line["delivery"] for line in logs if line["event"] == "late_outcome"] == [str(delivery.id)]
-    assert desk.settled == []
+    assert desk.settled == 0
 
 
 async def test_who_was_not_reached_is_logged_without_a_name_or_an_address(autojump_clock):
