@@ -124,6 +124,24 @@ async def test_tls_that_fails_is_certainly_not_sent() -> None:
         assert await post(port, scheme="https") == Deferred("connection_failed", blame=Blame.PROVIDER)
 
 
+async def test_a_request_leaves_in_one_piece() -> None:
+    """Head and body together, for each request of a connection."""
+    pieces: list[bytes] = []
+
+    async def handler(stream: trio.SocketStream) -> None:
+        while piece := await stream.receive_some():
+            pieces.append(piece)
+            await stream.send_all(OK)
+
+    async with serving(handler) as port, open_client(width=1) as client:
+        for body in (b"the first", b"the second"):
+            assert isinstance(await client.post(f"http://127.0.0.1:{port}/", body, {}), Answer)
+    assert [(piece[:6], piece.partition(b"\r\n\r\n")[2]) for piece in pieces] == [
+        (b"POST /", b"the first"),
+        (b"POST /", b"the second"),
+    ]
+
+
 async def test_only_connecting_has_a_time_of_its_own() -> None:
     """A call given up before the connection stands was certainly not made; for the rest the caller's time counts."""
     times: list[object] = []

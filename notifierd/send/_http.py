@@ -10,6 +10,7 @@ import logging
 import math
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -168,7 +169,7 @@ class Client:
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
         """Send *body*; return the answer, or what its absence means. A cancellation passes through."""
         try:
-            request = httpx.Request("POST", url, headers={**HEADERS, **headers}, content=body, extensions=TIMES)
+            request = httpx.Request("POST", _url(url), headers={**HEADERS, **headers}, content=body, extensions=TIMES)
             request.stream = _Body(body)
             async with aclosing(await self._transport.handle_async_request(request)) as response:
                 return Answer(response.status_code, dict(response.headers), await _read(response))
@@ -180,6 +181,10 @@ class Client:
         except httpx.RequestError:
             # Even a failed write is in doubt: httpcore goes on to read after it, and the error is that of the read.
             return Unknown("connection_lost")
+
+
+_url = lru_cache(maxsize=100)(httpx.URL)
+"""A provider's URL is read once."""
 
 
 class _Body(httpx.AsyncByteStream):
@@ -221,14 +226,14 @@ async def open_client(
     """
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)  # they log URLs, and a push endpoint is a secret
-    async with transport or _Transport(width, PublicNetwork() if public_only else None) as opened:
+    async with transport or _Transport(width, PublicNetwork() if public_only else Network()) as opened:
         yield Client(opened)
 
 
 class _Transport(httpx.AsyncHTTPTransport):
     """httpx' own transport over a pool with our network; httpx has no public way to pass one."""
 
-    def __init__(self, width: int, network: httpcore.AsyncNetworkBackend | None) -> None:
+    def __init__(self, width: int, network: httpcore.AsyncNetworkBackend) -> None:
         context = httpx.create_ssl_context(trust_env=False)
         super().__init__(verify=context, trust_env=False)
         self._pool = httpcore.AsyncConnectionPool(
@@ -244,7 +249,55 @@ class HostUnfit(httpcore.ConnectError):
     """A URL that comes from a browser names a host that is none to call; the argument is the reason, as a code."""
 
 
-class PublicNetwork(httpcore.AsyncNetworkBackend):
+class Network(httpcore.AsyncNetworkBackend):
+    """Connects by Trio."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect within *timeout* seconds."""
+        connected = await httpcore.TrioBackend().connect_tcp(host, port, timeout, local_address, socket_options)
+        return _Stream(connected)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """Holds what is written until the answer is read: a request's head and body go out in one packet."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._unsent: list[bytes] = []
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
+        if self._unsent:
+            pieces, self._unsent = self._unsent, []
+            with suppress(httpcore.WriteError):  # as httpcore does: who does not read on may have answered before
+                await self._stream.write(b"".join(pieces), timeout)
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - the same
+        self._unsent.append(buffer)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the same
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)
+
+
+class PublicNetwork(Network):
     """Connects to public addresses only: the address that was checked is the one connected to.
 
     A check of the name alone falls to DNS that answers differently the second time. TLS and the Host header still
@@ -273,7 +326,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         failure: Exception = httpcore.ConnectError("no address")
         for address in addresses:
             try:
-                return await httpcore.TrioBackend().connect_tcp(
+                return await super().connect_tcp(
                     address, port, timeout and timeout / len(addresses), local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:

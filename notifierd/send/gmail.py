@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from notifierd.errors import ConfigError
@@ -105,7 +105,7 @@ def _account(client: Client, settings: GmailSettings, now: Callable[[], datetime
 
 
 def _get(found: object, name: str) -> object:
-    return found.get(name) if isinstance(found, Mapping) else None
+    return found.get(name) if isinstance(found, dict) else None
 
 
 def _reasons(error: object) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -54,7 +54,7 @@ class Mailgun:
 
     def _outcome(self, answer: Answer) -> Outcome:
         found, now = answer.json(), self._now()
-        found = found if isinstance(found, Mapping) else {}
+        found = found if isinstance(found, dict) else {}
         said, status = str(found.get("message")), answer.status
         match classify(answer, now):
             case Delivered():

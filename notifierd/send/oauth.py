@@ -6,7 +6,7 @@ https://developers.google.com/identity/protocols/oauth2/service-account#httprest
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
@@ -130,7 +130,7 @@ def load_key(pem: str) -> rsa.RSAPrivateKey:
 
 
 def _token(found: object, now: datetime) -> Token | None:
-    if not isinstance(found, Mapping):
+    if not isinstance(found, dict):
         return None
     value, seconds = found.get("access_token"), found.get("expires_in")
     if not isinstance(value, str) or not _TOKEN.fullmatch(value) or not isinstance(seconds, int):

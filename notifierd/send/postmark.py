@@ -1,7 +1,7 @@
 """Postmark: https://postmarkapp.com/developer/api/email-api."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
@@ -87,7 +87,7 @@ def _of_item(item: object) -> Outcome:
     code = _code(item)
     if code:
         return _of_code(code, "item")
-    accepted = message_id(item.get("MessageID")) if code == 0 and isinstance(item, Mapping) else None
+    accepted = message_id(item.get("MessageID")) if code == 0 and isinstance(item, dict) else None
     return Delivered(accepted) if accepted else Unknown("answer_unclear")
 
 
@@ -107,5 +107,5 @@ def _of_code(code: int, said_of: str) -> Outcome:
 
 
 def _code(found: object) -> int | None:
-    code = found.get("ErrorCode") if isinstance(found, Mapping) else None
+    code = found.get("ErrorCode") if isinstance(found, dict) else None
     return code if type(code) is int else None  # exactly: false is an int to Python, and equals 0

@@ -1,7 +1,7 @@
 """Resend: https://resend.com/docs/api-reference/emails/send-email and .../send-batch-emails."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
@@ -79,7 +79,7 @@ class Resend:
 
 
 def _get(found: object, name: str) -> object:
-    return found.get(name) if isinstance(found, Mapping) else None
+    return found.get(name) if isinstance(found, dict) else None
 
 
 def _item(mail: Mail) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """SendGrid: https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from attrs import evolve
@@ -84,10 +84,10 @@ def _until_reset(answer: Answer, now: datetime) -> float | None:
 def _is_ours(answer: Answer) -> bool:
     """Tell whether a refusal speaks of nothing but our own fields."""
     found = answer.json()
-    errors = found.get("errors") if isinstance(found, Mapping) else None
+    errors = found.get("errors") if isinstance(found, dict) else None
     if answer.status != 400 or not isinstance(errors, list):  # noqa: PLR2004 - Bad Request
         return False
-    fields = [str(error.get("field")) if isinstance(error, Mapping) else "" for error in errors]
+    fields = [str(error.get("field")) if isinstance(error, dict) else "" for error in errors]
     return bool(fields) and all(field.partition(".")[0] in OUR_FIELDS for field in fields)
 
 

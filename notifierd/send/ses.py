@@ -5,7 +5,7 @@ https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html and ..
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -153,7 +153,7 @@ def _json(document: object) -> bytes:
 
 
 def _get(found: object, name: str) -> object:
-    return found.get(name) if isinstance(found, Mapping) else None
+    return found.get(name) if isinstance(found, dict) else None
 
 
 def _headers(mail: Mail) -> list[dict[str, str]]:
