@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
+import trio
 import trio_asyncio
 from attrs import define, field
 from trio_asyncio import aio_as_trio
@@ -59,6 +60,7 @@ class Database:
 
     _pool: "asyncpg.Pool[Row]"
     _loop: trio_asyncio.BaseTrioEventLoop
+    _patience: float
     statements: StatementCounts = field(factory=StatementCounts)
 
     async def read(self, sql: str, *args: object) -> list[Row]:
@@ -87,9 +89,9 @@ class Database:
                 return await connection.fetch(sql, *args)
             async with connection.transaction():
                 await connection.execute(f"set local statement_timeout = {int(timeout * 1000)}")
-                return await connection.fetch(sql, *args, timeout=timeout + DEAD_AFTER)
+                return await connection.fetch(sql, *args)
 
-        return await self.unit(unit)
+        return await self.unit(unit, patience=None if timeout is None else timeout + DEAD_AFTER)
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         """Run a statement that does not count: the lease, the catalogue, a migration's look."""
@@ -99,8 +101,11 @@ class Database:
 
         return await self.unit(unit)
 
-    async def unit(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def unit(self, work: Callable[[Connection], Awaitable[T]], *, patience: float | None = None) -> T:
         """Run *work*, an asyncio function, on a connection of the pool.
+
+        *patience* is in seconds, for the whole of it; None stands for the connection's ``statement_timeout`` and
+        DEAD_AFTER. It is Trio's: asyncpg's own limit would be a timer for each statement, and those are dear here.
 
         Raises:
             LedgerUnavailable: no connection, or it broke.
@@ -118,11 +123,13 @@ class Database:
             return answer
 
         try:
-            # The pool's own loop: the task's current one may be another database's, or none.
-            result: T = await aio_as_trio(whole, loop=self._loop)()
+            with trio.move_on_after(self._patience if patience is None else patience):
+                # The pool's own loop: the task's current one may be another database's, or none.
+                result: T = await aio_as_trio(whole, loop=self._loop)()
+                return result
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             raise translated(error) from None
-        return result
+        raise LedgerUnavailable("database_unavailable:TimeoutError")
 
 
 def translated(error: BaseException) -> LedgerUnavailable | StatementRefused:
@@ -164,12 +171,12 @@ async def open_database(
         if read_only:
             settings["default_transaction_read_only"] = "on"
         try:
-            pool = await aio_as_trio(_make_pool)(dsn, pool_size, settings, statement_timeout + DEAD_AFTER)
+            pool = await aio_as_trio(_make_pool)(dsn, pool_size, settings)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
             name = "dsn" if isinstance(error, ValueError) else type(error).__name__
             raise LedgerUnavailable(f"database_unavailable:{getattr(error, 'sqlstate', None) or name}") from None
         try:
-            yield Database(pool, loop)
+            yield Database(pool, loop, statement_timeout + DEAD_AFTER)
         finally:
             pool.terminate()
 
@@ -199,14 +206,13 @@ async def _asyncio_loop() -> AsyncIterator[trio_asyncio.BaseTrioEventLoop]:
     raise raised  # out here, where no group becomes its context
 
 
-async def _make_pool(dsn: str, size: int, settings: dict[str, str], patience: float) -> "asyncpg.Pool[Row]":
+async def _make_pool(dsn: str, size: int, settings: dict[str, str]) -> "asyncpg.Pool[Row]":
     """Make the pool inside the asyncio loop: asyncpg looks for the loop when it is made, not when it is awaited."""
     pool: asyncpg.Pool[Row] | None = await asyncpg.create_pool(
         dsn,
         min_size=1,
         max_size=size,
         timeout=CONNECT_TIMEOUT,
-        command_timeout=patience,
         server_settings=settings,
         statement_cache_size=100,
         # Each time that a connection comes back, asyncpg would have a timer end it if it is not used in these seconds,

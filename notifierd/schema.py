@@ -3,6 +3,7 @@
 Only ``db init`` and ``db migrate`` change anything, and need DDL. Two of them at once wait for each other.
 """
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ async def init(db: Database, preset: str | None = None, role: str | None = None)
     views = _preset(preset)
     await _require_role(db, role)
     with _explained("making the schema notifierd", "CREATE on the database, or a schema notifierd that is its own"):
-        await db.unit(_make_schema)
+        await db.unit(_make_schema, patience=math.inf)
     lines = [f"migration {step}: applied" for step in await migrate(db)]
     if views:
         right = (
@@ -134,7 +135,7 @@ async def init(db: Database, preset: str | None = None, role: str | None = None)
             "application's tables, INSERT on its audit log and DELETE on its push subscriptions"
         )
         with _explained(f"making the views for {preset}", right):
-            await db.unit(_views_made_by(views))
+            await db.unit(_views_made_by(views), patience=math.inf)
         lines.append(f"views for {preset}: in place")
     if role:
         lines.append(await _grant(db, role))
@@ -277,7 +278,7 @@ async def _apply(db: Database, step: Migration) -> bool:
                 await connection.execute(";".join(grants(row["role"], tables)))
             return True
 
-    return await db.unit(unit)
+    return await db.unit(unit, patience=math.inf)
 
 
 def _views_made_by(script: str) -> Callable[[Connection], Awaitable[None]]:
@@ -302,7 +303,7 @@ async def _grant(db: Database, role: str) -> str:
             return there
 
     with _explained(f"granting rights to {role}", _OWNERSHIP):
-        there = await db.unit(unit)
+        there = await db.unit(unit, patience=math.inf)
     # PostgreSQL only warns a grantor who has some right on a table, but none to pass on.
     if lacking := await missing_rights(db, role):
         raise SetupFailed(f"granting rights to {role} had no effect ({', '.join(lacking)}): {_needed(_OWNERSHIP)}")
