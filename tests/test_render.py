@@ -72,6 +72,18 @@ def is_clean(line: str) -> bool:
     )
 
 
+def test_two_who_are_told_the_same_get_the_same_mail_but_for_their_names() -> None:
+    """Each as if no other had been written before, whatever their names look like."""
+    names = ("田中 美咲", "<b>&{{ day }}", r"\1 \g<0>", "\ufdd0", "", "ひまわり")
+    mails = [JAPANESE.mail(notice(staff=name), DELIVERY) for name in names]
+    assert mails == [Renderer(SETTINGS).mail(notice(staff=name), DELIVERY) for name in names]
+    assert [mail.text.partition(" 様\n\n")[0] for mail in mails[:3]] == list(names[:3])
+    assert "<bdi>&lt;b&gt;&amp;{{ day }}</bdi> 様" in mails[1].html
+    assert mails[3] == mails[4], "a noncharacter is no name"
+    assert mails[5].text.count("ひまわり") == mails[0].text.count("ひまわり") + 1
+    assert len({mail.subject for mail in mails}) == 1
+
+
 def test_a_japanese_mail() -> None:
     mail = JAPANESE.mail(notice(), DELIVERY)
     assert mail.to == "misaki@example.jp"
