@@ -67,8 +67,9 @@ class Line:
 
     def lane_limiter(self, lane: str) -> trio.CapacityLimiter:
         """The limiter of one lane's share."""
-        share = self.lane_share or self.limiter.total_tokens
-        return self.lanes.setdefault(lane, trio.CapacityLimiter(share))
+        if lane not in self.lanes:
+            self.lanes[lane] = trio.CapacityLimiter(self.lane_share or self.limiter.total_tokens)
+        return self.lanes[lane]
 
     def limit(self, calls: int, lane_share: int | None, interval: float) -> None:
         """Have other limits from now on, also for who is waiting already."""
@@ -79,9 +80,8 @@ class Line:
 
     async def pace(self) -> None:
         """Wait until the line's rate lets a call begin; to be called by whoever has ``in_turn``."""
-        if self.interval:
-            await trio.sleep_until(self._last_began + self.interval)
-            self._last_began = trio.current_time()
+        await trio.sleep_until(self._last_began + self.interval)
+        self._last_began = trio.current_time()
 
 
 @define

@@ -127,10 +127,11 @@ async def make_call(call: Call, this_pass: Pass) -> None:
     """Wait for the turn of one HTTP request, and make it with its slots in hand."""
     deps, line = this_pass.deps, call.line
     async with line.lane_limiter(call.lane), line.limiter:
-        async with line.in_turn:
-            if put_off(call, this_pass):
-                return
-            await line.pace()
+        if line.interval:
+            async with line.in_turn:
+                if put_off(call, this_pass):
+                    return
+                await line.pace()
         if put_off(call, this_pass):
             return
         with deps.gates[call.lane].in_use():
