@@ -1,5 +1,6 @@
 """The application of a bench: an embedded PostgreSQL full of offices, with notifierd's schema beside it."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,7 @@ class Applications:
         write_config(folder, self._config(dsn.replace("postgres@", f"{self._role}@", 1)))
         yield Application(folder, size, self._cluster, database, self._role)
         self._cluster.drop_database(database)
+        shutil.rmtree(folder)
 
     def _config(self, dsn: str) -> Mapping[str, Mapping[str, object]]:
         return {
@@ -108,6 +110,8 @@ class Applications:
             "email.resend": {"api_key": API_KEY, "base_url": self._servers.mail_url},
             "push": {"vapid_private_key": VAPID_KEY, "allowed_hosts": ["127.0.0.1"], "allow_private_addresses": True},
             "content": {"dashboard_url": "https://keikakun.example.jp/dashboard"},
+            "http": {"bind": "127.0.0.1:0"},
+            "window": {"at": "00:00:00", "until": "23:59:59", "holidays": "", "closed_weekdays": []},
         }
 
 
@@ -122,14 +126,18 @@ def running_applications(folder: Path, servers: Servers) -> Iterator[Application
 
 
 def rows_sql(size: Size, push_urls: tuple[str, ...]) -> str:
-    """The statements that fill the application's empty tables, for ``psql``."""
+    """The statements that fill the application's empty tables, for ``psql``.
+
+    Devices are dealt out to the push services in turn, over all offices: each service may have its share of the slots
+    and no more, so one with more devices than the others would hold up the run.
+    """
     near = ", ".join(map(str, DEADLINES))
     return f"""
 begin;
 create function pg_temp.id(text) returns uuid immutable return md5($1)::uuid;
 create temp view office as select o, pg_temp.id('office ' || o) as id from generate_series(1, {size.offices}) o;
 create temp view staff as
-select office.id as office_id, s, pg_temp.id('staff ' || o || '.' || s) as id, 'o' || o || 's' || s as name
+select office.id as office_id, o, s, pg_temp.id('staff ' || o || '.' || s) as id, 'o' || o || 's' || s as name
 from office, generate_series(1, {STAFF}) s;
 create temp view recipient as
 select office.id as office_id, o, r, pg_temp.id('recipient ' || o || '.' || r) as id, 'o' || o || 'r' || r as name
@@ -160,8 +168,8 @@ insert into plan_deliverables (plan_cycle_id, deliverable_type, file_path, origi
 select id, 'assessment_sheet', 'plans/' || id, 'sheet.pdf', '{ADMINISTRATOR}', false
 from support_plan_cycles where id % {len(DEADLINES)} <> 0;
 insert into push_subscriptions (staff_id, endpoint, p256dh_key, auth_key)
-select id, (array['{"', '".join(push_urls)}'])[s % {len(push_urls)} + 1] || '/push/' || name, '{PHONE_PUBLIC}',
-    '{PHONE_AUTH}'
+select id, (array['{"', '".join(push_urls)}'])[(o * {size.devices} + s) % {len(push_urls)} + 1] || '/push/' || name,
+    '{PHONE_PUBLIC}', '{PHONE_AUTH}'
 from staff where s <= {size.devices};
 create index on support_plan_cycles (office_id) where is_latest_cycle; -- as `notifierd check` advises
 commit;

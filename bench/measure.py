@@ -1,5 +1,6 @@
 """A process, measured from its start to its end by the kernel."""
 
+import json
 import os
 import re
 import subprocess
@@ -46,7 +47,7 @@ def measured(module: str, *arguments: str, folder: Path) -> Measured:
     peak, ended = 0, 0
     while not ended:
         time.sleep(LOOK_EVERY)
-        peak = max(peak, _peak(process.pid))
+        peak = max(peak, _kib(process.pid, "VmHWM"))
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     seconds = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -55,7 +56,21 @@ def measured(module: str, *arguments: str, folder: Path) -> Measured:
     return Measured(began, seconds, usage.ru_utime + usage.ru_stime, peak / 1024, out.read_text())
 
 
-def _peak(pid: int) -> int:
-    """KiB; 0 when the process has ended."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+def _kib(pid: int, name: str) -> int:
+    """A figure of ``/proc/PID/status``; 0 when the process has ended."""
+    found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
+
+
+def rss_after(event: str, *arguments: str, folder: Path) -> float:
+    """Run ``python -m notifierd`` until its log says *event*; its memory then, in MiB: VmRSS, proc(5)."""
+    command = [sys.executable, "-m", "notifierd", *arguments]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=folder, env=environ
+    ) as process:
+        assert process.stderr
+        assert any(json.loads(line)["event"] == event for line in process.stderr), f"it ended without {event}"
+        rss = _kib(process.pid, "VmRSS")
+        process.terminate()
+    return rss / 1024

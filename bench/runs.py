@@ -7,7 +7,7 @@ from pathlib import Path
 from attrs import frozen
 
 from bench.application import Application, Size
-from bench.measure import measured
+from bench.measure import measured, rss_after
 from bench.servers import Accepted, Orders, Servers
 from notifierd.settings import LimitsSettings
 from tests.processes import DAY
@@ -107,6 +107,15 @@ def replayed(what: str, recorded: Path, size: Size, servers: Servers, *, latency
         cpu=float(process.out),
         peak=process.peak,
     )
+
+
+def asleep(application: Application, servers: Servers) -> float:
+    """Run the daemon until today's run is over, and it sleeps; its memory then, in MiB."""
+    application.forget()
+    servers.next()
+    rss = rss_after("sleeping", "run", folder=application.folder)
+    _check_accepted(application.size, servers.next())
+    return rss
 
 
 def ideal(size: Size, latency: float, *, single: bool) -> float:
