@@ -5,6 +5,7 @@ notifierd made. Prints a table, and what its figures come to.
 """
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -103,6 +104,22 @@ def costs(bench: Bench) -> Iterator[Figure]:
             yield Figure(f"2. CPU of a {name} in a batch, over that of a bare POST", found[2] / found[0], limit)
 
 
+def where(bench: Bench) -> Iterator[Figure]:
+    """Print where the time of a mail and of a push on a processor goes. Promises nothing."""
+    spent: list[dict[str, float]] = []
+    for size in (Size(500), Size(500, devices=10, mails=False)):
+        with bench.applications.of(size) as application:
+            row = notifierd(application, bench.servers, single=True, sampled=bench.folder / "sampled")
+        shares = json.loads((bench.folder / "sampled").read_text())
+        spent.append({part: share * row.cpu / row.deliveries * 1000 for part, share in shares.items()})
+    mail, push = spent
+    print(f"\n{'CPU ms each, alone in its call, the start shared by all':60}{'mail':>8}{'push':>8}")
+    for part in sorted(mail | push, key=lambda part: -mail.get(part, 0.0)):
+        print(f"{part:60}{mail.get(part, 0.0):8.3f}{push.get(part, 0.0):8.3f}")
+    print(f"{'':60}{sum(mail.values()):8.3f}{sum(push.values()):8.3f}\n", flush=True)
+    yield from ()
+
+
 def rates(bench: Bench, latency: float) -> Iterator[Figure]:
     """How near sending comes to what the slots allow."""
     size = Size(500)
@@ -170,6 +187,7 @@ def main() -> None:
     options = parser.parse_args()
     parts: dict[str, Callable[[Bench], Iterator[Figure]]] = {
         "costs": costs,
+        "where": where,
         "rates-20": lambda bench: rates(bench, 0.02),
         "rates-100": lambda bench: rates(bench, 0.1),
         "old": old_batch,

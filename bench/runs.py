@@ -59,17 +59,22 @@ def notifierd(
     latency: float = 0.0,
     single: bool = False,
     record: Path | None = None,
+    sampled: Path | None = None,
 ) -> Row:
     """Run the day, and see that each delivery was accepted once, and that the report says what happened.
 
     Args:
         single: one mail in a call.
         record: a file for the requests.
+        sampled: a file for where the time on a processor went, by `bench.where`; of single sends.
     """
+    assert single or not sampled
     application.forget()
     servers.next(Orders(latency, str(record or "")))
     module = "bench.single" if single else "notifierd"
-    arguments = ("once", "--force", "--day", str(DAY), "--for", SECONDS, "--json")
+    arguments: tuple[str, ...] = ("once", "--force", "--day", str(DAY), "--for", SECONDS, "--json")
+    if sampled:
+        module, arguments = "bench.where", (str(sampled), *arguments)
     process = measured(module, *arguments, folder=application.folder)
     accepted, report, statements = servers.next(), json.loads(process.out), application.statements()
     _check_accepted(application.size, accepted)

@@ -1,8 +1,14 @@
 """notifierd as it is, by a Resend without its batch endpoint: ``python -m bench.single once ...``."""
 
-from notifierd.cli import main
+from notifierd import cli
 from notifierd.send.resend import Resend
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """The command line of notifierd."""
     Resend.max_batch = 1
+    cli.main()
+
+
+if __name__ == "__main__":
     main()

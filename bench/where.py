@@ -1,0 +1,75 @@
+"""Where a run's time on a processor goes: ``python -m bench.where FILE once ...`` is `bench.single`, sampled.
+
+The kernel interrupts the process whenever it has worked for a while, its own work and the kernel's for it (ITIMER_PROF,
+setitimer(2)). The innermost of the modules below that is at work then is what the while went to; FILE gets each part's
+share, as JSON. It is the shares that matter: a while is a tick of the kernel's at least, whatever is asked for.
+"""
+
+import json
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+
+from bench import single
+
+EVERY = 0.004
+"""Seconds: the tick of a kernel with CONFIG_HZ=250, time(7)."""
+
+PARTS = {
+    "httpx": "POST: httpx, httpcore, h11",
+    "httpcore": "POST: httpx, httpcore, h11",
+    "h11": "POST: httpx, httpcore, h11",
+    "notifierd.send": "senders: bodies, answers, keys, encryption",
+    "pywebpush": "senders: bodies, answers, keys, encryption",
+    "http_ece": "senders: bodies, answers, keys, encryption",
+    "asyncpg": "database: asyncpg, trio-asyncio",
+    "trio_asyncio": "database: asyncpg, trio-asyncio",
+    "asyncio": "database: asyncpg, trio-asyncio",
+    "notifierd.db": "database: asyncpg, trio-asyncio",
+    "notifierd.render": "rendering: jinja2, names, addresses",
+    "notifierd.text": "rendering: jinja2, names, addresses",
+    "notifierd.address": "rendering: jinja2, names, addresses",
+    "jinja2": "rendering: jinja2, names, addresses",
+    "notifierd.source": "rows to objects, who is told what",
+    "notifierd.choose": "rows to objects, who is told what",
+    "notifierd": "calls, gates, ledger, recorder",
+    "trio": "trio: tasks, limiters, channels",
+}
+IMPORTS = "start: imports"
+ABOVE_ALL = {"notifierd.cli", "notifierd.terminal", "notifierd.once"}
+"""What trio.run itself is called by, so that each frame has it above."""
+
+
+def part_of(frame: FrameType | None) -> str:
+    """What the work in *frame* is a part of. To Trio goes only what no other part asked it for."""
+    otherwise = "other"
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name.startswith("importlib."):
+            return IMPORTS
+        found = next((PARTS[module] for module in PARTS if name == module or name.startswith(f"{module}.")), None)
+        if found == PARTS["trio"]:
+            otherwise = found
+        elif found and name not in ABOVE_ALL:
+            return found
+        frame = frame.f_back
+    return otherwise
+
+
+def main() -> None:
+    """The command line."""
+    found = Path(sys.argv.pop(1))
+    went = Counter[str]()
+    signal.signal(signal.SIGPROF, lambda _signal, frame: went.update([part_of(frame)]))
+    signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
+    try:
+        single.main()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        found.write_text(json.dumps({part: count / went.total() for part, count in went.items()}))
+
+
+if __name__ == "__main__":
+    main()
