@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system docs sim crash standby days bench pages mutants screenshots lint clean
+.PHONY: help venv demo test test-system docs sim crash standby days bench bench-full pages mutants screenshots lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ days: $(STAMP) ## many days of one daemon: tasks, files and memory (DAYS=1000)
 
 bench: $(STAMP) ## how fast, beside the limits and the old batch: 20 minutes (ARGS="--only costs")
 	@$(VENV)/bin/python -m bench $(ARGS)
+
+bench-full: $(STAMP) ## more latencies too, and a year of days
+	@$(VENV)/bin/python -m bench --full $(ARGS)
 
 pages: $(STAMP) ## what fifty open pages cost a run (SECONDS=120)
 	@$(VENV)/bin/python -m bench.pages --seconds $(or $(SECONDS),120)

@@ -180,10 +180,28 @@ def planning(bench: Bench, offices: int) -> Iterator[Figure]:
     yield Figure(f"5. seconds to plan {int(deliveries):,} deliveries", float(seconds), 30)
 
 
+def latencies(bench: Bench, latency: float) -> Iterator[Figure]:
+    """What a slower provider makes of the sizes. Promises nothing."""
+    for offices in (10, 100, 500, 5_000):
+        with bench.applications.of(Size(offices)) as application:
+            bench.row(notifierd(application, bench.servers, latency=latency))
+            if offices <= 100:
+                bench.row(notifierd(application, bench.servers, latency=latency, single=True))
+    yield from ()
+
+
+def year(bench: Bench) -> Iterator[Figure]:
+    """The business days of a year, in one process."""
+    lines = measured("tests.days", "--days", "250", "--every", "10", folder=bench.folder).out.splitlines()
+    rss = {int(day): int(kib.replace(",", "")) for day, _tasks, _files, kib in map(str.split, lines[1:-1])}
+    yield Figure("7. RSS after day 250, over that after day 20", rss[250] / rss[20], 1.02)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="How fast notifierd is.")
     parser.add_argument("--only", help="one of the parts")
+    parser.add_argument("--full", action="store_true", help="with more latencies, and a year of days")
     options = parser.parse_args()
     parts: dict[str, Callable[[Bench], Iterator[Figure]]] = {
         "costs": costs,
@@ -194,6 +212,13 @@ def main() -> None:
         "growth": lambda bench: growth(bench, (10, 100, 500, 5_000, 50_000)),
         "planning": lambda bench: planning(bench, 50_000),
     }
+    more: dict[str, Callable[[Bench], Iterator[Figure]]] = {
+        "latencies-20": lambda bench: latencies(bench, 0.02),
+        "latencies-100": lambda bench: latencies(bench, 0.1),
+        "year": year,
+    }
+    if options.full:
+        parts |= more
     with (
         TemporaryDirectory(prefix="notifierd-bench-") as folder,
         running_servers() as servers,

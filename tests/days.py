@@ -96,9 +96,8 @@ def live(place: Place, days: int, told: Callable[[Size], None]) -> int:
     return trio.run(daemon.run)
 
 
-def table(sizes: Sequence[Size]) -> str:
-    """Every twentieth of the days, a line each."""
-    step = max(1, len(sizes) // 20)
+def table(sizes: Sequence[Size], step: int) -> str:
+    """A line for each *step* days."""
     lines = [f"{size.day:>6} {size.tasks:>6} {size.files:>6} {size.rss:>9,}" for size in sizes[step - 1 :: step]]
     return "\n".join([f"{'day':>6} {'tasks':>6} {'files':>6} {'RSS KiB':>9}", *lines])
 
@@ -107,7 +106,9 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.days", description="Many days of one daemon.")
     parser.add_argument("--days", type=int, default=1000)
+    parser.add_argument("--every", type=int, help="days between two lines (default: a twentieth of all)")
     options = parser.parse_args()
+    step = options.every or max(1, options.days // 20)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     sizes: list[Size] = []
     with (
@@ -120,7 +121,8 @@ def main() -> int:
         live(place, options.days, sizes.append)
         runs = place.sql("select state, count(*) from notifierd.runs group by 1")
         told = len(place.mails()), len(place.pushes())
-    sys.stdout.write(f"{table(sizes)}\nruns in the ledger: {runs}; accepted: {told[0]:,} mails, {told[1]:,} pushes\n")
+    accepted = f"{told[0]:,} mails, {told[1]:,} pushes"
+    sys.stdout.write(f"{table(sizes, step)}\nruns in the ledger: {runs}; accepted: {accepted}\n")
     return 0
 
 
