@@ -1,7 +1,7 @@
 """How fast notifierd is, held against the limits and against what it replaces: ``python -m bench``.
 
-Everything runs in turn: notifierd as a process, the bare loop and the old batch's shape with the very requests that
-notifierd made. Prints a table, and what its figures come to.
+Everything runs in turn: notifierd as a process, the bare loop with the very requests that notifierd made, and the old
+batch's shape on the same data. Prints a table, and what its figures come to.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from bench.application import Applications, Size, running_applications
 from bench.measure import measured
-from bench.runs import Row, asleep, notifierd, replayed
+from bench.runs import Row, asleep, bare, notifierd, old_batch
 from bench.servers import Servers, running_servers
 
 ROUNDS = 3
@@ -73,7 +73,7 @@ class Bench:
 
     def cpu_each(self, row: Row) -> float:
         """Seconds on a processor for each delivery; of notifierd without its start."""
-        return (row.cpu - (self.start if row.statements else 0.0)) / row.deliveries
+        return (row.cpu - (self.start if row.what.startswith("notifierd") else 0.0)) / row.deliveries
 
 
 HEADING = """\
@@ -90,14 +90,14 @@ def costs(bench: Bench) -> Iterator[Figure]:
         with bench.applications.of(size) as application:
             ours: list[Row] = []
             batches: list[Row] = []
-            bare: list[Row] = []
+            loops: list[Row] = []
             for _ in range(ROUNDS):
                 ours.append(notifierd(application, bench.servers, single=True, record=bench.recorded))
-                bare.append(replayed("bare", bench.recorded, size, bench.servers))
+                loops.append(bare(bench.recorded, size, bench.servers))
                 if size.mails:
                     batches.append(notifierd(application, bench.servers))
         found = [
-            bench.cpu_each(bench.row(min(rows, key=lambda row: row.cpu))) for rows in (bare, ours, batches) if rows
+            bench.cpu_each(bench.row(min(rows, key=lambda row: row.cpu))) for rows in (loops, ours, batches) if rows
         ]
         yield Figure(f"2. CPU of a {name}, alone in its call, over that of a bare POST", found[1] / found[0], limit)
         if batches:
@@ -125,23 +125,21 @@ def rates(bench: Bench, latency: float) -> Iterator[Figure]:
     size = Size(500)
     with bench.applications.of(size) as application:
         single = bench.row(notifierd(application, bench.servers, latency=latency, single=True, record=bench.recorded))
-        bare = bench.row(replayed("bare", bench.recorded, size, bench.servers, latency=latency))
+        loop = bench.row(bare(bench.recorded, size, bench.servers, latency=latency))
         batches = bench.row(notifierd(application, bench.servers, latency=latency))
     if latency == 0.1:
-        yield Figure("1. rate of single sends, over the bare loop's", single.rate / bare.rate, 0.98, at_least=True)
+        yield Figure("1. rate of single sends, over the bare loop's", single.rate / loop.rate, 0.98, at_least=True)
         yield Figure("1. speed of batches, over single sends", single.seconds / batches.seconds, 8, at_least=True)
 
 
-def old_batch(bench: Bench) -> Iterator[Figure]:
+def against_old_batch(bench: Bench) -> Iterator[Figure]:
     """The batch that notifierd replaces."""
     size = Size(300, devices=5)
     with bench.applications.of(size) as application:
         for latency, limit_single, limit_batches in ((0.0, 15, 15), (0.1, 4.5, 30)):
-            single = bench.row(
-                notifierd(application, bench.servers, latency=latency, single=True, record=bench.recorded)
-            )
+            single = bench.row(notifierd(application, bench.servers, latency=latency, single=True))
             batches = bench.row(notifierd(application, bench.servers, latency=latency))
-            old = bench.row(replayed("old_batch", bench.recorded, size, bench.servers, latency=latency))
+            old = bench.row(old_batch(application, bench.servers, latency=latency))
             words = f"at {latency * 1000:.0f} ms, over the old batch's shape"
             yield Figure(f"6. speed of single sends {words}", old.sending / single.seconds, limit_single, at_least=True)
             yield Figure(f"6. speed of batches {words}", old.sending / batches.seconds, limit_batches, at_least=True)
@@ -208,7 +206,7 @@ def main() -> None:
         "where": where,
         "rates-20": lambda bench: rates(bench, 0.02),
         "rates-100": lambda bench: rates(bench, 0.1),
-        "old": old_batch,
+        "old": against_old_batch,
         "growth": lambda bench: growth(bench, (10, 100, 500, 5_000, 50_000)),
         "planning": lambda bench: planning(bench, 50_000),
     }

@@ -4,10 +4,10 @@ import json
 from math import ceil
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from bench.application import Application, Size
-from bench.measure import measured, rss_after
+from bench.measure import Measured, measured, rss_after
 from bench.servers import Accepted, Orders, Servers
 from notifierd.settings import LimitsSettings
 from tests.processes import DAY
@@ -26,7 +26,7 @@ class Row:
         seconds: the whole process, from its start to its end.
         sending: from the first request to the answer to the last one.
         first: from the process's start to the first request.
-        cpu: on a processor, for the whole process; of the bare loop for the loop alone.
+        cpu: on a processor, for the whole process; of what notifierd is compared to, without its start.
         statements: how many that read and that write the server saw.
     """
 
@@ -95,23 +95,20 @@ def notifierd(
     )
 
 
-def replayed(what: str, recorded: Path, size: Size, servers: Servers, *, latency: float = 0.0) -> Row:
-    """Have ``bench.bare`` or ``bench.old_batch`` send what was recorded of a run of *size*, one mail in a call."""
+def bare(recorded: Path, size: Size, servers: Servers, *, latency: float = 0.0) -> Row:
+    """Have `bench.bare` send what was recorded of a run of *size*, one mail in a call."""
     servers.next(Orders(latency))
-    process = measured(f"bench.{what}", str(recorded), folder=recorded.parent)
-    accepted = servers.next()
-    _check_accepted(size, accepted)
-    return Row(
-        what=what.replace("_", " "),
-        size=size,
-        latency=latency,
-        ideal=ideal(size, latency, single=True),
-        seconds=process.seconds,
-        sending=_sending(accepted, latency),
-        first=accepted.first - process.began,
-        cpu=float(process.out),
-        peak=process.peak,
-    )
+    process = measured("bench.bare", str(recorded), folder=recorded.parent)
+    return _compared("bare", process, size, latency, servers.next())
+
+
+def old_batch(application: Application, servers: Servers, *, latency: float = 0.0, record: Path | None = None) -> Row:
+    """Have `bench.old_batch` tell everybody."""
+    application.forget()
+    servers.next(Orders(latency, str(record or "")))
+    process = measured("bench.old_batch", folder=application.folder)
+    row = _compared("old batch", process, application.size, latency, servers.next())
+    return evolve(row, statements=application.statements())
 
 
 def asleep(application: Application, servers: Servers) -> float:
@@ -127,6 +124,21 @@ def ideal(size: Size, latency: float, *, single: bool) -> float:
     """What the calls take at least; mails and pushes go at the same time."""
     mail_calls = size.mail_count if single else size.offices * size.mails
     return latency * max(ceil(mail_calls / LIMITS.email), ceil(size.push_count / LIMITS.push))
+
+
+def _compared(what: str, process: Measured, size: Size, latency: float, accepted: Accepted) -> Row:
+    _check_accepted(size, accepted)
+    return Row(
+        what=what,
+        size=size,
+        latency=latency,
+        ideal=ideal(size, latency, single=True),
+        seconds=process.seconds,
+        sending=_sending(accepted, latency),
+        first=accepted.first - process.began,
+        cpu=float(process.out),
+        peak=process.peak,
+    )
 
 
 def _check_accepted(size: Size, accepted: Accepted) -> None:

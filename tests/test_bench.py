@@ -1,5 +1,6 @@
 """The bench measures what it says: whatever is compared sends the same, and each message once."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -7,27 +8,50 @@ import pytest
 
 from bench.application import Size, running_applications
 from bench.measure import measured
-from bench.runs import notifierd, replayed
+from bench.runs import asleep, bare, notifierd, old_batch
 from bench.servers import requests_in, running_servers
+from bench.where import IMPORTS
 
 SIZE = Size(offices=3, devices=2)
 
 
+def pages(recorded: Path) -> list[str]:
+    """The HTML of all mails."""
+    return sorted(json.loads(one.body)["html"] for one in requests_in(recorded) if one.path == "/emails")
+
+
 def test_all_that_is_compared_sends_the_same_once(tmp_path: Path):
-    recorded = tmp_path / "recorded"
+    recorded, by_old_batch = tmp_path / "recorded", tmp_path / "by-old-batch"
     with running_servers() as servers, running_applications(tmp_path, servers) as applications:
         with applications.of(SIZE) as application:
             assert measured("bench.planning", folder=application.folder).out.startswith("36 ")
             batches = notifierd(application, servers)
             single = notifierd(application, servers, single=True, latency=0.02, record=recorded)
-        rows = [replayed(what, recorded, SIZE, servers, latency=0.02) for what in ("bare", "old_batch")]
+            old = old_batch(application, servers, latency=0.02, record=by_old_batch)
+        loop = bare(recorded, SIZE, servers, latency=0.02)
+        rows = (batches, single, old, loop)
 
         requests = requests_in(recorded)
         assert [sum(one.path.startswith(path) for one in requests) for path in ("/emails", "/push/")] == [30, 6]
+        assert pages(recorded) == pages(by_old_batch)
         recorded.write_bytes(pickle.dumps(pickle.loads(recorded.read_bytes()) * 2))
         with pytest.raises(AssertionError, match="again=36"):
-            replayed("bare", recorded, SIZE, servers)
-    assert [row.deliveries for row in (batches, single, *rows)] == [36] * 4
+            bare(recorded, SIZE, servers)
+    assert [row.deliveries for row in rows] == [36] * 4
+    assert old.statements == (5, 36)
     assert [row.ideal for row in (batches, single)] == [0.0, pytest.approx(0.02 * 6)]  # six times five mails at once
-    assert all(row.seconds > row.sending > row.ideal for row in (batches, single, *rows))
-    assert all(row.cpu > 0 and row.peak > 10 for row in (batches, single, *rows))
+    assert all(row.seconds > row.sending > row.ideal for row in rows)
+    assert all(row.cpu > 0 and row.peak > 10 for row in rows)
+
+
+def test_the_time_on_a_processor_goes_to_parts_that_add_up(tmp_path: Path):
+    with (
+        running_servers() as servers,
+        running_applications(tmp_path, servers) as applications,
+        applications.of(SIZE) as application,
+    ):
+        notifierd(application, servers, single=True, sampled=tmp_path / "sampled")
+        assert asleep(application, servers) > 10
+    shares = json.loads((tmp_path / "sampled").read_text())
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares[IMPORTS] > 0
