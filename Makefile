@@ -52,10 +52,12 @@ days: $(STAMP) ## many days of one daemon: tasks, files and memory (DAYS=1000)
 	@$(VENV)/bin/python -m tests.days --days $(or $(DAYS),1000)
 
 bench: $(STAMP) ## how fast, beside the limits and the old batch: 20 minutes (ARGS="--only costs")
+	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench]'
 	@$(VENV)/bin/python -m bench $(ARGS)
 
-bench-full: $(STAMP) ## more latencies too, and a year of days
-	@$(VENV)/bin/python -m bench --full $(ARGS)
+bench-full: $(STAMP) ## more latencies too, a year of days, and the plots in docs/images
+	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench]'
+	@$(VENV)/bin/python -m bench --full --plots docs/images
 
 pages: $(STAMP) ## what fifty open pages cost a run (SECONDS=120)
 	@$(VENV)/bin/python -m bench.pages --seconds $(or $(SECONDS),120)

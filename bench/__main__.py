@@ -200,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="How fast notifierd is.")
     parser.add_argument("--only", help="one of the parts")
     parser.add_argument("--full", action="store_true", help="with more latencies, and a year of days")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where to draw the table; needs matplotlib")
     options = parser.parse_args()
     parts: dict[str, Callable[[Bench], Iterator[Figure]]] = {
         "costs": costs,
@@ -226,6 +227,10 @@ def main() -> None:
         print(HEADING, end="")
         figures = [figure for name, part in parts.items() if options.only in {None, name} for figure in part(bench)]
     print("", *figures, sep="\n")
+    if options.plots:
+        from bench.plots import draw
+
+        draw(bench.rows, options.plots)
 
 
 if __name__ == "__main__":
