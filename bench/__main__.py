@@ -178,6 +178,14 @@ def planning(bench: Bench, offices: int) -> Iterator[Figure]:
     yield Figure(f"5. seconds to plan {int(deliveries):,} deliveries", float(seconds), 30)
 
 
+def explain(bench: Bench) -> Iterator[Figure]:
+    """Print PostgreSQL's plan of the planning statement. Promises nothing."""
+    for offices in (500, 50_000):
+        with bench.applications.of(Size(offices, devices=10)) as application:
+            print(f"\n{offices:,} offices\n{measured('bench.planning', '--explain', folder=application.folder).out}")
+    yield from ()
+
+
 def latencies(bench: Bench, latency: float) -> Iterator[Figure]:
     """What a slower provider makes of the sizes. Promises nothing."""
     for offices in (10, 100, 500, 5_000):
@@ -197,11 +205,6 @@ def year(bench: Bench) -> Iterator[Figure]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="How fast notifierd is.")
-    parser.add_argument("--only", help="one of the parts")
-    parser.add_argument("--full", action="store_true", help="with more latencies, and a year of days")
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where to draw the table; needs matplotlib")
-    options = parser.parse_args()
     parts: dict[str, Callable[[Bench], Iterator[Figure]]] = {
         "costs": costs,
         "where": where,
@@ -214,9 +217,15 @@ def main() -> None:
     more: dict[str, Callable[[Bench], Iterator[Figure]]] = {
         "latencies-20": lambda bench: latencies(bench, 0.02),
         "latencies-100": lambda bench: latencies(bench, 0.1),
+        "explain": explain,
         "year": year,
     }
-    if options.full:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="How fast notifierd is.")
+    parser.add_argument("--only", choices=[*parts, *more], metavar="PART", help="%(choices)s")
+    parser.add_argument("--full", action="store_true", help="with more latencies, plans and a year of days")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where to draw the table; needs matplotlib")
+    options = parser.parse_args()
+    if options.full or options.only in more:
         parts |= more
     with (
         TemporaryDirectory(prefix="notifierd-bench-") as folder,

@@ -1,8 +1,11 @@
 """Planning alone: ``python -m bench.planning`` plans the day of ``./config.toml`` in one statement, and sends nothing.
 
-Prints how many deliveries were planned, and in how many seconds.
+Prints how many deliveries were planned, and in how many seconds; with ``--explain`` PostgreSQL's plan of the statement,
+and what each of its steps took.
 """
 
+import re
+import sys
 import time
 from pathlib import Path
 
@@ -11,16 +14,39 @@ import trio
 from notifierd.assemble import open_site
 from notifierd.choose import Rules
 from notifierd.config import load_for_sending
+from notifierd.db import open_database
+from notifierd.settings import Settings
+from notifierd.statements.plans import PLAN
 from tests.processes import DAY
 
+STEP = re.compile(r"^ +(->|CTE|SubPlan|InitPlan|Index Cond:) |^Execution Time")
+"""What of a plan is a step of it. The rest are conditions, and figures that say how."""
 
-async def plan() -> None:
-    settings = load_for_sending(Path("config.toml"))
+
+async def plan(settings: Settings) -> None:
     async with open_site(settings) as site:
         began = time.monotonic()
         planned = await site.ledger.plan(DAY, Rules.of(settings))
         print(planned.email + planned.push, time.monotonic() - began)
 
 
+async def explain(settings: Settings) -> None:
+    """Plan the day under EXPLAIN, over such a connection as a run has, with mails and calls without a limit."""
+    rules = Rules.of(settings)
+    async with open_database(settings.database.dsn, statement_timeout=settings.database.plan_timeout) as db:
+        rows = await db.fetch(
+            "explain (analyze, costs off, buffers off) " + PLAN,
+            DAY,
+            rules.horizon_days,
+            rules.overdue,
+            rules.push,
+            [],
+            None,
+            None,
+            1,
+        )
+    print(*(row[0] for row in rows if STEP.search(row[0])), sep="\n")
+
+
 if __name__ == "__main__":
-    trio.run(plan)
+    trio.run(explain if sys.argv[1:] == ["--explain"] else plan, load_for_sending(Path("config.toml")))
