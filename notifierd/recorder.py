@@ -1,8 +1,9 @@
 """The one place of a process that writes a run's deliveries: reservations before a call, settlements after it.
 
-Both arrive over memory channels and share statements (group commit): reservations go at once, with those that came
-while the last statement ran, as a slot is held meanwhile; settlements gather for GATHER seconds. What is handed to
-the recorder is written, even if the run is cancelled: its loops are shielded, and the shield has a deadline.
+Both arrive over memory channels and share statements (group commit): reservations go as soon as others had their turn,
+with those that came while the last statement ran, as a slot is held meanwhile; settlements gather for GATHER seconds.
+What is handed to the recorder is written, even if the run is cancelled: its loops are shielded, and the shield has a
+deadline.
 """
 
 import math
@@ -20,6 +21,9 @@ from notifierd.ledger import Ended, Ledger
 from notifierd.model import OPEN, Delivery, Reservation, Settlement, State
 from notifierd.progress import Progress
 
+JOIN_TURNS = 10
+"""Turns that all other tasks get before a reservation goes, less than a millisecond: calls whose answers came together
+begin their next ones together, and then share a statement."""
 GATHER = 0.05
 MOST_TOGETHER = 500
 MOST_UNWRITTEN = 2000
@@ -139,6 +143,8 @@ class Recorder:
         requests = self._requests[1]
         async for first in requests:
             batch = [first]
+            for _ in range(JOIN_TURNS):
+                await trio.lowlevel.checkpoint()
             with suppress(trio.WouldBlock, trio.EndOfChannel):
                 while True:
                     batch.append(requests.receive_nowait())

@@ -235,7 +235,7 @@ async def test_poisoned_offices_hold_nobody_up_however_busy_the_recorder_is(auto
     deps = a_run(ledger, email, renderer=PlainRenderer(set(bad)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ended, deps)
-        await trio.sleep_until(2.5)
+        await trio.sleep_until(1.0)
         poisoned = [row.delivery for row in ledger.rows.values() if row.delivery.office_id in bad]
         assert {delivery.state for delivery in poisoned} == {State.FAILED}
         assert ledger.states()[State.PLANNED] > 50, "the recorder was busy all the time"
