@@ -101,7 +101,8 @@ class Answer:
 
     def retry_after(self, now: datetime) -> float | None:
         """Seconds that the answer asks us to wait (RFC 9110, section 10.2.3: seconds, or a date)."""
-        return parse_retry_after(self.headers.get("retry-after", ""), now)
+        asked = self.headers.get("retry-after")
+        return parse_retry_after(asked, now) if asked else None
 
 
 def parse_retry_after(value: str, now: datetime) -> float | None:

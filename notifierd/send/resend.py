@@ -55,17 +55,20 @@ class Resend:
         answer = await self._client.post(self._url + path, body, headers)
         if not isinstance(answer, Answer):
             return [answer] * len(messages)
-        outcome = self._of_call(answer)
+        said = answer.json()
+        outcome = self._of_call(answer, str(_get(said, "name")))
         if isinstance(outcome, Delivered):
-            return _of_items(answer.json(), len(messages))
+            return _of_items(said, len(messages))
         if isinstance(outcome, Rejected) and len(messages) > 1:
             # One item may be to blame, and nothing says which: the others must not fail with it.
             outcome = Deferred(f"batch_{outcome.reason}", blame=Blame.MESSAGE)
         return [outcome] * len(messages)
 
-    def _of_call(self, answer: Answer) -> Outcome:
-        """Return what the call as a whole came to: https://resend.com/docs/api-reference/errors."""
-        name = str(_get(answer.json(), "name"))
+    def _of_call(self, answer: Answer, name: str) -> Outcome:
+        """Return what the call as a whole came to: https://resend.com/docs/api-reference/errors.
+
+        *name* is the error's.
+        """
         wait = answer.retry_after(self._now())
         if answer.status == 429 and name in QUOTAS:  # noqa: PLR2004 - Too Many Requests
             return Blocked("quota:429", wait)
