@@ -11,7 +11,7 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -261,9 +261,23 @@ class Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect within *timeout* seconds."""
-        connected = await httpcore.TrioBackend().connect_tcp(host, port, timeout, local_address, socket_options)
-        return _Stream(connected)
+        """Connect to the first address of *host* that answers; each gets its share of *timeout* seconds."""
+        addresses = await self.addresses(host, port, timeout)
+        failure: Exception = httpcore.ConnectError("no address")
+        for address in addresses:
+            try:
+                connected = await httpcore.TrioBackend().connect_tcp(
+                    address, port, timeout and timeout / len(addresses), local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _Stream(connected)
+        raise failure
+
+    async def addresses(self, host: str, port: int, timeout: float | None) -> Collection[str]:  # noqa: ARG002, ASYNC109 - of others
+        """Where to connect to for *host*: here to itself, as Trio looks it up, and tries what it finds."""
+        return (host,)
 
 
 class _Stream(httpcore.AsyncNetworkStream):
@@ -305,15 +319,8 @@ class PublicNetwork(Network):
     carry the name.
     """
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-        local_address: str | None = None,
-        socket_options: Iterable[SocketOption] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address of *host* that answers; each gets its share of *timeout* seconds."""
+    async def addresses(self, host: str, port: int, timeout: float | None) -> Collection[str]:  # noqa: ASYNC109 - httpcore's
+        """The addresses of *host*, of which all are public."""
         try:
             with trio.fail_after(math.inf if timeout is None else timeout):
                 found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
@@ -324,15 +331,7 @@ class PublicNetwork(Network):
         addresses = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
         if not all(map(self.permits, addresses)):
             raise HostUnfit(f"{REFUSED}:private_address")
-        failure: Exception = httpcore.ConnectError("no address")
-        for address in addresses:
-            try:
-                return await super().connect_tcp(
-                    address, port, timeout and timeout / len(addresses), local_address, socket_options
-                )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
+        return addresses
 
     def permits(self, address: str) -> bool:
         return is_public(address)
