@@ -5,11 +5,12 @@ cancelled in between then cancels the coroutine, which cleans up after itself. (
 release, lose the connection at a cancellation, and soon the pool hangs for ever.)
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
+import structlog
 import trio
 import trio_asyncio
 from attrs import define, field
@@ -44,6 +45,8 @@ _OUT_OF_REACH = (
 )
 _OUR_CANCELLATION = "57014"
 """query_canceled: what ``statement_timeout`` raises. The server works; the statement was carried back."""
+
+log = structlog.get_logger(__name__)
 
 
 @define
@@ -159,7 +162,7 @@ async def open_database(
     async with _asyncio_loop() as loop:
         # A unit that is cancelled while it gives its connection back leaves that to a task of asyncpg's, which may
         # fail, and which nobody waits for: trio_asyncio would end this loop's whole nursery with its error.
-        loop.set_exception_handler(lambda _loop, _context: None)
+        loop.set_exception_handler(_note)
         settings = {
             "application_name": "notifierd",
             "lock_timeout": LOCK_TIMEOUT,
@@ -204,6 +207,11 @@ async def _asyncio_loop() -> AsyncIterator[trio_asyncio.BaseTrioEventLoop]:
     else:
         return
     raise raised  # out here, where no group becomes its context
+
+
+def _note(_loop: object, context: Mapping[str, object]) -> None:
+    """Log what went wrong in a callback or a task that nobody waits for; not its text, which may quote a row."""
+    log.warning("database_trouble_unheard", error=type(context.get("exception")).__name__)
 
 
 async def _make_pool(dsn: str, size: int, settings: dict[str, str]) -> "asyncpg.Pool[Row]":

@@ -5,6 +5,7 @@ import gc
 import pytest
 import trio
 import trio.lowlevel
+from structlog.testing import capture_logs
 
 from notifierd import db
 from notifierd.demo.postgres import Cluster
@@ -42,3 +43,16 @@ async def test_a_database_that_is_opened_read_only_refuses_what_would_write(data
         for statement in ("create table mine ()", "update pg_class set relname = relname"):
             with pytest.raises(StatementRefused, match="25006"):
                 await opened.write(statement)
+
+
+async def test_a_transaction_that_a_unit_leaves_open_is_rolled_back(database: str) -> None:
+    async def leave_open(connection: db.Connection) -> None:
+        await connection.execute("begin")
+        await connection.execute("insert into mine default values")
+
+    with capture_logs() as logs:
+        async with db.open_database(database, pool_size=1) as opened:
+            await opened.write("create table mine ()")
+            await opened.unit(leave_open)
+            assert (await opened.fetch("select count(*) as rows from mine"))[0]["rows"] == 0
+    assert [entry["event"] for entry in logs] == ["database_trouble_unheard"]
