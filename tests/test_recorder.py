@@ -97,6 +97,21 @@ async def test_a_reservation_goes_at_once(autojump_clock):
         assert desk.deliveries[0].state is State.SENDING
 
 
+async def test_reservations_that_come_a_few_turns_apart_share_a_statement(autojump_clock):
+    """As those of calls whose answers came together: nothing waits meanwhile, and each has a turn more to go."""
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk, trio.open_nursery() as nursery:
+
+        async def reserve(turns: int) -> None:
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            assert await desk.reserve(desk.deliveries[turns])
+
+        for turns in range(5):
+            nursery.start_soon(reserve, turns)
+    assert ledger.reserved == [(0.0, 5)]
+
+
 async def test_reservations_that_come_while_a_statement_runs_share_the_next_one(autojump_clock):
     """19 that come while the first one's statement runs, which takes 1 s: two statements in all."""
     ledger = a_ledger()
