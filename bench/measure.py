@@ -12,6 +12,7 @@ from attrs import frozen
 
 REPOSITORY = Path(__file__).parent.parent
 LOOK_EVERY = 0.01
+ENVIRON = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
 
 
 @frozen
@@ -42,7 +43,7 @@ def measured(module: str, *arguments: str, folder: Path) -> Measured:
             stdout=stdout,
             stderr=stderr,
             cwd=folder,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
+            env=ENVIRON,
         )
     peak, ended = 0, 0
     while not ended:
@@ -65,9 +66,8 @@ def _kib(pid: int, name: str) -> int:
 def rss_after(event: str, *arguments: str, folder: Path) -> float:
     """Run ``python -m notifierd`` until its log says *event*; its memory then, in MiB: VmRSS, proc(5)."""
     command = [sys.executable, "-m", "notifierd", *arguments]
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=folder, env=environ
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=folder, env=ENVIRON
     ) as process:
         assert process.stderr
         assert any(json.loads(line)["event"] == event for line in process.stderr), f"it ended without {event}"

@@ -18,25 +18,16 @@ EVERY = 0.004
 """Seconds: the tick of a kernel with CONFIG_HZ=250, time(7)."""
 
 PARTS = {
-    "httpx": "POST: httpx, httpcore, h11",
-    "httpcore": "POST: httpx, httpcore, h11",
-    "h11": "POST: httpx, httpcore, h11",
-    "notifierd.send": "senders: bodies, answers, keys, encryption",
-    "pywebpush": "senders: bodies, answers, keys, encryption",
-    "http_ece": "senders: bodies, answers, keys, encryption",
-    "asyncpg": "database: asyncpg, trio-asyncio",
-    "trio_asyncio": "database: asyncpg, trio-asyncio",
-    "asyncio": "database: asyncpg, trio-asyncio",
-    "notifierd.db": "database: asyncpg, trio-asyncio",
-    "notifierd.render": "rendering: jinja2, names, addresses",
-    "notifierd.text": "rendering: jinja2, names, addresses",
-    "notifierd.address": "rendering: jinja2, names, addresses",
-    "jinja2": "rendering: jinja2, names, addresses",
-    "notifierd.source": "rows to objects, who is told what",
-    "notifierd.choose": "rows to objects, who is told what",
-    "notifierd": "calls, gates, ledger, recorder",
-    "trio": "trio: tasks, limiters, channels",
+    "POST: httpx, httpcore, h11": ("httpx", "httpcore", "h11"),
+    "senders: bodies, answers, keys, encryption": ("notifierd.send", "pywebpush", "http_ece"),
+    "database: asyncpg, trio-asyncio": ("asyncpg", "trio_asyncio", "asyncio", "notifierd.db"),
+    "rendering: jinja2, names, addresses": ("notifierd.render", "notifierd.text", "notifierd.address", "jinja2"),
+    "rows to objects, who is told what": ("notifierd.source", "notifierd.choose"),
+    "calls, gates, ledger, recorder": ("notifierd",),
 }
+"""Which modules, with all below them, make a part; the first that fits counts."""
+
+TRIO = "trio: tasks, limiters, channels"
 IMPORTS = "start: imports"
 ABOVE_ALL = {"notifierd.cli", "notifierd.terminal", "notifierd.once"}
 """What trio.run itself is called by, so that each frame has it above."""
@@ -49,11 +40,12 @@ def part_of(frame: FrameType | None) -> str:
         name = str(frame.f_globals.get("__name__", ""))
         if name.startswith("importlib."):
             return IMPORTS
-        found = next((PARTS[module] for module in PARTS if name == module or name.startswith(f"{module}.")), None)
-        if found == PARTS["trio"]:
-            otherwise = found
-        elif found and name not in ABOVE_ALL:
-            return found
+        if name.startswith("trio."):
+            otherwise = TRIO
+        elif name not in ABOVE_ALL:
+            for part, modules in PARTS.items():
+                if any(f"{name}.".startswith(f"{module}.") for module in modules):
+                    return part
         frame = frame.f_back
     return otherwise
 
