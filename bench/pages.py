@@ -12,20 +12,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 import trio
 from attrs import frozen
 from prometheus_client.parser import text_string_to_metric_families
 
-from notifierd.demo.postgres import running_postgres
-from notifierd.demo.servers import running_servers
 from notifierd.demo.trouble import MailConfig
 from tests.events import Events, listening
 from tests.faults import until
-from tests.processes import API_KEY, Place, invent, running_template
+from tests.processes import API_KEY, Place, invent, running_place
 from tests.services import OPEN, TODAY, Service, running_service
 
 PHASE = 5.0
@@ -120,11 +116,7 @@ def main() -> int:
     parser.add_argument("--pages", type=int, default=50)
     options = parser.parse_args()
     with (
-        TemporaryDirectory(prefix="notifierd-pages-") as directory,
-        running_postgres(Path(directory) / "postgres") as cluster,
-        running_servers(Path(directory) / "servers") as servers,
-        running_template(cluster, Path(directory)) as template,
-        template.place(Path(directory), servers) as place,
+        running_place() as place,
     ):
         rows = invent(int(options.seconds * MAILS_A_SECOND / 4), staff=4, day=TODAY)
         place.load(rows)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import structlog
 import trio
@@ -24,10 +23,8 @@ from attrs import define, field, frozen
 from notifierd.assemble import first_to_tell, open_site
 from notifierd.config import load_for_sending
 from notifierd.daemon import Daemon
-from notifierd.demo.postgres import running_postgres
-from notifierd.demo.servers import running_servers
 from notifierd.notify import Notifier
-from tests.processes import DAY, Place, invent, running_template
+from tests.processes import DAY, Place, invent, running_place
 
 OFFICES = 3
 START = datetime.combine(DAY, time(0), UTC)
@@ -112,11 +109,7 @@ def main() -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     sizes: list[Size] = []
     with (
-        TemporaryDirectory(prefix="notifierd-days-") as directory,
-        running_postgres(Path(directory) / "postgres") as cluster,
-        running_servers(Path(directory) / "servers") as servers,
-        running_template(cluster, Path(directory)) as template,
-        template.place(Path(directory), servers) as place,
+        running_place() as place,
     ):
         live(place, options.days, sizes.append)
         runs = place.sql("select state, count(*) from notifierd.runs group by 1")

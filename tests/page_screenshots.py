@@ -6,15 +6,12 @@ widths, light and dark.
 
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from playwright.sync_api import Browser, expect
 
-from notifierd.demo.postgres import running_postgres
-from notifierd.demo.servers import running_servers
 from tests.browser import NARROW, WIDE, Scheme, chromium, window
 from tests.pages import Scene, a_scene, await_that
-from tests.processes import running_template
+from tests.processes import running_place
 from tests.services import TODAY
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -39,11 +36,7 @@ def main() -> int:
     IMAGES.mkdir(exist_ok=True)
     views: list[tuple[int, Scheme]] = [(width, scheme) for width in (WIDE, NARROW) for scheme in ("light", "dark")]
     with (
-        TemporaryDirectory(prefix="notifierd-screenshots-") as directory,
-        running_postgres(Path(directory) / "postgres") as cluster,
-        running_servers(Path(directory) / "servers") as servers,
-        running_template(cluster, Path(directory)) as template,
-        template.place(Path(directory), servers) as place,
+        running_place() as place,
         a_scene(place, latency_ms=200.0) as scene,
         chromium() as browser,
     ):

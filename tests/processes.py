@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import date, timedelta
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -20,9 +21,9 @@ from attrs import frozen
 
 from notifierd.demo.application import Cycle, Device, Link, Office, Recipient, Rows, Staff, rows_sql, tables_sql
 from notifierd.demo.mail_api import AcceptedMail
-from notifierd.demo.postgres import Cluster
+from notifierd.demo.postgres import Cluster, running_postgres
 from notifierd.demo.push_service import AcceptedPush
-from notifierd.demo.servers import Servers
+from notifierd.demo.servers import Servers, running_servers
 from notifierd.demo.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
 from notifierd.send.vapid import make_vapid_key
 
@@ -258,6 +259,19 @@ def running_template(cluster: Cluster, folder: Path) -> Iterator[Template]:
     yield Template(cluster, database, role)
     cluster.drop_database(database)
     cluster.psql(f"drop role {role}")
+
+
+@contextmanager
+def running_place() -> Iterator[Place]:
+    """A Place with a PostgreSQL and servers of its own, which go with the block: for whoever is no test."""
+    with (
+        TemporaryDirectory(prefix="notifierd-place-") as directory,
+        running_postgres(Path(directory) / "postgres") as cluster,
+        running_servers(Path(directory) / "servers") as servers,
+        running_template(cluster, Path(directory)) as template,
+        template.place(Path(directory), servers) as place,
+    ):
+        yield place
 
 
 def write_config(folder: Path, tables: Tables) -> None:
