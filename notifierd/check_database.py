@@ -20,7 +20,8 @@ from notifierd.ledger import PostgresLedger
 from notifierd.model import Device, Push
 from notifierd.schedule import Calendar
 from notifierd.schema import require_current
-from notifierd.send._http import REFUSED, parse_url
+from notifierd.send._http import parse_url
+from notifierd.send._network import REFUSED
 from notifierd.send.open import open_push, room_for_mails
 from notifierd.settings import Settings
 

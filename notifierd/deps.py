@@ -52,7 +52,7 @@ class Line:
     """How a channel's messages get out through one sender.
 
     Attributes:
-        limiter: one slot for each call; as wide as the sender's connection pool.
+        limiter: one slot for each call.
         lane_share: how many of the slots one lane may have; None for all.
         interval: seconds between the beginnings of two calls; 0 for no such limit.
     """

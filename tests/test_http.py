@@ -5,8 +5,10 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 import trio
@@ -20,14 +22,13 @@ from notifierd.send._http import (
     BODY_SECONDS,
     LONGEST_WAIT,
     Answer,
-    PublicNetwork,
     _Transport,
     classify,
-    is_public,
     open_client,
     parse_retry_after,
     parse_url,
 )
+from notifierd.send._network import PublicNetwork, is_public
 from tests.loopback import OK, answering, read_request, receive, serving
 
 NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
@@ -294,6 +295,62 @@ async def test_as_many_calls_as_the_client_is_wide_are_made_at_once() -> None:
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
                     nursery.start_soon(client.post, f"http://127.0.0.1:{port}/", b"", {})
+
+
+class Wires(httpcore.AsyncMockBackend):
+    """A network that answers each request with OK, and knows which of its connections are open."""
+
+    def __init__(self) -> None:
+        self.made, self.open = 0, 0
+
+    async def connect_tcp(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
+        wires = self
+
+        class Wire(httpcore.AsyncMockStream):
+            async def read(self, *_: Any, **__: Any) -> bytes:
+                await trio.sleep(0.1)
+                return OK
+
+            async def aclose(self) -> None:
+                wires.open -= 1
+
+        self.made, self.open = self.made + 1, self.open + 1
+        return Wire([])
+
+
+async def test_a_connection_is_kept_for_the_next_request_for_a_while(autojump_clock: MockClock) -> None:
+    """Of three, to two places, as many as the client is wide; those that nobody needs for 5 s are closed."""
+    wires = Wires()
+    async with open_client(width=2, transport=_Transport(2, wires)) as client:
+        post = partial(client.post, body=b"", headers={})
+        async with trio.open_nursery() as nursery:
+            for url in ("http://one.example/", "http://one.example/", "http://other.example/"):
+                nursery.start_soon(post, url)
+        assert (wires.made, wires.open) == (3, 2)
+        await trio.sleep(4.9)
+        for _ in range(2):
+            await post("http://other.example/")
+        assert (wires.made, wires.open) == (3, 1)  # the one to one.example has waited for 5.0 s
+        await trio.sleep(5.1)
+        await post("http://other.example/")
+        assert (wires.made, wires.open) == (4, 1)
+    assert wires.open == 0
+
+
+async def test_a_connection_that_the_other_end_closed_meanwhile_is_not_used() -> None:
+    """A request over it would be in doubt."""
+    closed = trio.Semaphore(0)
+
+    async def handler(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(OK)
+        await stream.aclose()
+        closed.release()
+
+    async with serving(handler) as port, open_client(width=1) as client:
+        for _ in range(3):
+            assert isinstance(await client.post(f"http://127.0.0.1:{port}/", b"", {}), Answer)
+            await closed.acquire()
 
 
 async def test_redirects_cookies_and_proxies_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from notifierd.send import ses, webpush
-from notifierd.send._http import REFUSED
+from notifierd.send._network import REFUSED
 from notifierd.settings import WindowSettings
 from notifierd.web.phrases import REASONS
 from notifierd.web.words import Words

@@ -1,21 +1,17 @@
 """HTTP for senders: one POST, and what its end means. The only module that knows httpx.
 
-The caller owns the time of a call, and must hold a slot of a limiter no wider than the client before it opens its
-cancel scope: httpcore 1.0.9 under Trio loses pool slots when a *queued* request is cancelled (encode/httpcore#1093).
+The caller owns the time of a call, and how many there are at once: nothing here waits for a connection.
 """
 
-import ipaddress
 import json
 import logging
 import math
 import re
-import socket
-import ssl
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 
 import httpcore
 import httpx
@@ -23,6 +19,7 @@ import trio
 from attrs import frozen
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+from notifierd.send._network import HostUnfit, Network, PublicNetwork
 
 CONNECT_SECONDS = 10.0
 """For a connection to stand. A time that is not the caller's: a call given up here was certainly not made, while one
@@ -33,11 +30,6 @@ BODY_BYTES, BODY_SECONDS = 1024 * 1024, 10.0
 
 LONGEST_WAIT = 86_400.0
 """Seconds: what a provider may ask for at most. No run lasts longer."""
-
-REFUSED = "endpoint_refused"
-"""What the reasons begin with for which a URL from a browser is not called; also the lane of such endpoints."""
-
-SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 
 @frozen
@@ -220,7 +212,7 @@ async def _read(response: httpx.Response) -> bytes:
 async def open_client(
     *, width: int, public_only: bool = False, transport: httpx.AsyncBaseTransport | None = None
 ) -> AsyncIterator[Client]:
-    """Open a client for *width* requests at once.
+    """Open a client that keeps up to *width* connections for further requests.
 
     HTTP/1.1 only, since httpcore's count of HTTP/2 streams drifts (encode/httpcore#1022). With *public_only*,
     connections go to public addresses only.
@@ -231,134 +223,104 @@ async def open_client(
         yield Client(opened)
 
 
-class _Transport(httpx.AsyncHTTPTransport):
-    """httpx' own transport over a pool with our network; httpx has no public way to pass one."""
+class _Transport(httpx.AsyncBaseTransport):
+    """A connection for each request that is under way: one that another left open, or a new one.
+
+    Who calls has a slot for it, so nothing waits for a connection here. httpcore's pool is for callers who may have to;
+    it looks through all its connections, with a system call for each, when a request begins and when it ends.
+    """
 
     def __init__(self, width: int, network: httpcore.AsyncNetworkBackend) -> None:
-        context = httpx.create_ssl_context(trust_env=False)
-        super().__init__(verify=context, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context,
-            max_connections=width,
-            max_keepalive_connections=width,
-            keepalive_expiry=5.0,
-            network_backend=network,
+        self._width, self._network = width, network
+        self._idle: dict[httpcore.AsyncHTTPConnection, float] = {}
+        """Since when, by Trio's clock: who waits longest comes first."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
         )
-
-
-class HostUnfit(httpcore.ConnectError):
-    """A URL that comes from a browser names a host that is none to call; the argument is the reason, as a code."""
-
-
-class Network(httpcore.AsyncNetworkBackend):
-    """Connects by Trio."""
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-        local_address: str | None = None,
-        socket_options: Iterable[SocketOption] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address of *host* that answers; each gets its share of *timeout* seconds."""
-        addresses = await self.addresses(host, port, timeout)
-        failure: Exception = httpcore.ConnectError("no address")
-        for address in addresses:
-            try:
-                connected = await httpcore.TrioBackend().connect_tcp(
-                    address, port, timeout and timeout / len(addresses), local_address, socket_options
+        connection = await self._connection_to(url.origin)
+        try:
+            answer = await connection.handle_async_request(
+                httpcore.Request(
+                    request.method,
+                    url,
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
                 )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-            else:
-                return _Stream(connected)
-        raise failure
+            )
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            raise httpx.ConnectError("") from error
+        except _CUT as error:
+            raise httpx.TransportError("") from error
+        return httpx.Response(answer.status, headers=answer.headers, stream=_AnswerBody(answer, connection, self._keep))
 
-    async def addresses(self, host: str, port: int, timeout: float | None) -> Collection[str]:  # noqa: ARG002, ASYNC109 - of others
-        """Where to connect to for *host*: here to itself, as Trio looks it up, and tries what it finds."""
-        return (host,)
+    async def _connection_to(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+        """The idle connection to *origin* that was used last, if the other end has not closed it; else a new one."""
+        await self._close_old()
+        while fitting := [one for one in self._idle if one.can_handle_request(origin)]:
+            connection = fitting[-1]
+            del self._idle[connection]
+            if not connection.has_expired():
+                return connection
+            await connection.aclose()
+        return httpcore.AsyncHTTPConnection(origin, _tls(), network_backend=self._network)
 
+    async def _keep(self, connection: httpcore.AsyncHTTPConnection) -> None:
+        """Have *connection*, which is open and idle, for another request."""
+        self._idle[connection] = trio.current_time()
+        await self._close_old()
 
-class _Stream(httpcore.AsyncNetworkStream):
-    """Holds what is written until the answer is read: a request's head and body go out in one packet."""
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
-        self._unsent: list[bytes] = []
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
-        if self._unsent:
-            pieces, self._unsent = self._unsent, []
-            with suppress(httpcore.WriteError):  # as httpcore does: who does not read on may have answered before
-                await self._stream.write(b"".join(pieces), timeout)
-        return await self._stream.read(max_bytes, timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - the same
-        self._unsent.append(buffer)
+    async def _close_old(self) -> None:
+        """Close the connections that nobody needed for long, and those that are too many."""
+        now = trio.current_time()
+        for connection, since in tuple(self._idle.items()):
+            if now - since <= KEPT_SECONDS and len(self._idle) <= self._width:
+                break
+            del self._idle[connection]
+            await connection.aclose()
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        with trio.CancelScope(shield=True):
+            for connection in self._idle:
+                await connection.aclose()
+        self._idle.clear()
 
-    async def start_tls(
+
+KEPT_SECONDS = 5.0
+"""For which a connection is kept open for another request: less than servers do, so that they seldom close it first."""
+
+_CUT = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
+
+_tls = cache(partial(httpx.create_ssl_context, trust_env=False))
+"""What is trusted. Reading it takes 13 ms and a megabyte, so it is done once."""
+
+
+class _AnswerBody(httpx.AsyncByteStream):
+    """An answer's body, as it came. When it is closed, its connection is kept if it was read to its end."""
+
+    def __init__(
         self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - the same
-    ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        answer: httpcore.Response,
+        connection: httpcore.AsyncHTTPConnection,
+        keep: Callable[[httpcore.AsyncHTTPConnection], Awaitable[None]],
+    ) -> None:
+        self._answer, self._connection, self._keep = answer, connection, keep
 
-    def get_extra_info(self, info: str) -> object:
-        return self._stream.get_extra_info(info)
-
-
-class PublicNetwork(Network):
-    """Connects to public addresses only: the address that was checked is the one connected to.
-
-    A check of the name alone falls to DNS that answers differently the second time. TLS and the Host header still
-    carry the name.
-    """
-
-    async def addresses(self, host: str, port: int, timeout: float | None) -> Collection[str]:  # noqa: ASYNC109 - httpcore's
-        """The addresses of *host*, of which all are public."""
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            with trio.fail_after(math.inf if timeout is None else timeout):
-                found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
-        except (OSError, UnicodeError, trio.TooSlowError) as error:
-            if isinstance(error, UnicodeError) or (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME):
-                raise HostUnfit("host_not_found") from error
-            raise httpcore.ConnectError("not resolved") from error
-        addresses = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
-        if not all(map(self.permits, addresses)):
-            raise HostUnfit(f"{REFUSED}:private_address")
-        return addresses
+            assert isinstance(self._answer.stream, AsyncIterable)  # noqa: S101 - to mypy: an async connection's is
+            async for piece in self._answer.stream:
+                yield piece
+        except _CUT as error:
+            raise httpx.ReadError("") from error
 
-    def permits(self, address: str) -> bool:
-        return is_public(address)
-
-
-_NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}
-"""getaddrinfo(3): what the name servers are sure of. A network that is down is EAI_AGAIN."""
-
-
-def is_public(address: str) -> bool:
-    """Tell whether *address* is one host's of the public Internet. An IPv4 address in NAT64's spelling counts as such.
-
-    Of IPv6, only what IANA gives out counts (2000::/3): what lies beyond are special purposes, known or to come.
-    """
-    ip = ipaddress.ip_address(address)
-    if ip in _NAT64:
-        ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    given_out = ip.version == 4 or ip in _GLOBAL_UNICAST  # noqa: PLR2004 - IPv4
-    return given_out and ip.is_global and not ip.is_multicast and not any(ip in special for special in _SPECIAL)
-
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-"""RFC 6052, section 2.1: the last 32 bits are an IPv4 address."""
-
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""https://www.iana.org/assignments/ipv6-address-space"""
-
-_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2002::/16", "3fff::/20")))
-"""What Python's ipaddress, or older ones of it, take for public: protocols' own addresses (RFC 6890; a cloud has its
-metadata there), 6to4 and its relays (RFC 7526), and documentation (RFC 9637)."""
+    async def aclose(self) -> None:
+        with trio.CancelScope(shield=True):  # none of it waits
+            await self._answer.aclose()
+            if self._connection.is_idle():
+                await self._keep(self._connection)

@@ -26,7 +26,7 @@ PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
 """The module and class of each provider: a class takes a client, its own table of the settings, and ``now``."""
 
 EMAIL_WIDTH, PUSH_WIDTH = 100, 500
-"""Connections of a client: the highest that limits.email and limits.push may be set to while it is open."""
+"""Connections that a client keeps: the highest that limits.email and limits.push may be set to while it is open."""
 
 
 def room_for_mails(settings: Settings, seconds: float) -> Room:

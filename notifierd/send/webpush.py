@@ -12,7 +12,8 @@ from uuid import UUID
 from pywebpush import WebPusher
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected
-from notifierd.send._http import REFUSED, Answer, Client, Url, classify, parse_url
+from notifierd.send._http import Answer, Client, Url, classify, parse_url
+from notifierd.send._network import REFUSED
 from notifierd.send.vapid import Vapid
 from notifierd.settings import PushSettings
 

@@ -1,0 +1,134 @@
+"""How connections are made: by Trio, and where a URL came from a browser, to public addresses only."""
+
+import ipaddress
+import math
+import socket
+import ssl
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+
+import httpcore
+import trio
+
+REFUSED = "endpoint_refused"
+"""What the reasons begin with for which a URL from a browser is not called; also the lane of such endpoints."""
+
+SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+
+
+class HostUnfit(httpcore.ConnectError):
+    """A URL that comes from a browser names a host that is none to call; the argument is the reason, as a code."""
+
+
+class Network(httpcore.AsyncNetworkBackend):
+    """Connects by Trio."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first address of *host* that answers; each gets its share of *timeout* seconds."""
+        addresses = await self.addresses(host, port, timeout)
+        failure: Exception = httpcore.ConnectError("no address")
+        for address in addresses:
+            try:
+                connected = await httpcore.TrioBackend().connect_tcp(
+                    address, port, timeout and timeout / len(addresses), local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _Stream(connected)
+        raise failure
+
+    async def addresses(self, host: str, port: int, timeout: float | None) -> Collection[str]:  # noqa: ARG002, ASYNC109 - of others
+        """Where to connect to for *host*: here to itself, as Trio looks it up, and tries what it finds."""
+        return (host,)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """Holds what is written until the answer is read: a request's head and body go out in one packet."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._unsent: list[bytes] = []
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
+        if self._unsent:
+            pieces, self._unsent = self._unsent, []
+            with suppress(httpcore.WriteError):  # as httpcore does: who does not read on may have answered before
+                await self._stream.write(b"".join(pieces), timeout)
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - the same
+        self._unsent.append(buffer)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the same
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)
+
+
+class PublicNetwork(Network):
+    """Connects to public addresses only: the address that was checked is the one connected to.
+
+    A check of the name alone falls to DNS that answers differently the second time. TLS and the Host header still
+    carry the name.
+    """
+
+    async def addresses(self, host: str, port: int, timeout: float | None) -> Collection[str]:  # noqa: ASYNC109 - httpcore's
+        """The addresses of *host*, of which all are public."""
+        try:
+            with trio.fail_after(math.inf if timeout is None else timeout):
+                found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        except (OSError, UnicodeError, trio.TooSlowError) as error:
+            if isinstance(error, UnicodeError) or (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME):
+                raise HostUnfit("host_not_found") from error
+            raise httpcore.ConnectError("not resolved") from error
+        addresses = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
+        if not all(map(self.permits, addresses)):
+            raise HostUnfit(f"{REFUSED}:private_address")
+        return addresses
+
+    def permits(self, address: str) -> bool:
+        return is_public(address)
+
+
+_NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}
+"""getaddrinfo(3): what the name servers are sure of. A network that is down is EAI_AGAIN."""
+
+
+def is_public(address: str) -> bool:
+    """Tell whether *address* is one host's of the public Internet. An IPv4 address in NAT64's spelling counts as such.
+
+    Of IPv6, only what IANA gives out counts (2000::/3): what lies beyond are special purposes, known or to come.
+    """
+    ip = ipaddress.ip_address(address)
+    if ip in _NAT64:
+        ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    given_out = ip.version == 4 or ip in _GLOBAL_UNICAST  # noqa: PLR2004 - IPv4
+    return given_out and ip.is_global and not ip.is_multicast and not any(ip in special for special in _SPECIAL)
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""RFC 6052, section 2.1: the last 32 bits are an IPv4 address."""
+
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""https://www.iana.org/assignments/ipv6-address-space"""
+
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2002::/16", "3fff::/20")))
+"""What Python's ipaddress, or older ones of it, take for public: protocols' own addresses (RFC 6890; a cloud has its
+metadata there), 6to4 and its relays (RFC 7526), and documentation (RFC 9637)."""
