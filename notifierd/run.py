@@ -1,6 +1,5 @@
 """The spine: plan, passes of a nursery of offices, report."""
 
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import date, timedelta
@@ -106,10 +105,9 @@ async def due_offices(this_pass: Pass) -> AsyncGenerator[OfficeWork, None]:
     after: Place | None = START
     while after is not None:
         chunk = await patiently(deps.progress, partial(deps.source.read, this_pass.day, after, deps.rules))
-        offices, after = deque(chunk.offices), chunk.after
-        del chunk  # so that what is done with is forgotten, and no two chunks are in memory at once
-        while offices:
-            yield offices.popleft()
+        for work in chunk.offices:
+            yield work
+        after = chunk.after
 
 
 async def end_window(deps: Deps) -> None:

@@ -1,15 +1,15 @@
 """Reading what an office's messages are made from: the open deliveries of the ledger and the five views."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
-from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from attrs import field, frozen
 
 from notifierd.choose import Rules
-from notifierd.db import Database, Row
+from notifierd.db import Database, Row, columns
 from notifierd.model import Alert, Channel, Delivery, Device, Kind, OfficeWork, Staff, State
 from notifierd.statements import reading
 
@@ -23,9 +23,12 @@ START: Place = (-(2**31), UUID(int=0))
 
 @frozen
 class Chunk:
-    """Up to CHUNK offices that have something to do now, and where to read on; None at the end."""
+    """Up to CHUNK offices that have something to do now, and where to read on; None at the end.
 
-    offices: tuple[OfficeWork, ...]
+    The offices are made as they are asked for, once, and not kept.
+    """
+
+    offices: Iterable[OfficeWork]
     after: Place | None
 
 
@@ -50,115 +53,115 @@ class PostgresSource:
     async def read(self, day: date, after: Place, rules: Rules) -> Chunk:
         # One office more than the chunk tells, without another statement, whether to read on.
         rows = await self._db.read(reading.WORK, day, *after, self.chunk + 1)
-        found = [(place, tuple(map(_delivery, group))) for place, group in groupby(rows, _place)]
-        chunk, more = found[: self.chunk], len(found) > self.chunk
+        chunk, more = rows[: self.chunk], len(rows) > self.chunk
         if not chunk:
             return Chunk((), None)
-        works = await self.works({place[1]: deliveries for place, deliveries in chunk}, day, rules)
-        return Chunk(works, chunk[-1][0] if more else None)
+        deliveries: dict[UUID, str] = {row["office_id"]: row["deliveries"] for row in chunk}
+        devices = [
+            (row["office_id"], *device)
+            for row in chunk
+            for device in zip(row["device_ids"] or (), row["pushed_to"] or (), strict=True)
+        ]
+        facts = await self._facts(list(deliveries), devices, day, rules)
+        works = (facts.take(office, _deliveries(deliveries.pop(office))) for office in tuple(deliveries))
+        return Chunk(works, (chunk[-1]["urgency"], chunk[-1]["office_id"]) if more else None)
 
     async def works(
         self, deliveries: Mapping[UUID, tuple[Delivery, ...]], day: date, rules: Rules
-    ) -> tuple[OfficeWork, ...]:
+    ) -> Iterable[OfficeWork]:
         """All that the messages of *deliveries*, given by their office, are made from; in the same order."""
-        ids = list(deliveries)
-        people = _by_office(await self._db.read(reading.STAFF, ids))
-        alerts = _by_office(await self._db.read(reading.ALERTS, ids, day + timedelta(days=rules.horizon_days)))
-        devices = await self._devices([delivery for group in deliveries.values() for delivery in group])
-        return tuple(_work(office, group, people, alerts, devices) for office, group in deliveries.items())
+        devices = [(d.office_id, d.device_id, d.staff_id) for ds in deliveries.values() for d in ds if d.device_id]
+        facts = await self._facts(list(deliveries), devices, day, rules)
+        return (facts.take(office, group) for office, group in deliveries.items())
 
     async def works_of(self, staff_id: UUID, day: date) -> tuple[OfficeWork, ...]:
         """Each office of one staff member, with all its alerts, their devices, and their deliveries of *day*."""
-        people = await self._db.read(reading.STAFF_MEMBER, staff_id)
-        offices = [row["office_id"] for row in people]
-        alerts = _by_office(await self._db.read(reading.ALERTS, offices, date.max))
-        devices = await self._db.read(reading.DEVICES_OF, staff_id)
-        deliveries = _by_office(await self._db.read(reading.DELIVERIES_OF, day, offices, staff_id))
-        return tuple(
-            OfficeWork(
-                id=row["office_id"],
-                name=row["office_name"],
-                deliveries=tuple(map(_delivery, deliveries.get(row["office_id"], ()))),
-                staff={staff_id: _staff(row)},
-                alerts=tuple(map(_alert, alerts.get(row["office_id"], ()))),
-                devices={device["id"]: Device(**dict(device)) for device in devices},
-            )
-            for row in people
+        people = {row["office_id"]: row for row in await self._db.read(reading.STAFF_MEMBER, staff_id)}
+        alerts = await self._db.read(reading.ALERTS, list(people), date.max)
+        (devices,) = await self._db.read(reading.DEVICES_OF, staff_id)
+        rows = await self._db.read(reading.DELIVERIES_OF, day, list(people), staff_id)
+        deliveries = {row["office_id"]: row["deliveries"] for row in rows}
+        facts = _Facts(people, _by_office(alerts, "alerts"), dict.fromkeys(people, devices["devices"]))
+        return tuple(facts.take(office, _deliveries(deliveries.get(office))) for office in tuple(people))
+
+    async def _facts(
+        self, offices: Sequence[UUID], devices: Sequence[tuple[UUID, UUID, UUID]], day: date, rules: Rules
+    ) -> "_Facts":
+        """What the views say of *offices*, and of their *devices*: (office, device, staff member)."""
+        people = {row["office_id"]: row for row in await self._db.read(reading.STAFF, offices)}
+        alerts = await self._db.read(reading.ALERTS, offices, day + timedelta(days=rules.horizon_days))
+        found = await self._db.read(reading.DEVICES, *columns(devices, 3)) if devices else ()
+        return _Facts(people, _by_office(alerts, "alerts"), _by_office(found, "devices"))
+
+
+@frozen
+class _Facts:
+    """The rows of the views by their office: JSON, which is read when it is taken, and then forgotten."""
+
+    _people: dict[UUID, Row]
+    _alerts: dict[UUID, str]
+    _devices: dict[UUID, str]
+
+    def take(self, office_id: UUID, deliveries: tuple[Delivery, ...]) -> OfficeWork:
+        """What there is to do for an office that has *deliveries*."""
+        office = self._people.pop(office_id, None)
+        name, members = (office["office_name"], office["members"]) if office else (None, None)
+        return OfficeWork(
+            id=office_id,
+            name=name,
+            deliveries=deliveries,
+            staff={staff.id: staff for staff in map(_staff, _rows(members))},
+            alerts=tuple(map(_alert, _rows(self._alerts.pop(office_id, None)))),
+            devices={device.id: device for device in map(_device, _rows(self._devices.pop(office_id, None)))},
         )
 
-    async def _devices(self, deliveries: Sequence[Delivery]) -> dict[UUID, Device]:
-        pushes = [d for d in deliveries if d.channel is Channel.PUSH]
-        if not pushes:
-            return {}
-        rows = await self._db.read(reading.DEVICES, [d.device_id for d in pushes], [d.staff_id for d in pushes])
-        return {row["id"]: _device(row) for row in rows}
+
+def _by_office(rows: Iterable[Row], column: str) -> dict[UUID, str]:
+    return {row["office_id"]: row[column] for row in rows}
 
 
-def _place(row: Row) -> Place:
-    return row["urgency"], row["office_id"]
-
-
-def _by_office(rows: Iterable[Row]) -> dict[UUID, list[Row]]:
-    found: dict[UUID, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row["office_id"], []).append(row)
+def _rows(text: str | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(text) if text else []
     return found
 
 
-def _work(
-    office_id: UUID,
-    deliveries: tuple[Delivery, ...],
-    people: Mapping[UUID, Sequence[Row]],
-    alerts: Mapping[UUID, Sequence[Row]],
-    devices: Mapping[UUID, Device],
-) -> OfficeWork:
-    rows = people.get(office_id, ())
-    return OfficeWork(
-        id=office_id,
-        name=rows[0]["office_name"] if rows else None,
-        deliveries=deliveries,
-        staff={row["id"]: _staff(row) for row in rows if row["id"] is not None},
-        alerts=tuple(map(_alert, alerts.get(office_id, ()))),
-        devices={d.device_id: devices[d.device_id] for d in deliveries if d.device_id and d.device_id in devices},
-    )
+def _staff(row: Mapping[str, Any]) -> Staff:
+    return Staff(**{**row, "id": UUID(row["id"]), "name": row["name"] or ""})
 
 
-def _staff(row: Row) -> Staff:
-    return Staff(
-        id=row["id"],
-        name=row["name"] or "",
-        email=row["email"],
-        email_enabled=row["email_enabled"],
-        email_days=row["email_days"],
-        push_enabled=row["push_enabled"],
-        push_days=row["push_days"],
-    )
+def _device(row: Mapping[str, Any]) -> Device:
+    return Device(UUID(row["id"]), UUID(row["staff_id"]), row["endpoint"] or "", row["p256dh"] or "", row["auth"] or "")
 
 
-def _device(row: Row) -> Device:
-    return Device(row["id"], row["staff_id"], row["endpoint"] or "", row["p256dh"] or "", row["auth"] or "")
+def _alert(row: Mapping[str, Any]) -> Alert:
+    due_on = date.fromisoformat(row["due_on"]) if row["due_on"] else None
+    return Alert(UUID(row["recipient_id"]), row["recipient_name"] or "", Kind(row["kind"]), due_on, row["cycle"])
 
 
-def _alert(row: Row) -> Alert:
-    return Alert(row["recipient_id"], row["recipient_name"] or "", Kind(row["kind"]), row["due_on"], row["cycle"])
+def _deliveries(text: str | None) -> tuple[Delivery, ...]:
+    return tuple(map(_delivery, _rows(text)))
 
 
-def _delivery(row: Row) -> Delivery:
+def _delivery(row: Mapping[str, Any]) -> Delivery:
     return Delivery(
-        id=row["id"],
-        office_id=row["office_id"],
-        staff_id=row["staff_id"],
+        id=UUID(row["id"]),
+        office_id=UUID(row["office_id"]),
+        staff_id=UUID(row["staff_id"]),
         channel=Channel(row["channel"]),
-        device_id=row["device_id"],
+        device_id=_uuid(row["device_id"]),
         state=State(row["state"]),
         attempts=row["attempts"],
         try_no=row["try"],
-        call_id=row["call_id"],
+        call_id=_uuid(row["call_id"]),
         call_tries=row["call_tries"],
         position=row["position"],
-        payload_hash=row["payload_hash"],
+        payload_hash=bytes.fromhex(row["payload_hash"]) if row["payload_hash"] else None,
         doubts=row["doubts"],
         provider=row["provider"],
         reason=row["reason"],
         due=row["due"],
     )
+
+
+def _uuid(text: str | None) -> UUID | None:
+    return UUID(text) if text else None

@@ -1,6 +1,26 @@
-"""What an office's messages are made of: its open deliveries, and the rows of the five views."""
+"""What an office's messages are made of: its open deliveries, and the rows of the five views.
+
+Each statement has a row for an office, with what belongs to it as JSON: a text takes a fraction of the memory that its
+rows would, and is read when the office's turn comes.
+"""
 
 from notifierd.statements import DUE
+
+_DELIVERY = """json_build_object(
+    'id', d.id, 'office_id', d.office_id, 'staff_id', d.staff_id, 'channel', d.channel, 'device_id', d.device_id,
+    'state', d.state, 'attempts', d.attempts, 'try', d.try, 'call_id', d.call_id, 'call_tries', d.call_tries,
+    'position', d.position, 'payload_hash', encode(d.payload_hash, 'hex'), 'doubts', d.doubts, 'provider', d.provider,
+    'reason', d.reason, 'due', {due}
+)"""
+
+_MEMBER = """json_build_object(
+    'id', s.id, 'name', s.name, 'email', s.email, 'email_enabled', s.email_enabled, 'email_days', s.email_days,
+    'push_enabled', s.push_enabled, 'push_days', s.push_days
+)"""
+
+_DEVICE = """json_build_object(
+    'id', v.id, 'staff_id', v.staff_id, 'endpoint', v.endpoint, 'p256dh', v.p256dh, 'auth', v.auth
+)"""
 
 # $2 and $3: after which (urgency, office); $4: how many offices
 WORK = f"""
@@ -16,49 +36,58 @@ with chunk as materialized (
     from chunk c join notifierd.deliveries d on d.day = $1::date and d.office_id = c.office_id
     where d.state = 'sending' and {DUE}
 )
-select c.urgency, d.id, d.office_id, d.staff_id, d.channel, d.device_id, d.state, d.attempts, d.try, d.call_id,
-       d.call_tries, d.position, d.payload_hash, d.doubts, d.provider, d.reason, {DUE} as due
+select c.urgency, c.office_id,
+       array_agg(d.staff_id order by d.id) filter (where d.device_id is not null) as pushed_to,
+       array_agg(d.device_id order by d.id) filter (where d.device_id is not null) as device_ids,
+       json_agg({_DELIVERY.format(due=DUE)} order by d.channel, d.staff_id, d.device_id) as deliveries
 from chunk c join notifierd.deliveries d on d.day = $1::date and d.office_id = c.office_id
 where {DUE} or d.call_id in (select call_id from again)
-order by c.urgency, c.office_id, d.channel, d.staff_id, d.device_id
+group by c.urgency, c.office_id
+order by c.urgency, c.office_id
 """
 
-STAFF = """
-select o.id as office_id, o.name as office_name, s.id, s.name, s.email, s.email_enabled, s.email_days,
-       s.push_enabled, s.push_days
+STAFF = f"""
+select o.id as office_id, o.name as office_name, json_agg({_MEMBER}) filter (where s.id is not null) as members
 from notifierd.offices o
 left join (select * from notifierd.staff s where s.office_id = any ($1::uuid[])) s on s.office_id = o.id
 where o.id = any ($1::uuid[])
+group by o.id, o.name
 """
 
 # $1 offices, $2 the last day of the horizon
 ALERTS = """
-select office_id, recipient_id, recipient_name, kind, case kind when 'renewal' then due_on end as due_on, cycle
+select office_id, json_agg(json_build_object(
+    'recipient_id', recipient_id, 'recipient_name', recipient_name, 'kind', kind,
+    'due_on', case kind when 'renewal' then greatest(due_on, '0001-01-01') end, 'cycle', cycle
+)) as alerts
 from notifierd.alerts
 where office_id = any ($1::uuid[]) and (kind = 'assessment' or (kind = 'renewal' and due_on <= $2::date))
+group by office_id
 """
 
-DEVICES = """
-select v.id, v.staff_id, v.endpoint, v.p256dh, v.auth
+# $1 offices, and for each of them in $2 and $3 a device and whose it is
+DEVICES = f"""
+select w.office_id, json_agg({_DEVICE}) as devices
 from notifierd.devices v
-join unnest($1::uuid[], $2::uuid[]) as w (id, staff_id) on w.id = v.id and w.staff_id = v.staff_id
+join unnest($1::uuid[], $2::uuid[], $3::uuid[]) as w (office_id, id, staff_id)
+  on w.id = v.id and w.staff_id = v.staff_id
+group by w.office_id
 """
 
-STAFF_MEMBER = """
-select s.office_id, o.name as office_name, s.id, s.name, s.email, s.email_enabled, s.email_days, s.push_enabled,
-       s.push_days
+STAFF_MEMBER = f"""
+select s.office_id, o.name as office_name, json_build_array({_MEMBER}) as members
 from notifierd.staff s left join notifierd.offices o on o.id = s.office_id
 where s.id = $1::uuid
 order by s.office_id
 """
 
-DEVICES_OF = """
-select id, staff_id, endpoint, p256dh, auth from notifierd.devices where staff_id = $1::uuid
+DEVICES_OF = f"""
+select json_agg({_DEVICE}) as devices from notifierd.devices v where v.staff_id = $1::uuid
 """
 
-DELIVERIES_OF = """
-select d.id, d.office_id, d.staff_id, d.channel, d.device_id, d.state, d.attempts, d.try, d.call_id, d.call_tries,
-       d.position, d.payload_hash, d.doubts, d.provider, d.reason, true as due
+DELIVERIES_OF = f"""
+select d.office_id, json_agg({_DELIVERY.format(due="true")}) as deliveries
 from notifierd.deliveries d
 where d.day = $1::date and d.office_id = any ($2::uuid[]) and d.staff_id = $3::uuid
+group by d.office_id
 """
