@@ -1,7 +1,7 @@
 """The one place of a process that writes a run's deliveries: reservations before a call, settlements after it.
 
-Both arrive over memory channels and share statements (group commit): reservations go as soon as others had their turn,
-with those that came while the last statement ran, as a slot is held meanwhile; settlements gather for GATHER seconds.
+Both arrive over memory channels and share statements (group commit): reservations, for which slots are held, where they
+come thick and fast; settlements gather for GATHER seconds.
 What is handed to the recorder is written, even if the run is cancelled: its loops are shielded, and the shield has a
 deadline.
 """
@@ -21,9 +21,15 @@ from notifierd.ledger import Ended, Ledger
 from notifierd.model import OPEN, Delivery, Reservation, Settlement, State
 from notifierd.progress import Progress
 
+MOST_ALONE = 10
+"""How many reservations go one by one after a pause, if the database is quick. Calls whose answers came together then
+begin their next ones one after the other, so that the next answers come so too, and find the processor free. If there
+is no pause, there are so many calls that to share statements is worth more."""
+SHORT = 0.01
+"""Seconds: what is longer is a pause; or a database that is not quick."""
 JOIN_TURNS = 10
-"""Turns that all other tasks get before a reservation goes, less than a millisecond: calls whose answers came together
-begin their next ones together, and then share a statement."""
+"""Turns that all other tasks get before a statement that may be shared goes, less than a millisecond: calls whose
+answers came together begin their next ones together."""
 GATHER = 0.05
 MOST_TOGETHER = 500
 MOST_UNWRITTEN = 2000
@@ -141,13 +147,20 @@ class Recorder:
 
     async def _reserve_all(self) -> None:
         requests = self._requests[1]
+        alone, took, ended = 0, math.inf, -math.inf
         async for first in requests:
+            began = trio.current_time()
+            if began - ended > SHORT:
+                alone = MOST_ALONE
             batch = [first]
-            for _ in range(JOIN_TURNS):
-                await trio.lowlevel.checkpoint()
-            with suppress(trio.WouldBlock, trio.EndOfChannel):
-                while True:
-                    batch.append(requests.receive_nowait())
+            if alone and took < SHORT:
+                alone -= 1
+            else:
+                for _ in range(JOIN_TURNS):
+                    await trio.lowlevel.checkpoint()
+                with suppress(trio.WouldBlock, trio.EndOfChannel):
+                    while True:
+                        batch.append(requests.receive_nowait())
             try:
                 if not await self._reserved(batch) and len(batch) > 1:
                     for request in batch:  # one of them is what the lot was refused for
@@ -155,6 +168,8 @@ class Recorder:
             finally:  # whatever happens here, nobody waits for ever
                 for request in batch:
                     request.answered.set()
+            ended = trio.current_time()
+            took = ended - began
 
     async def _reserved(self, batch: Sequence[_Request]) -> bool:
         """Put the ledger's answer into each request of *batch*; False if it refused the statement."""

@@ -97,19 +97,39 @@ async def test_a_reservation_goes_at_once(autojump_clock):
         assert desk.deliveries[0].state is State.SENDING
 
 
-async def test_reservations_that_come_a_few_turns_apart_share_a_statement(autojump_clock):
-    """As those of calls whose answers came together: nothing waits meanwhile, and each has a turn more to go."""
+async def reserve_in_turn(desk: Desk, deliveries: Sequence[Delivery]) -> None:
+    """Reserve each of *deliveries*, a turn of the scheduler after the one before: their calls' slots came together."""
+
+    async def reserve(delivery: Delivery, turns: int) -> None:
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        assert await desk.reserve(delivery)
+
+    async with trio.open_nursery() as nursery:
+        for turns, delivery in enumerate(deliveries):
+            nursery.start_soon(reserve, delivery, turns)
+
+
+async def test_reservations_go_one_by_one_after_a_pause(autojump_clock):
+    """As long as the database is quick: 10 of the 14 alone, the rest together. Before the first one nobody knows."""
     ledger = a_ledger()
-    async with open_desk(ledger) as desk, trio.open_nursery() as nursery:
+    async with open_desk(ledger) as desk:
+        await reserve_in_turn(desk, desk.deliveries[:2])
+        await trio.sleep(0.5)
+        await reserve_in_turn(desk, desk.deliveries[2:16])
+        await reserve_in_turn(desk, desk.deliveries[16:])
+    assert ledger.reserved == [(0.0, 2), *[(0.5, 1)] * 10, (0.5, 4), (0.5, 4)]
 
-        async def reserve(turns: int) -> None:
-            for _ in range(turns):
-                await trio.lowlevel.checkpoint()
-            assert await desk.reserve(desk.deliveries[turns])
 
-        for turns in range(5):
-            nursery.start_soon(reserve, turns)
-    assert ledger.reserved == [(0.0, 5)]
+async def test_reservations_of_a_slow_database_share_a_statement_after_a_pause_too(autojump_clock):
+    """Those that come a few turns apart, as nobody else could do anything meanwhile."""
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk:
+        ledger.latency = 0.02
+        await reserve_in_turn(desk, desk.deliveries[:5])
+        await trio.sleep(0.5)
+        await reserve_in_turn(desk, desk.deliveries[5:10])
+    assert [size for _, size in ledger.reserved] == [5, 5]
 
 
 async def test_reservations_that_come_while_a_statement_runs_share_the_next_one(autojump_clock):
