@@ -13,7 +13,7 @@ import structlog
 import trio
 from attrs import define, field
 
-from notifierd import alarms
+from notifierd import alarms, memory
 from notifierd.assemble import limit
 from notifierd.deps import Site, Stop
 from notifierd.errors import (
@@ -129,6 +129,7 @@ class Daemon:
         left = (window.opens - self.now()).total_seconds()
         if left <= 0:
             await self._have_run(window)
+            memory.give_back()
         else:
             opens = self._local(window.opens)
             self.status.enter(f"sleeping until {opens}", "sleeping", until=opens)

@@ -1,6 +1,5 @@
 """What all commands share: where results and complaints go, and what an error exits with. Never a traceback."""
 
-import gc
 import json
 import os
 import signal
@@ -14,16 +13,13 @@ import trio
 from rich.console import Console
 from rich.markup import escape
 
-from notifierd import logs
+from notifierd import logs, memory
 from notifierd.config import load
 from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LedgerUnavailable, NotifierdError, plain_errors
 from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_USAGE
 from notifierd.settings import Settings
 
 T = TypeVar("T")
-
-GARBAGE = 10_000
-"""Objects made before Python looks for circles among the young ones: with its own 700, that is a twelfth of a mail."""
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="The result as JSON, alone on stdout.")
 
@@ -77,8 +73,7 @@ def run_async(work: Callable[[], Awaitable[T]]) -> T:
     Raises:
         KeyboardInterrupt: it was ended.
     """
-    gc.freeze()  # what is loaded by now stays, and need not be looked through again
-    gc.set_threshold(GARBAGE, 20, 20)
+    memory.settle_in()
     with plain_errors():
         return trio.run(_until_interrupted, work)
 
