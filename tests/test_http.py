@@ -313,6 +313,7 @@ class Wires(httpcore.AsyncMockBackend):
 
             async def aclose(self) -> None:
                 wires.open -= 1
+                await trio.lowlevel.checkpoint()
 
         self.made, self.open = self.made + 1, self.open + 1
         return Wire([])
@@ -335,6 +336,18 @@ async def test_a_connection_is_kept_for_the_next_request_for_a_while(autojump_cl
         await post("http://other.example/")
         assert (wires.made, wires.open) == (4, 1)
     assert wires.open == 0
+
+
+async def test_old_connections_are_closed_once_by_whoever_comes_first(autojump_clock: MockClock) -> None:
+    """Four are old when four new requests come at once."""
+    wires = Wires()
+    async with open_client(width=4, transport=_Transport(4, wires)) as client:
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(client.post, "http://one.example/", b"", {})
+            await trio.sleep(5.1)
+        assert (wires.made, wires.open) == (8, 4)
 
 
 async def test_a_connection_that_the_other_end_closed_meanwhile_is_not_used() -> None:

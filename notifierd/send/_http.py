@@ -277,9 +277,9 @@ class _Transport(httpx.AsyncBaseTransport):
 
     async def _close_old(self) -> None:
         """Close the connections that nobody needed for long, and those that are too many."""
-        now = trio.current_time()
-        for connection, since in tuple(self._idle.items()):
-            if now - since <= KEPT_SECONDS and len(self._idle) <= self._width:
+        while self._idle:
+            connection, since = next(iter(self._idle.items()))  # anew each time: others come and go meanwhile
+            if trio.current_time() - since <= KEPT_SECONDS and len(self._idle) <= self._width:
                 break
             del self._idle[connection]
             await connection.aclose()
@@ -292,7 +292,7 @@ class _Transport(httpx.AsyncBaseTransport):
 
 
 KEPT_SECONDS = 5.0
-"""For which a connection is kept open for another request: less than servers do, so that they seldom close it first."""
+"""For which a connection is kept open for another request, as httpx has it. Servers keep theirs longer, as a rule."""
 
 _CUT = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 
