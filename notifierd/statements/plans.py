@@ -16,16 +16,17 @@ with scope as materialized (
     select o.id, s.nearest, s.assessment
     from scope s join notifierd.offices o on o.id = s.office_id
     where cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[])
-), mail as (
-    select o.id as office_id, s.id as staff_id
+), member as materialized ( -- the view is dear: it is read once, for both channels
+    select o.id as office_id, s.id as staff_id,
+           s.email_enabled and s.email <> '' and (o.assessment or o.nearest <= s.email_days) as by_mail,
+           $4::bool and s.push_enabled and (o.assessment or o.nearest <= s.push_days) as by_push
     from office o join notifierd.staff s on s.office_id = o.id
-    where s.email_enabled and s.email <> '' and (o.assessment or o.nearest <= s.email_days)
+), mail as not materialized (
+    select office_id, staff_id from member where by_mail
 ), push as (
-    select o.id as office_id, s.id as staff_id, v.id as device_id
-    from office o
-    join notifierd.staff s on s.office_id = o.id
-    join notifierd.devices v on v.staff_id = s.id
-    where $4::bool and s.push_enabled and (o.assessment or o.nearest <= s.push_days)
+    select m.office_id, m.staff_id, v.id as device_id
+    from member m join notifierd.devices v on v.staff_id = m.staff_id
+    where m.by_push
 ), told as (
     select distinct d.office_id, d.staff_id
     from notifierd.deliveries d
@@ -81,9 +82,10 @@ PLAN = (
     returning 1
 ), planned as (
     insert into notifierd.deliveries (id, day, office_id, staff_id, channel, device_id)
-    select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id),
+    select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id) as id,
            $1::date, office_id, staff_id, channel, device_id
     from due
+    order by id -- so that the primary key's index grows at its end
     on conflict do nothing
     returning office_id, channel
 ), waiting as (
