@@ -79,7 +79,8 @@ class Database:
     async def write(self, sql: str, *args: object, timeout: float | None = None) -> list[Row]:  # noqa: ASYNC109 - the server's own limit, not a scope of ours
         """Run a statement that writes, in a transaction of its own, and return its rows.
 
-        *timeout* is seconds of ``statement_timeout`` for this statement alone; None stands for the connection's own.
+        *timeout* is seconds of ``statement_timeout`` for this statement alone, which is then a long one, and planned
+        for the very arguments; None stands for the connection's own.
 
         Raises:
             LedgerUnavailable: no answer; the statement may have been carried out.
@@ -91,7 +92,8 @@ class Database:
             if timeout is None:
                 return await connection.fetch(sql, *args)
             async with connection.transaction():
-                await connection.execute(f"set local statement_timeout = {int(timeout * 1000)}")
+                long = f"set local statement_timeout = {int(timeout * 1000)}; set local plan_cache_mode = auto"
+                await connection.execute(long)
                 return await connection.fetch(sql, *args)
 
         return await self.unit(unit, patience=None if timeout is None else timeout + DEAD_AFTER)
@@ -170,6 +172,8 @@ async def open_database(
             "statement_timeout": str(int(statement_timeout * 1000)),
             "tcp_keepalives_idle": KEEPALIVE,
             "timezone": "UTC",
+            # PostgreSQL would plan a statement with arrays anew each time: for one reservation, longer than it runs.
+            "plan_cache_mode": "force_generic_plan",
         }
         if read_only:
             settings["default_transaction_read_only"] = "on"

@@ -11,6 +11,7 @@ from notifierd.errors import ConfigError
 from notifierd.model import Mail, Push
 from notifierd.send import Sender
 from notifierd.send._http import open_client
+from notifierd.send.webpush import WebPush
 from notifierd.settings import Settings
 
 PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -58,8 +59,6 @@ async def open_push(settings: Settings, *, now: Callable[[], datetime]) -> Async
     Raises:
         ConfigError: ``push.vapid_private_key`` is missing.
     """
-    from notifierd.send.webpush import WebPush  # noqa: PLC0415 - pywebpush costs 15 MB
-
     if not settings.push.vapid_private_key:
         raise ConfigError(("push.vapid_private_key: required for push (`notifierd vapid` makes one)",))
     async with open_client(width=PUSH_WIDTH, public_only=not settings.push.allow_private_addresses) as client:
