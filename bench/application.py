@@ -68,9 +68,9 @@ class Application:
         found = self._cluster.psql(f"""
             select coalesce(sum(calls) filter (where not writes), 0), coalesce(sum(calls) filter (where writes), 0)
             from (
-                select s.calls, s.query ~ '(insert into|update|delete from) notifierd\\.' as writes
+                select s.calls, s.query ~* '(insert into|update|delete from) notifierd\\.' as writes
                 from pg_stat_statements s join pg_roles r on r.oid = s.userid
-                where r.rolname = '{self._role}' and s.query ~ '\\mnotifierd\\.({views_and_tables})\\M'
+                where r.rolname = '{self._role}' and s.query ~* '\\mnotifierd\\.({views_and_tables})\\M'
             ) ours
         """)
         read, write = map(int, found.split("|"))

@@ -106,7 +106,7 @@ def old_batch(application: Application, servers: Servers, *, latency: float = 0.
     """Have `bench.old_batch` tell everybody."""
     application.forget()
     servers.next(Orders(latency, str(record or "")))
-    process = measured("bench.old_batch", folder=application.folder)
+    process = measured("bench.old_batch", str(servers.smtp_port), folder=application.folder)
     row = _compared("old batch", process, application.size, latency, servers.next())
     return evolve(row, statements=application.statements())
 

@@ -1,8 +1,9 @@
-"""A mail API and push services that cost as little as possible, in one process: ``python -m bench.servers``.
+"""A mail API, a mail server and push services that cost as little as possible: ``python -m bench.servers``.
 
-They accept everything after a set latency, and answer with the fixed bytes of Resend's answers (or 201, as push
-services do). All they look at is which message came, and when: so that whoever measures can see that each was accepted
-exactly once, and can send the same bytes again.
+In one process, they accept everything after a set latency, and answer with the fixed bytes of Resend's answers, or 201
+as push services do, or 250 as SMTP has it (RFC 5321; a mail as a whole has the latency, its commands have none). All
+they look at is which message came, and when: so that whoever measures can see that each was accepted exactly once, and
+can send the same bytes again.
 
 The first line on stdout says on which ports they listen. A line on stdin, `Orders` as JSON, is answered by what was
 accepted since the last one; then it begins anew. They stop when stdin ends.
@@ -26,11 +27,14 @@ from attrs import asdict, define, field, frozen
 ORIGINS = 4
 """Push services: as many as the browsers' vendors run, so that each may have its quarter of the slots."""
 
-MAIL_ID = re.compile(rb'"X-Entity-Ref-ID": "([0-9a-f-]{36})"')
+MAIL_ID = re.compile(rb'X-Entity-Ref-ID"?: "?([0-9a-f-]{36})')
 
 MAIL_ANSWER = b'{"id": "49a3999c-0ce1-4ea6-ab68-afcd6dc2e794"}'
 ACCEPTED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
 CREATED = b"HTTP/1.1 201 Created\r\nTTL: 0\r\nContent-Length: 0\r\n\r\n"
+QUEUED = b"250 queued\r\n"
+BY_SMTP = b"DATA /smtp"
+"""What stands for a request's head where a mail came by SMTP."""
 
 
 @frozen
@@ -108,7 +112,7 @@ class Desk:
     recorded: list[tuple[int, bytes, bytes]] = field(factory=list)
 
     def accept(self, port: int, head: bytes, body: bytes) -> bytes:
-        """Note a request; the answer to it."""
+        """Note a request, or a mail that came by SMTP; the answer to it."""
         self.last = time.monotonic()
         self.first = self.first or self.last
         self.calls += 1
@@ -119,6 +123,8 @@ class Desk:
             return CREATED
         ids = MAIL_ID.findall(body)
         self._note(self.mails, ids)
+        if head == BY_SMTP:
+            return QUEUED
         answer = MAIL_ANSWER if body.startswith(b"{") else b'{"data": [%s]}' % b", ".join([MAIL_ANSWER] * len(ids))
         return ACCEPTED % (len(answer), answer)
 
@@ -162,10 +168,40 @@ class Connection(asyncio.Protocol):
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d+)")
 
 
+class MailConnection(asyncio.Protocol):
+    """One connection to the mail server: a command a line, and a mail up to the line with a dot."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self._buffer, self._in_mail = transport, bytearray(), False
+        self._port: int = transport.get_extra_info("sockname")[1]
+        transport.write(b"220 bench\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n.\r\n" if self._in_mail else b"\r\n")) >= 0:
+            piece = bytes(self._buffer[:end])
+            del self._buffer[: end + (5 if self._in_mail else 2)]
+            if self._in_mail:
+                answer, desk = Connection.desk.accept(self._port, BY_SMTP, piece), Connection.desk
+                asyncio.get_running_loop().call_later(desk.orders.latency, self._transport.write, answer)
+                self._in_mail = False
+            else:
+                command = piece[:4].upper()
+                self._in_mail = command == b"DATA"
+                self._transport.write(_SMTP.get(command, b"250 ok\r\n"))
+                if command == b"QUIT":
+                    self._transport.close()
+
+
+_SMTP = {b"DATA": b"354 go on\r\n", b"QUIT": b"221 bye\r\n"}
+
+
 async def serve() -> None:
     """Serve until stdin ends."""
     loop = asyncio.get_running_loop()
-    servers = [await loop.create_server(Connection, "127.0.0.1", 0) for _ in range(1 + ORIGINS)]
+    kinds = [Connection, MailConnection, *[Connection] * ORIGINS]
+    servers = [await loop.create_server(kind, "127.0.0.1", 0) for kind in kinds]
     _say([server.sockets[0].getsockname()[1] for server in servers])
     stdin = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
@@ -187,6 +223,7 @@ class Servers:
     """The servers' process. *mail_url* is the mail API's origin, *push_urls* those of the push services."""
 
     mail_url: str
+    smtp_port: int
     push_urls: tuple[str, ...]
     _stdin: IO[bytes] = field(repr=False)
     _stdout: IO[bytes] = field(repr=False)
@@ -205,8 +242,9 @@ def running_servers() -> Iterator[Servers]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
         assert process.stdout
-        mail, *push = (f"http://127.0.0.1:{port}" for port in json.loads(process.stdout.readline()))
-        yield Servers(mail, tuple(push), process.stdin, process.stdout)
+        mail, smtp, *push = json.loads(process.stdout.readline())
+        urls = tuple(f"http://127.0.0.1:{port}" for port in (mail, *push))
+        yield Servers(urls[0], smtp, urls[1:], process.stdin, process.stdout)
 
 
 if __name__ == "__main__":
