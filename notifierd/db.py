@@ -5,8 +5,9 @@ cancelled in between then cancels the coroutine, which cleans up after itself. (
 release, lose the connection at a cancellation, and soon the pool hangs for ever.)
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
@@ -59,11 +60,17 @@ class StatementCounts:
 
 @define
 class Database:
-    """A pool of connections, and the count of what went over it."""
+    """A pool of connections, and the count of what went over it.
+
+    A connection that a unit is done with stays at hand for the next, and is not given back: the pool has a task of
+    asyncio's do that, and the answer would wait for several turns of all that goes on.
+    """
 
     _pool: "asyncpg.Pool[Row]"
     _loop: trio_asyncio.BaseTrioEventLoop
     _patience: float
+    _turns: asyncio.Semaphore
+    _at_hand: "list[asyncpg.pool.PoolConnectionProxy[Row]]" = field(factory=list)
     statements: StatementCounts = field(factory=StatementCounts)
 
     async def read(self, sql: str, *args: object) -> list[Row]:
@@ -118,14 +125,18 @@ class Database:
         """
 
         async def whole() -> T:
-            connection = await self._pool.acquire()
-            try:
-                answer = await work(connection)
-            except BaseException:  # giving back waits for the end of a statement that was cancelled
-                await self._pool.release(connection, timeout=CONNECT_TIMEOUT)
-                raise
-            await self._pool.release(connection)  # which asks nobody, and so needs no time limit: those are dear here
-            return answer
+            async with self._turns:
+                connection = await self._acquire()
+                try:
+                    answer = await work(connection)
+                except BaseException:  # giving back waits for the end of a statement that was cancelled
+                    await self._pool.release(connection, timeout=CONNECT_TIMEOUT)
+                    raise
+                if connection.is_in_transaction():  # left open by mistake: the pool has it rolled back
+                    await self._pool.release(connection)
+                else:
+                    self._at_hand.append(connection)
+                return answer
 
         try:
             with trio.move_on_after(self._patience if patience is None else patience):
@@ -135,6 +146,15 @@ class Database:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             raise translated(error) from None
         raise LedgerUnavailable("database_unavailable:TimeoutError")
+
+    async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[Row]":
+        """The connection that a unit left last, if it still stands; else one of the pool."""
+        while self._at_hand:
+            connection = self._at_hand.pop()
+            with suppress(asyncpg.InterfaceError):  # it broke meanwhile, and the pool has it back
+                if not connection.is_closed():
+                    return connection
+        return await self._pool.acquire()
 
 
 def translated(error: BaseException) -> LedgerUnavailable | StatementRefused:
@@ -183,7 +203,7 @@ async def open_database(
             name = "dsn" if isinstance(error, ValueError) else type(error).__name__
             raise LedgerUnavailable(f"database_unavailable:{getattr(error, 'sqlstate', None) or name}") from None
         try:
-            yield Database(pool, loop, statement_timeout + DEAD_AFTER)
+            yield Database(pool, loop, statement_timeout + DEAD_AFTER, asyncio.Semaphore(pool_size))
         finally:
             pool.terminate()
 
