@@ -7,6 +7,7 @@ deadline.
 """
 
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Container, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import date
@@ -21,12 +22,12 @@ from notifierd.ledger import Ended, Ledger
 from notifierd.model import OPEN, Delivery, Reservation, Settlement, State
 from notifierd.progress import Progress
 
-MOST_ALONE = 10
-"""How many reservations go one by one after a pause, if the database is quick. Calls whose answers came together then
-begin their next ones one after the other, so that the next answers come so too, and find the processor free. If there
-is no pause, there are so many calls that to share statements is worth more."""
-SHORT = 0.01
-"""Seconds: what is longer is a pause; or a database that is not quick."""
+FEW, WHILE = 30, 0.1
+"""As long as so many reservations take more seconds than that to come, and the database is quick, they go one by one.
+Calls whose answers came together then begin their next ones one after the other, so that the next answers come so too,
+and find the processor free. Where there are more, sharing statements is worth more."""
+QUICK = 0.01
+"""Seconds that a statement of a quick database takes at most."""
 JOIN_TURNS = 10
 """Turns that all other tasks get before a statement that may be shared goes, less than a millisecond: calls whose
 answers came together begin their next ones together."""
@@ -147,20 +148,18 @@ class Recorder:
 
     async def _reserve_all(self) -> None:
         requests = self._requests[1]
-        alone, took, ended = 0, math.inf, -math.inf
+        took = math.inf
+        last = deque[float](maxlen=FEW)
         async for first in requests:
             began = trio.current_time()
-            if began - ended > SHORT:
-                alone = MOST_ALONE
             batch = [first]
-            if alone and took < SHORT:
-                alone -= 1
-            else:
+            if took > QUICK or (len(last) == FEW and began - last[0] < WHILE):
                 for _ in range(JOIN_TURNS):
                     await trio.lowlevel.checkpoint()
                 with suppress(trio.WouldBlock, trio.EndOfChannel):
                     while True:
                         batch.append(requests.receive_nowait())
+            last.extend([began] * len(batch))
             try:
                 if not await self._reserved(batch) and len(batch) > 1:
                     for request in batch:  # one of them is what the lot was refused for
@@ -168,8 +167,7 @@ class Recorder:
             finally:  # whatever happens here, nobody waits for ever
                 for request in batch:
                     request.answered.set()
-            ended = trio.current_time()
-            took = ended - began
+            took = trio.current_time() - began
 
     async def _reserved(self, batch: Sequence[_Request]) -> bool:
         """Put the ledger's answer into each request of *batch*; False if it refused the statement."""

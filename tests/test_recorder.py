@@ -110,15 +110,17 @@ async def reserve_in_turn(desk: Desk, deliveries: Sequence[Delivery]) -> None:
             nursery.start_soon(reserve, delivery, turns)
 
 
-async def test_reservations_go_one_by_one_after_a_pause(autojump_clock):
-    """As long as the database is quick: 10 of the 14 alone, the rest together. Before the first one nobody knows."""
-    ledger = a_ledger()
+async def test_a_few_reservations_go_one_by_one(autojump_clock):
+    """Before the first one nobody knows that the database is quick; from the 30th in 0.1 s on they go together."""
+    ledger = a_ledger(60)
     async with open_desk(ledger) as desk:
         await reserve_in_turn(desk, desk.deliveries[:2])
-        await trio.sleep(0.5)
-        await reserve_in_turn(desk, desk.deliveries[2:16])
-        await reserve_in_turn(desk, desk.deliveries[16:])
-    assert ledger.reserved == [(0.0, 2), *[(0.5, 1)] * 10, (0.5, 4), (0.5, 4)]
+        await reserve_in_turn(desk, desk.deliveries[2:40])
+        await trio.sleep(0.05)
+        await reserve_in_turn(desk, desk.deliveries[40:44])
+        await trio.sleep(0.06)
+        await reserve_in_turn(desk, desk.deliveries[44:48])
+    assert ledger.reserved == [(0.0, 2), *[(0.0, 1)] * 28, (0.0, 10), (0.05, 4), *[(pytest.approx(0.11), 1)] * 4]
 
 
 async def test_reservations_of_a_slow_database_share_a_statement_after_a_pause_too(autojump_clock):

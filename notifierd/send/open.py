@@ -1,6 +1,7 @@
 """Opening the senders that the configuration names. A provider's module is imported only if it is the chosen one."""
 
 import importlib
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -59,6 +60,8 @@ async def open_push(settings: Settings, *, now: Callable[[], datetime]) -> Async
     Raises:
         ConfigError: ``push.vapid_private_key`` is missing.
     """
+    # Takes 0.15 s, for which the database is asked meanwhile.
+    threading.Thread(target=importlib.import_module, args=["pywebpush"], name="import pywebpush").start()
     if not settings.push.vapid_private_key:
         raise ConfigError(("push.vapid_private_key: required for push (`notifierd vapid` makes one)",))
     async with open_client(width=PUSH_WIDTH, public_only=not settings.push.allow_private_addresses) as client:
