@@ -57,6 +57,7 @@ class Daemon:
         in_force: is told of each configuration from when on it is the one.
         first_to_tell: see ``assemble.first_to_tell``.
         slice: seconds for which anybody sleeps at once, so that a clock that was set is noticed.
+        give_back: called after a run, which leaves memory that nobody needs.
     """
 
     load: Callable[[], Settings]
@@ -67,6 +68,7 @@ class Daemon:
     first_to_tell: FirstToTell
     slice: float = 20.0
     open_client: OpenClient = one_client
+    give_back: Callable[[], None] = memory.give_back
     settings: Settings = field(init=False)
     status: Status = field(init=False)
     watch: Watch = field(init=False)
@@ -128,8 +130,8 @@ class Daemon:
         self._skip()
         left = (window.opens - self.now()).total_seconds()
         if left <= 0:
-            await self._have_run(window)
-            memory.give_back()
+            if await self._have_run(window):
+                self.give_back()
         else:
             opens = self._local(window.opens)
             self.status.enter(f"sleeping until {opens}", "sleeping", until=opens)
@@ -184,8 +186,8 @@ class Daemon:
 
     # ------------------------------------------------------------------------------------------------------- a day
 
-    async def _have_run(self, window: Window) -> None:
-        """Have the day of *window* run; if that cannot be, say why, and wait a little."""
+    async def _have_run(self, window: Window) -> bool:
+        """Have the day of *window* run, and say whether it was; if that cannot be, say why, and wait a little."""
         day, result = window.day, None
         attempt = self.status.attempt = Attempt(window, progress=Progress(self.status.tally))
         try:
@@ -204,6 +206,7 @@ class Daemon:
             self.status.tell()
         if self._done != day and not self.status.stopping:
             await self._nap(PAUSE)
+        return result is not None
 
     async def _run(self, attempt: Attempt) -> RunResult | None:
         """One try, to its end; None if another process has done the day.

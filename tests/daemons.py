@@ -74,6 +74,7 @@ class World:
         unfit: what is wrong with the database.
         opening: seconds that it takes to open the database.
         slice: the daemon's; its own 20 s would make thousands of naps of a day.
+        given_back: when it gave memory back.
     """
 
     start: datetime
@@ -87,6 +88,7 @@ class World:
     opening: float = 0.0
     slice: float = 300.0
     holder: str = "me"
+    given_back: list[datetime] = field(factory=list)
     notifier: Heard = field(factory=Heard)
     ledger: Diary = field(init=False)
     in_force: list[Settings] = field(factory=list)
@@ -110,6 +112,7 @@ class World:
             self.first_to_tell,
             self.slice,
             self.receivers.client,
+            lambda: self.given_back.append(self.now()),
         )
 
     def now(self) -> datetime:

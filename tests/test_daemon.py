@@ -308,6 +308,7 @@ async def test_a_day_that_another_process_holds_is_stood_by_for_and_gone_on_with
             await trio.sleep(29)
             assert len(world.email.accepted) == 2
     assert [line["holder"] for line in lines if line["event"] == "standing_by"] == ["other:1"]
+    assert len(world.given_back) == 1, "memory is given back after the run, and not at each look at the lease"
 
 
 async def test_a_day_that_another_process_has_done_is_not_run_again(autojump_clock):
