@@ -132,10 +132,11 @@ class Database:
                 except BaseException:  # giving back waits for the end of a statement that was cancelled
                     await self._pool.release(connection, timeout=CONNECT_TIMEOUT)
                     raise
-                if connection.is_in_transaction():  # left open by mistake: the pool has it rolled back
-                    await self._pool.release(connection)
-                else:
-                    self._at_hand.append(connection)
+                with suppress(asyncpg.InterfaceError):  # it broke meanwhile, and the pool took it back
+                    if connection.is_in_transaction():  # left open by mistake: the pool has it rolled back
+                        await self._pool.release(connection)
+                    else:
+                        self._at_hand.append(connection)
                 return answer
 
         try:
@@ -151,9 +152,10 @@ class Database:
         """The connection that a unit left last, if it still stands; else one of the pool."""
         while self._at_hand:
             connection = self._at_hand.pop()
-            with suppress(asyncpg.InterfaceError):  # it broke meanwhile, and the pool has it back
+            with suppress(asyncpg.InterfaceError):  # likewise
                 if not connection.is_closed():
                     return connection
+                await self._pool.release(connection)
         return await self._pool.acquire()
 
 

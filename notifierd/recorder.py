@@ -26,8 +26,8 @@ FEW, WHILE = 30, 0.1
 """As long as so many reservations take more seconds than that to come, and the database is quick, they go one by one.
 Calls whose answers came together then begin their next ones one after the other, so that the next answers come so too,
 and find the processor free. Where there are more, sharing statements is worth more."""
-QUICK = 0.01
-"""Seconds that a statement of a quick database takes at most."""
+QUICK = WHILE / FEW
+"""Seconds that a statement of a quick database takes at most: then who is always busy comes to share statements."""
 JOIN_TURNS = 10
 """Turns that all other tasks get before a statement that may be shared goes, less than a millisecond: calls whose
 answers came together begin their next ones together."""

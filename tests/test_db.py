@@ -1,6 +1,7 @@
 """The database, when Trio cancels what works on it, and when nothing may be written."""
 
 import gc
+from contextlib import suppress
 
 import pytest
 import trio
@@ -9,7 +10,7 @@ from structlog.testing import capture_logs
 
 from notifierd import db
 from notifierd.demo.postgres import Cluster
-from notifierd.errors import StatementRefused
+from notifierd.errors import LedgerUnavailable, StatementRefused
 from tests.proxy import a_door
 
 SOCKET = ".s.PGSQL.5432"
@@ -56,3 +57,38 @@ async def test_a_transaction_that_a_unit_leaves_open_is_rolled_back(database: st
             await opened.unit(leave_open)
             assert (await opened.fetch("select count(*) as rows from mine"))[0]["rows"] == 0
     assert [entry["event"] for entry in logs] == ["database_trouble_unheard"]
+
+
+async def test_connections_that_break_while_they_are_at_hand_are_replaced(database: str) -> None:
+    """As many as the pool has, each of them left at hand by a unit: killed by the server, then dropped by ourselves."""
+    async with db.open_database(database, pool_size=2) as opened:
+        for end in (killed_by_the_server, dropped):
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(opened.fetch, "select pg_sleep(0.1)")
+            await end(opened)
+            with trio.fail_after(60):
+                for _ in range(3):
+                    assert await asked(opened) == 1
+
+
+async def killed_by_the_server(opened: db.Database) -> None:
+    with suppress(LedgerUnavailable):
+        await opened.fetch(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'notifierd'"
+        )
+
+
+async def dropped(opened: db.Database) -> None:
+    async def unit(connection: db.Connection) -> None:
+        connection.terminate()
+
+    await opened.unit(unit)
+
+
+async def asked(opened: db.Database) -> int:
+    """What a unit answers that finds a connection which stands; one that broke in mid-answer is asked again."""
+    while True:
+        with suppress(LedgerUnavailable):
+            (row,) = await opened.fetch("select 1 as one")
+            return int(row["one"])

@@ -123,6 +123,26 @@ async def test_a_few_reservations_go_one_by_one(autojump_clock):
     assert ledger.reserved == [(0.0, 2), *[(0.0, 1)] * 28, (0.0, 10), (0.05, 4), *[(pytest.approx(0.11), 1)] * 4]
 
 
+@pytest.mark.parametrize("latency", [0.001, 0.003, 0.004, 0.009])
+async def test_many_calls_never_queue_up_for_reservations(latency, autojump_clock):
+    """200 slots for calls of 0.1 s: however long a statement takes, each call waits for two at most, in the end."""
+    ledger = a_ledger(2000)
+    async with open_desk(ledger) as desk:
+        ledger.latency = latency
+        todo = list(desk.deliveries)
+
+        async def slot() -> None:
+            while todo:
+                assert await desk.reserve(todo.pop())
+                await trio.sleep(0.1)
+
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(slot)
+        assert trio.current_time() - began < 10 * (0.1 + 2 * latency) + 0.2
+
+
 async def test_reservations_of_a_slow_database_share_a_statement_after_a_pause_too(autojump_clock):
     """Those that come a few turns apart, as nobody else could do anything meanwhile."""
     ledger = a_ledger()

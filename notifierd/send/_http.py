@@ -257,6 +257,10 @@ class _Transport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("") from error
         except _CUT as error:
             raise httpx.TransportError("") from error
+        except BaseException:  # cancelled before httpcore would see to it
+            with trio.CancelScope(shield=True):
+                await connection.aclose()
+            raise
         return httpx.Response(answer.status, headers=answer.headers, stream=_AnswerBody(answer, connection, self._keep))
 
     async def _connection_to(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:

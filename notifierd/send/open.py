@@ -3,7 +3,7 @@
 import importlib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from types import MappingProxyType
 
@@ -53,6 +53,11 @@ async def open_email(provider: str, settings: Settings, *, now: Callable[[], dat
         yield sender
 
 
+def _import_pywebpush() -> None:
+    with suppress(ImportError):  # which the first push will meet
+        importlib.import_module("pywebpush")
+
+
 @asynccontextmanager
 async def open_push(settings: Settings, *, now: Callable[[], datetime]) -> AsyncIterator[Sender[Push]]:
     """Open the sender of pushes.
@@ -61,7 +66,7 @@ async def open_push(settings: Settings, *, now: Callable[[], datetime]) -> Async
         ConfigError: ``push.vapid_private_key`` is missing.
     """
     # Takes 0.15 s, for which the database is asked meanwhile.
-    threading.Thread(target=importlib.import_module, args=["pywebpush"], name="import pywebpush").start()
+    threading.Thread(target=_import_pywebpush, name="import pywebpush").start()
     if not settings.push.vapid_private_key:
         raise ConfigError(("push.vapid_private_key: required for push (`notifierd vapid` makes one)",))
     async with open_client(width=PUSH_WIDTH, public_only=not settings.push.allow_private_addresses) as client:
