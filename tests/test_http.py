@@ -327,6 +327,7 @@ async def test_a_connection_is_kept_for_the_next_request_for_a_while(autojump_cl
         async with trio.open_nursery() as nursery:
             for url in ("http://one.example/", "http://one.example/", "http://other.example/"):
                 nursery.start_soon(post, url)
+                await trio.sleep(0.02)  # so that they come back in this order
         assert (wires.made, wires.open) == (3, 2)
         await trio.sleep(4.9)
         for _ in range(2):
