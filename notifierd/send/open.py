@@ -65,7 +65,7 @@ async def open_push(settings: Settings, *, now: Callable[[], datetime]) -> Async
     Raises:
         ConfigError: ``push.vapid_private_key`` is missing.
     """
-    # Takes 0.15 s, for which the database is asked meanwhile.
+    # It brings requests and aiohttp, which takes 0.15 s: the day is planned meanwhile.
     threading.Thread(target=_import_pywebpush, name="import pywebpush").start()
     if not settings.push.vapid_private_key:
         raise ConfigError(("push.vapid_private_key: required for push (`notifierd vapid` makes one)",))
