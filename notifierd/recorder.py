@@ -1,7 +1,7 @@
 """The one place of a process that writes a run's deliveries: reservations before a call, settlements after it.
 
-Both arrive over memory channels and share statements (group commit): reservations, for which slots are held, where they
-come thick and fast; settlements gather for GATHER seconds.
+Both arrive over memory channels and share statements (group commit): reservations, for which slots are held, with
+others that wait already; settlements gather for GATHER seconds.
 What is handed to the recorder is written, even if the run is cancelled: its loops are shielded, and the shield has a
 deadline.
 """
@@ -23,14 +23,15 @@ from notifierd.model import OPEN, Delivery, Reservation, Settlement, State
 from notifierd.progress import Progress
 
 FEW, WHILE = 30, 0.1
-"""As long as so many reservations take more seconds than that to come, and the database is quick, they go one by one.
-Calls whose answers came together then begin their next ones one after the other, so that the next answers come so too,
-and find the processor free. Where there are more, sharing statements is worth more."""
-QUICK = WHILE / FEW
-"""Seconds that a statement of a quick database takes at most: then who is always busy comes to share statements."""
+"""As long as so many reservations take more seconds than that to come, none waits for others that it could share a
+statement with, and of those that have to wait, half go at a time. Calls whose answers came together then begin their
+next ones one after the other, so that the next answers come so too, and find the processor free. Where there are more,
+sharing statements is worth more."""
+SLOW = 0.02
+"""Seconds from which on a statement takes long enough for all that waits to go with the next one."""
 JOIN_TURNS = 10
-"""Turns that all other tasks get before a statement that may be shared goes, less than a millisecond: calls whose
-answers came together begin their next ones together."""
+"""Turns that all other tasks get before a statement goes for which it is worth waiting, less than a millisecond: calls
+whose answers came together begin their next ones together."""
 GATHER = 0.05
 MOST_TOGETHER = 500
 MOST_UNWRITTEN = 2000
@@ -148,17 +149,16 @@ class Recorder:
 
     async def _reserve_all(self) -> None:
         requests = self._requests[1]
-        took = math.inf
+        took = 0.0
         last = deque[float](maxlen=FEW)
         async for first in requests:
+            thick_and_fast = len(last) == FEW and trio.current_time() - last[0] < WHILE
+            for _ in range(JOIN_TURNS * thick_and_fast):
+                await trio.lowlevel.checkpoint()
+            waiting = requests.statistics().tasks_waiting_send
+            rest = waiting if thick_and_fast or took > SLOW else waiting // 2
+            batch = [first, *(requests.receive_nowait() for _ in range(rest))]
             began = trio.current_time()
-            batch = [first]
-            if took > QUICK or (len(last) == FEW and began - last[0] < WHILE):
-                for _ in range(JOIN_TURNS):
-                    await trio.lowlevel.checkpoint()
-                with suppress(trio.WouldBlock, trio.EndOfChannel):
-                    while True:
-                        batch.append(requests.receive_nowait())
             last.extend([began] * len(batch))
             try:
                 if not await self._reserved(batch) and len(batch) > 1:

@@ -110,17 +110,31 @@ async def reserve_in_turn(desk: Desk, deliveries: Sequence[Delivery]) -> None:
             nursery.start_soon(reserve, delivery, turns)
 
 
-async def test_a_few_reservations_go_one_by_one(autojump_clock):
-    """Before the first one nobody knows that the database is quick; from the 30th in 0.1 s on they go together."""
+async def test_reservations_go_one_by_one_until_they_come_thick_and_fast(autojump_clock):
+    """From the 30th in 0.1 s on, those go together that come within a few turns."""
     ledger = a_ledger(60)
     async with open_desk(ledger) as desk:
-        await reserve_in_turn(desk, desk.deliveries[:2])
-        await reserve_in_turn(desk, desk.deliveries[2:40])
+        for delivery in desk.deliveries[:30]:
+            assert await desk.reserve(delivery)
+        await reserve_in_turn(desk, desk.deliveries[30:40])
         await trio.sleep(0.05)
         await reserve_in_turn(desk, desk.deliveries[40:44])
         await trio.sleep(0.06)
-        await reserve_in_turn(desk, desk.deliveries[44:48])
-    assert ledger.reserved == [(0.0, 2), *[(0.0, 1)] * 28, (0.0, 10), (0.05, 4), *[(pytest.approx(0.11), 1)] * 4]
+        for delivery in desk.deliveries[44:48]:
+            assert await desk.reserve(delivery)
+    assert ledger.reserved == [*[(0.0, 1)] * 30, (0.0, 10), (0.05, 4), *[(pytest.approx(0.11), 1)] * 4]
+
+
+async def test_a_few_reservations_that_wait_go_half_at_a_time(autojump_clock):
+    """19 that come while the first one's statement runs: the first of them, and half of the others; and so on."""
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk:
+        ledger.latency = 0.01
+        async with trio.open_nursery() as nursery:
+            for delivery in desk.deliveries:
+                nursery.start_soon(desk.reserve, delivery)
+        assert [size for _, size in ledger.reserved] == [10, 5, 3, 1, 1]
+        assert ledger.states() == {State.SENDING: 20}
 
 
 @pytest.mark.parametrize("latency", [0.001, 0.003, 0.004, 0.009])
@@ -143,19 +157,8 @@ async def test_many_calls_never_queue_up_for_reservations(latency, autojump_cloc
         assert trio.current_time() - began < 10 * (0.1 + 2 * latency) + 0.2
 
 
-async def test_reservations_of_a_slow_database_share_a_statement_after_a_pause_too(autojump_clock):
-    """Those that come a few turns apart, as nobody else could do anything meanwhile."""
-    ledger = a_ledger()
-    async with open_desk(ledger) as desk:
-        ledger.latency = 0.02
-        await reserve_in_turn(desk, desk.deliveries[:5])
-        await trio.sleep(0.5)
-        await reserve_in_turn(desk, desk.deliveries[5:10])
-    assert [size for _, size in ledger.reserved] == [5, 5]
-
-
 async def test_reservations_that_come_while_a_statement_runs_share_the_next_one(autojump_clock):
-    """19 that come while the first one's statement runs, which takes 1 s: two statements in all."""
+    """19 that come while the first one's statement runs, which takes 1 s: the database is slow, so all of them."""
     ledger = a_ledger()
     async with open_desk(ledger) as desk:
         ledger.latency = 1.0
