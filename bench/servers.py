@@ -27,7 +27,7 @@ from attrs import asdict, define, field, frozen
 ORIGINS = 4
 """Push services: as many as the browsers' vendors run, so that each may have its quarter of the slots."""
 
-MAIL_ID = re.compile(rb'X-Entity-Ref-ID"?: "?([0-9a-f-]{36})')
+MAIL_ID = re.compile(rb'X-Entity-Ref-ID"?: ?"?([0-9a-f-]{36})')
 
 MAIL_ANSWER = b'{"id": "49a3999c-0ce1-4ea6-ab68-afcd6dc2e794"}'
 ACCEPTED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"

@@ -1,11 +1,11 @@
 """Reading what an office's messages are made from: the open deliveries of the ledger and the five views."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+import orjson
 from attrs import field, frozen
 
 from notifierd.choose import Rules
@@ -121,7 +121,7 @@ def _by_office(rows: Iterable[Row], column: str) -> dict[UUID, str]:
 
 
 def _rows(text: str | None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(text) if text else []
+    found: list[dict[str, Any]] = orjson.loads(text) if text else []
     return found
 
 

@@ -1,8 +1,9 @@
 """Postmark: https://postmarkapp.com/developer/api/email-api."""
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
+
+import orjson
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.send._http import Answer, Client, classify, message_id
@@ -39,7 +40,7 @@ class Postmark:
     def encode(self, messages: Sequence[Mail]) -> bytes:
         if not 1 <= len(messages) <= self.max_batch:
             raise ValueError(f"{len(messages)} mails in one call")
-        return json.dumps([self._item(mail) for mail in messages], ensure_ascii=False).encode()
+        return orjson.dumps([self._item(mail) for mail in messages])
 
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - Postmark knows no keys
         count = len(messages)

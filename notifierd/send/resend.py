@@ -1,8 +1,9 @@
 """Resend: https://resend.com/docs/api-reference/emails/send-email and .../send-batch-emails."""
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
+
+import orjson
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.send._http import Answer, Client, classify, message_id
@@ -45,7 +46,7 @@ class Resend:
         if not 1 <= len(messages) <= self.max_batch:
             raise ValueError(f"{len(messages)} mails in one call")
         items = [_item(mail) for mail in messages]
-        return json.dumps(items if len(items) > 1 else items[0], ensure_ascii=False, sort_keys=True).encode()
+        return orjson.dumps(items if len(items) > 1 else items[0], option=orjson.OPT_SORT_KEYS)
 
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:
         headers = {**self._headers, "Idempotency-Key": idempotency_key}

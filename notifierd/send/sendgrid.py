@@ -1,9 +1,9 @@
 """SendGrid: https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send."""
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+import orjson
 from attrs import evolve
 
 from notifierd.address import Mailbox
@@ -48,7 +48,7 @@ class Sendgrid:
 
     def encode(self, messages: Sequence[Mail]) -> bytes:
         (mail,) = messages
-        return json.dumps(_call(mail), ensure_ascii=False, sort_keys=True).encode()
+        return orjson.dumps(_call(mail), option=orjson.OPT_SORT_KEYS)
 
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - one mail, and no keys
         answer = await self._client.post(self._url, body, self._headers)

@@ -3,12 +3,13 @@
 https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html and .../API_SendBulkEmail.html.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from urllib.parse import urlsplit
+
+import orjson
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.send._http import Answer, Client, classify, message_id
@@ -149,7 +150,7 @@ class Ses:
 
 
 def _json(document: object) -> bytes:
-    return json.dumps(document, ensure_ascii=False, sort_keys=True).encode()
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 
 def _get(found: object, name: str) -> object:
