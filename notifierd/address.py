@@ -2,6 +2,7 @@
 
 import re
 from email.header import Header
+from functools import lru_cache
 from typing import NewType
 
 from attrs import field, frozen
@@ -71,6 +72,21 @@ def parse_address(text: str) -> Address:
     Raises:
         BadAddress: it is none, or several, or its local part is beyond ASCII.
     """
+    found = _EVERYDAY.fullmatch(text)
+    return Address(f"{found['local']}@{_domain(found['domain'])}") if found else _parse(text)
+
+
+_EVERYDAY = re.compile(r"(?=.{1,64}@)(?P<local>[a-z0-9_-]+(\.[a-z0-9_-]+)*)@(?P<domain>[A-Za-z0-9.-]{1,180})")
+"""What is an address if there is such a domain: RFC 5321, section 4.5.3.1, has the lengths."""
+
+
+@lru_cache(maxsize=1000)
+def _domain(text: str) -> str:
+    """Return a domain as mail is sent to it. Few are new: staff of an office mostly have the same."""
+    return _parse(f"a@{text}").removeprefix("a@")
+
+
+def _parse(text: str) -> Address:
     try:
         found = validate_email(text, check_deliverability=False, test_environment=True)  # RFC 2606, section 2: .test
     except (EmailNotValidError, UnicodeError):  # UnicodeError: lone surrogates

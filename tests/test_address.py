@@ -4,7 +4,8 @@ from email import policy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from email_validator import EmailNotValidError, validate_email
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from notifierd.address import LONGEST_NAME, Address, BadAddress, Mailbox, parse_address, parse_mailbox
@@ -90,3 +91,25 @@ def test_the_longest_name_is_taken_and_none_beyond() -> None:
 def test_neither_an_address_nor_a_name_is_shown() -> None:
     assert "a@" not in repr(Mailbox(A, "期限"))
     assert "期限" not in repr(Mailbox(A, "期限"))
+
+
+LABEL = st.from_regex(r"[A-Za-z0-9-]{1,70}", fullmatch=True)
+
+
+@given(st.from_regex(r"[A-Za-z0-9_.-]{0,70}", fullmatch=True), st.lists(LABEL, max_size=5))
+@example("Postmaster", ["example", "jp"])
+@example("a", ["b" * 63] * 3)
+@example("a" * 64, ["b" * 63, "b" * 63, "b" * 50, "jp"])
+@example("a" * 65, ["example", "jp"])
+@example("docomo..", ["example", "jp"])
+def test_an_everyday_address_is_read_as_any_other(local: str, labels: list[str]) -> None:
+    text = f"{local}@{'.'.join(labels)}"
+    try:
+        meant: object = validate_email(text, check_deliverability=False, test_environment=True).ascii_email
+    except EmailNotValidError:
+        meant = None
+    try:
+        read: object = parse_address(text)
+    except BadAddress:
+        read = None
+    assert read == meant
