@@ -28,7 +28,8 @@ statement with, and of those that have to wait, half go at a time. Calls whose a
 next ones one after the other, so that the next answers come so too, and find the processor free. Where there are more,
 sharing statements is worth more."""
 SLOW = 0.02
-"""Seconds from which on a statement takes long enough for all that waits to go with the next one."""
+"""Seconds from which on a statement takes so long that sharing the next one is worth more, too; so is the first one,
+before which nobody knows how long they take."""
 JOIN_TURNS = 10
 """Turns that all other tasks get before a statement goes for which it is worth waiting, less than a millisecond: calls
 whose answers came together begin their next ones together."""
@@ -149,14 +150,14 @@ class Recorder:
 
     async def _reserve_all(self) -> None:
         requests = self._requests[1]
-        took = 0.0
+        took = math.inf
         last = deque[float](maxlen=FEW)
         async for first in requests:
-            thick_and_fast = len(last) == FEW and trio.current_time() - last[0] < WHILE
-            for _ in range(JOIN_TURNS * thick_and_fast):
+            together = took > SLOW or (len(last) == FEW and trio.current_time() - last[0] < WHILE)
+            for _ in range(JOIN_TURNS * together):
                 await trio.lowlevel.checkpoint()
             waiting = requests.statistics().tasks_waiting_send
-            rest = waiting if thick_and_fast or took > SLOW else waiting // 2
+            rest = waiting if together else waiting // 2
             batch = [first, *(requests.receive_nowait() for _ in range(rest))]
             began = trio.current_time()
             last.extend([began] * len(batch))

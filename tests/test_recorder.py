@@ -130,10 +130,11 @@ async def test_a_few_reservations_that_wait_go_half_at_a_time(autojump_clock):
     ledger = a_ledger()
     async with open_desk(ledger) as desk:
         ledger.latency = 0.01
+        assert await desk.reserve(desk.deliveries[0])
         async with trio.open_nursery() as nursery:
-            for delivery in desk.deliveries:
+            for delivery in desk.deliveries[1:]:
                 nursery.start_soon(desk.reserve, delivery)
-        assert [size for _, size in ledger.reserved] == [10, 5, 3, 1, 1]
+        assert [size for _, size in ledger.reserved] == [1, 10, 5, 2, 1, 1]
         assert ledger.states() == {State.SENDING: 20}
 
 
@@ -155,6 +156,17 @@ async def test_many_calls_never_queue_up_for_reservations(latency, autojump_cloc
             for _ in range(200):
                 nursery.start_soon(slot)
         assert trio.current_time() - began < 10 * (0.1 + 2 * latency) + 0.2
+
+
+async def test_reservations_of_a_slow_database_share_a_statement_after_a_pause_too(autojump_clock):
+    """Those that come a few turns apart, as nobody else could do anything meanwhile."""
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk:
+        ledger.latency = 0.03
+        await reserve_in_turn(desk, desk.deliveries[:5])
+        await trio.sleep(0.5)
+        await reserve_in_turn(desk, desk.deliveries[5:10])
+    assert [size for _, size in ledger.reserved] == [5, 5]
 
 
 async def test_reservations_that_come_while_a_statement_runs_share_the_next_one(autojump_clock):
