@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system docs sim crash standby days bench bench-full pages mutants screenshots lint clean
+.PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages mutants screenshots lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,7 +32,10 @@ test: $(STAMP) ## the test suite (PYTEST_ARGS="-n 0 -k drain -x")
 
 test-system: $(STAMP) ## suites that need root and Debian packages: see .ci/run
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'
-	@$(VENV)/bin/pytest tests/system $(PYTEST_ARGS)
+	@$(VENV)/bin/pytest tests/system -n 2 --dist loadfile $(PYTEST_ARGS)
+
+coverage: $(STAMP) ## the test suite, and what it leaves unseen: at most 5 %
+	@$(VENV)/bin/pytest -n 4 --dist worksteal --cov --cov-fail-under=95 $(PYTEST_ARGS)
 
 docs: $(STAMP) ## the manual, to docs/_build; a broken link ends it
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,docs]'
@@ -55,7 +58,7 @@ bench: $(STAMP) ## how fast, beside the limits and the old batch: 20 minutes (AR
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench]'
 	@$(VENV)/bin/python -m bench $(ARGS)
 
-bench-full: $(STAMP) ## more latencies too, a year of days, and the plots in docs/images
+bench-full: $(STAMP) ## more latencies and sizes too, and the plots in docs/images
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench]'
 	@$(VENV)/bin/python -m bench --full --plots docs/images
 
