@@ -141,7 +141,7 @@ def against_old_batch(bench: Bench) -> Iterator[Figure]:
     """The batch that notifierd replaces."""
     size = Size(300, devices=5)
     with bench.applications.of(size) as application:
-        for latency, rounds, limit_single, limit_batches in ((0.0, ROUNDS, 15, 15), (0.1, 1, 4.5, 30)):
+        for latency, rounds, limit_single, limit_batches in ((0.0, 5, 15, 15), (0.1, 1, 4.5, 30)):
             single, batches = (
                 bench.row(bench.quickest(rounds, application, latency=latency, single=single))
                 for single in (True, False)

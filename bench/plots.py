@@ -3,7 +3,7 @@
 The same rows make the same bytes. Letters stay letters, in the reader's own font.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,8 @@ def _is_ours(row: Row) -> bool:
 
 def _time(rows: Sequence[Row]) -> Figure:
     """A line for each way of sending and latency, and the least that it can take."""
-    figure, axes = _over_offices(rows, "seconds")
-    for what, latency in sorted({(row.what, row.latency) for row in rows}):
-        group = [row for row in rows if (row.what, row.latency) == (what, latency)]
+    figure, axes = _over_offices("seconds")
+    for what, latency, group in _by_latency(rows):
         _plot(axes, group, lambda row: row.seconds, COLOURS[latency], f", {latency * 1000:.0f} ms")
         if latency and what != "old batch":
             ideal = sorted({row.size.offices: row.ideal for row in group}.items())
@@ -69,25 +68,27 @@ def _time(rows: Sequence[Row]) -> Figure:
 
 
 def _memory(rows: Sequence[Row]) -> Figure:
-    figure, axes = _over_offices(rows, "peak memory, MB")
-    _plot_each(axes, rows, lambda row: row.peak * 1.048576)
+    figure, axes = _over_offices("peak memory, MB")
+    for what in sorted({row.what for row in rows}):
+        _plot(axes, [row for row in rows if row.what == what], lambda row: row.peak * 1.048576, MARKERS[what][1])
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside right center")
     return figure
 
 
 def _statements(rows: Sequence[Row]) -> Figure:
-    figure, axes = _over_offices(rows, "statements that read and write")
-    _plot_each(axes, rows, lambda row: sum(row.statements or ()))
+    figure, axes = _over_offices("statements that read and write")
+    for _, latency, group in _by_latency(rows):
+        _plot(axes, group, lambda row: sum(row.statements or ()), COLOURS[latency], f", {latency * 1000:.0f} ms")
     _logarithmic(axes)
     figure.legend(loc="outside right center")
     return figure
 
 
-def _plot_each(axes: Axes, rows: Sequence[Row], value: Callable[[Row], float]) -> None:
-    """A line for each way of sending."""
-    for what in sorted({row.what for row in rows}):
-        _plot(axes, [row for row in rows if row.what == what], value, MARKERS[what][1])
+def _by_latency(rows: Sequence[Row]) -> Iterator[tuple[str, float, Sequence[Row]]]:
+    """The rows of each way of sending and latency."""
+    for what, latency in sorted({(row.what, row.latency) for row in rows}):
+        yield what, latency, [row for row in rows if (row.what, row.latency) == (what, latency)]
 
 
 def _plot(axes: Axes, rows: Sequence[Row], value: Callable[[Row], float], colour: str, words: str = "") -> None:
@@ -99,11 +100,10 @@ def _plot(axes: Axes, rows: Sequence[Row], value: Callable[[Row], float], colour
     axes.plot(offices, most, ("" if is_old else "-") + MARKERS[what][0], color=colour, label=label)
 
 
-def _over_offices(rows: Sequence[Row], label: str) -> tuple[Figure, Axes]:
+def _over_offices(label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
-    axes.set_xticks(sorted({row.size.offices for row in rows if row.what != "old batch"}))
     axes.xaxis.set_major_formatter(_PLAIN)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("offices, of 10 members each")
