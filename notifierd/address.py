@@ -76,8 +76,11 @@ def parse_address(text: str) -> Address:
     return Address(f"{found['local']}@{_domain(found['domain'])}") if found else _parse(text)
 
 
-_EVERYDAY = re.compile(r"(?=.{1,64}@)(?P<local>[a-z0-9_-]+(\.[a-z0-9_-]+)*)@(?P<domain>[A-Za-z0-9.-]{1,180})")
-"""What is an address if there is such a domain: RFC 5321, section 4.5.3.1, has the lengths."""
+_EVERYDAY = re.compile(
+    r"(?=.{1,64}@)(?P<local>[a-z0-9_-]+(\.[a-z0-9_-]+)*)@(?!(?i:.*xn--))(?P<domain>[A-Za-z0-9.-]{1,180})"
+)
+"""What is an address if there is such a domain: RFC 5321, section 4.5.3.1, has the lengths. An A-label counts as longer
+than it looks: RFC 5890, section 2.3.2.1, has what it stands for."""
 
 
 @lru_cache(maxsize=1000)

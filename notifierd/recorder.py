@@ -153,22 +153,22 @@ class Recorder:
         took = math.inf
         last = deque[float](maxlen=FEW)
         async for first in requests:
-            together = took > SLOW or (len(last) == FEW and trio.current_time() - last[0] < WHILE)
-            for _ in range(JOIN_TURNS * together):
-                await trio.lowlevel.checkpoint()
-            waiting = requests.statistics().tasks_waiting_send
-            rest = waiting if together else waiting // 2
-            batch = [first, *(requests.receive_nowait() for _ in range(rest))]
-            began = trio.current_time()
-            last.extend([began] * len(batch))
+            batch = [first]
             try:
+                together = took > SLOW or (len(last) == FEW and trio.current_time() - last[0] < WHILE)
+                for _ in range(JOIN_TURNS * together):
+                    await trio.lowlevel.checkpoint()
+                waiting = requests.statistics().tasks_waiting_send
+                batch += [requests.receive_nowait() for _ in range(waiting if together else waiting // 2)]
+                began = trio.current_time()
+                last.extend([began] * len(batch))
                 if not await self._reserved(batch) and len(batch) > 1:
                     for request in batch:  # one of them is what the lot was refused for
                         await self._reserved([request])
+                took = trio.current_time() - began
             finally:  # whatever happens here, nobody waits for ever
                 for request in batch:
                     request.answered.set()
-            took = trio.current_time() - began
 
     async def _reserved(self, batch: Sequence[_Request]) -> bool:
         """Put the ledger's answer into each request of *batch*; False if it refused the statement."""

@@ -102,6 +102,7 @@ LABEL = st.from_regex(r"[A-Za-z0-9-]{1,70}", fullmatch=True)
 @example("a" * 64, ["b" * 63, "b" * 63, "b" * 50, "jp"])
 @example("a" * 65, ["example", "jp"])
 @example("docomo..", ["example", "jp"])
+@example("b" * 64, ["xn--l8j" + "a" * 49, "xn--n8j" + "a" * 14, "jp"])
 def test_an_everyday_address_is_read_as_any_other(local: str, labels: list[str]) -> None:
     text = f"{local}@{'.'.join(labels)}"
     try:

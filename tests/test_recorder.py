@@ -255,6 +255,29 @@ async def test_a_bug_in_the_ledger_ends_the_run_and_leaves_nobody_waiting(autoju
     assert ledger.states() == {State.PLANNED: 3}
 
 
+@pytest.mark.parametrize("turns", range(1, 9))
+async def test_a_bug_while_reservations_join_leaves_nobody_waiting(turns, autojump_clock):
+    """Settling fails while a reservation waits for others to share its statement with."""
+
+    class Ledger(ShakyLedger):
+        async def settle(self, settlements, *, bare=False):
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            raise ZeroDivisionError
+
+    async def settle_and_ask() -> None:
+        async with open_desk(Ledger(some_offices(2, staff=1))) as desk:
+            desk.recorder.settle([sent(desk.deliveries[0])])
+            await trio.sleep(GATHER)
+            await desk.reserve(desk.deliveries[1])
+            await trio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await settle_and_ask()
+    assert caught.group_contains(ZeroDivisionError)
+    assert trio.current_time() == pytest.approx(GATHER)
+
+
 async def test_a_granted_call_is_known_even_if_its_asker_is_cancelled_meanwhile(autojump_clock):
     """Cancelled at 0.5 s, while the statement runs until 1 s: the answer arrives all the same."""
     ledger = a_ledger()
