@@ -27,7 +27,7 @@ FEW, WHILE = 30, 0.1
 statement with, and of those that have to wait, half go at a time. Calls whose answers came together then begin their
 next ones one after the other, so that the next answers come so too, and find the processor free. Where there are more,
 sharing statements is worth more."""
-SLOW = 0.02
+SLOW = 0.01
 """Seconds from which on a statement takes so long that sharing the next one is worth more, too; so is the first one,
 before which nobody knows how long they take."""
 JOIN_TURNS = 10

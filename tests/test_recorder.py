@@ -129,7 +129,7 @@ async def test_a_few_reservations_that_wait_go_half_at_a_time(autojump_clock):
     """19 that come while the first one's statement runs: the first of them, and half of the others; and so on."""
     ledger = a_ledger()
     async with open_desk(ledger) as desk:
-        ledger.latency = 0.01
+        ledger.latency = 0.005
         assert await desk.reserve(desk.deliveries[0])
         async with trio.open_nursery() as nursery:
             for delivery in desk.deliveries[1:]:
