@@ -181,14 +181,6 @@ def growth(bench: Bench, sizes: tuple[int, ...]) -> Iterator[Figure]:
     yield Figure("5. seconds to the first send at 500 offices", first.first, 1)
 
 
-def sizes(bench: Bench, sizes: tuple[int, ...]) -> Iterator[Figure]:
-    """More of what grows with the number of offices, for the plots. Promises nothing."""
-    for offices in sizes:
-        with bench.applications.of(Size(offices)) as application:
-            bench.row(notifierd(application, bench.servers))
-    yield from ()
-
-
 def planning(bench: Bench, offices: int) -> Iterator[Figure]:
     """One statement for all deliveries."""
     with bench.applications.of(Size(offices, devices=10)) as application:
@@ -205,7 +197,7 @@ def explain(bench: Bench) -> Iterator[Figure]:
 
 
 def latencies(bench: Bench, latency: float) -> Iterator[Figure]:
-    """What a slower provider makes of the sizes. Promises nothing."""
+    """What a provider that takes so long makes of the sizes. Promises nothing."""
     for offices in (10, 100, 500, 5_000):
         with bench.applications.of(Size(offices)) as application:
             bench.row(notifierd(application, bench.servers, latency=latency))
@@ -234,9 +226,9 @@ def main() -> None:
     }
     more: dict[str, Callable[[Bench], Iterator[Figure]]] = {
         "rates-20": lambda bench: rates(bench, 0.02),
+        "latencies-0": lambda bench: latencies(bench, 0.0),
         "latencies-20": lambda bench: latencies(bench, 0.02),
         "latencies-100": lambda bench: latencies(bench, 0.1),
-        "sizes": lambda bench: sizes(bench, (10, 100, 5_000)),
         "explain": explain,
     }
     parser = argparse.ArgumentParser(prog="python -m bench", description="How fast notifierd is.")
