@@ -24,6 +24,7 @@ from notifierd.model import (
 
 FIRST_WAIT = 5.0
 LONGEST_WAIT = 300.0
+"""Seconds, whatever a provider asks for: it is looked again at least every five minutes."""
 
 
 @frozen
@@ -48,12 +49,14 @@ class Circumstances:
         others_pass: other messages passed through the lane while this one was tried.
         lane_wait: seconds until the lane may be used again.
         elsewhere: another sender may be used meanwhile, for what this one certainly did not accept.
+        lane_works: messages have passed through the lane in this run, and it does not refuse everybody by now.
     """
 
     keyed: bool
     others_pass: bool = False
     lane_wait: float = 0.0
     elsewhere: bool = False
+    lane_works: bool = False
 
 
 def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Policy) -> Settlement:
@@ -63,19 +66,22 @@ def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Pol
     match outcome:
         case Delivered(provider_message_id):
             return evolve(same, state=State.SENT, provider_message_id=provider_message_id)
-        case Rejected(reason):
+        case Rejected(reason, blame) if blame is Blame.MESSAGE or now.lane_works:
             return evolve(same, state=State.FAILED, reason=reason)
         case Gone(reason):
             return evolve(same, state=State.GONE, reason=reason)
-        case Deferred(reason) | Blocked(reason) if in_doubt:  # says nothing of the try whose answer was lost
+        case Deferred(reason) | Blocked(reason) | Rejected(reason) if (
+            in_doubt
+        ):  # says nothing of the try whose answer was lost
             return evolve(same, reason=reason, wait=_wait(outcome, now, delivery.call_tries))
         case Deferred(reason) if _costs(outcome, now):
             spent = delivery.attempts + 1
             if spent >= policy.attempts:
                 return evolve(same, state=State.FAILED, reason=reason, attempts=spent)
             return evolve(same, state=State.PLANNED, reason=reason, attempts=spent, wait=_wait(outcome, now, spent))
-        case Deferred(reason) | Blocked(reason):
-            wait = 0.0 if now.elsewhere and not delivery.doubts else _wait(outcome, now, 1)
+        case Deferred(reason) | Blocked(reason) | Rejected(reason):
+            nth = delivery.try_no if isinstance(outcome, Deferred) and outcome.blame is Blame.PATH else 1
+            wait = 0.0 if now.elsewhere and not delivery.doubts else _wait(outcome, now, nth)
             return evolve(same, state=State.PLANNED, reason=reason, wait=wait)
         case Unknown(reason, key_usable=key_usable) if now.keyed and key_usable:
             return evolve(same, reason=reason, wait=_wait(outcome, now, delivery.call_tries))
@@ -92,16 +98,16 @@ def _costs(outcome: Deferred, now: Circumstances) -> bool:
     match outcome.blame:
         case Blame.MESSAGE:
             return True
-        case Blame.PROVIDER:
+        case Blame.PROVIDER | Blame.PATH:
             return False
         case Blame.UNCLEAR:
             return now.others_pass
     assert_never(outcome.blame)
 
 
-def _wait(outcome: Deferred | Blocked | Unknown, now: Circumstances, nth: int) -> float:
+def _wait(outcome: Deferred | Blocked | Rejected | Unknown, now: Circumstances, nth: int) -> float:
     """Seconds to the next try: what the provider asked for, at least what the lane waits, else growing with *nth*."""
-    asked = outcome.retry_after if outcome.retry_after is not None else 0.0
+    asked = (0.0 if isinstance(outcome, Rejected) else outcome.retry_after) or 0.0
     if asked or now.lane_wait:
-        return max(asked, now.lane_wait)
+        return min(LONGEST_WAIT, max(asked, now.lane_wait))
     return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (min(nth, 20) - 1))

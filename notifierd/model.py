@@ -206,11 +206,29 @@ class Delivered:
     provider_message_id: str | None = None
 
 
+class Blame(StrEnum):
+    """Whose trouble it is that a message was not accepted."""
+
+    MESSAGE = "message"
+    PROVIDER = "provider"
+    PATH = "path"
+    """Of whatever answered in the provider's place: a proxy, a firewall, a captive portal. Says nothing of the message,
+    and of the provider only if nothing passes meanwhile."""
+    UNCLEAR = "unclear"
+    """Told by whether other messages pass."""
+
+
 @frozen
 class Rejected:
-    """This message will never be accepted."""
+    """The provider itself says that it does not accept this message.
+
+    Attributes:
+        blame: the message's if the answer names it or its address; unclear if it names neither, as a bare 400: that is
+            final only where other messages have passed.
+    """
 
     reason: str
+    blame: Blame = Blame.MESSAGE
 
 
 @frozen
@@ -220,22 +238,13 @@ class Gone:
     reason: str
 
 
-class Blame(StrEnum):
-    """Whose trouble it is that a message was not accepted now."""
-
-    MESSAGE = "message"
-    PROVIDER = "provider"
-    UNCLEAR = "unclear"
-    """Told by whether other messages pass meanwhile."""
-
-
 @frozen
 class Deferred:
     """Not accepted, may be later.
 
     Attributes:
         retry_after: seconds that the provider asked us to wait, if it did.
-        blame: the provider's if it spoke of us (429) or was not to be reached.
+        blame: the provider's if it spoke of us (429) or could not be reached; the path's if something else answered.
     """
 
     reason: str

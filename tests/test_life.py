@@ -78,12 +78,14 @@ def test_a_final_answer_ends_the_delivery(outcome, state, reason, delivery, now)
         (Blame.UNCLEAR, False, False),
         (Blame.PROVIDER, True, False),
         (Blame.PROVIDER, False, False),
+        (Blame.PATH, True, False),
+        (Blame.PATH, False, False),
     ],
 )
 def test_a_deferral_costs_an_attempt_when_the_message_is_to_blame(blame, others_pass, costs):
     now = Circumstances(keyed=True, others_pass=others_pass)
     settlement = settle(tried(attempts=1), Deferred("busy", blame=blame), now, POLICY)
-    waits = FIRST_WAIT * 2 if costs else FIRST_WAIT
+    waits = FIRST_WAIT * 2 if costs else LONGEST_WAIT if blame is Blame.PATH else FIRST_WAIT  # the seventh try
     assert ends(settlement) == (State.PLANNED, "busy", 2 if costs else 1, 0, waits)
 
 
@@ -93,6 +95,19 @@ def test_the_last_attempt_fails():
     assert ends(settle(tried(attempts=2), deferred, KEYED, POLICY)) == (State.FAILED, "busy", 3, 0, None)
     assert ends(settle(tried(), deferred, KEYED, Policy(attempts=1))) == (State.FAILED, "busy", 1, 0, None)
     assert settle(tried(attempts=2), Deferred("busy", blame=Blame.PROVIDER), KEYED, POLICY).state is State.PLANNED
+
+
+def test_a_rejection_that_names_no_message_is_final_only_where_others_have_passed():
+    bare = Rejected("rejected:400", Blame.UNCLEAR)
+    assert ends(settle(tried(attempts=2), bare, KEYED, POLICY)) == (State.PLANNED, bare.reason, 2, 0, FIRST_WAIT)
+    assert settle(tried(call_tries=2), bare, KEYED, POLICY).state is State.SENDING, "the first try is still in doubt"
+    works = Circumstances(keyed=True, lane_works=True)
+    assert ends(settle(tried(), bare, works, POLICY)) == (State.FAILED, bare.reason, 0, 0, None)
+    assert settle(tried(), Rejected("rejected:400"), KEYED, POLICY).state is State.FAILED, "it names the message"
+
+
+def test_nobody_waits_for_longer_than_a_look_again_whatever_was_asked_for():
+    assert wait_of(Deferred("busy", 86_400.0)) == wait_of(Blocked("quota:429", 3600.0)) == LONGEST_WAIT
 
 
 def test_a_refusal_of_us_fails_nobody():
@@ -145,7 +160,9 @@ def test_what_another_sender_may_take_over_waits_for_nothing_unless_it_is_in_dou
     out = Circumstances(keyed=False, lane_wait=60.0, elsewhere=True)
     for outcome in (Deferred("busy", 7.0), Blocked("blocked:401", 3600.0)):
         assert ends(settle(tried(), outcome, out, POLICY)) == (State.PLANNED, outcome.reason, 0, 0, 0.0)
-        assert settle(tried(doubts=1), outcome, out, POLICY).wait == max(60.0, outcome.retry_after or 0.0)
+        assert settle(tried(doubts=1), outcome, out, POLICY).wait == min(
+            LONGEST_WAIT, max(60.0, outcome.retry_after or 0.0)
+        )
     assert settle(tried(), Deferred("greylisted", blame=Blame.MESSAGE), out, POLICY).wait == 60.0
     assert settle(tried(), Unknown("cut"), out, POLICY).wait == 60.0
 
@@ -164,14 +181,16 @@ REASONS = st.sampled_from(["busy", "cut"])
 WAITS = st.none() | st.floats(0, 10_000)
 OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(Delivered, st.none() | st.text()),
-    st.builds(Rejected, REASONS),
+    st.builds(Rejected, REASONS, st.sampled_from([Blame.MESSAGE, Blame.UNCLEAR])),
     st.builds(Gone, REASONS),
     st.builds(Deferred, REASONS, WAITS, st.sampled_from(Blame)),
     st.builds(Blocked, REASONS, WAITS),
     st.builds(Unknown, REASONS, WAITS, st.booleans()),
 )
 POLICIES = st.builds(Policy, st.integers(1, 5), st.sampled_from(["repeat", "hold"]))
-CIRCUMSTANCES = st.builds(Circumstances, st.booleans(), st.booleans(), st.floats(0, 1000), st.booleans())
+CIRCUMSTANCES = st.builds(
+    Circumstances, st.booleans(), st.booleans(), st.floats(0, LONGEST_WAIT), st.booleans(), st.booleans()
+)
 DELIVERIES = st.builds(tried, st.integers(0, 4), st.integers(0, 1), st.integers(1, 5))
 
 
@@ -191,7 +210,7 @@ def test_in_every_circumstance(delivery: Delivery, outcome: Outcome, now: Circum
         assert settlement.wait >= now.lane_wait or (settlement.wait == 0.0 and now.elsewhere and not delivery.doubts)
     if settlement.state is State.SENDING:
         assert now.keyed, "only a key makes the same call again"
-        assert not isinstance(outcome, Delivered | Rejected | Gone)
+        assert not isinstance(outcome, Delivered | Gone)
         assert (settlement.attempts, settlement.doubts) == (delivery.attempts, delivery.doubts)
     if settlement.state is State.PLANNED:
         assert settlement.attempts < policy.attempts or settlement.attempts == delivery.attempts
@@ -201,6 +220,8 @@ def test_in_every_circumstance(delivery: Delivery, outcome: Outcome, now: Circum
     if isinstance(outcome, Blocked):
         assert settlement.state is not State.FAILED
     in_doubt = now.keyed and delivery.call_tries > 1
+    if isinstance(outcome, Rejected):
+        assert (settlement.state is State.FAILED) == (outcome.blame is Blame.MESSAGE or now.lane_works)
     if in_doubt and isinstance(outcome, Deferred | Blocked):
         assert settlement.state is State.SENDING, "no new call while the first one's answer is open"
 

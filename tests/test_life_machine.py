@@ -44,7 +44,7 @@ WAYS = {
 
 OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.just(Delivered("id")),
-    st.just(Rejected("rejected:422")),
+    st.builds(Rejected, st.just("rejected:422"), st.sampled_from([Blame.MESSAGE, Blame.UNCLEAR])),
     st.just(Gone("gone:410")),
     st.builds(Deferred, st.just("deferred"), st.none() | st.floats(0.1, 100), st.sampled_from(list(Blame))),
     st.builds(Blocked, st.just("blocked:401"), st.none() | st.floats(0.1, 100)),
