@@ -80,8 +80,7 @@ def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Pol
                 return evolve(same, state=State.FAILED, reason=reason, attempts=spent)
             return evolve(same, state=State.PLANNED, reason=reason, attempts=spent, wait=_wait(outcome, now, spent))
         case Deferred(reason) | Blocked(reason) | Rejected(reason):
-            nth = delivery.try_no if isinstance(outcome, Deferred) and outcome.blame is Blame.PATH else 1
-            wait = 0.0 if now.elsewhere and not delivery.doubts else _wait(outcome, now, nth)
+            wait = 0.0 if now.elsewhere and not delivery.doubts else _wait(outcome, now, _odd(delivery, now))
             return evolve(same, state=State.PLANNED, reason=reason, wait=wait)
         case Unknown(reason, key_usable=key_usable) if now.keyed and key_usable:
             return evolve(same, reason=reason, wait=_wait(outcome, now, delivery.call_tries))
@@ -105,9 +104,12 @@ def _costs(outcome: Deferred, now: Circumstances) -> bool:
     assert_never(outcome.blame)
 
 
+def _odd(delivery: Delivery, now: Circumstances) -> int:
+    """Which wait a deferral without cost is: growing with the tries where others pass, and this one never does."""
+    return delivery.try_no if now.lane_works else 1
+
+
 def _wait(outcome: Deferred | Blocked | Rejected | Unknown, now: Circumstances, nth: int) -> float:
-    """Seconds to the next try: what the provider asked for, at least what the lane waits, else growing with *nth*."""
-    asked = (0.0 if isinstance(outcome, Rejected) else outcome.retry_after) or 0.0
-    if asked or now.lane_wait:
-        return min(LONGEST_WAIT, max(asked, now.lane_wait))
-    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (min(nth, 20) - 1))
+    """Seconds to the next try: what the provider asked for, else growing with *nth*; at least what the lane waits."""
+    asked = None if isinstance(outcome, Rejected) else outcome.retry_after
+    return min(LONGEST_WAIT, max(asked or FIRST_WAIT * 2.0 ** (min(nth, 20) - 1), now.lane_wait))

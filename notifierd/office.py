@@ -163,7 +163,7 @@ async def carry_out(call: Call, this_pass: Pass) -> None:
 
 def put_off(call: Call, this_pass: Pass) -> bool:
     """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
-    wait = this_pass.deps.gates[call.lane].wait()
+    wait = this_pass.deps.gates[call.lane].wait(call.deliveries[0].office_id)
     if wait:
         this_pass.skip(0.0 if elsewhere(call, this_pass.deps) else wait)
     return bool(wait) or this_pass.deps.stop.is_set()
@@ -194,7 +194,7 @@ def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> 
     lane, sender, tally = call.lane, call.line.sender.name, deps.progress.tally
     gate = deps.gates[lane]
     blocked, out = gate.blocked, gate.out
-    gate.record(outcomes, began)
+    gate.record(outcomes, began, call.deliveries[0].office_id)
     troubles = {outcome.reason for outcome in outcomes if isinstance(outcome, Deferred | Blocked | Unknown)}
     tally.call_seconds[sender].observe(trio.current_time() - began)
     tally.calls_in_trouble[sender] += bool(troubles)
@@ -214,7 +214,11 @@ def settlements(
     """How each of the call's reserved deliveries ends this try."""
     gate = deps.gates[call.lane]
     now = Circumstances(
-        call.line.sender.honours_keys, gate.passed_since(began), gate.wait(), elsewhere=elsewhere(call, deps)
+        call.line.sender.honours_keys,
+        gate.passed_since(began),
+        gate.wait(),
+        elsewhere=elsewhere(call, deps),
+        lane_works=gate.works,
     )
     return [
         settled(delivery, outcomes[delivery.position], call.contents[delivery.position], now, deps)

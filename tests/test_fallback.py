@@ -11,7 +11,7 @@ import trio
 from structlog.testing import capture_logs
 
 from notifierd.gate import OUT_FAILURES
-from notifierd.model import Blame, Blocked, Channel, Deferred, Outcome, State, Unknown
+from notifierd.model import Blame, Blocked, Channel, Deferred, Outcome, Rejected, State, Unknown
 from notifierd.recorder import GATHER
 from notifierd.run import run_day
 from tests.people import DAY, some_offices
@@ -101,6 +101,67 @@ async def test_a_call_in_doubt_is_repeated_under_its_key_by_the_first_alone(auto
     await run(ledger, first, second, window_left=600.0)
     assert len(set(first.told) | set(second.told)) == len(first.told) + len(second.told) == 40
     assert ledger.states() == {State.SENT: 40}, "a repeated key is answered as it was, whatever else is refused"
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [
+        Blocked("quota:429", 3600.0),
+        Deferred("rate_limited:420", retry_after=2400.0, blame=Blame.PROVIDER),
+        Deferred("rate_limited:429", retry_after=3600.0, blame=Blame.PROVIDER),
+    ],
+)
+async def test_calls_in_flight_that_pass_later_do_not_hide_that_the_first_is_closed(closing: Outcome, autojump_clock):
+    """The first call is answered by a quota, the four beside it pass half a second later: the second has the rest."""
+    ledger = ShakyLedger(some_offices(30, staff=1))
+    first, second = pair(lambda seen: TAKEN if seen.to != closed else closing)
+    closed = ledger.app.staff[0][1].email
+    first.seconds = lambda to: 0.5 if to == closed else 1.0
+    events = await run(ledger, first, second, window_left=600.0)
+    assert ledger.states() == {State.SENT: 30}
+    assert len(set(first.told) | set(second.told)) == len(first.told) + len(second.told) == 30
+    assert len(second.told) >= 25
+    assert events.count("sender_blocked") + events.count("sender_out") == 1
+
+
+BARE = Rejected("rejected:400", Blame.UNCLEAR)
+
+
+async def test_a_sender_that_rejects_everybody_in_words_that_name_nobody_is_blocked_and_fails_nobody(autojump_clock):
+    """ "API key is invalid", as a 400 that reads as if the message were wrong: five offices, and the second has all."""
+    ledger = ShakyLedger(some_offices(30))
+    first, second = pair(lambda _: BARE)
+    events = await run(ledger, first, second)
+    assert ledger.states() == {State.SENT: 60}
+    assert len(set(second.told)) == len(second.told) == 60
+    assert events.count("sender_blocked") == 1
+
+
+async def test_alone_a_sender_that_rejects_everybody_keeps_them_planned_until_it_is_mended(autojump_clock):
+    ledger = ShakyLedger(some_offices(30))
+    first, _ = pair(lambda seen: BARE if seen.at < 1200.0 else TAKEN)
+    await run(ledger, first, window_left=3600.0)
+    assert ledger.states() == {State.SENT: 60}
+
+
+async def test_one_message_that_is_rejected_in_such_words_holds_up_nobody(autojump_clock):
+    """The most urgent office's message is the odd one, and nothing has passed when it is tried."""
+    ledger = ShakyLedger(some_offices(30, staff=1))
+    odd = ledger.app.staff[0][1].email
+    first, _ = pair(lambda seen: BARE if seen.to == odd else TAKEN)
+    await run(ledger, first)
+    assert ledger.states() == {State.SENT: 29, State.FAILED: 1}
+    assert ledger.reasons()[State.FAILED, BARE.reason] == 1
+
+
+async def test_one_message_that_a_firewall_answers_for_holds_up_nobody_for_long(autojump_clock):
+    """A 403 for what one mail says closes the lane: the others try it before that mail does again."""
+    ledger = ShakyLedger(some_offices(200, staff=1))
+    odd = ledger.app.staff[0][1].email
+    first, _ = pair(lambda seen: Blocked("blocked:403") if seen.to == odd else TAKEN)
+    await run(ledger, first, window_left=1800.0)
+    assert ledger.states() == {State.SENT: 199, State.EXPIRED: 1}
+    assert max(call.ended or 0.0 for call in first.calls if odd not in call.to) < 300.0
 
 
 @pytest.mark.parametrize("second_back", [100.0, 10_000.0])

@@ -1,7 +1,7 @@
 """Gates: when a lane may be used, judged by how its last calls ended."""
 
 from collections.abc import Sequence
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from attrs import define, field
@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from notifierd.gate import (
     FIRST_BLOCKED_PAUSE,
     FIRST_PAUSE,
+    LAST_PAUSE,
     LONGEST_BLOCKED_PAUSE,
     LONGEST_PAUSE,
     OUT_FAILURES,
     OUT_PAUSE,
     PROBE_PAUSE,
+    REFUSALS,
     Gate,
     Gates,
 )
@@ -27,6 +29,8 @@ UNCLEAR = Deferred("server_error:500")
 OWN = Deferred("batch_rejected", blame=Blame.MESSAGE)
 REFUSED = Blocked("blocked:401")
 LOST = Unknown("cut")
+BARE = Rejected("rejected:400", Blame.UNCLEAR)
+AN_OFFICE, *OFFICES = (UUID(int=n) for n in range(10))
 
 
 @define
@@ -39,11 +43,12 @@ class Lane:
     def __attrs_post_init__(self) -> None:
         self.gate = Gate(lambda: self.now)
 
-    def call(self, *outcomes: Outcome, seconds: float = 1.0) -> float:
-        """Make a call that ends so; how long the lane is shut then."""
+    def call(self, *outcomes: Outcome, seconds: float = 1.0, office: UUID = AN_OFFICE) -> float:
+        """Make a call that ends so, a moment after the lane has opened; how long the lane is shut then."""
+        self.now += 0.001
         began = self.now
         self.now += seconds
-        self.gate.record(outcomes, began)
+        self.gate.record(outcomes, began, office)
         return self.gate.wait()
 
     def calls_until(self, longest: float, *outcomes: Outcome) -> list[float]:
@@ -86,7 +91,7 @@ def test_a_lane_that_refuses_us_is_shut_for_longer_and_says_why():
 
 
 def test_a_refusal_with_a_longer_wait_is_believed_and_one_with_a_shorter_is_not():
-    assert Lane().call(Blocked("quota:429", 3600.0)) == 3600.0
+    assert Lane().call(Blocked("quota:429", 240.0)) == pytest.approx(240.0)
     assert Lane().call(Blocked("quota:429", 1.0)) == FIRST_BLOCKED_PAUSE
 
 
@@ -105,7 +110,7 @@ def test_the_longest_wait_that_was_asked_for_counts():
     lane = Lane()
     assert lane.call(Deferred("a", 3.0, Blame.PROVIDER), Deferred("b", 9.0, Blame.PROVIDER), DOWN) == 9.0
     began = lane.now - 1.0
-    lane.gate.record([Deferred("c", 2.0, Blame.PROVIDER)], began)
+    lane.gate.record([Deferred("c", 2.0, Blame.PROVIDER)], began, AN_OFFICE)
     assert lane.gate.wait() == 9.0, "a later answer does not open the lane earlier"
 
 
@@ -113,17 +118,17 @@ def test_calls_that_were_in_flight_together_are_one_failure():
     lane = Lane()
     lane.now = 101.0
     for _ in range(5):
-        lane.gate.record([DOWN], 100.0)
+        lane.gate.record([DOWN], 100.0, AN_OFFICE)
     assert lane.gate.wait() == FIRST_PAUSE
     lane.now += lane.gate.wait()
     assert lane.call(DOWN) == 2 * FIRST_PAUSE
 
 
-def test_a_call_that_begins_in_the_moment_of_a_failure_is_a_failure_of_its_own():
+def test_a_call_that_begins_in_the_moment_of_a_failure_was_in_flight_with_it():
     lane = Lane()
-    lane.gate.record([DOWN], lane.now)
-    lane.gate.record([DOWN], lane.now)
-    assert lane.gate.wait() == 2 * FIRST_PAUSE
+    lane.gate.record([DOWN], lane.now, AN_OFFICE)
+    lane.gate.record([DOWN], lane.now, AN_OFFICE)
+    assert lane.gate.wait() == FIRST_PAUSE, "no call begins while the lane is shut"
 
 
 def test_pauses_begin_anew_once_something_passed():
@@ -146,7 +151,7 @@ def test_trouble_while_others_pass_does_not_shut_the_lane(outcome):
     lane = Lane()
     began = lane.now
     lane.call(OK)
-    lane.gate.record([outcome], began)
+    lane.gate.record([outcome], began, AN_OFFICE)
     assert lane.gate.wait() == 0.0
     lane.now += 0.1
     assert lane.call(outcome) == FIRST_PAUSE, "nothing passed during this one"
@@ -157,7 +162,7 @@ def test_what_the_provider_says_of_us_counts_even_while_others_pass(outcome):
     lane = Lane()
     began = lane.now
     lane.call(OK)
-    lane.gate.record([outcome], began)
+    lane.gate.record([outcome], began, AN_OFFICE)
     assert lane.gate.wait() > 0
 
 
@@ -191,8 +196,8 @@ def test_a_gate_never_waits_longer_than_its_longest_pause_and_never_less_than_no
 def test_lanes_are_apart_and_those_that_refuse_us_are_named():
     now = [0.0]
     gates = Gates(lambda: now[0])
-    gates["a"].record([REFUSED], 0.0)
-    gates["b"].record([OK], 0.0)
+    gates["a"].record([REFUSED], 0.0, AN_OFFICE)
+    gates["b"].record([OK], 0.0, AN_OFFICE)
     assert (gates["a"].wait(), gates["b"].wait(), gates[str(uuid4())].wait()) == (FIRST_BLOCKED_PAUSE, 0.0, 0.0)
     assert gates.blocked() == {"a": "blocked:401"}
     assert gates["a"] is gates["a"]
@@ -223,10 +228,94 @@ def test_a_lane_is_out_when_it_fails_again_and_again_or_is_shut_for_long(outcome
 
 def test_a_message_that_passes_ends_the_outage():
     lane = Lane()
-    lane.call(REFUSED)
+    lane.now += lane.call(REFUSED)
     lane.call(REFUSED, OK)
     assert lane.gate.out is None
     assert [lane.call(DOWN) and lane.gate.out for _ in range(OUT_FAILURES - 1)] == [None] * (OUT_FAILURES - 1)
+
+
+@pytest.mark.parametrize("closing", [Blocked("quota:429", 240.0), Deferred("rate_limited:420", 240.0, Blame.PROVIDER)])
+@pytest.mark.parametrize("passed", [OK, Gone("gone:410"), Rejected("rejected:422")])
+def test_a_call_that_began_before_the_lane_closed_opens_nothing(closing, passed):
+    """The answer of one call closes the lane; four others that were in flight pass half a second later."""
+    lane = Lane()
+    lane.gate.record([closing], lane.now, AN_OFFICE)
+    began, lane.now = lane.now, lane.now + 0.5
+    for _ in range(4):
+        lane.gate.record([passed], began, AN_OFFICE)
+    assert (lane.gate.out, lane.gate.wait()) == (closing.reason, 239.5)
+    assert lane.gate.blocked == (closing.reason if isinstance(closing, Blocked) else None)
+    lane.now += lane.gate.wait()
+    assert lane.call(OK) == 0.0
+    assert (lane.gate.out, lane.gate.blocked) == (None, None)
+
+
+def test_a_late_answer_that_closes_the_lane_again_is_not_overruled_by_a_call_before_it():
+    """The lane closes, opens again, and closes by an answer of a call from before: the probe began before that."""
+    lane = Lane()
+    old = lane.now
+    lane.now += lane.call(DOWN)
+    probe = lane.now = lane.now + 0.001
+    lane.now += 1.0
+    lane.gate.record([Blocked("quota:429", 240.0)], old, AN_OFFICE)
+    lane.now += 1.0
+    lane.gate.record([OK], probe, AN_OFFICE)
+    assert lane.gate.blocked == "quota:429"
+    assert lane.gate.wait() == pytest.approx(239.0)
+
+
+def test_an_absurd_wait_does_not_keep_a_lane_from_being_looked_at_again():
+    assert Lane().call(Deferred("rate_limited:429", 86_400.0, Blame.PROVIDER)) == LONGEST_BLOCKED_PAUSE
+    assert Lane().call(Blocked("quota:429", 86_400.0)) == LONGEST_BLOCKED_PAUSE
+
+
+# Rejections that name no message -------------------------------------------------------------------------------------
+
+
+def test_five_offices_rejected_in_words_that_name_no_message_are_a_refusal_of_us():
+    lane = Lane()
+    for office in OFFICES[: REFUSALS - 1]:
+        assert lane.call(BARE, office=office) == 0.0
+        assert lane.call(BARE, BARE, office=office) == 0.0, "one office counts once"
+    assert (lane.gate.blocked, lane.gate.works) == (None, False)
+    assert lane.call(BARE, office=OFFICES[REFUSALS]) == FIRST_BLOCKED_PAUSE
+    assert lane.gate.blocked == lane.gate.out == BARE.reason
+
+
+def test_such_rejections_are_counted_anew_once_a_message_passes():
+    lane = Lane()
+    for office in OFFICES[: REFUSALS - 1]:
+        lane.call(BARE, office=office)
+    lane.call(OK)
+    assert lane.gate.works
+    for office in OFFICES[: REFUSALS - 1]:
+        assert lane.call(BARE, office=office) == 0.0
+        assert lane.gate.works, "where others pass, such a rejection is the message's"
+    assert lane.call(BARE, office=OFFICES[REFUSALS]) == FIRST_BLOCKED_PAUSE
+    assert not lane.gate.works, "from some moment on the provider rejects everybody"
+
+
+def test_a_lane_that_nothing_passed_through_does_not_work():
+    lane = Lane()
+    assert not lane.gate.works
+    lane.call(OWN)
+    lane.call(BARE)
+    assert not lane.gate.works
+    lane.call(Rejected("rejected:422"))
+    assert lane.gate.works, "the provider judged a message"
+
+
+@pytest.mark.parametrize("outcome", [REFUSED, DOWN, LOST])
+def test_who_closed_a_lane_tries_it_last(outcome):
+    """A message that is refused for its own sake would else be the one that tries the lane, again and again."""
+    lane = Lane()
+    for _ in range(OUT_FAILURES):
+        lane.now += lane.call(outcome, office=OFFICES[0])
+    lane.call(outcome, office=OFFICES[0])
+    shut = lane.gate.wait(OFFICES[1])
+    assert lane.gate.wait(OFFICES[0]) == shut + LAST_PAUSE
+    lane.now += shut
+    assert lane.call(OK, office=OFFICES[1]) == lane.gate.wait(OFFICES[0]) == 0.0
 
 
 def test_a_lane_that_is_out_is_tried_by_one_call_at_a_time():
@@ -246,6 +335,6 @@ def test_a_lane_that_is_out_is_tried_by_one_call_at_a_time():
 
 def test_which_lanes_may_be_used():
     gates = Gates(lambda: 0.0)
-    gates["a"].record([REFUSED], 0.0)
-    gates["b"].record([DOWN], 0.0)
+    gates["a"].record([REFUSED], 0.0, AN_OFFICE)
+    gates["b"].record([DOWN], 0.0, AN_OFFICE)
     assert [(gates.usable(lane), gates.out(lane)) for lane in "abc"] == [(False, True), (False, False), (True, False)]

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 import pytest
+from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -85,8 +86,15 @@ def test_a_final_answer_ends_the_delivery(outcome, state, reason, delivery, now)
 def test_a_deferral_costs_an_attempt_when_the_message_is_to_blame(blame, others_pass, costs):
     now = Circumstances(keyed=True, others_pass=others_pass)
     settlement = settle(tried(attempts=1), Deferred("busy", blame=blame), now, POLICY)
-    waits = FIRST_WAIT * 2 if costs else LONGEST_WAIT if blame is Blame.PATH else FIRST_WAIT  # the seventh try
+    waits = FIRST_WAIT * 2 if costs else FIRST_WAIT
     assert ends(settlement) == (State.PLANNED, "busy", 2 if costs else 1, 0, waits)
+
+
+@pytest.mark.parametrize("outcome", [Deferred("proxy", blame=Blame.PATH), Blocked("blocked:403")])
+def test_one_that_never_passes_where_others_do_waits_for_longer_each_time(outcome):
+    works = Circumstances(keyed=True, lane_works=True, lane_wait=15.0)
+    waits = [settle(evolve(tried(), try_no=n), outcome, works, POLICY).wait for n in range(1, 9)]
+    assert waits == [15.0, 15.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
 
 
 def test_the_last_attempt_fails():
