@@ -45,7 +45,7 @@ RIGHTS: Final[Mapping[str, str]] = {
     "staff": "select",
     "alerts": "select",
     "devices": "select, delete",
-    "audit_log": "select, insert",
+    "audit_log": "insert",
     "migrations": "select",
     "runs": "select, insert, update, delete",
     "run_offices": "select, insert, update, delete",
@@ -55,10 +55,17 @@ RIGHTS: Final[Mapping[str, str]] = {
 }
 """What the daemon's role may do with each view and table. An identity column asks for no right of its own."""
 
+COLUMN_RIGHTS: Final = frozenset({"audit_log"})
+"""Views of which the role has its rights on the columns of the contract only: it can set nothing else there."""
+
 _AUDIT: Final = "insert into notifierd.audit_log (action, target_type, target_id, office_id, details)"
 
 USES: Final[Sequence[tuple[str, str, str]]] = (
-    *((view, "select", f"select {', '.join(names)} from notifierd.{view}") for view, names in VIEWS.items()),  # noqa: S608 - the names above
+    *(
+        (view, "select", f"select {', '.join(names)} from notifierd.{view}")  # noqa: S608 - the names above
+        for view, names in VIEWS.items()
+        if "select" in RIGHTS[view]
+    ),
     ("devices", "delete", "delete from notifierd.devices where id = gen_random_uuid() and endpoint = ''"),
     *(
         ("audit_log", "insert", f"{_AUDIT} values ({words}, gen_random_uuid(), gen_random_uuid(), '{{}}')")
@@ -82,39 +89,59 @@ _SPELLINGS: Final[Mapping[str, Collection[str]]] = {
 
 
 def grants(role: str, there: Collection[str] = tuple(RIGHTS)) -> list[str]:
-    """Return the statements that give *role* what the daemon needs, and nothing else.
+    """Return the statements that give *role* what the daemon needs on *there*, and take from it whatever else it has.
 
     *role* is a name as it stands in ``pg_roles``, unquoted; *there* are the views and tables that exist.
     """
-    to = 'to "' + role.replace('"', '""') + '"'
+    name = quoted(role)
+    granted = [relation for relation in RIGHTS if relation in there]
     return [
-        f"grant usage on schema notifierd {to}",
-        *(f"grant {rights} on notifierd.{name} {to}" for name, rights in RIGHTS.items() if name in there),
-        f"grant execute on function notifierd.{_FUNCTION}({_FUNCTION_ARGUMENTS}) {to}",
+        f"grant usage on schema notifierd to {name}",
+        *(f"revoke all on notifierd.{relation} from {name}" for relation in granted),
+        *(f"grant {_privileges(relation)} on notifierd.{relation} to {name}" for relation in granted),
+        f"grant execute on function notifierd.{_FUNCTION}({_FUNCTION_ARGUMENTS}) to {name}",
     ]
+
+
+def quoted(name: str) -> str:
+    """Return *name* as an identifier of SQL that is nothing else (PostgreSQL, 4.1.1)."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _privileges(relation: str) -> str:
+    columns = f" ({', '.join(VIEWS[relation])})" if relation in COLUMN_RIGHTS else ""
+    return RIGHTS[relation] + columns
 
 
 async def missing_rights(db: Database, role: str | None = None) -> list[str]:
     """Say what *role* (None: the connected one) lacks of `RIGHTS` on what is there: ``delete on notifierd.devices``."""
-    pairs = [(name, right) for name, rights in RIGHTS.items() for right in rights.split(", ")]
+    asked = [
+        (relation, right, column)
+        for relation, rights in RIGHTS.items()
+        for right in rights.split(", ")
+        for column in (VIEWS[relation] if relation in COLUMN_RIGHTS else [None])
+    ]
     rows = await db.fetch(
         """
-        with asked as (select coalesce($4::text, current_user)::name as role)
-        select 'usage on schema notifierd' as lacking
+        with asked as (select coalesce($5::text, current_user)::name as role)
+        select 'usage on schema notifierd' as lacking, 0 as place
         from asked, pg_namespace n where n.nspname = 'notifierd' and not has_schema_privilege(role, n.oid, 'usage')
         union all
-        select w.privilege || ' on notifierd.' || w.name
-        from asked, unnest($1::text[], $2::text[]) as w (name, privilege)
+        select w.privilege || ' on notifierd.' || w.name, min(w.place)
+        from asked, unnest($1::text[], $2::text[], $3::text[]) with ordinality as w (name, privilege, attribute, place)
         join pg_class c on c.relname = w.name
         join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'notifierd'
-        where not has_table_privilege(role, c.oid, w.privilege)
+        left join pg_attribute a on a.attrelid = c.oid and a.attname = w.attribute and not a.attisdropped
+        where case when w.attribute is null then not has_table_privilege(role, c.oid, w.privilege)
+                   else not has_column_privilege(role, c.oid, a.attnum, w.privilege) end
+        group by w.privilege, w.name
         union all
-        select 'execute on function notifierd.' || p.proname
+        select 'execute on function notifierd.' || p.proname, 1000
         from asked, pg_proc p join pg_namespace n on n.oid = p.pronamespace
-        where n.nspname = 'notifierd' and p.proname = $3::text and not has_function_privilege(role, p.oid, 'execute')
+        where n.nspname = 'notifierd' and p.proname = $4::text and not has_function_privilege(role, p.oid, 'execute')
+        order by place
         """,
-        [name for name, _ in pairs],
-        [right for _, right in pairs],
+        *map(list, zip(*asked, strict=True)),
         _FUNCTION,
         role,
     )

@@ -23,6 +23,9 @@ T = TypeVar("T")
 Row = asyncpg.Record
 Connection: TypeAlias = "asyncpg.Connection[Row] | asyncpg.pool.PoolConnectionProxy[Row]"  # generic in the stubs only
 
+SEARCH_PATH = "pg_catalog"
+"""Where names without a schema are looked for: a function or an operator that somebody made in another schema could be
+preferred for its argument types (CVE-2018-1058). All else is named in full."""
 LOCK_TIMEOUT = "2s"
 IDLE_TIMEOUT = "10s"
 """How long a transaction may wait for us. A process that is cut off or stopped in one would keep its locks, and so the
@@ -252,10 +255,16 @@ async def _make_pool(dsn: str, size: int, settings: dict[str, str]) -> "asyncpg.
         # Each time that a connection comes back, asyncpg would have a timer end it if it is not used in these seconds,
         # and trio_asyncio keeps timers that were cancelled until their time: 20 MB of them in a large run.
         max_inactive_connection_lifetime=0,
+        init=_restrict,
         reset=_keep,
     )
     assert pool is not None  # noqa: S101 - asyncpg's stub says None for a pool whose loop closes while it is made
     return pool
+
+
+async def _restrict(connection: "asyncpg.Connection[Row]") -> None:
+    """Have a new connection look for names in SEARCH_PATH only. Its own path stays the default, for ``db init``."""
+    await connection.execute(f"set search_path = {SEARCH_PATH}")
 
 
 async def _keep(_connection: Connection) -> None:

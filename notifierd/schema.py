@@ -12,12 +12,11 @@ from typing import Final
 
 from attrs import field, frozen
 
-from notifierd.contract import RIGHTS, USES, VIEWS, grants, missing_rights, problems_by_view, sqlstate
-from notifierd.db import Connection, Database
+from notifierd.contract import RIGHTS, USES, VIEWS, grants, missing_rights, problems_by_view, quoted, sqlstate
+from notifierd.db import SEARCH_PATH, Connection, Database
 from notifierd.errors import NotifierdError, SchemaMissing, StatementRefused
 
 _NOT_PERMITTED: Final = "42501"
-_NO_SUCH_TABLE: Final = "42P01"
 _OTHER_COLUMNS: Final = "42P16"
 _LOCKED: Final = "55P03"
 
@@ -31,12 +30,25 @@ set local statement_timeout = 0;
 select pg_advisory_xact_lock(x'6e6f746966696572'::bigint);
 """
 
-# The application's tables are looked for where its own search_path says, but never in our schema, which a role of the
-# same name has on its path first: the second run would build the views on themselves.
-_APPLICATION_ONLY: Final = """
-select set_config('search_path', coalesce(string_agg(quote_ident(name), ', '), ''), true)
-from unnest(current_schemas(false)) name where name <> 'notifierd'
+_OWNER: Final = """
+select pg_get_userbyid(nspowner)::text as owner, pg_get_userbyid(nspowner) = current_user as ours
+from pg_namespace where nspname = 'notifierd'
 """
+
+_APPLICATION_PATH: Final = "select pg_catalog.current_schemas(false)::pg_catalog.text[] as path"
+"""Every name in full: it is the one statement that runs with the role's own search_path."""
+
+# Where the application's tables are, as the role's own search_path says; but never in our schema, which a role of the
+# same name has on its path first: the second run would build the views on themselves.
+_APPLICATION_TABLES: Final = """
+select distinct on (c.relname) c.relname::text as name, n.nspname::text as schema
+from unnest($1::text[]) with ordinality as p (schema, place)
+join pg_namespace n on n.nspname = p.schema and n.nspname <> 'notifierd'
+join pg_class c on c.relnamespace = n.oid and c.relname = any ($2::text[]) and c.relkind in ('r', 'p', 'v', 'm', 'f')
+order by c.relname, p.place
+"""
+
+_APPLICATION_TABLE: Final = re.compile(r"\bapplication\.(\w+)")
 
 _RELATIONS: Final = """
 select c.relname::text as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -252,13 +264,24 @@ async def _make_schema(connection: Connection) -> None:
     async with connection.transaction():
         await connection.execute(_ALONE)
         # Looked up, as "if not exists" asks for the right to create what is there already.
-        if not await connection.fetch("select from pg_namespace where nspname = 'notifierd'"):
+        if not await connection.fetch(_OWNER):
             await connection.execute("create schema notifierd")
+        await _require_own(connection)
         if "migrations" not in await _relations(connection):
             await connection.execute(
                 "create table notifierd.migrations ("
                 "version integer primary key, name text not null, applied_at timestamptz not null default now())"
             )
+
+
+async def _require_own(connection: Connection) -> None:
+    """See that nobody else can put something into the schema, which would then run with the connected role's rights."""
+    (schema,) = await connection.fetch(_OWNER)
+    if not schema["ours"]:
+        raise SetupFailed(
+            f"the schema notifierd belongs to the role {schema['owner']}: connect as that role (--dsn), or, if you "
+            "trust all that is in it, take the schema over (alter schema notifierd owner to current_user)"
+        )
 
 
 async def _apply(db: Database, step: Migration) -> bool:
@@ -267,6 +290,7 @@ async def _apply(db: Database, step: Migration) -> bool:
     async def unit(connection: Connection) -> bool:
         async with connection.transaction():
             await connection.execute(_ALONE)
+            await _require_own(connection)
             if await connection.fetch("select from notifierd.migrations where version = $1", step.version):
                 return False
             await connection.execute(step.sql)
@@ -284,12 +308,26 @@ async def _apply(db: Database, step: Migration) -> bool:
 def _views_made_by(script: str) -> Callable[[Connection], Awaitable[None]]:
     async def unit(connection: Connection) -> None:
         async with connection.transaction():
-            for statement in (_ALONE, _APPLICATION_ONLY, script):
-                await connection.execute(statement)
+            await connection.execute(_ALONE)
+            await connection.execute(await _on_the_applications_tables(connection, script))
             for _view, _what, use in USES:
                 await connection.execute(f"explain {use}")
 
     return unit
+
+
+async def _on_the_applications_tables(connection: Connection, script: str) -> str:
+    """Return *script* with the schema of each of the application's tables in place of ``application``."""
+    await connection.execute("set local search_path to default")
+    (path,) = await connection.fetch(_APPLICATION_PATH)
+    await connection.execute(f"set local search_path = {SEARCH_PATH}")
+    names = sorted(set(_APPLICATION_TABLE.findall(script)))
+    found = {row["name"]: row["schema"] for row in await connection.fetch(_APPLICATION_TABLES, path["path"], names)}
+    if absent := [name for name in names if name not in found]:
+        raise SetupFailed(
+            f"the application's tables are not in this database, or not on the role's search_path: {', '.join(absent)}"
+        )
+    return _APPLICATION_TABLE.sub(lambda name: f"{quoted(found[name[1]])}.{quoted(name[1])}", script)
 
 
 async def _grant(db: Database, role: str) -> str:
@@ -329,7 +367,6 @@ def _explained(doing: str, right: str) -> Iterator[None]:
         state = sqlstate(error)
         hint = {
             _NOT_PERMITTED: _needed(right),
-            _NO_SUCH_TABLE: "the application's tables are not in this database, or not on the role's search_path",
             _OTHER_COLUMNS: "a view of that name has other columns: drop the five views in notifierd and try again",
             _LOCKED: "another program held a lock for a minute: try again",
         }.get(state, error.reason)

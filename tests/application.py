@@ -1,14 +1,47 @@
-"""An application in PostgreSQL with the same content as one in memory."""
+"""The application's side of the database; and one in PostgreSQL with the same content as one in memory."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
-from attrs import astuple
+from attrs import astuple, frozen
 
-from notifierd.db import Connection, Database
+from notifierd.db import SEARCH_PATH, Connection, Database, Row
 from notifierd.schema import init
 from tests.memory import Application
 
+T = TypeVar("T")
+
 SQL = Path(__file__).with_name("application.sql")
+
+
+@frozen
+class OwnPath:
+    """A database as the application sees it: names are looked for where the role's own search_path says."""
+
+    _db: Database
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        async def unit(connection: Connection) -> list[Row]:
+            return await connection.fetch(sql, *args)
+
+        return await self.unit(unit)
+
+    async def execute(self, script: str) -> None:
+        async def unit(connection: Connection) -> None:
+            await connection.execute(script)
+
+        await self.unit(unit)
+
+    async def unit(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async def on_own_path(connection: Connection) -> T:
+            await connection.execute("set search_path to default")
+            try:
+                return await work(connection)
+            finally:
+                await connection.execute(f"set search_path = {SEARCH_PATH}")
+
+        return await self._db.unit(on_own_path)
 
 
 async def create(db: Database) -> None:

@@ -7,12 +7,13 @@ from uuid import uuid4
 from attrs import define
 
 from notifierd.check import check
-from notifierd.db import Connection, Database, open_database
+from notifierd.db import Database, open_database
 from notifierd.demo.postgres import Cluster
 from notifierd.finding import Level
 from notifierd.schema import init
 from notifierd.send.vapid import make_vapid_key
 from notifierd.settings import DatabaseSettings, EmailSettings, HttpSettings, PushSettings, ResendSettings, Settings
+from tests.application import OwnPath
 
 PRIVATE_KEY, PUBLIC_KEY = make_vapid_key()
 SECRETS = (PRIVATE_KEY, "re_secret", "inbox@example.jp", "desk@example.jp", "/secret-path", "user:pass")
@@ -28,10 +29,7 @@ class Place:
     settings: Settings
 
     async def sql(self, script: str) -> None:
-        async def unit(connection: Connection) -> None:
-            await connection.execute(script)
-
-        await self.admin.unit(unit)
+        await OwnPath(self.admin).execute(script)
 
     async def trouble(self) -> list[tuple[str, str, str]]:
         """Check; return what is not good as (subject, level, text)."""

@@ -30,6 +30,7 @@ from notifierd.settings import (
     Settings,
     WatchSettings,
 )
+from tests.application import OwnPath
 from tests.loopback import Handler, serving
 from tests.place import PRIVATE_KEY, PUBLIC_KEY, Place, open_place, settings_for
 from tests.processes import invent
@@ -74,7 +75,7 @@ async def test_nothing_is_written(place: Place) -> None:
     await place.sql("create sequence numbers; alter table audit_logs add column n int default nextval('numbers')")
 
     async def traces() -> list[object]:
-        (row,) = await place.admin.fetch(
+        (row,) = await OwnPath(place.admin).fetch(
             """
             select (select count(*) from audit_logs), (select is_called from numbers),
                    pg_snapshot_xmax(pg_current_snapshot())::text
@@ -142,7 +143,7 @@ async def test_a_provider_that_allows_little_wants_its_limits_set(place: Place) 
 
 
 async def test_what_is_meant_for_trying_out_is_told(place: Place) -> None:
-    rows = await place.admin.fetch(
+    rows = await OwnPath(place.admin).fetch(
         """
         with author as (
             insert into staffs (email, hashed_password, full_name, role, is_email_verified, is_mfa_enabled,
@@ -194,7 +195,7 @@ async def test_devices_that_will_not_be_pushed_to_are_counted(place: Place) -> N
     }
     for endpoint, number in endpoints.items():
         for n in range(number):
-            await place.admin.fetch("insert into devices (endpoint) values ($1)", endpoint.format(n))
+            await OwnPath(place.admin).fetch("insert into devices (endpoint) values ($1)", endpoint.format(n))
     ((subject, level, text),) = await place.trouble()
     assert (subject, level) == ("push.allowed_hosts", "warn")
     assert text == (

@@ -62,7 +62,7 @@ async def test_a_missing_view_and_a_materialized_one(place: Place) -> None:
 AUDIT = "create or replace view notifierd.audit_log as select {} from audit_logs"
 COLUMNS = "action, target_type, target_id, office_id, details, actor_role, is_test_data"
 REFUSED = "insert would be refused: "
-EMPTY = "insert would fail: audit_logs.{} must not be null, and gets no value ({})".format(
+EMPTY = "insert would fail: public.audit_logs.{} must not be null, and gets no value ({})".format(
     "{}", "give it a default in the table, or in the view as a further column"
 )
 TRIGGER = """
@@ -98,7 +98,13 @@ create trigger fill before insert on audit_logs for each row execute function fi
         ),
         (
             "alter table audit_logs add column later int not null;" + TRIGGER,
-            [("warn", "audit_logs.later must not be null, and gets no value, unless a trigger gives it one", "")],
+            [
+                (
+                    "warn",
+                    "public.audit_logs.later must not be null, and gets no value, unless a trigger gives it one",
+                    "",
+                )
+            ],
         ),
         (
             "drop view notifierd.audit_log; alter table audit_logs alter column action type varchar(24);"
@@ -210,7 +216,7 @@ async def test_indexes_are_advised(place: Place) -> None:
         """.replace("support_plan_cycles_office_id_is_latest_idx", await _advised_index(place))
     )
     assert await place.trouble() == [
-        ("index", "warn", f"advised for many offices: create index concurrently on {index}")
+        ("index", "warn", f"advised for many offices: create index concurrently on public.{index}")
         for index in ("support_plan_cycles (office_id) where is_latest_cycle", "office_staffs (office_id)")
     ]
     assert exit_code(await check(place.settings)) == 0
@@ -225,4 +231,6 @@ async def test_another_application_gets_no_advice(place: Place) -> None:
     """Tables of the same names that no view is made of."""
     await place.sql("drop view notifierd.alerts; alter table push_subscriptions rename to subscriptions")
     findings = await check(place.settings)
-    assert [finding.text for finding in findings if finding.subject == "index"] == ["on office_staffs (office_id)"]
+    assert [finding.text for finding in findings if finding.subject == "index"] == [
+        "on public.office_staffs (office_id)"
+    ]

@@ -41,7 +41,7 @@ async def test_cancelled_while_a_connection_is_given_back_it_harms_nothing_else(
 async def test_a_database_that_is_opened_read_only_refuses_what_would_write(database: str) -> None:
     async with db.open_database(database, read_only=True) as opened:
         assert (await opened.read("select 1 as one"))[0]["one"] == 1
-        for statement in ("create table mine ()", "update pg_class set relname = relname"):
+        for statement in ("create table public.mine ()", "update pg_class set relname = relname"):
             with pytest.raises(StatementRefused, match="25006"):
                 await opened.write(statement)
 
@@ -49,13 +49,13 @@ async def test_a_database_that_is_opened_read_only_refuses_what_would_write(data
 async def test_a_transaction_that_a_unit_leaves_open_is_rolled_back(database: str) -> None:
     async def leave_open(connection: db.Connection) -> None:
         await connection.execute("begin")
-        await connection.execute("insert into mine default values")
+        await connection.execute("insert into public.mine default values")
 
     with capture_logs() as logs:
         async with db.open_database(database, pool_size=1) as opened:
-            await opened.write("create table mine ()")
+            await opened.write("create table public.mine ()")
             await opened.unit(leave_open)
-            assert (await opened.fetch("select count(*) as rows from mine"))[0]["rows"] == 0
+            assert (await opened.fetch("select count(*) as rows from public.mine"))[0]["rows"] == 0
     assert [entry["event"] for entry in logs] == ["database_trouble_unheard"]
 
 

@@ -6,8 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from notifierd.db import Connection, Database, open_database
+from notifierd.db import Connection, open_database
 from notifierd.schema import init
+from tests.application import OwnPath
 
 DEFAULTS = (True, 30, False, 10)
 
@@ -15,7 +16,7 @@ DEFAULTS = (True, 30, False, 10)
 class Application:
     """The application's rows, made as it makes them: every value that has no default is given."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: OwnPath) -> None:
         self.db = db
         self._author: UUID | None = None
 
@@ -115,7 +116,7 @@ class Application:
 async def app(database: str) -> AsyncIterator[Application]:
     async with open_database(database) as db:
         await init(db, "keikakun")
-        yield Application(db)
+        yield Application(OwnPath(db))
 
 
 async def alerts(app: Application) -> list[tuple[str, date | None, int]]:

@@ -30,7 +30,9 @@ VAPID_KEY = f"{MARK * 6}A"  # 32 bytes in base64url, below the curve's order: a 
 AUTH = f"{MARK * 3}A"  # 16 bytes
 SENDER = f"{MARK}@{DOMAIN}"
 
-VIEWS = files("notifierd").joinpath("presets/keikakun.sql").read_text(encoding="utf-8")
+VIEWS = (
+    files("notifierd").joinpath("presets/keikakun.sql").read_text(encoding="utf-8").replace("application.", "public.")
+)
 
 BAD_ROW = """
 create or replace view notifierd.alerts as
@@ -43,7 +45,7 @@ from support_plan_cycles c join welfare_recipients r on r.id = c.welfare_recipie
 BAD_AUDIT = f"""
 create function refuse() returns trigger language plpgsql security definer as $$ begin
     if new.target_id = '{an_id("o5s0")}' then
-        raise exception 'no row for %', (select email from staffs where id = new.target_id);
+        raise exception 'no row for %', (select email from public.staffs where id = new.target_id);
     end if;
     return new;
 end $$;

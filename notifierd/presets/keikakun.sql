@@ -1,9 +1,12 @@
 -- The five views for keikakun, the application that notifierd was first written for. They are the whole contract
 -- between an application and notifierd; they run with their owner's rights.
+--
+-- "application." stands for the schema in which the role that runs this finds the table. Nothing else is looked for
+-- outside of pg_catalog: a function or an operator that somebody put into the application's schema is never used.
 
 create or replace view notifierd.offices as
 select id, name::text as name
-from offices
+from application.offices
 where deleted_at is null and not is_test_data;
 
 -- One row for each office and staff member, also where they are linked twice. Preferences are jsonb that people and
@@ -27,14 +30,14 @@ select os.office_id,
                        and (p ->> 'push_threshold_days')::numeric % 1 = 0
                       then (p ->> 'push_threshold_days')::numeric::integer else 10 end
             else 10 end as push_days
-from office_staffs os
-join staffs s on s.id = os.staff_id
+from application.office_staffs os
+join application.staffs s on s.id = os.staff_id
 cross join lateral (select s.notification_preferences as p) preferences
 where s.deleted_at is null
   and s.email is not null
   and not s.is_test_data
   and not exists (
-      select from office_staffs twin
+      select from application.office_staffs twin
       where twin.office_id = os.office_id and twin.staff_id = os.staff_id and twin.id < os.id
   );
 
@@ -47,8 +50,8 @@ select c.office_id,
        'renewal'::text as kind,
        greatest(least(c.next_renewal_deadline, date '9999-12-31'), date '0001-01-01') as due_on,
        c.cycle_number as cycle
-from support_plan_cycles c
-join welfare_recipients r on r.id = c.welfare_recipient_id
+from application.support_plan_cycles c
+join application.welfare_recipients r on r.id = c.welfare_recipient_id
 where c.is_latest_cycle and not r.is_test_data and c.next_renewal_deadline is not null
 union all
 select c.office_id,
@@ -57,22 +60,24 @@ select c.office_id,
        'assessment'::text,
        null::date,
        c.cycle_number
-from support_plan_cycles c
-join welfare_recipients r on r.id = c.welfare_recipient_id
+from application.support_plan_cycles c
+join application.welfare_recipients r on r.id = c.welfare_recipient_id
 where c.is_latest_cycle and not r.is_test_data
   and not exists (
-      select from plan_deliverables d
+      select from application.plan_deliverables d
       where d.plan_cycle_id = c.id and d.deliverable_type = 'assessment_sheet'
   );
 
 create or replace view notifierd.devices as
 select id, staff_id, endpoint, p256dh_key as p256dh, auth_key as auth
-from push_subscriptions;
+from application.push_subscriptions;
 
 -- target_type keeps the table's own type, as a cast would make the column impossible to insert into. What else the
--- table demands stands behind the contract's columns, with defaults.
+-- table demands stands behind the contract's columns, with defaults. Only notifierd's own actions can be written.
 create or replace view notifierd.audit_log as
 select action, target_type, target_id, office_id, details, actor_role, is_test_data
-from audit_logs;
+from application.audit_logs
+where action in ('deadline_notification_sent', 'push_notification_sent')
+with local check option;
 alter view notifierd.audit_log alter column actor_role set default 'system';
 alter view notifierd.audit_log alter column is_test_data set default false;
