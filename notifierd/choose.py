@@ -22,12 +22,14 @@ class Rules:
         overdue: whether renewals due on the day or before it are told of.
         push: whether pushes are sent at all.
         only_offices: if not empty, no other office exists.
+        devices_per_person: to how many devices of one person pushes go, the newest ones.
     """
 
     horizon_days: int = 30
     overdue: bool = True
     push: bool = True
     only_offices: frozenset[UUID] = frozenset()
+    devices_per_person: int = 20
 
     @classmethod
     def of(cls, settings: Settings) -> "Rules":
@@ -37,6 +39,7 @@ class Rules:
             overdue=settings.content.overdue,
             push=settings.push.enabled and not settings.safety.redirect_to,
             only_offices=frozenset(settings.safety.only_offices),
+            devices_per_person=settings.push.devices_per_person,
         )
 
 
@@ -112,7 +115,8 @@ def ways(staff: Staff, work: OfficeWork, day: date, rules: Rules) -> tuple[Way, 
     """Every way to tell a staff member of an office, and what a run would make of it now.
 
     Args:
-        work: the office with all alerts, all devices of *staff*, and all their deliveries of *day*, settled or not.
+        work: the office with all alerts, the devices of *staff*, the newest first, and all their deliveries of *day*,
+            settled or not.
     """
     alerts = sorted(work.alerts, key=_order)
     return tuple(
@@ -128,13 +132,15 @@ def ways(staff: Staff, work: OfficeWork, day: date, rules: Rules) -> tuple[Way, 
 def _targets(staff: Staff, channel: Channel, work: OfficeWork, day: date, rules: Rules) -> Iterator[Target]:
     there = {delivery.id: delivery for delivery in work.deliveries}
     told = any(delivery.channel is channel and delivery.state is State.SENT for delivery in work.deliveries)
-    devices = sorted(work.devices) if channel is Channel.PUSH else [None]
-    for device in devices:
+    devices = list(work.devices) if channel is Channel.PUSH else [None]
+    for nth, device in enumerate(devices, 1):
         key = delivery_id(day, work.id, staff.id, channel, device)
         delivery = there.get(key) or Delivery(key, work.id, staff.id, channel, device)
         reason = _kept_from(delivery, staff, work, day, rules)
         if reason is None and told and key not in there:
             reason = "told_on_another_device"
+        if reason is None and nth > rules.devices_per_person and key not in there:
+            reason = "too_many_devices"
         yield Target(delivery, reason is None, reason or "due")
     if not devices:
         yield Target(None, included=False, reason=_shut(staff, channel, rules) or "no_device")
@@ -187,5 +193,5 @@ def _order(alert: Alert) -> tuple[bool, date, str, str, int]:
         alert.due_on or date.max,
         alert.recipient_name,
         str(alert.recipient_id),
-        alert.cycle,
+        -1 if alert.cycle is None else alert.cycle,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from uuid import UUID
 
-from attrs import frozen
+from attrs import field, frozen
 
 from notifierd.model import OPEN, Channel, State
 
@@ -69,6 +69,7 @@ class Planned:
     Attributes:
         mails_given: how many mails of the day a provider was given before, or perhaps was.
         overflows: what does not fit, for each limit that something does not fit into.
+        crowded: the staff members with more devices than pushes go to, and how many they have; at most 10 of them.
     """
 
     offices: int
@@ -76,6 +77,7 @@ class Planned:
     push: int
     mails_given: int = 0
     overflows: tuple[Overflow, ...] = ()
+    crowded: Mapping[UUID, int] = field(factory=dict)
 
 
 @frozen

@@ -144,12 +144,13 @@ class PostgresLedger:
         return bool(await self._db.fetch(days.RENEW_LEASE, day, holder, LEASE_SECONDS))
 
     async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
-        (row,) = await self._db.write(plans.PLAN, day, *_scope(rules), *_limits(room), timeout=self._plan_timeout)
-        return Planned(**{**row, "overflows": _overflows(row)})
+        (row,) = await self._db.write(plans.PLAN, day, *_due(rules), *_limits(room), timeout=self._plan_timeout)
+        crowded = {UUID(one["staff_id"]): one["devices"] for one in json.loads(row["crowded"])}
+        return Planned(**{**row, "overflows": _overflows(row), "crowded": crowded})
 
     async def rehearse(self, day: date, rules: Rules, room: Room = UNLIMITED) -> DayCounts:
         """How the day would stand, were it planned now and nothing sent yet. Writes nothing."""
-        (row,) = await self._db.read(plans.REHEARSE, day, *_scope(rules), *_limits(room))
+        (row,) = await self._db.read(plans.REHEARSE, day, *_due(rules), *_limits(room))
         (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
         outlook = Outlook(email.open + push.open, due_now=True, next_in=None)
@@ -157,7 +158,7 @@ class PostgresLedger:
 
     async def foresee(self, day: date, rules: Rules) -> dict[UUID, tuple[Delivery, ...]]:
         """The deliveries that would be open, were the day planned now, by office in order of urgency."""
-        rows = await self._db.read(plans.FORESEE, day, *_scope(rules))
+        rows = await self._db.read(plans.FORESEE, day, *_due(rules))
         return {office: tuple(map(_foreseen, group)) for office, group in groupby(rows, lambda row: row["office_id"])}
 
     async def close_earlier(self, day: date) -> Ended:
@@ -268,8 +269,13 @@ def _scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:
     return rules.horizon_days, rules.overdue, rules.push, sorted(rules.only_offices)
 
 
+def _due(rules: Rules) -> tuple[int, bool, bool, list[UUID], int]:
+    """*rules* as the parameters $2 to $6 of the statements that decide to which devices, too."""
+    return *_scope(rules), rules.devices_per_person
+
+
 def _limits(room: Room) -> tuple[int | None, int | None, int]:
-    """*room* as the parameters $6 to $8."""
+    """*room* as the parameters $7 to $9."""
     return room.mails, room.calls, room.batch
 
 

@@ -47,13 +47,17 @@ class Kind(StrEnum):
 
 @frozen
 class Alert:
-    """One reason to tell: a renewal that is near or overdue, or a missing assessment (whose ``due_on`` is None)."""
+    """One reason to tell: a renewal that is near or overdue, or a missing assessment (whose ``due_on`` is None).
+
+    Attributes:
+        cycle: the number of the recipient's plan cycle; None if the application has none.
+    """
 
     recipient_id: UUID
     recipient_name: str = field(repr=False)
     kind: Kind
     due_on: date | None
-    cycle: int
+    cycle: int | None
 
     def days_left(self, day: date) -> int | None:
         """Days from *day* to the deadline: 0 or less is overdue; None for an assessment, which has no date."""

@@ -51,7 +51,10 @@ Tone = Literal["overdue", "soon", "missing"]
 
 @frozen
 class Row:
-    """One alert as a line of a mail: when (empty for an assessment), how many days are left, and whose plan it is."""
+    """One alert as a line of a mail: when (empty for an assessment), how many days are left, and whose plan it is.
+
+    ``cycle`` is empty where the application has no number.
+    """
 
     when: str
     left: str
@@ -219,7 +222,7 @@ class Renderer:
             when=self._words.date(alert.due_on) if alert.due_on else "",
             left="" if left is None else self._words.left(left),
             name=_name(alert.recipient_name, self._words.nameless),
-            cycle=self._words.cycle(alert.cycle),
+            cycle="" if alert.cycle is None else self._words.cycle(alert.cycle),
         )
 
     def _load(self, folder: str) -> Mapping[str, jinja2.Template]:

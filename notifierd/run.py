@@ -47,6 +47,10 @@ async def run_day(day: date, deps: Deps) -> RunResult:
                 planned = deps.progress.planned = await deps.ledger.plan(day, deps.rules, deps.room())
                 log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
                 report_overflows(planned.overflows)
+                for staff, devices in planned.crowded.items():
+                    log.warning(
+                        "devices_left_out", staff=str(staff), devices=devices, pushed=deps.rules.devices_per_person
+                    )
                 counts = await tell_everyone(day, deps, planned)
             lease.given_back = True
             result = await conclude(day, deps, counts)

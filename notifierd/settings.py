@@ -245,6 +245,8 @@ class PushSettings(Table):
         ("fcm.googleapis.com", "*.push.services.mozilla.com", "*.notify.windows.com", "*.push.apple.com"), fields.HOSTS
     )
     """The push services that may be called: endpoints come from browsers. `*.` stands for any subdomain."""
+    devices_per_person: int = key(20, within(1, 100))
+    """To how many devices of one person pushes go, the newest ones; the person's others are named in the log."""
     allow_private_addresses: bool = key(default=False)
     """True is for test set-ups: it permits private addresses, http:// and any port."""
 

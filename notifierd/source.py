@@ -14,6 +14,8 @@ from notifierd.model import Alert, Channel, Delivery, Device, Kind, OfficeWork, 
 from notifierd.statements import reading
 
 CHUNK = 500
+MOST_DEVICES = 100
+"""Devices of one staff member that are explained, the newest ones: as many as pushes can be allowed to go to."""
 
 Place = tuple[int, UUID]
 """Where a reading stands in the order of urgency: (urgency, office id)."""
@@ -78,7 +80,7 @@ class PostgresSource:
         """Each office of one staff member, with all its alerts, their devices, and their deliveries of *day*."""
         people = {row["office_id"]: row for row in await self._db.read(reading.STAFF_MEMBER, staff_id)}
         alerts = await self._db.read(reading.ALERTS, list(people), date.max)
-        (devices,) = await self._db.read(reading.DEVICES_OF, staff_id)
+        (devices,) = await self._db.read(reading.DEVICES_OF, staff_id, MOST_DEVICES)
         rows = await self._db.read(reading.DELIVERIES_OF, day, list(people), staff_id)
         deliveries = {row["office_id"]: row["deliveries"] for row in rows}
         facts = _Facts(people, _by_office(alerts, "alerts"), dict.fromkeys(people, devices["devices"]))

@@ -223,6 +223,7 @@ TARGETS: Mapping[str, str] = {
     "office_left_out": "the office is left out by safety.only_offices",
     "nothing_due": "none of the office's alerts is due for them",
     "no_alerts": "the office has no alerts",
+    "too_many_devices": "not among the newest devices that push.devices_per_person allows",
     "told_on_another_device": "was pushed to on another device already",
     "already_sent": "was told already",
     "already_failed": "was tried, and failed (`notifierd retry --failed` tries again)",
@@ -270,7 +271,14 @@ def _print_way(way: Way, threshold: int, explanation: Explanation, console: Cons
         alert = decision.alert
         mark = "[green]in [/]" if decision.included else "[yellow]out[/]"
         due, why = str(alert.due_on or ""), _why(decision, threshold, explanation.day)
-        table.add_row("   ", mark, alert.kind, due, f"{alert.recipient_id} cycle {alert.cycle}", why)
+        table.add_row(
+            "   ",
+            mark,
+            alert.kind,
+            due,
+            f"{alert.recipient_id} cycle {'-' if alert.cycle is None else alert.cycle}",
+            why,
+        )
     _show(table, console)
 
 

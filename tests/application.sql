@@ -7,7 +7,7 @@ create table app.staff (
     push_enabled bool not null, push_days int not null, primary key (office_id, id)
 );
 create table app.alerts (
-    office_id uuid not null, recipient_id uuid not null, recipient_name text, kind text not null, due_on date, cycle int not null
+    office_id uuid not null, recipient_id uuid not null, recipient_name text, kind text not null, due_on date, cycle int
 );
 create table app.devices (id uuid primary key, staff_id uuid not null, endpoint text not null, p256dh text not null, auth text not null);
 create table app.audit_log (

@@ -51,6 +51,11 @@ class Application:
         """The staff members of one office by their id."""
         return {staff.id: staff for office, staff in self.staff if office == office_id}
 
+    def devices_of(self, staff_id: UUID) -> list[Device]:
+        """Somebody's devices, the newest first; nothing says when they came, so their ids decide."""
+        devices = (device for device in self.devices.values() if device.staff_id == staff_id)
+        return sorted(devices, key=lambda device: device.id, reverse=True)
+
     def alerts_of(self, office_id: UUID) -> list[Alert]:
         """The alerts of one office."""
         return [alert for office, alert in self.alerts if office == office_id]
@@ -167,7 +172,14 @@ class MemoryLedger:
         channels = Counter(delivery.channel for delivery in waiting)
         offices = {delivery.office_id for delivery in waiting}
         overflows = tuple(self._overflows(day, room))
-        return Planned(len(offices), channels[Channel.EMAIL], channels[Channel.PUSH], self._given(day), overflows)
+        mails, pushes = channels[Channel.EMAIL], channels[Channel.PUSH]
+        return Planned(len(offices), mails, pushes, self._given(day), overflows, self._crowded(day, rules))
+
+    def _crowded(self, day: date, rules: Rules) -> dict[UUID, int]:
+        pushed_to = {delivery.staff_id for delivery in self.due(day, rules) if delivery.device_id}
+        numbers = {staff_id: len(self.app.devices_of(staff_id)) for staff_id in pushed_to}
+        crowded = [(-n, staff_id) for staff_id, n in numbers.items() if n > rules.devices_per_person]
+        return {staff_id: -n for n, staff_id in sorted(crowded)[:10]}
 
     def _given(self, day: date) -> int:
         given = (State.SENT, State.SENDING, State.UNKNOWN)
@@ -200,10 +212,9 @@ class MemoryLedger:
                     key = delivery_id(day, office_id, staff.id, Channel.EMAIL)
                     found.append(Delivery(key, office_id, staff.id, Channel.EMAIL))
                 if chosen(staff, Channel.PUSH, alerts[office_id], day, rules):
-                    for device in self.app.devices.values():
-                        if device.staff_id == staff.id:
-                            key = delivery_id(day, office_id, staff.id, Channel.PUSH, device.id)
-                            found.append(Delivery(key, office_id, staff.id, Channel.PUSH, device.id))
+                    for device in self.app.devices_of(staff.id)[: rules.devices_per_person]:
+                        key = delivery_id(day, office_id, staff.id, Channel.PUSH, device.id)
+                        found.append(Delivery(key, office_id, staff.id, Channel.PUSH, device.id))
         return found
 
     # Reading -----------------------------------------------------------------------------------------------------

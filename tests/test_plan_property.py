@@ -87,7 +87,9 @@ def alerts(draw: st.DrawFn) -> tuple[UUID, Alert]:
     kind = Kind.ASSESSMENT if left is None else Kind.RENEWAL
     due_on = None if left is None else DAY + timedelta(days=left)
     number = draw(st.integers(0, 9))
-    return draw(st.sampled_from(OFFICES)), Alert(UUID(int=number), draw(NAMES), kind, due_on, draw(st.integers(1, 2)))
+    return draw(st.sampled_from(OFFICES)), Alert(
+        UUID(int=number), draw(NAMES), kind, due_on, draw(st.none() | st.integers(1, 2))
+    )
 
 
 @st.composite
@@ -102,6 +104,7 @@ RULES = st.builds(
     overdue=MOSTLY,
     push=MOSTLY,
     only_offices=st.sampled_from([frozenset(), frozenset(), frozenset(OFFICES[:1]), frozenset(OFFICES[1:])]),
+    devices_per_person=st.sampled_from([20, 20, 2, 1]),
 )
 STRANGE = st.tuples(
     st.sampled_from(OFFICES), st.sampled_from(["renewal", "inspection", "", "Renewal"]), st.none() | DAYS_LEFT
@@ -355,7 +358,7 @@ def settings_of(rules: Rules, dsn: str) -> Settings:
     made = Settings(
         database=DatabaseSettings(dsn=dsn),
         content=ContentSettings(horizon_days=rules.horizon_days, overdue=rules.overdue),
-        push=PushSettings(enabled=rules.push),
+        push=PushSettings(enabled=rules.push, devices_per_person=rules.devices_per_person),
         safety=SafetySettings(only_offices=tuple(rules.only_offices)),
     )
     assert Rules.of(made) == rules

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -120,6 +120,19 @@ https://app.example.jp/?a=1&b=2
     ).removesuffix("\n")
     assert '<html lang="ja"' in mail.html
     assert 'href="https://app.example.jp/?a=1&amp;b=2"' in mail.html
+
+
+@pytest.mark.parametrize("language", ["ja", "en"])
+def test_a_cycle_without_a_number_is_not_mentioned(language: Literal["ja", "en"]) -> None:
+    alerts = tuple(evolve(alert, cycle=None) for alert in (renewal(3), assessment()))
+    renderer = Renderer(evolve(SETTINGS, content=evolve(SETTINGS.content, language=language)))
+    mail = renderer.mail(notice(*alerts), DELIVERY)
+    for part in (mail.text, mail.html):
+        assert "None" not in part
+        assert "第" not in part
+        assert "cycle" not in part
+        assert "（）" not in part
+        assert "()" not in part
 
 
 def test_an_english_mail() -> None:

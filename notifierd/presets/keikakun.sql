@@ -69,7 +69,7 @@ where c.is_latest_cycle and not r.is_test_data
   );
 
 create or replace view notifierd.devices as
-select id, staff_id, endpoint, p256dh_key as p256dh, auth_key as auth
+select id, staff_id, endpoint, p256dh_key as p256dh, auth_key as auth, created_at
 from application.push_subscriptions;
 
 -- target_type keeps the table's own type, as a cast would make the column impossible to insert into. What else the

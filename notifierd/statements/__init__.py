@@ -10,6 +10,13 @@ DUE = """(
 )"""
 """Whether a delivery's turn has come: planned, or left over by a try that can no longer settle it."""
 
+# `created_at` is the view's own column where it has one, since the nearer name counts; else it is that of `absent`.
+DEVICES_BY_AGE = """
+select v.* from (select null::timestamptz as created_at) absent, lateral (
+    select v.id, v.staff_id, v.endpoint, v.p256dh, v.auth, created_at from notifierd.devices v where {where}
+) v"""
+"""Devices with the moment of their subscription, which is an optional column of the view."""
+
 STANDS = """jsonb_build_object(
     'offices', (select count(*) from notifierd.run_offices o where o.day = r.day),
     'offices_failed', (select count(*) from notifierd.run_offices o where o.day = r.day and o.state = 'failed'),

@@ -1,9 +1,10 @@
 """Who is due: written as a day's plan, counted, and held against what became of it."""
 
-from notifierd.statements import DUE
+from notifierd.statements import DEVICES_BY_AGE, DUE
 
-# $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices; for PLAN and REHEARSE also $6 mails, $7 calls, $8 batch
-_WHO_IS_DUE = """
+# $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices, $6 devices_per_person; for PLAN and REHEARSE also
+# $7 mails, $8 calls, $9 batch
+_WHO_IS_DUE = f"""
 with scope as materialized (
     select a.office_id,
            min(a.due_on - $1::date) filter (where a.kind = 'renewal') as nearest,
@@ -23,10 +24,20 @@ with scope as materialized (
     from office o join notifierd.staff s on s.office_id = o.id
 ), mail as not materialized (
     select office_id, staff_id from member where by_mail
+), crowded as materialized ( -- nearly nobody; only their devices are put in order
+    select v.staff_id from notifierd.devices v where $4::bool group by v.staff_id having count(*) > $6::int
+), newest as materialized (
+    select id from (
+        select v.id, row_number() over (partition by v.staff_id order by v.created_at desc nulls last, v.id desc) as nth
+        from ({DEVICES_BY_AGE.format(where="v.staff_id in (select staff_id from crowded)")}) v
+    ) ranked where nth <= $6::int
 ), push as (
     select m.office_id, m.staff_id, v.id as device_id
-    from member m join notifierd.devices v on v.staff_id = m.staff_id
-    where m.by_push
+    from member m
+    join notifierd.devices v on v.staff_id = m.staff_id
+    left join crowded c on c.staff_id = v.staff_id
+    left join newest n on n.id = v.id
+    where m.by_push and (c.staff_id is null or n.id is not null)
 ), told as (
     select distinct d.office_id, d.staff_id
     from notifierd.deliveries d
@@ -50,16 +61,16 @@ _GIVEN = """(
 _OVERFLOWS = f"""
 ranked as (
     select m.office_id, o.nearest, m.mails, sum(m.mails) over urgent as mails_to,
-           sum(ceil(m.mails / $8::numeric)) over urgent as calls_to
+           sum(ceil(m.mails / $9::numeric)) over urgent as calls_to
     from open_mails m left join office o on o.id = m.office_id
-    where $6::bigint is not null or $7::bigint is not null
+    where $7::bigint is not null or $8::bigint is not null
     window urgent as (order by o.nearest, m.office_id)
 ), beyond as (
     select 'email_per_day' as "limit", office_id, nearest, least(mails, mails_to - room) as mails
-    from ranked, (select greatest($6::bigint - {_GIVEN}, 0) as room) given
-    where $6::bigint is not null and mails_to > room -- greatest() passes over a null
+    from ranked, (select greatest($7::bigint - {_GIVEN}, 0) as room) given
+    where $7::bigint is not null and mails_to > room -- greatest() passes over a null
     union all
-    select 'email_per_second', office_id, nearest, mails from ranked where calls_to > $7::bigint
+    select 'email_per_second', office_id, nearest, mails from ranked where calls_to > $8::bigint
 )
 """
 
@@ -68,6 +79,15 @@ _OVERFLOWS_JSON = """(
         select "limit", sum(mails) as mails, count(*) as offices,
                (array_agg(office_id order by nearest, office_id))[1:50] as first
         from beyond group by "limit" order by "limit"
+    ) x
+)"""
+
+# Those of whom some devices are left out, the ones with the most of them first; without what the views read no person.
+_CROWDED_JSON = """(
+    select coalesce(json_agg(x), '[]') from (
+        select v.staff_id, count(*) as devices from crowded c join notifierd.devices v on v.staff_id = c.staff_id
+        where exists (select from member m where m.staff_id = c.staff_id and m.by_push)
+        group by v.staff_id order by devices desc, v.staff_id limit 10
     ) x
 )"""
 
@@ -106,6 +126,7 @@ select (select count(*) from (
        (select count(*) from planned where channel = 'push')
            + (select count(*) from waiting where channel = 'push') as push,
        {_GIVEN} as mails_given,
+       {_CROWDED_JSON} as crowded,
        {_OVERFLOWS_JSON} as overflows
 """
 )

@@ -2,9 +2,12 @@
 
 Each statement has a row for an office, with what belongs to it as JSON: a text takes a fraction of the memory that its
 rows would, and is read when the office's turn comes.
+
+The views hold what others wrote, browsers among them, so no text comes out longer than here: a name is cut, and what
+else is too long comes as a text that is good for nothing.
 """
 
-from notifierd.statements import DUE
+from notifierd.statements import DEVICES_BY_AGE, DUE
 
 _DELIVERY = """json_build_object(
     'id', d.id, 'office_id', d.office_id, 'staff_id', d.staff_id, 'channel', d.channel, 'device_id', d.device_id,
@@ -13,13 +16,21 @@ _DELIVERY = """json_build_object(
     'reason', d.reason, 'due', {due}
 )"""
 
-_MEMBER = """json_build_object(
-    'id', s.id, 'name', s.name, 'email', s.email, 'email_enabled', s.email_enabled, 'email_days', s.email_days,
+NAME = "left({}, 300)"
+"""A name of a person or an office."""
+
+# An address has at most 320 characters: 64, @, 255 (RFC 5321, section 4.5.3.1). One more makes it none.
+_MEMBER = f"""json_build_object(
+    'id', s.id, 'name', {NAME.format("s.name")}, 'email', left(s.email, 321),
+    'email_enabled', s.email_enabled, 'email_days', s.email_days,
     'push_enabled', s.push_enabled, 'push_days', s.push_days
 )"""
 
+# In bytes. The keys have 87 and 22 characters in base64url (RFC 8291, section 3.2), and some more in other spellings.
 _DEVICE = """json_build_object(
-    'id', v.id, 'staff_id', v.staff_id, 'endpoint', v.endpoint, 'p256dh', v.p256dh, 'auth', v.auth
+    'id', v.id, 'staff_id', v.staff_id, 'endpoint', case when octet_length(v.endpoint) <= 2048 then v.endpoint end,
+    'p256dh', case when octet_length(v.p256dh) <= 128 then v.p256dh end,
+    'auth', case when octet_length(v.auth) <= 64 then v.auth end
 )"""
 
 # $2 and $3: after which (urgency, office); $4: how many offices
@@ -47,7 +58,8 @@ order by c.urgency, c.office_id
 """
 
 STAFF = f"""
-select o.id as office_id, o.name as office_name, json_agg({_MEMBER}) filter (where s.id is not null) as members
+select o.id as office_id, {NAME.format("o.name")} as office_name,
+       json_agg({_MEMBER}) filter (where s.id is not null) as members
 from notifierd.offices o
 left join (select * from notifierd.staff s where s.office_id = any ($1::uuid[])) s on s.office_id = o.id
 where o.id = any ($1::uuid[])
@@ -55,9 +67,9 @@ group by o.id, o.name
 """
 
 # $1 offices, $2 the last day of the horizon
-ALERTS = """
+ALERTS = f"""
 select office_id, json_agg(json_build_object(
-    'recipient_id', recipient_id, 'recipient_name', recipient_name, 'kind', kind,
+    'recipient_id', recipient_id, 'recipient_name', {NAME.format("recipient_name")}, 'kind', kind,
     'due_on', case kind when 'renewal' then greatest(due_on, '0001-01-01') end, 'cycle', cycle
 )) as alerts
 from notifierd.alerts
@@ -75,14 +87,18 @@ group by w.office_id
 """
 
 STAFF_MEMBER = f"""
-select s.office_id, o.name as office_name, json_build_array({_MEMBER}) as members
+select s.office_id, {NAME.format("o.name")} as office_name, json_build_array({_MEMBER}) as members
 from notifierd.staff s left join notifierd.offices o on o.id = s.office_id
 where s.id = $1::uuid
 order by s.office_id
 """
 
+# $2 how many at most, the newest first
 DEVICES_OF = f"""
-select json_agg({_DEVICE}) as devices from notifierd.devices v where v.staff_id = $1::uuid
+select json_agg({_DEVICE} order by v.created_at desc nulls last, v.id desc) as devices
+from (
+    {DEVICES_BY_AGE.format(where="v.staff_id = $1::uuid")} order by created_at desc nulls last, v.id desc limit $2::int
+) v
 """
 
 DELIVERIES_OF = f"""
