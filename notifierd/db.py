@@ -17,7 +17,7 @@ import trio_asyncio
 from attrs import define, field
 from trio_asyncio import aio_as_trio
 
-from notifierd.errors import LedgerUnavailable, StatementRefused
+from notifierd.errors import UNENCODABLE, LedgerUnavailable, StatementRefused
 
 T = TypeVar("T")
 Row = asyncpg.Record
@@ -49,6 +49,11 @@ _OUT_OF_REACH = (
 )
 _OUR_CANCELLATION = "57014"
 """query_canceled: what ``statement_timeout`` raises. The server works; the statement was carried back."""
+
+_OF_THE_CONNECTION = {"25006", "26000", "42P05"}
+"""Refusals that the same connection may repeat for ever, while a new one would not: a server that has become a replica
+(read_only_sql_transaction), and a pooler that gave us another server connection, where a prepared statement is missing
+(invalid_sql_statement_name) or stands already (duplicate_prepared_statement)."""
 
 log = structlog.get_logger(__name__)
 
@@ -132,7 +137,9 @@ class Database:
                 connection = await self._acquire()
                 try:
                     answer = await work(connection)
-                except BaseException:  # giving back waits for the end of a statement that was cancelled
+                except BaseException as error:  # giving back waits for the end of a statement that was cancelled
+                    if getattr(error, "sqlstate", None) in _OF_THE_CONNECTION:
+                        connection.terminate()
                     await self._pool.release(connection, timeout=CONNECT_TIMEOUT)
                     raise
                 with suppress(asyncpg.InterfaceError):  # it broke meanwhile, and the pool took it back
@@ -165,7 +172,7 @@ class Database:
 def translated(error: BaseException) -> LedgerUnavailable | StatementRefused:
     """*error* as one of ours, without its text: asyncpg quotes the failing row, names and addresses and all."""
     if isinstance(error, ValueError) and isinstance(error, asyncpg.InterfaceError):
-        return StatementRefused("database_refused:unencodable")
+        return StatementRefused(f"database_refused:{UNENCODABLE}")
     state = getattr(error, "sqlstate", None)
     if isinstance(error, _OUT_OF_REACH) and state != _OUR_CANCELLATION:
         return LedgerUnavailable(f"database_unavailable:{state or type(error).__name__}")

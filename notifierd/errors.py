@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+UNENCODABLE = "unencodable"
+"""In a SQLSTATE's place: the driver could not put a value into PostgreSQL's form."""
+
 
 class NotifierdError(Exception):
     """The base of the errors below."""
@@ -34,9 +37,19 @@ class DatabaseError(NotifierdError):
         self.reason = reason
 
     @property
+    def sqlstate(self) -> str:
+        """The SQLSTATE that PostgreSQL gave, or what else its place in the reason holds."""
+        return [*self.reason.split(":"), ""][1]
+
+    @property
     def transient(self) -> bool:
-        """Whether the same statement may pass later, without anybody's doing."""
+        """Whether the same statement may pass within seconds, without anybody's doing."""
         return True
+
+    @property
+    def about_row(self) -> bool:
+        """Whether the answer speaks of a row's content, so that it will be the same later: the only final one."""
+        return False
 
 
 class LedgerUnavailable(DatabaseError):
@@ -48,8 +61,17 @@ class StatementRefused(DatabaseError):
 
     @property
     def transient(self) -> bool:
-        """Whether another program was in the way, so that the same statement may pass later."""
-        return self.reason.split(":")[1:2] in (["55P03"], ["40P01"], ["40001"])  # lock, deadlock, serialization
+        """Whether another program was in the way."""
+        return self.sqlstate in {"55P03", "40P01", "40001"}  # lock, deadlock, serialization
+
+    @property
+    def about_row(self) -> bool:
+        """Whether a value or a constraint was the reason (PostgreSQL, appendix A: classes 22 and 23).
+
+        All others may change while the row stays as it is: a right, a view, a switchover, a full disk, a lock, a slow
+        trigger, a pooler's lost statement.
+        """
+        return self.sqlstate == UNENCODABLE or self.sqlstate[:2] in {"22", "23"}
 
 
 class SchemaMissing(NotifierdError):

@@ -92,3 +92,50 @@ async def asked(opened: db.Database) -> int:
         with suppress(LedgerUnavailable):
             (row,) = await opened.fetch("select 1 as one")
             return int(row["one"])
+
+
+@pytest.mark.parametrize(
+    ("spoiling", "sqlstate"),
+    [("deallocate all", "26000"), ("set default_transaction_read_only = on", "25006")],
+)
+async def test_a_connection_that_would_refuse_for_ever_is_replaced_after_its_first_refusal(
+    spoiling: str, sqlstate: str, database: str
+) -> None:
+    """As behind a pooler that gave us another server connection, and after a switchover that made a replica of ours."""
+    async with db.open_database(database, pool_size=1) as opened:
+        await opened.write("create table mine (number int)")
+        insert = "insert into mine values ($1)"
+        await opened.write(insert, 1)
+        await opened.unit(lambda connection: connection.execute(spoiling))
+        with pytest.raises(StatementRefused, match=sqlstate):
+            await opened.write(insert, 2)
+        await opened.write(insert, 3)
+        assert [row["number"] for row in await opened.read("select number from mine")] == [1, 3]
+
+
+@pytest.mark.parametrize("state", ["22001", "22P02", "23503", "23505", db.UNENCODABLE])
+def test_a_refusal_that_names_a_value_or_a_constraint_is_about_the_row(state: str):
+    assert StatementRefused(f"database_refused:{state}:a_constraint").about_row
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "0A000",
+        "25006",
+        "26000",
+        "40001",
+        "40P01",
+        "42501",
+        "42P01",
+        "42P05",
+        "55P03",
+        "57014",
+        "58030",
+        "P0001",
+        "XX000",
+    ],
+)
+def test_any_other_refusal_is_not(state: str):
+    assert not StatementRefused(f"database_refused:{state}").about_row
+    assert not LedgerUnavailable("database_unavailable:22003").about_row
