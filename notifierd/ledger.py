@@ -76,7 +76,13 @@ class Ledger(Protocol):
         evidence, and changes nothing.
 
         Args:
-            bare: without audit rows and deletions; the deliveries are marked as lacking them.
+            bare: without audit rows and deletions; the deliveries are marked as lacking an audit row.
+        """
+
+    async def settle_extras(self, settlements: Sequence[Settlement]) -> None:
+        """Write what *settlements* that were settled bare lack: their audit rows, and the deletion of devices.
+
+        Their marks go in the same transaction. Doing it again is harmless.
         """
 
     async def expire(self, reasons: Mapping[Delivery, str]) -> None:
@@ -184,13 +190,17 @@ class PostgresLedger:
                 s.doubts,
                 s.wait,
                 s.provider_message_id,
-                None if s.audit is None else json.dumps(s.audit, ensure_ascii=False),
+                _details(s),
                 s.gone_endpoint,
             )
             for s in settlements
         ]
         late = await self._db.write(deliveries.SETTLE, *columns(rows, 10), bare)
         return {row["delivery_id"] for row in late}
+
+    async def settle_extras(self, settlements: Sequence[Settlement]) -> None:
+        rows = [(s.delivery.id, s.try_no, _details(s), s.gone_endpoint) for s in settlements]
+        await self._db.write(deliveries.SETTLE_EXTRAS, *columns(rows, 4))
 
     async def expire(self, reasons: Mapping[Delivery, str]) -> None:
         await self._end_planned(State.EXPIRED, reasons)
@@ -262,6 +272,11 @@ class PostgresLedger:
 
     async def forget(self, before: date) -> bool:
         return bool(await self._db.write(days.FORGET, before, FORGET_STEP))
+
+
+def _details(settlement: Settlement) -> str | None:
+    """The details of a settlement's audit row."""
+    return None if settlement.audit is None else json.dumps(settlement.audit, ensure_ascii=False)
 
 
 def _scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:

@@ -40,6 +40,9 @@ class Desk(Protocol):
     async def audit_log(self) -> list[tuple[UUID, UUID]]:
         """The audit rows' office and staff ids, sorted."""
 
+    async def unaudited(self) -> set[UUID]:
+        """The deliveries that are marked as lacking their audit row."""
+
     async def device_ids(self) -> set[UUID]:
         """The devices that are left."""
 
@@ -69,6 +72,9 @@ class MemoryDesk:
 
     async def audit_log(self) -> list[tuple[UUID, UUID]]:
         return sorted((row["office_id"], row["target_id"]) for row in self.ledger.app.audit_log)
+
+    async def unaudited(self) -> set[UUID]:
+        return {key for key, row in self.ledger.rows.items() if row.audit_missing}
 
     async def device_ids(self) -> set[UUID]:
         return set(self.ledger.app.devices)
@@ -110,6 +116,9 @@ class PostgresDesk:
     async def audit_log(self) -> list[tuple[UUID, UUID]]:
         rows: list[Any] = await self.db.fetch("select office_id, target_id from app.audit_log order by 1, 2")
         return [tuple(row) for row in rows]
+
+    async def unaudited(self) -> set[UUID]:
+        return {row["id"] for row in await self.db.fetch("select id from notifierd.deliveries where audit_missing")}
 
     async def device_ids(self) -> set[UUID]:
         return {row["id"] for row in await self.db.fetch("select id from app.devices")}

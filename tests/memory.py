@@ -329,18 +329,41 @@ class MemoryLedger:
         row.audit_missing = bare and settlement.state is State.SENT
         if bare:
             return
-        delivery = row.delivery
-        if settlement.state is State.GONE and delivery.device_id:
+        if settlement.state is State.GONE:
+            self._delete_device(row.delivery, settlement.gone_endpoint)
+        if settlement.state is State.SENT:
+            self._audit(row, settlement)
+
+    async def settle_extras(self, settlements: Sequence[Settlement]) -> None:
+        await self._statement()
+        for settlement in settlements:
+            row = self.rows[settlement.delivery.id]
+            if row.delivery.try_no != settlement.try_no:
+                continue
+            if row.delivery.state is State.GONE:
+                self._delete_device(row.delivery, settlement.gone_endpoint)
+            if row.delivery.state is State.SENT and row.audit_missing:
+                self._audit(row, settlement)
+                row.audit_missing = False
+
+    def _delete_device(self, delivery: Delivery, endpoint: str | None) -> None:
+        if delivery.device_id:
             device = self.app.devices.get(delivery.device_id)
-            if device and device.endpoint == settlement.gone_endpoint:
+            if device and device.endpoint == endpoint:
                 del self.app.devices[delivery.device_id]
+
+    def _audit(self, row: _Row, settlement: Settlement) -> None:
+        """Write the audit row of a delivery that was sent; of one's pushes of a day and office, the first has one."""
+        delivery = row.delivery
         told_before = delivery.channel is Channel.PUSH and any(
             (other.delivery.office_id, other.delivery.staff_id) == (delivery.office_id, delivery.staff_id)
             and other.delivery.channel is Channel.PUSH
             and other.delivery.state is State.SENT
+            and not other.audit_missing
+            and other is not row
             for other in self._of(row.day)
         )
-        if settlement.state is State.SENT and not told_before:
+        if not told_before:
             self.app.audit_log.append(
                 {
                     "channel": delivery.channel,

@@ -220,6 +220,63 @@ async def test_settling_writes_the_audit_rows_with_it(desk: Desk) -> None:
     assert await desk.audit_log() == [who, who], "one for the mail, one for the first of three pushes"
 
 
+async def test_what_was_settled_bare_has_its_audit_row_and_its_deletion_later_and_once(desk: Desk) -> None:
+    app = some_offices(1, staff=1, devices=1)
+    deliveries = await planned(desk, app)
+    (device,) = app.devices.values()
+    call = a_call(*deliveries)
+    assert await reserved(desk, call)
+    ends = [
+        evolve(s, state=State.GONE, gone_endpoint=device.endpoint) if s.delivery.channel is Channel.PUSH else s
+        for s in ending(call, State.SENT, audit={"renewal_count": 1})
+    ]
+    await desk.ledger.settle(ends, bare=True)
+    assert (await desk.audit_log(), await desk.device_ids()) == ([], {device.id})
+    assert len(await desk.unaudited()) == 1
+    for _ in range(2):
+        await desk.ledger.settle_extras(ends)
+        mail = call.deliveries[0]
+        assert await desk.audit_log() == [(mail.office_id, mail.staff_id)]
+        assert (await desk.unaudited(), await desk.device_ids()) == (set(), set())
+
+
+async def test_extras_are_written_for_what_the_same_try_settled_bare_and_for_nothing_else(desk: Desk) -> None:
+    """One delivery was settled whole, one is still being sent, one failed, and one was settled by another try."""
+    app = some_offices(4, staff=1, devices=1)
+    deliveries = [d for d in await planned(desk, app) if d.channel is Channel.EMAIL]
+    calls = [a_call(delivery) for delivery in deliveries]
+    assert await reserved(desk, *calls)
+    whole, sending, failed, other = (ending(call, State.SENT, audit={}) for call in calls)
+    await desk.ledger.settle(whole)
+    await desk.ledger.settle(ending(calls[2], State.FAILED), bare=True)
+    await desk.ledger.settle(other, bare=True)
+    before = await desk.audit_log()
+    stale = [evolve(s, try_no=s.try_no + 1) for s in other]
+    await desk.ledger.settle_extras([*whole, *sending, *failed, *stale])
+    assert await desk.audit_log() == before
+    assert await desk.unaudited() == {other[0].delivery.id}
+
+
+@pytest.mark.parametrize("owed_first", [True, False])
+async def test_of_ones_pushes_one_has_an_audit_row_whichever_was_owed(desk: Desk, owed_first: bool) -> None:
+    """The first of three was settled bare, then the second whole; the third, bare again, is like the first."""
+    deliveries = await planned(desk, some_offices(1, staff=1, devices=3))
+    pushes = [d for d in deliveries if d.channel is Channel.PUSH]
+    calls = [a_call(push) for push in pushes]
+    assert await reserved(desk, *calls)
+    first, second, third = (ending(call, State.SENT, audit={}) for call in calls)
+    await desk.ledger.settle(first, bare=True)
+    await desk.ledger.settle(third, bare=True)
+    if owed_first:
+        await desk.ledger.settle_extras([*first, *third])
+        await desk.ledger.settle(second)
+    else:
+        await desk.ledger.settle(second)
+        await desk.ledger.settle_extras([*first, *third])
+    assert await desk.audit_log() == [(pushes[0].office_id, pushes[0].staff_id)]
+    assert await desk.unaudited() == set()
+
+
 async def test_settling_again_is_harmless_and_no_late_outcome(desk: Desk) -> None:
     (delivery, *_) = await planned(desk, some_offices(1))
     call = a_call(delivery)

@@ -61,7 +61,7 @@ with said as materialized (
     where p.state = 'sent' and p.channel = 'push' and not $11::bool and not exists (
         select from notifierd.deliveries d
         where d.day = p.day and d.office_id = p.office_id and d.staff_id = p.staff_id
-          and d.channel = 'push' and d.state = 'sent'
+          and d.channel = 'push' and d.state = 'sent' and not d.audit_missing
     )
 ), gone as (
     delete from notifierd.devices v using settled s
@@ -73,6 +73,36 @@ from said s join notifierd.deliveries d on d.id = s.id
 where not exists (select from settled where settled.id = s.id)
   and not (d.try = s.try and d.state = s.state)  -- said before, and its answer lost
 returning delivery_id
+"""
+
+# What SETTLE left out for these. A push whose staff member has a row of that day and office only loses its mark.
+SETTLE_EXTRAS = """
+with said as materialized (
+    select * from unnest($1::uuid[], $2::int[], $3::jsonb[], $4::text[]) as s (id, try, audit, endpoint)
+), owed as (
+    update notifierd.deliveries d
+    set audit_missing = false
+    from said s
+    where d.id = s.id and d.try = s.try and d.state = 'sent' and d.audit_missing
+    returning d.day, d.office_id, d.staff_id, d.channel, s.audit
+), mails as (
+    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
+    select 'deadline_notification_sent', 'email_notification', staff_id, office_id, audit
+    from owed
+    where channel = 'email'
+), pushes as (
+    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
+    select distinct on (p.day, p.office_id, p.staff_id)
+           'push_notification_sent', 'push_notification', p.staff_id, p.office_id, p.audit
+    from owed p
+    where p.channel = 'push' and not exists (
+        select from notifierd.deliveries d
+        where d.day = p.day and d.office_id = p.office_id and d.staff_id = p.staff_id
+          and d.channel = 'push' and d.state = 'sent' and not d.audit_missing
+    )
+)
+delete from notifierd.devices v using said s join notifierd.deliveries d on d.id = s.id
+where d.try = s.try and d.state = 'gone' and v.id = d.device_id and v.endpoint = s.endpoint
 """
 
 END_PLANNED = """
