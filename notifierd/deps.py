@@ -23,7 +23,7 @@ SETTLE_SLACK = 10.0
 """Seconds from a call's end by which its outcome is written, or the process that made it is taken for dead."""
 
 SETTLE_SECONDS = 10.0
-"""How long what is known may take to be written once a run is over, or from the signal that stops it."""
+"""How long what is known may take to be written at least: once a run is over, or from the signal that stops it."""
 
 EXIT_SLACK = 1.5
 """Seconds from the end of a signal's grace by which the run is over, if it had SETTLE_SECONDS until then."""
@@ -115,10 +115,6 @@ class Stop:
             await self._event.wait()
         return self.is_set()
 
-    def last_moment(self, seconds: float) -> float:
-        """The moment *seconds* from now, by Trio's clock, or when everything is over, if that is sooner."""
-        return min(trio.current_time() + seconds, self.over_by)
-
 
 @define
 class Deps:
@@ -180,6 +176,13 @@ class Deps:
             while not await self.stop.wait(SLICE):
                 self.progress.slices += 1
         return self.stop.is_set()
+
+    def last_moment(self, ended: float) -> float:
+        """Until when, by Trio's clock, what is known of a run that *ended* may take to be written.
+
+        That is the window's end, and SETTLE_SECONDS at least. A signal's bound goes before both.
+        """
+        return min(max(ended + SETTLE_SECONDS, trio.current_time() + self.window_left()), self.stop.over_by)
 
     def limiters(self) -> dict[str, trio.CapacityLimiter]:
         """Every limiter, by its name."""

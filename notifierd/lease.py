@@ -14,8 +14,12 @@ from attrs import define
 
 from notifierd.errors import DatabaseError, LeaseLost, LedgerUnavailable
 from notifierd.ledger import LEASE_SECONDS, Ledger
+from notifierd.trouble import DatabaseTrouble
 
-RENEW_EVERY = 5.0
+RENEW_EVERY = 2.0
+MOST_RENEWALS = 2
+"""Renewals that may be under way at once. One whose connection fell silent has no answer for half a minute, and the
+next goes over another connection."""
 MARGIN = 2.0
 """Seconds before the lease's end at which calls are cancelled: clocks drift, and a cancellation takes its time."""
 
@@ -23,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def hold_lease(ledger: Ledger, day: date, holder: str) -> AsyncIterator["Lease"]:
+async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTrouble) -> AsyncIterator["Lease"]:
     """Hold the lease on *day* for the length of the block, which is cancelled if the lease cannot be renewed in time.
 
     Raises:
@@ -36,7 +40,7 @@ async def hold_lease(ledger: Ledger, day: date, holder: str) -> AsyncIterator["L
     lease = Lease(trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN))
     with lease.scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep, ledger, day, holder, lease)
+            nursery.start_soon(_keep, ledger, day, holder, lease, trouble)
             yield lease
             nursery.cancel_scope.cancel()
     if lease.scope.cancelled_caught:
@@ -61,20 +65,25 @@ class Lease:
     given_back: bool = False
 
 
-async def _keep(ledger: Ledger, day: date, holder: str, lease: Lease) -> None:
-    while True:
-        await trio.sleep(RENEW_EVERY)
+async def _keep(ledger: Ledger, day: date, holder: str, lease: Lease, trouble: DatabaseTrouble) -> None:
+    async def renew() -> None:
         asked = trio.current_time()
         lease.trouble = lease.trouble or "database_unavailable:timeout"  # until it answers
         try:
             renewed = await ledger.renew_lease(day, holder)
         except DatabaseError as error:
             lease.trouble = error.reason
-            log.warning("lease_not_renewed", reason=error.reason)
-            continue
-        lease.trouble = None
-        if not renewed:
-            if not lease.given_back:
-                lease.scope.cancel()
+            trouble.met("the lease", error.reason)
             return
-        lease.scope.deadline = asked + LEASE_SECONDS - MARGIN
+        trouble.passed("the lease")
+        lease.trouble = None
+        if renewed:
+            lease.scope.deadline = max(lease.scope.deadline, asked + LEASE_SECONDS - MARGIN)
+        elif not lease.given_back:
+            lease.scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            await trio.sleep(RENEW_EVERY)
+            if len(nursery.child_tasks) < MOST_RENEWALS:
+                nursery.start_soon(renew)

@@ -86,7 +86,7 @@ async def guard_office(work: OfficeWork, this_pass: Pass) -> None:
         with structlog.contextvars.bound_contextvars(office=str(work.id)):
             await tell_office(work, this_pass)
     except* DatabaseError as group:
-        log.warning("office_put_off", office=str(work.id), reason=first_of(group).args[0])
+        progress.trouble.met("offices", first_of(group).args[0])
         this_pass.skip(DATABASE_PAUSE)
     except* Exception as group:  # noqa: BLE001 - the one place that isolates
         await fail_office(work, this_pass, first_of(group))
@@ -182,7 +182,7 @@ async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
     try:
         granted = await this_pass.recorder.reserve(reservation)
     except DatabaseError as error:
-        log.warning("call_put_off", reason=error.reason)
+        this_pass.deps.progress.trouble.met("reservations", error.reason)
         granted = False
     if not granted:
         this_pass.skip(DATABASE_PAUSE)
@@ -254,5 +254,5 @@ async def fail_office(work: OfficeWork, this_pass: Pass, error: BaseException) -
         try:
             deps.progress.end(await deps.ledger.fail_office(this_pass.day, work.id, reason))
         except DatabaseError as database:
-            log.warning("office_put_off", office=str(work.id), reason=database.reason)
+            deps.progress.trouble.met("offices", database.reason)
             this_pass.skip(DATABASE_PAUSE)

@@ -10,6 +10,7 @@ from attrs import define, field
 
 from notifierd.counts import Planned
 from notifierd.model import Channel, State
+from notifierd.trouble import DatabaseTrouble
 
 SLICE = 1.0
 """Seconds for which a run waits at once, so that a wait is seen to go on."""
@@ -77,6 +78,7 @@ class Progress:
     """Mails that the pass had to leave alone, as they are beyond the day's quota."""
     waiting_for: str = ""
     """What nothing goes on without at the moment, in words."""
+    trouble: DatabaseTrouble = field(factory=DatabaseTrouble)
     channels: Callable[[], Mapping[str, int]] = dict
     """What lies in the recorder's channels."""
 
@@ -94,10 +96,24 @@ class Progress:
         """How many deliveries ended on *channel*."""
         return sum(n for (on, _), n in self.settled.items() if on is channel)
 
-    async def wait(self, seconds: float, reason: str) -> None:
-        """Wait *seconds* for the database, which did not do what it should for a *reason*."""
-        self.waiting_for = f"the database ({reason})"
+    def waits(self, what: str, reason: str) -> None:
+        """Note that *what* waits for the database; see ``DatabaseTrouble.place``."""
+        self.trouble.waits(what, reason)
+        self._show_trouble()
+
+    async def wait(self, seconds: float, what: str, reason: str) -> None:
+        """Wait *seconds* for the database, which did not do *what* it was asked to."""
+        self.waits(what, reason)
         await self.sleep(seconds)
+
+    def passed(self, what: str) -> None:
+        """Note that the database did *what* it was asked to."""
+        self.trouble.passed(what)
+        self._show_trouble()
+
+    def _show_trouble(self) -> None:
+        reason = self.trouble.waiting_for
+        self.waiting_for = f"the database ({reason})" if reason else ""
 
     async def sleep(self, seconds: float) -> None:
         """Sleep slice by slice, and count each."""
@@ -105,3 +121,10 @@ class Progress:
         while (left := ends - trio.current_time()) > 0:
             await trio.sleep(min(SLICE, left))
             self.slices += 1
+
+
+async def keep_deadline(scope: trio.CancelScope, last_moment: Callable[[], float]) -> None:
+    """Have *scope* end at *last_moment*, by Trio's clock, which is asked for again and again: a signal may come."""
+    while True:
+        scope.deadline = last_moment()
+        await trio.sleep(SLICE)

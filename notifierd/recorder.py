@@ -8,9 +8,10 @@ deadline.
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import date
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -18,9 +19,10 @@ import trio
 from attrs import define, field
 
 from notifierd.errors import LedgerUnavailable, StatementRefused
-from notifierd.ledger import Ended, Ledger
-from notifierd.model import OPEN, Delivery, Reservation, Settlement, State
-from notifierd.progress import Progress
+from notifierd.ledger import Ledger
+from notifierd.model import Delivery, Reservation, Settlement
+from notifierd.outcomes import ENOUGH, MOST_TOGETHER, OutcomeWriter
+from notifierd.progress import Progress, keep_deadline
 
 FEW, WHILE = 30, 0.1
 """As long as so many reservations take more seconds than that to come, none waits for others that it could share a
@@ -34,16 +36,13 @@ JOIN_TURNS = 10
 """Turns that all other tasks get before a statement goes for which it is worth waiting, less than a millisecond: calls
 whose answers came together begin their next ones together."""
 GATHER = 0.05
-MOST_TOGETHER = 500
 MOST_UNWRITTEN = 2000
 """Outcomes that may wait to be written before calls wait for them: what a dying process would leave in doubt."""
-FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 5.0
-STUCK_PAUSE = 2.0
+LONGEST_OWED = 300.0
+"""Seconds for which a run that is over otherwise still tries to write audit rows that the database refuses."""
+PATIENCE = 2.0
 ANSWER_SECONDS = 5.0
 """How long a cancelled reservation waits for its answer: a database that a broken line leads to never gives one."""
-
-REACHED_NOBODY = (State.FAILED, State.UNKNOWN)
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +65,7 @@ class Recorder:
     _day: date
     _holder: str
     _progress: Progress
+    _last_moment: Callable[[float], float]
     _requests: tuple[trio.MemorySendChannel[_Request], trio.MemoryReceiveChannel[_Request]] = field(
         factory=lambda: trio.open_memory_channel[_Request](0)
     )
@@ -76,10 +76,12 @@ class Recorder:
     ] = field(factory=lambda: trio.open_memory_channel[Sequence[Settlement]](math.inf))
     _handed_on: int = 0
     _written: int = 0
-    _just_written: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
-    _stuck: set[UUID] = field(factory=set)
-    _nursery: trio.Nursery | None = None
+    _writer: OutcomeWriter = field(init=False)
+    _closed: trio.Event = field(factory=trio.Event)
     _shield: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
+
+    def __attrs_post_init__(self) -> None:
+        self._writer = OutcomeWriter(self._ledger, self._progress)
 
     async def reserve(self, reservation: Reservation) -> bool:
         """Whether the call may be made: its deliveries are then marked as being sent.
@@ -91,7 +93,7 @@ class Recorder:
             StatementRefused: it refused; the same.
         """
         while self._unwritten > MOST_UNWRITTEN:
-            await self._just_written.park()
+            await self._writer.changed.park()
         request = _Request(reservation)
         await self._requests[0].send(request)
         try:
@@ -112,41 +114,56 @@ class Recorder:
             self._settlements[0].send_nowait(settlements)
 
     def holds(self, delivery: Delivery) -> bool:
-        """Whether an outcome of *delivery* is known here, and another program's lock keeps it from being written."""
-        return delivery.id in self._stuck
+        """Whether an outcome of *delivery* is known here, and the database refuses to write it at the moment."""
+        return self._writer.holds(delivery.id)
 
     def waiting(self) -> dict[str, int]:
         """How many tasks wait for a reservation, and how many settlements are not written yet."""
-        return {
-            "reserving": self._requests[0].statistics().tasks_waiting_send,
-            "unwritten": self._unwritten + len(self._stuck),
-        }
+        return {"reserving": self._requests[0].statistics().tasks_waiting_send, "unwritten": self._unwritten}
+
+    async def settled(self) -> bool:
+        """Whether no outcome that the database refused waits to be written; PATIENCE seconds are given to that."""
+        with trio.move_on_after(PATIENCE):
+            await self._writer.settled()
+        return not self._writer.aside
 
     async def flush(self) -> None:
-        """Wait until all that was handed on so far is written, whatever comes after it."""
+        """Wait until all that was handed on so far is written or refused, whatever comes after it."""
         mark = self._handed_on
         while self._written < mark:
-            await self._just_written.park()
+            await self._writer.changed.park()
 
     @property
     def _unwritten(self) -> int:
-        return self._handed_on - self._written
+        return self._handed_on - self._written + self._writer.aside
 
     async def run(self) -> None:
         """Write until closed and all is written, or the time for it is up."""
         with self._shield:
-            async with trio.open_nursery() as self._nursery:
-                nursery = self._nursery
-                nursery.start_soon(self._reserve_all)
-                nursery.start_soon(self._settle_all)
-        if self._unwritten or self._stuck:
-            log.error("outcomes_not_written", deliveries=self._unwritten + len(self._stuck))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._writer.retry)
+                nursery.start_soon(self._end_in_time)
+                async with trio.open_nursery() as first:
+                    first.start_soon(self._reserve_all)
+                    first.start_soon(self._settle_all)
+                await self._writer.settled()
+                with trio.move_on_after(LONGEST_OWED):
+                    await self._writer.complete()
+                nursery.cancel_scope.cancel()
+        if self._unwritten:
+            log.error("outcomes_not_written", deliveries=self._unwritten)
+        if self._writer.unwritten_extras:
+            log.error("audit_rows_not_written", deliveries=self._writer.unwritten_extras)
 
-    def close(self, last_moment: float) -> None:
-        """Take nothing more; what was handed on is written until *last_moment*, by Trio's clock."""
+    def close(self) -> None:
+        """Take nothing more; what was handed on is written until the last moment."""
         self._requests[0].close()
         self._settlements[0].close()
-        self._shield.deadline = last_moment
+        self._closed.set()
+
+    async def _end_in_time(self) -> None:
+        await self._closed.wait()
+        await keep_deadline(self._shield, partial(self._last_moment, trio.current_time()))
 
     async def _reserve_all(self) -> None:
         requests = self._requests[1]
@@ -163,12 +180,19 @@ class Recorder:
                 began = trio.current_time()
                 last.extend([began] * len(batch))
                 if not await self._reserved(batch) and len(batch) > 1:
-                    for request in batch:  # one of them is what the lot was refused for
-                        await self._reserved([request])
+                    await self._reserve_one_by_one(batch)
                 took = trio.current_time() - began
             finally:  # whatever happens here, nobody waits for ever
                 for request in batch:
                     request.answered.set()
+
+    async def _reserve_one_by_one(self, batch: Sequence[_Request]) -> None:
+        """Reserve what one of *batch* kept from being reserved; if it is none of them, ENOUGH tries will show it."""
+        in_a_row = 0
+        for request in batch:
+            in_a_row = 0 if await self._reserved([request]) else in_a_row + 1
+            if in_a_row == ENOUGH and request.error and not request.error.about_row:
+                return
 
     async def _reserved(self, batch: Sequence[_Request]) -> bool:
         """Put the ledger's answer into each request of *batch*; False if it refused the statement."""
@@ -178,6 +202,8 @@ class Recorder:
             granted = await self._ledger.reserve(self._day, self._holder, [r.reservation for r in batch])
         except (LedgerUnavailable, StatementRefused) as caught:
             error = caught
+        if error is None:
+            self._progress.passed("reservations")
         for request in batch:
             request.granted, request.error = request.reservation.call_id in granted, error
         return not isinstance(error, StatementRefused)
@@ -189,9 +215,9 @@ class Recorder:
             if len(batch) < MOST_TOGETHER:
                 await trio.sleep(GATHER)
                 self._gather(batch)
-            await self._write(batch)
+            await self._writer.write(batch)
             self._written += len(batch)
-            self._just_written.unpark_all()
+            self._writer.changed.unpark_all()
 
     def _gather(self, batch: list[Settlement]) -> None:
         """Add what is there to *batch*."""
@@ -199,89 +225,22 @@ class Recorder:
             while len(batch) < MOST_TOGETHER:
                 batch += self._settlements[1].receive_nowait()
 
-    async def _write(self, batch: Sequence[Settlement]) -> None:
-        """Settle the lot; if the database refuses it, one by one; if it refuses one, that one without its extras."""
-        try:
-            await self._insist(batch)
-        except StatementRefused as refused:
-            log.warning("settlements_refused", reason=refused.reason, deliveries=len(batch))
-            for settlement in batch:
-                await self._write_one(settlement)
-
-    async def _write_one(self, settlement: Settlement) -> None:
-        labels = _labels(settlement)
-        try:
-            await self._insist([settlement])
-        except StatementRefused as refused:
-            log.error("audit_row_refused", refused=refused.reason, **labels)  # noqa: TRY400 - its text quotes the row
-            try:
-                await self._insist([settlement], bare=True)
-            except StatementRefused as worse:
-                log.error("settlement_refused", refused=worse.reason, **labels)  # noqa: TRY400 - the same
-                if worse.transient and self._nursery is not None:
-                    self._nursery.start_soon(self._write_stuck, settlement)
-
-    async def _write_stuck(self, settlement: Settlement) -> None:
-        """Write what another program's lock is in the way of, when that is gone. Nothing else waits for it."""
-        key = settlement.delivery.id
-        self._stuck.add(key)
-        while key in self._stuck:
-            await trio.sleep(STUCK_PAUSE)
-            with suppress(StatementRefused):
-                await self._insist([settlement])
-                self._stuck.remove(key)
-
-    def _wrote(self, batch: Sequence[Settlement], late: Container[UUID]) -> None:
-        """Count what *batch* ended; the outcomes of deliveries that are *late* ended nothing."""
-        self._progress.written += len(batch)
-        ended = Ended()
-        for settlement in batch:
-            if settlement.delivery.id in late:
-                log.warning("late_outcome", delivery=str(settlement.delivery.id))
-                continue
-            if settlement.state not in OPEN:
-                ended[settlement.delivery.channel, settlement.state] += 1
-            if settlement.state in REACHED_NOBODY:
-                log.warning("not_delivered", **_labels(settlement))
-        self._progress.end(ended)
-
-    async def _insist(self, batch: Sequence[Settlement], *, bare: bool = False) -> None:
-        """Settle, however long the database is out of reach; the shield's deadline ends it."""
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                late = await self._ledger.settle(batch, bare=bare)
-            except LedgerUnavailable as unavailable:
-                log.warning("waiting_for_database", reason=unavailable.reason, unwritten=self._unwritten)
-                await self._progress.wait(pause, unavailable.reason)
-                pause = min(LONGEST_PAUSE, pause * 2)
-            else:
-                self._progress.waiting_for = ""
-                self._wrote(batch, late)
-                return
-
-
-def _labels(settlement: Settlement) -> dict[str, str]:
-    """A settlement as fields of a log line."""
-    delivery = settlement.delivery
-    labels = {"delivery": delivery.id, "office": delivery.office_id, "channel": delivery.channel}
-    return {key: str(label) for key, label in (labels | {"reason": settlement.reason}).items()}
-
 
 @asynccontextmanager
 async def open_recorder(
-    ledger: Ledger, day: date, holder: str, progress: Progress, *, last_moment: Callable[[], float]
+    ledger: Ledger, day: date, holder: str, progress: Progress, *, last_moment: Callable[[float], float]
 ) -> AsyncIterator[Recorder]:
     """A recorder for the length of a run of *day*.
 
     Args:
         progress: is told of each settlement when it is written.
-        last_moment: until when, by Trio's clock, writing may go on at the end, once nothing more is handed on.
+        last_moment: until when, by Trio's clock, writing may go on after a moment from which on nothing more is handed
+            on; asked again and again, as a signal may come.
     """
-    recorder = Recorder(ledger, day, holder, progress)
+    recorder = Recorder(ledger, day, holder, progress, last_moment)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(recorder.run)
         try:
             yield recorder
         finally:
-            recorder.close(last_moment())
+            recorder.close()

@@ -11,12 +11,12 @@ import trio
 from attrs import asdict
 
 from notifierd.counts import DayCounts, Overflow, Planned
-from notifierd.deps import SETTLE_SECONDS, Deps
+from notifierd.deps import Deps
 from notifierd.errors import DatabaseError, LedgerUnavailable, plain_errors
 from notifierd.lease import hold_lease
 from notifierd.model import Channel, OfficeWork
-from notifierd.office import NEVER, Pass, guard_office
-from notifierd.progress import SLICE, Progress
+from notifierd.office import DATABASE_PAUSE, NEVER, Pass, guard_office
+from notifierd.progress import SLICE, Progress, keep_deadline
 from notifierd.recorder import open_recorder
 from notifierd.report import RunResult
 from notifierd.source import START, Place
@@ -40,7 +40,7 @@ async def run_day(day: date, deps: Deps) -> RunResult:
     """
     counts = None
     with plain_errors(), structlog.contextvars.bound_contextvars(run=str(day)):
-        async with hold_lease(deps.ledger, day, deps.holder) as lease:
+        async with hold_lease(deps.ledger, day, deps.holder, deps.progress.trouble) as lease:
             deps.progress.has_day = True
             with deps.stop.scope:
                 deps.progress.tally.deliveries.update(await deps.ledger.close_earlier(day))
@@ -54,6 +54,7 @@ async def run_day(day: date, deps: Deps) -> RunResult:
                 counts = await tell_everyone(day, deps, planned)
             lease.given_back = True
             result = await conclude(day, deps, counts)
+        deps.progress.trouble.over()
         await forget_old(day, deps)
     return result
 
@@ -67,9 +68,8 @@ def report_overflows(overflows: Sequence[Overflow]) -> None:
 
 async def tell_everyone(day: date, deps: Deps, planned: Planned) -> DayCounts:
     """Make passes until nothing is open or the run is stopped; if the window ended, close the day."""
-    last_moment = partial(deps.stop.last_moment, SETTLE_SECONDS)
     async with (
-        open_recorder(deps.ledger, day, deps.holder, deps.progress, last_moment=last_moment) as recorder,
+        open_recorder(deps.ledger, day, deps.holder, deps.progress, last_moment=deps.last_moment) as recorder,
         trio.open_nursery() as nursery,
     ):
         deps.progress.channels = recorder.waiting
@@ -79,11 +79,16 @@ async def tell_everyone(day: date, deps: Deps, planned: Planned) -> DayCounts:
             this_pass = Pass(day, deps, recorder, max(0, deps.email_per_day - given) if deps.email_per_day else NEVER)
             await pass_over(this_pass)
             await recorder.flush()
-            counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
+            if not await recorder.settled():
+                this_pass.skip(DATABASE_PAUSE)
+            counts = await count(day, deps)
             if not counts.outlook.open or await deps.rest(this_pass.next_turn(counts.outlook)):
                 break
             given = counts.mails_given
         if counts.outlook.open and deps.stop.reason == "window_ended":
+            with trio.move_on_after(deps.call_expires):  # what is known is not to be closed as unknown
+                while not await recorder.settled():
+                    pass
             counts = await close_day(day, deps)
         nursery.cancel_scope.cancel()
     return counts
@@ -108,7 +113,7 @@ async def due_offices(this_pass: Pass) -> AsyncGenerator[OfficeWork, None]:
     deps = this_pass.deps
     after: Place | None = START
     while after is not None:
-        chunk = await patiently(deps.progress, partial(deps.source.read, this_pass.day, after, deps.rules))
+        chunk = await patiently(deps.progress, "reading", partial(deps.source.read, this_pass.day, after, deps.rules))
         for work in chunk.offices:
             yield work
         after = chunk.after
@@ -125,8 +130,8 @@ async def close_day(day: date, deps: Deps) -> DayCounts:
     """Settle what the window left open; a try of a dead process only when it can no longer be settled by it."""
     why = why_no_mail(deps)
     while True:
-        deps.progress.end(await patiently(deps.progress, lambda: deps.ledger.close(day, why)))
-        counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
+        deps.progress.end(await patiently(deps.progress, "closing", lambda: deps.ledger.close(day, why)))
+        counts = await count(day, deps)
         if not counts.outlook.open:
             return counts
         await deps.progress.sleep(max(FIRST_PAUSE, counts.outlook.next_in or 0.0))  # below 0 if it came meanwhile
@@ -146,21 +151,30 @@ async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult
     """Write how the run ended, and give the lease back; *counts* is None if it was cut short.
 
     Raises:
-        LedgerUnavailable: it could not be written within SETTLE_SECONDS, or before the process has to end.
+        LedgerUnavailable: it could not be written until the window's end or SETTLE_SECONDS, whichever is later, or
+            before the process has to end.
     """
-    with trio.move_on_at(deps.stop.last_moment(SETTLE_SECONDS)):
-        if counts is None:  # whatever the ledger says now, not everything was done
-            counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
-            result = RunResult("interrupted", deps.stop.reason, counts)
-        else:
-            result = RunResult.of(counts, deps.stop.reason)
-        finish = partial(deps.ledger.finish, day, deps.holder, result.state, result.reason, counts.untold)
-        if not await patiently(deps.progress, finish):
-            counts = await patiently(deps.progress, lambda: deps.ledger.counts(day, deps.rules))
-            result = RunResult("interrupted", "retried", counts)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_deadline, scope, partial(deps.last_moment, trio.current_time()))
+            if counts is None:  # whatever the ledger says now, not everything was done
+                result = RunResult("interrupted", deps.stop.reason, await count(day, deps))
+            else:
+                result = RunResult.of(counts, deps.stop.reason)
+            result = await finish(day, deps, result)
+            nursery.cancel_scope.cancel()
         log.info("ended", state=result.state, reason=result.reason)
         return result
     raise LedgerUnavailable("database_unavailable:timeout")
+
+
+async def finish(day: date, deps: Deps, result: RunResult) -> RunResult:
+    """Write how the run ended; how it really did, if deliveries were planned again meanwhile."""
+    untold = result.counts.untold if result.counts else ()
+    write = partial(deps.ledger.finish, day, deps.holder, result.state, result.reason, untold)
+    if await patiently(deps.progress, "the run's end", write):
+        return result
+    return RunResult("interrupted", "retried", await count(day, deps))
 
 
 async def forget_old(day: date, deps: Deps) -> None:
@@ -172,18 +186,30 @@ async def forget_old(day: date, deps: Deps) -> None:
         log.warning("not_forgotten", reason=error.reason)
 
 
-async def patiently(progress: Progress, statement: Callable[[], Awaitable[T]]) -> T:
-    """Do *statement*, waiting while the database is away or a row is locked; the end of the run's scope ends that."""
+async def count(day: date, deps: Deps) -> DayCounts:
+    """How the day stands, as soon as the database says so."""
+    return await patiently(deps.progress, "counting", lambda: deps.ledger.counts(day, deps.rules))
+
+
+async def patiently(progress: Progress, what: str, statement: Callable[[], Awaitable[T]]) -> T:
+    """Do *statement*, *what* a run needs next, however long the database does not let it be done.
+
+    The end of the run's scope ends that.
+
+    Raises:
+        StatementRefused: for the content of a row, which will be the same later.
+    """
     pause = FIRST_PAUSE
-    while True:
-        try:
-            answer = await statement()
-        except DatabaseError as error:
-            if not error.transient:
-                raise
-            log.warning("waiting_for_database", reason=error.reason)
-            await progress.wait(pause, error.reason)
-            pause = min(LONGEST_PAUSE, pause * 2)
-        else:
-            progress.waiting_for = ""
-            return answer
+    with progress.trouble.place(what):
+        while True:
+            try:
+                answer = await statement()
+            except DatabaseError as error:
+                if error.about_row:
+                    raise
+                progress.trouble.met(what, error.reason)
+                await progress.wait(pause, what, error.reason)
+                pause = min(LONGEST_PAUSE, pause * 2)
+            else:
+                progress.passed(what)
+                return answer

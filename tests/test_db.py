@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from notifierd import db
 from notifierd.demo.postgres import Cluster
-from notifierd.errors import LedgerUnavailable, StatementRefused
+from notifierd.errors import UNENCODABLE, LedgerUnavailable, StatementRefused
 from tests.proxy import a_door
 
 SOCKET = ".s.PGSQL.5432"
@@ -113,7 +113,7 @@ async def test_a_connection_that_would_refuse_for_ever_is_replaced_after_its_fir
         assert [row["number"] for row in await opened.read("select number from mine")] == [1, 3]
 
 
-@pytest.mark.parametrize("state", ["22001", "22P02", "23503", "23505", db.UNENCODABLE])
+@pytest.mark.parametrize("state", ["22001", "22P02", "23503", "23505", UNENCODABLE])
 def test_a_refusal_that_names_a_value_or_a_constraint_is_about_the_row(state: str):
     assert StatementRefused(f"database_refused:{state}:a_constraint").about_row
 

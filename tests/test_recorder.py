@@ -1,72 +1,23 @@
 """The recorder: what comes together shares a statement, and what was handed on is written."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from uuid import UUID, uuid4
+from collections.abc import Sequence
+from uuid import UUID
 
 import pytest
 import trio
 from attrs import define, evolve, field
 from structlog.testing import capture_logs
 
-from notifierd.choose import Rules
 from notifierd.errors import LedgerUnavailable, StatementRefused
 from notifierd.model import Channel, Delivery, Reservation, Settlement, State
-from notifierd.progress import Progress
-from notifierd.recorder import ANSWER_SECONDS, GATHER, MOST_TOGETHER, MOST_UNWRITTEN, Recorder, open_recorder
+from notifierd.outcomes import MOST_TOGETHER
+from notifierd.recorder import ANSWER_SECONDS, GATHER, MOST_UNWRITTEN
 from tests.people import DAY, some_offices
+from tests.recording import Desk, open_desk, sent
 from tests.senders import ShakyLedger, between
 
 UNAVAILABLE = LedgerUnavailable("database_unavailable:08006")
 REFUSED = StatementRefused("database_refused:42501")
-
-
-@define
-class Desk:
-    """A recorder over a ledger with a planned day, and whom it tells what was settled."""
-
-    ledger: ShakyLedger
-    recorder: Recorder
-    progress: Progress
-
-    @property
-    def settled(self) -> int:
-        """How many deliveries it said were settled."""
-        return self.progress.settled.total()
-
-    @property
-    def deliveries(self) -> list[Delivery]:
-        return [row.delivery for row in self.ledger.rows.values()]
-
-    async def reserve(self, *deliveries: Delivery) -> bool:
-        """Reserve a call of *deliveries*."""
-        return await self.recorder.reserve(a_call(*deliveries))
-
-    async def in_flight(self, count: int) -> list[Delivery]:
-        """Reserve *count* deliveries, as they stand in the ledger then."""
-        calls = [a_call(delivery) for delivery in self.deliveries[:count]]
-        assert await self.ledger.reserve(DAY, "me", calls)
-        self.ledger.reserved.clear()
-        return [delivery for call in calls for delivery in call.deliveries]
-
-
-def a_call(*deliveries: Delivery) -> Reservation:
-    key = uuid4()
-    marked = [evolve(d, state=State.SENDING, try_no=d.try_no + 1, call_id=key, call_tries=1) for d in deliveries]
-    return Reservation(key, tuple(marked), b"hash", "scripted", 40.0)
-
-
-def sent(delivery: Delivery) -> Settlement:
-    return Settlement(delivery, delivery.try_no, State.SENT, audit={})
-
-
-@asynccontextmanager
-async def open_desk(ledger: ShakyLedger, grace: float = 10.0) -> AsyncIterator[Desk]:
-    await ledger.take_lease(DAY, "me")
-    await ledger.plan(DAY, Rules())
-    progress = Progress()
-    async with open_recorder(ledger, DAY, "me", progress, last_moment=lambda: trio.current_time() + grace) as recorder:
-        yield Desk(ledger, recorder, progress)
 
 
 def a_ledger(offices: int = 20) -> ShakyLedger:
@@ -407,6 +358,7 @@ async def test_a_lot_that_is_refused_goes_one_by_one_and_one_that_is_refused_goe
     ]
     assert [row.delivery.id for row in ledger.rows.values() if row.audit_missing] == [bad.id]
     assert len(ledger.app.audit_log) == 2
+    assert "waiting_for_database" not in {line["event"] for line in logs}, "it is the rows' trouble"
     events = [(line["event"], line.get("delivery")) for line in logs if line["log_level"] == "error"]
     assert events == [
         ("audit_row_refused", str(bad.id)),

@@ -1,0 +1,69 @@
+"""What the database does not do for a run at the moment: one log line for each trouble, however many tries meet it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import trio
+from attrs import define, field
+
+CALM = 5.0
+"""Seconds without a refusal after which a trouble is over, as soon as a statement passes. A row that another program
+has locked is refused again and again between statements that pass: that is one trouble."""
+MOST_REASONS = 2
+"""Reasons of one trouble that get a line: a database that restarts may give a dozen."""
+
+log = structlog.get_logger(__name__)
+
+
+@define
+class DatabaseTrouble:
+    """The trouble there is with the database, if there is any, as all places of a run meet it."""
+
+    _began: float | None = None
+    _last: float = 0.0
+    _refusals: int = 0
+    _reasons: set[str] = field(factory=set)
+    _waiting: dict[str, str] = field(factory=dict)
+    """What waits, and the reason."""
+
+    @property
+    def waiting_for(self) -> str:
+        """The reason for which something waits at the moment; empty if nothing does."""
+        return next(reversed(self._waiting.values()), "")
+
+    def met(self, what: str, reason: str) -> None:
+        """Note that the database did not do *what* it was asked to: a line if the trouble or its reason is new."""
+        self._last = trio.current_time()
+        if self._began is None:
+            self._began = self._last
+        self._refusals += 1
+        if reason not in self._reasons and len(self._reasons) < MOST_REASONS:
+            self._reasons.add(reason)
+            log.warning("waiting_for_database", reason=reason, what=what)
+
+    def waits(self, what: str, reason: str) -> None:
+        """Note that *what* waits for the database, until it passes or is left."""
+        self._waiting[what] = reason
+
+    @contextmanager
+    def place(self, what: str) -> Iterator[None]:
+        """Have nothing wait for *what* any more once the block is left, however that is."""
+        try:
+            yield
+        finally:
+            self._waiting.pop(what, None)
+
+    def passed(self, what: str) -> None:
+        """Note that the database did *what* it was asked to: a line if the trouble is over by that."""
+        self._waiting.pop(what, None)
+        if self._began is not None and not self._waiting and trio.current_time() - self._last >= CALM:
+            self.over()
+
+    def over(self) -> None:
+        """Note that the trouble is over, if there was one and nothing waits."""
+        if self._began is not None and not self._waiting:
+            seconds = round(self._last - self._began, 1)
+            log.info("database_back", seconds=seconds, refusals=self._refusals)
+            self._began, self._refusals = None, 0
+            self._reasons.clear()
