@@ -56,6 +56,10 @@ class LedgerUnavailable(DatabaseError):
     """PostgreSQL could not be reached, or went away before it answered: the statement may have been carried out."""
 
 
+class LeaseNotRenewed(LedgerUnavailable):
+    """The day's run was ours, and the database did not let its lease be renewed in time: its calls were cancelled."""
+
+
 class StatementRefused(DatabaseError):
     """PostgreSQL carried nothing out: the statement, a row or a right was refused, or a lock was not had in time."""
 

@@ -12,7 +12,7 @@ import structlog
 import trio
 from attrs import define
 
-from notifierd.errors import DatabaseError, LeaseLost, LedgerUnavailable
+from notifierd.errors import DatabaseError, LeaseLost, LeaseNotRenewed
 from notifierd.ledger import LEASE_SECONDS, Ledger
 from notifierd.trouble import DatabaseTrouble
 
@@ -33,7 +33,7 @@ async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTr
     Raises:
         LeaseHeld: another process has it.
         LeaseLost: it ran out while this process did not look, or another process took it over.
-        LedgerUnavailable: the database did not let it be renewed in time.
+        LeaseNotRenewed: the database did not let it be renewed in time.
     """
     asked = trio.current_time()
     await ledger.take_lease(day, holder)
@@ -44,9 +44,8 @@ async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTr
             yield lease
             nursery.cancel_scope.cancel()
     if lease.scope.cancelled_caught:
-        log.error("lease_lost", reason=lease.trouble)
         if lease.trouble:
-            raise LedgerUnavailable(lease.trouble)
+            raise LeaseNotRenewed(lease.trouble)
         raise LeaseLost("another process, or nobody: the lease was not renewed in time")
 
 
@@ -82,8 +81,12 @@ async def _keep(ledger: Ledger, day: date, holder: str, lease: Lease, trouble: D
         elif not lease.given_back:
             lease.scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        while True:
-            await trio.sleep(RENEW_EVERY)
-            if len(nursery.child_tasks) < MOST_RENEWALS:
-                nursery.start_soon(renew)
+    try:
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(RENEW_EVERY)
+                if len(nursery.child_tasks) < MOST_RENEWALS:
+                    nursery.start_soon(renew)
+    finally:
+        if lease.scope.cancel_called:  # at once: what is known may take long to be written
+            log.error("lease_lost", reason=lease.trouble)

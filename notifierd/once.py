@@ -11,7 +11,16 @@ from notifierd.assemble import PostgresSite, first_to_tell, open_site, utc_now
 from notifierd.choose import Rules
 from notifierd.config import missing_for_sending
 from notifierd.deps import Deps, Stop, lasting
-from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LeaseLost, first_of, plain_errors
+from notifierd.errors import (
+    ConfigError,
+    DatabaseError,
+    LeaseHeld,
+    LeaseLost,
+    LeaseNotRenewed,
+    LedgerUnavailable,
+    first_of,
+    plain_errors,
+)
 from notifierd.ledger import LEASE_SECONDS
 from notifierd.progress import Progress
 from notifierd.report import RunReport, RunResult
@@ -22,6 +31,8 @@ from notifierd.settings import Settings
 from notifierd.watch import Watch, open_watch
 
 LEASE_POLL = 1.0
+DATABASE_POLL = 2.0
+"""Seconds until a run that the database's trouble ended is begun anew."""
 
 log = structlog.get_logger(__name__)
 
@@ -113,13 +124,18 @@ class Once:
             site.open_deps(window_left=lasting(self.options.seconds), stop=self.stop, progress=self.progress) as deps,
             watch.over(self.day, deps),
         ):
-            return await self._outwait_lease(deps)
+            return await self.run_with(deps)
 
-    async def _outwait_lease(self, deps: Deps) -> RunResult:
-        """Run the day; if another process has it, try for as long as a dead one's lease would last."""
+    async def run_with(self, deps: Deps) -> RunResult:
+        """Run the day. If another process has it, try for as long as a dead one's lease would last.
+
+        If the database was in trouble for longer than the lease, after the day was planned, go on when it is back, as
+        long as there is time.
+        """
         give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
         while True:
-            deps.window_left = lasting(self.options.seconds)  # from the run's own beginning
+            if deps.progress.planned is None:
+                deps.window_left = lasting(self.options.seconds)  # from the run's own beginning
             try:
                 return await run_day(self.day, deps)
             except LeaseLost:
@@ -130,6 +146,26 @@ class Once:
                 if not self.progress.waiting_for:
                     log.warning("waiting_for_lease", holder=held.holder)
                 self.progress.waiting_for = held.holder
+            except DatabaseError as error:
+                if deps.progress.planned is None or error.about_row:
+                    raise
+                await self._await_database(deps, error)
+                give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
+
+    async def _await_database(self, deps: Deps, error: DatabaseError) -> None:
+        """Wait a little before the run begins anew, without what ended the former one.
+
+        Raises:
+            LedgerUnavailable: a signal came, or the time is up.
+        """
+        what, pause = "the run", min(DATABASE_POLL, deps.window_left())
+        if not isinstance(error, LeaseNotRenewed):  # else the refusals are counted
+            self.progress.trouble.met(what, error.reason)
+        with self.progress.trouble.place(what):
+            self.progress.waits(what, error.reason)
+            if pause <= 0.0 or await self.stop.wait(pause):
+                raise LedgerUnavailable(error.reason) from None
+        self.stop = deps.stop = Stop()  # a scope can be entered once
 
     async def _obey_signals(self) -> None:
         """The first signal drains the run; a second SIGINT stops it at once."""
