@@ -17,7 +17,9 @@ import httpx
 import trio
 from attrs import define, field, frozen
 
+from notifierd.db import open_database
 from notifierd.demo.postgres import Cluster
+from notifierd.schema import init
 from tests.loopback import Handler, read_request, receive, serving
 from tests.processes import DOMAIN, LEDGER, PATIENCE, SECRETS, Done, Place
 
@@ -139,9 +141,9 @@ def _look(place: Place, since: float) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running_once(place: Place, *args: str) -> AsyncIterator[Run]:
+async def running_once(place: Place, *args: str, keyless: bool = False) -> AsyncIterator[Run]:
     """Start ``notifierd once``, and take in what it says."""
-    with place.running_once(*args) as process:
+    with place.running_once(*args, keyless=keyless) as process:
         run = Run(place, process)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run.listen)
@@ -430,3 +432,47 @@ def full_disk(place: Place, table: str) -> Iterator[None]:
     finally:
         where.unlink(missing_ok=True)  # once the table has another file, the server deletes this one when it likes
         kept.rename(where)
+
+
+@asynccontextmanager
+async def read_only_server(place: Place) -> AsyncIterator[None]:
+    """Let the server refuse whatever would write, as a replica does: SQLSTATE 25006."""
+    place.sql("alter system set default_transaction_read_only = on")
+    place.sql("select pg_reload_conf()")
+    try:
+        yield
+    finally:
+        place.sql("alter system reset default_transaction_read_only")
+        place.sql("select pg_reload_conf()")
+
+
+@asynccontextmanager
+async def no_audit_view(place: Place) -> AsyncIterator[None]:
+    """Let the application's migration drop the audit view, and make it again later: SQLSTATE 42P01."""
+    place.sql("drop view notifierd.audit_log")
+    try:
+        yield
+    finally:
+        async with open_database(place.cluster.dsn(place.database)) as admin:
+            await init(admin, "keikakun", place.role)
+
+
+@asynccontextmanager
+async def no_right(place: Place, right: str) -> AsyncIterator[None]:
+    """Let the daemon's role lack *right*, as "update on notifierd.deliveries": SQLSTATE 42501."""
+    place.sql(f"revoke {right} from {place.role}")
+    try:
+        yield
+    finally:
+        place.sql(f"grant {right} to {place.role}")
+
+
+@asynccontextmanager
+async def a_trigger(place: Place, event: str, body: str) -> AsyncIterator[None]:
+    """Let a trigger do *body*, in PL/pgSQL, before each *event*, as "update on notifierd.deliveries"."""
+    function = f"create function public.troubling() returns trigger language plpgsql as $$ begin {body} end $$"
+    place.sql(f"{function}; create trigger troubling before {event} for each row execute function public.troubling()")
+    try:
+        yield
+    finally:
+        place.sql("drop function public.troubling() cascade")

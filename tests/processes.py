@@ -42,6 +42,7 @@ VAPID_KEY, _ = make_vapid_key()
 PHONE_PRIVATE, PHONE_PUBLIC = make_vapid_key()  # RFC 8291 wants a key on the same curve
 SECRETS = (API_KEY, PASSWORD, VAPID_KEY)
 
+KEYLESS = str(Path(__file__).with_name("keyless.py"))
 LEDGER = ("runs", "run_offices", "deliveries", "late_outcomes", "alarms", "migrations")
 APPLICATION = ("offices", "staffs", "office_staffs", "push_subscriptions", "audit_logs")
 
@@ -73,18 +74,23 @@ class Done:
 
 @contextmanager
 def running(
-    *args: str | Path, cwd: Path, environ: Mapping[str, str] | None = None, by: Sequence[str | Path] = ()
+    *args: str | Path,
+    cwd: Path,
+    environ: Mapping[str, str] | None = None,
+    by: Sequence[str | Path] = (),
+    program: Sequence[str] = ("-m", "notifierd"),
 ) -> "Iterator[subprocess.Popen[str]]":
     """Start ``notifierd`` with *args*; what is left of it at the end of the block is killed.
 
     Args:
         by: a command that runs the one that follows it.
+        program: what Python is to run.
     """
     # Nothing of the caller's own settings; all else goes on, as subprocesses are measured by variables too.
     own = ("NOTIFIERD_", "CREDENTIALS_", "FORCE_COLOR", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(own)}
     process = subprocess.Popen(
-        [*by, sys.executable, "-m", "notifierd", *args],
+        [*by, sys.executable, *program, *args],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -175,9 +181,11 @@ class Place:
         return run("once", "--force", "--day", str(DAY), "--json", *args, cwd=self.folder, code=code)
 
     @contextmanager
-    def running_once(self, *args: str) -> "Iterator[subprocess.Popen[str]]":
-        """Start ``once`` for DAY."""
-        with running("once", "--force", "--day", str(DAY), "--json", *args, cwd=self.folder) as process:
+    def running_once(self, *args: str, keyless: bool = False) -> "Iterator[subprocess.Popen[str]]":
+        """Start ``once`` for DAY; *keyless*, for a mail API that takes no notice of idempotency keys."""
+        program = ("-P", KEYLESS) if keyless else ("-m", "notifierd")
+        command = ("once", "--force", "--day", str(DAY), "--json", *args)
+        with running(*command, cwd=self.folder, program=program) as process:
             yield process
 
     def mails(self) -> list[AcceptedMail]:
