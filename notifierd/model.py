@@ -136,6 +136,7 @@ class OfficeWork:
 
     Attributes:
         name: None if the office is no more.
+        as_of: Trio's time right before the first statement that read any of it but the deliveries.
     """
 
     id: UUID
@@ -144,6 +145,7 @@ class OfficeWork:
     staff: Mapping[UUID, Staff]
     alerts: tuple[Alert, ...]
     devices: Mapping[UUID, Device]
+    as_of: float
 
 
 @frozen

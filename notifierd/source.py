@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import orjson
+import trio
 from attrs import field, frozen
 
 from notifierd.choose import Rules
@@ -28,20 +29,37 @@ class Chunk:
     """Up to CHUNK offices that have something to do now, and where to read on; None at the end.
 
     The offices are made as they are asked for, once, and not kept.
+
+    Attributes:
+        places: where each of the offices stands, in the same order.
     """
 
     offices: Iterable[OfficeWork]
+    places: Sequence[Place]
     after: Place | None
 
 
 class Source(Protocol):
     """Where a pass finds its work."""
 
-    async def read(self, day: date, after: Place, rules: Rules) -> Chunk:
+    async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
         """The next offices in order of urgency, behind *after*, that have deliveries whose turn has come.
+
+        Args:
+            most: how many offices are read at most.
 
         Raises:
             LedgerUnavailable: no answer.
+            StatementRefused: the statement was refused.
+        """
+        ...
+
+    async def read_again(self, work: OfficeWork, day: date, rules: Rules) -> OfficeWork:
+        """*work* with its messages' facts as they are now, all as of one moment. Its deliveries stay as they were read.
+
+        Raises:
+            LedgerUnavailable: no answer.
+            StatementRefused: the statement was refused.
         """
 
 
@@ -52,12 +70,13 @@ class PostgresSource:
     _db: Database
     chunk: int = field(default=CHUNK)
 
-    async def read(self, day: date, after: Place, rules: Rules) -> Chunk:
+    async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
         # One office more than the chunk tells, without another statement, whether to read on.
-        rows = await self._db.read(reading.WORK, day, *after, self.chunk + 1)
-        chunk, more = rows[: self.chunk], len(rows) > self.chunk
+        most = min(most, self.chunk)
+        rows = await self._db.read(reading.WORK, day, *after, most + 1)
+        chunk, more = rows[:most], len(rows) > most
         if not chunk:
-            return Chunk((), None)
+            return Chunk((), (), None)
         deliveries: dict[UUID, str] = {row["office_id"]: row["deliveries"] for row in chunk}
         devices = [
             (row["office_id"], *device)
@@ -66,7 +85,16 @@ class PostgresSource:
         ]
         facts = await self._facts(list(deliveries), devices, day, rules)
         works = (facts.take(office, _deliveries(deliveries.pop(office))) for office in tuple(deliveries))
-        return Chunk(works, (chunk[-1]["urgency"], chunk[-1]["office_id"]) if more else None)
+        places = [(row["urgency"], row["office_id"]) for row in chunk]
+        return Chunk(works, places, places[-1] if more else None)
+
+    async def read_again(self, work: OfficeWork, day: date, rules: Rules) -> OfficeWork:
+        devices = [(d.office_id, d.device_id, d.staff_id) for d in work.deliveries if d.device_id]
+        last_day, as_of = day + timedelta(days=rules.horizon_days), trio.current_time()
+        rows = await self._db.read(reading.OFFICE, [work.id], last_day, *columns(devices, 3))
+        people = {row["office_id"]: row for row in rows}
+        facts = _Facts(people, _by_office(rows, "alerts"), _by_office(rows, "devices"), as_of)
+        return facts.take(work.id, work.deliveries)
 
     async def works(
         self, deliveries: Mapping[UUID, tuple[Delivery, ...]], day: date, rules: Rules
@@ -78,22 +106,24 @@ class PostgresSource:
 
     async def works_of(self, staff_id: UUID, day: date) -> tuple[OfficeWork, ...]:
         """Each office of one staff member, with all its alerts, their devices, and their deliveries of *day*."""
+        as_of = trio.current_time()
         people = {row["office_id"]: row for row in await self._db.read(reading.STAFF_MEMBER, staff_id)}
         alerts = await self._db.read(reading.ALERTS, list(people), date.max)
         (devices,) = await self._db.read(reading.DEVICES_OF, staff_id, MOST_DEVICES)
         rows = await self._db.read(reading.DELIVERIES_OF, day, list(people), staff_id)
         deliveries = {row["office_id"]: row["deliveries"] for row in rows}
-        facts = _Facts(people, _by_office(alerts, "alerts"), dict.fromkeys(people, devices["devices"]))
+        facts = _Facts(people, _by_office(alerts, "alerts"), dict.fromkeys(people, devices["devices"]), as_of)
         return tuple(facts.take(office, _deliveries(deliveries.get(office))) for office in tuple(people))
 
     async def _facts(
         self, offices: Sequence[UUID], devices: Sequence[tuple[UUID, UUID, UUID]], day: date, rules: Rules
     ) -> "_Facts":
         """What the views say of *offices*, and of their *devices*: (office, device, staff member)."""
+        as_of = trio.current_time()
         people = {row["office_id"]: row for row in await self._db.read(reading.STAFF, offices)}
         alerts = await self._db.read(reading.ALERTS, offices, day + timedelta(days=rules.horizon_days))
         found = await self._db.read(reading.DEVICES, *columns(devices, 3)) if devices else ()
-        return _Facts(people, _by_office(alerts, "alerts"), _by_office(found, "devices"))
+        return _Facts(people, _by_office(alerts, "alerts"), _by_office(found, "devices"), as_of)
 
 
 @frozen
@@ -103,6 +133,7 @@ class _Facts:
     _people: dict[UUID, Row]
     _alerts: dict[UUID, str]
     _devices: dict[UUID, str]
+    _as_of: float
 
     def take(self, office_id: UUID, deliveries: tuple[Delivery, ...]) -> OfficeWork:
         """What there is to do for an office that has *deliveries*."""
@@ -115,6 +146,7 @@ class _Facts:
             staff={staff.id: staff for staff in map(_staff, _rows(members))},
             alerts=tuple(map(_alert, _rows(self._alerts.pop(office_id, None)))),
             devices={device.id: device for device in map(_device, _rows(self._devices.pop(office_id, None)))},
+            as_of=self._as_of,
         )
 
 

@@ -219,30 +219,46 @@ class MemoryLedger:
 
     # Reading -----------------------------------------------------------------------------------------------------
 
-    async def read(self, day: date, after: Place, rules: Rules) -> Chunk:
+    async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
+        as_of = trio.current_time()
         await self._statement()
         places = sorted((urgency, office) for (on, office), urgency in self.offices.items() if on == day)
         rows = _by_office((row.delivery.office_id, row) for row in self._of(day))
         members, alerts = _by_office(self.app.staff), _by_office(self.app.alerts)
         due = [place for place in places if place > after and any(map(self._due, rows[place[1]]))]
-        chunk = due[: self.chunk]
+        chunk = due[: min(most, self.chunk)]
         horizon = day + timedelta(days=rules.horizon_days)
-        return Chunk(
-            tuple(self._work(office, rows[office], members[office], alerts[office], horizon) for _, office in chunk),
-            chunk[-1] if len(due) > self.chunk else None,
+        works = tuple(
+            self._work(office, self._deliveries(rows[office]), members[office], alerts[office], horizon, as_of)
+            for _, office in chunk
         )
+        return Chunk(works, chunk, chunk[-1] if len(due) > len(chunk) else None)
 
-    def _work(
-        self, office_id: UUID, rows: list[_Row], members: list[Staff], alerts: list[Alert], horizon: date
-    ) -> OfficeWork:
+    async def read_again(self, work: OfficeWork, day: date, rules: Rules) -> OfficeWork:
+        as_of = trio.current_time()
+        await self._statement()
+        members, alerts = list(self.app.staff_of(work.id).values()), self.app.alerts_of(work.id)
+        return self._work(work.id, work.deliveries, members, alerts, day + timedelta(days=rules.horizon_days), as_of)
+
+    def _deliveries(self, rows: list[_Row]) -> tuple[Delivery, ...]:
         again = {row.delivery.call_id for row in rows if row.delivery.state is State.SENDING and self._due(row)} - {
             None
         }
-        deliveries = tuple(
+        return tuple(
             evolve(row.delivery, due=self._due(row))
             for row in sorted(rows, key=lambda row: (row.delivery.channel, row.delivery.staff_id))
             if self._due(row) or row.delivery.call_id in again
         )
+
+    def _work(
+        self,
+        office_id: UUID,
+        deliveries: tuple[Delivery, ...],
+        members: list[Staff],
+        alerts: list[Alert],
+        horizon: date,
+        as_of: float,
+    ) -> OfficeWork:
         there = office_id in self.app.offices
         return OfficeWork(
             id=office_id,
@@ -259,6 +275,7 @@ class MemoryLedger:
                 for d in deliveries
                 if d.device_id and (device := self.app.devices.get(d.device_id)) and device.staff_id == d.staff_id
             },
+            as_of=as_of,
         )
 
     def _of(self, day: date) -> list[_Row]:

@@ -36,7 +36,7 @@ from notifierd.model import (
     delivery_id,
 )
 from notifierd.progress import Progress
-from notifierd.source import Chunk, Place
+from notifierd.source import CHUNK, Chunk, Place
 from tests.memory import Application, MemoryLedger
 from tests.messages import SENDER
 from tests.people import DAY, a_device, a_renewal, a_staff, an_id
@@ -235,8 +235,8 @@ class ShakyLedger(MemoryLedger):
     reserved: list[tuple[float, int]] = field(factory=list)
     written: list[tuple[float, int]] = field(factory=list)
 
-    async def read(self, day: date, after: Place, rules: Rules) -> Chunk:
-        chunk = await super().read(day, after, rules)
+    async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
+        chunk = await super().read(day, after, rules, most)
         self.reads.append(self.clock())
         return chunk
 

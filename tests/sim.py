@@ -70,8 +70,8 @@ INCARNATIONS = 40
 MORNING = datetime(2026, 11, 24, tzinfo=UTC)
 STATEMENTS = frozenset(
     {
-        "take_lease", "renew_lease", "close_earlier", "plan", "read", "reserve", "settle", "settle_extras",
-        "expire", "fail", "fail_office", "close", "counts", "finish", "forget",
+        "take_lease", "renew_lease", "close_earlier", "plan", "read", "read_again", "reserve", "settle",
+        "settle_extras", "expire", "fail", "fail_office", "close", "counts", "finish", "forget",
     }
 )  # fmt: skip
 

@@ -133,7 +133,7 @@ def a_delivery(
 def an_office(*deliveries: Delivery, staff: Staff = TARO, alerts: tuple[Alert, ...] | None = None) -> OfficeWork:
     """TARO's office with a renewal in five days, and their phone and tablet."""
     due = (a_renewal(5),) if alerts is None else alerts
-    return OfficeWork(OFFICE, "Office", deliveries, {staff.id: staff}, due, {PHONE.id: PHONE, TABLET.id: TABLET})
+    return OfficeWork(OFFICE, "Office", deliveries, {staff.id: staff}, due, {PHONE.id: PHONE, TABLET.id: TABLET}, 0.0)
 
 
 def test_a_delivery_tells_its_staff_member_what_is_chosen_for_them():

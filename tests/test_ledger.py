@@ -85,6 +85,63 @@ async def reserved(desk: Desk, *calls: Reservation, holder: str = ME) -> bool:
     return await desk.ledger.reserve(DAY, holder, calls) == {call.call_id for call in calls}
 
 
+async def test_no_more_offices_are_read_than_are_asked_for(desk: Desk) -> None:
+    """Five, of which the desk itself reads at most three at once."""
+    await planned(desk, some_offices(5, staff=1))
+    all_at_once = [work.id for work in await work_of(desk)]
+    found, place = [], START
+    for most in (2, 1, 500):
+        chunk = await desk.source.read(DAY, place, RULES, most)
+        works = list(chunk.offices)
+        assert [office for _, office in chunk.places] == [work.id for work in works]
+        assert len(works) == min(most, 2)
+        found += [work.id for work in works]
+        place = chunk.places[-1]
+        assert chunk.after in (place, None)
+    assert found == all_at_once
+
+
+async def test_an_office_that_is_read_again_is_as_it_was_read_until_something_changes(desk: Desk) -> None:
+    await planned(desk, some_offices(2, staff=2, devices=2))
+    before = trio.current_time()
+    works = await work_of(desk)
+    for work in works:
+        again = await desk.source.read_again(work, DAY, RULES)
+        assert (again.id, again.name, again.staff, again.devices) == (work.id, work.name, work.staff, work.devices)
+        assert set(again.alerts) == set(work.alerts)
+        assert again.deliveries == work.deliveries
+        assert before <= work.as_of <= again.as_of <= trio.current_time()
+    mails_only = evolve(works[0], deliveries=works[0].deliveries[:2])
+    assert (await desk.source.read_again(mails_only, DAY, RULES)).devices == {}
+
+
+async def test_an_office_that_is_read_again_shows_what_changed(desk: Desk) -> None:
+    """A member leaves, another has a new address, a phone changes hands, a deadline moves, an office closes."""
+    await planned(desk, some_offices(2, staff=3, devices=1))
+    work, closing = await work_of(desk)
+    gone, moved, other = sorted(work.staff.values(), key=lambda staff: staff.name)
+    phone = next(device for device in work.devices.values() if device.staff_id == moved.id)
+
+    def change(app: Application) -> None:
+        app.staff = [
+            (office, evolve(staff, email="new@example.jp") if staff.id == moved.id else staff)
+            for office, staff in app.staff
+            if staff.id != gone.id
+        ]
+        app.devices[phone.id] = evolve(phone, staff_id=other.id)
+        app.alerts = [(office, a_renewal(200) if office == work.id else alert) for office, alert in app.alerts]
+        del app.offices[closing.id]
+
+    await desk.edit(change)
+    again = await desk.source.read_again(work, DAY, RULES)
+    assert again.staff == {moved.id: evolve(moved, email="new@example.jp"), other.id: other}
+    assert phone.id not in again.devices, "it is not the device of the staff member whom the delivery is for"
+    assert again.alerts == ()
+    assert again.deliveries == work.deliveries
+    closed = await desk.source.read_again(closing, DAY, RULES)
+    assert (closed.name, closed.staff) == (None, {})
+
+
 async def test_planning_twice_changes_nothing(desk: Desk) -> None:
     before = await planned(desk, some_offices(4, staff=2, devices=1))
     again = await desk.ledger.plan(DAY, RULES)

@@ -77,13 +77,27 @@ where office_id = any ($1::uuid[]) and (kind = 'assessment' or (kind = 'renewal'
 group by office_id
 """
 
-# $1 offices, and for each of them in $2 and $3 a device and whose it is
-DEVICES = f"""
+
+def _devices(offices: str, devices: str, owners: str) -> str:
+    """The devices of offices, from three arrays: each device with the office that pushes to it, and whose it is."""
+    return f"""
 select w.office_id, json_agg({_DEVICE}) as devices
 from notifierd.devices v
-join unnest($1::uuid[], $2::uuid[], $3::uuid[]) as w (office_id, id, staff_id)
+join unnest({offices}::uuid[], {devices}::uuid[], {owners}::uuid[]) as w (office_id, id, staff_id)
   on w.id = v.id and w.staff_id = v.staff_id
 group by w.office_id
+"""
+
+
+DEVICES = _devices("$1", "$2", "$3")
+
+# All of it for one office, as of one moment. $1 the office, in an array, $2 the last day of the horizon, $3 to $5 as
+# those of DEVICES
+OFFICE = f"""
+select o.office_id, o.office_name, o.members,
+       (select alerts from ({ALERTS}) a) as alerts,
+       (select devices from ({_devices("$3", "$4", "$5")}) d) as devices
+from ({STAFF}) o
 """
 
 STAFF_MEMBER = f"""
