@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 from notifierd.address import BadAddress
 from notifierd.choose import notice_for
 from notifierd.deps import Deps, Line
-from notifierd.model import Delivery, Message, OfficeWork, Reservation, State
+from notifierd.model import Delivery, Message, OfficeWork, Push, Reservation, State
 
 SHORTEST_TTL = 3600
 """Seconds for which a push is kept at least: also where a day is run late, or a past one is forced."""
@@ -20,10 +20,15 @@ SHORTEST_TTL = 3600
 
 @frozen
 class Content:
-    """What one delivery says: its message, and the details of its audit row."""
+    """What one delivery says: its message, and the details of its audit row.
+
+    Attributes:
+        as_of: when what it is made from was read; see `OfficeWork`.
+    """
 
     message: Message
     audit: Mapping[str, object] = field(repr=False)
+    as_of: float
 
 
 Description = Content | str | BadAddress
@@ -51,10 +56,27 @@ class Call:
         """The messages, in the order of the deliveries."""
         return tuple(content.message for content in self.contents)
 
+    @property
+    def as_of(self) -> float:
+        """When what it is made from was read; see `OfficeWork`."""
+        return self.contents[0].as_of
+
+    @property
+    def tried(self) -> tuple[Delivery, ...]:
+        """The deliveries; those that it carries only to be the same call again are marked as not due."""
+        return tuple(
+            evolve(delivery, due=False) if self.repeat and delivery.state is not State.SENDING else delivery
+            for delivery in self.deliveries
+        )
+
     @cached_property
     def lane(self) -> str:
         """The lane that the call goes through."""
         return str(self.line.sender.lane(self.contents[0].message))
+
+    def says_the_same(self, other: "Call") -> bool:
+        """Whether it says the same as *other* to the same targets, through the same sender."""
+        return self.line is other.line and _lasting(self.messages) == _lasting(other.messages)
 
     def reservation(self, expires: float) -> Reservation:
         """What the ledger is to mark: each open delivery as it will stand while the call is made."""
@@ -118,12 +140,12 @@ def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Des
         return notice
     if delivery.device_id is None:
         try:
-            return Content(deps.renderer.mail(notice, delivery), deps.renderer.audit(notice))
+            return Content(deps.renderer.mail(notice, delivery), deps.renderer.audit(notice), work.as_of)
         except BadAddress as bad:
             return bad
     ttl = max(SHORTEST_TTL, int((deps.day_ends(day) - deps.now()).total_seconds()))
     push = deps.renderer.push(notice, delivery, work.devices[delivery.device_id], ttl)
-    return Content(push, deps.renderer.audit(notice))
+    return Content(push, deps.renderer.audit(notice), work.as_of)
 
 
 def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Iterator[Call]:
@@ -204,6 +226,11 @@ def _call(
     said = tuple(contents[delivery] for delivery in deliveries)
     body = line.sender.encode([content.message for content in said])
     return Call(call_id, line, tuple(deliveries), said, body, repeat)
+
+
+def _lasting(messages: Iterable[Message]) -> list[Message]:
+    """*messages*, but for how long a push is kept: that is reckoned anew each time."""
+    return [evolve(message, ttl=0) if isinstance(message, Push) else message for message in messages]
 
 
 def _digest(body: bytes) -> bytes:

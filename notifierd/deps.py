@@ -1,7 +1,7 @@
 """What a run works with, put together by whoever starts it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import date, datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -61,8 +61,8 @@ class Line:
     limiter: trio.CapacityLimiter
     lane_share: int | None = None
     interval: float = 0.0
-    in_turn: trio.Lock = field(factory=trio.Lock)
     lanes: dict[str, trio.CapacityLimiter] = field(factory=dict)
+    _in_turn: trio.Lock = field(factory=trio.Lock)
     _last_began: float = -float("inf")
 
     def lane_limiter(self, lane: str) -> trio.CapacityLimiter:
@@ -78,9 +78,22 @@ class Line:
         for limiter in self.lanes.values():
             limiter.total_tokens = lane_share or calls
 
-    async def pace(self) -> None:
-        """Wait until the line's rate lets a call begin; to be called by whoever has ``in_turn``."""
-        await trio.sleep_until(self._last_began + self.interval)
+    def in_turn(self) -> AbstractAsyncContextManager[object]:
+        """Be the one call whose turn is next, if the line has a rate. Who does not begin leaves the turn to another."""
+        return self._in_turn if self.interval else nullcontext()
+
+    @property
+    def turn(self) -> float:
+        """When the line's rate lets the call whose turn is next begin, by Trio's clock; at once, if there is none."""
+        return max(trio.current_time(), self._last_began + self.interval)
+
+    async def wait(self, ahead: float = 0.0) -> None:
+        """Wait until *ahead* seconds before that turn. If it is there, no other task gets its turn meanwhile."""
+        if self.turn - ahead > trio.current_time():
+            await trio.sleep_until(self.turn - ahead)
+
+    def begin(self) -> None:
+        """Note that a call begins: the turn is used."""
         self._last_began = trio.current_time()
 
 

@@ -1,4 +1,4 @@
-"""One office: read what it needs, choose, render, reserve, send, hand on the outcomes."""
+"""One office: prepare its calls; for each, wait for its turn, see that its facts are fresh, reserve, send, settle."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,10 +8,11 @@ import structlog
 import trio
 from attrs import define, evolve
 
-from notifierd.calls import Call, Content, describe, line_for, prepare
+from notifierd.calls import Call, Content, Prepared, line_for
 from notifierd.counts import Outlook
 from notifierd.deps import Deps
 from notifierd.errors import DatabaseError, first_of, places
+from notifierd.facts import FRESH, Facts
 from notifierd.life import Circumstances, settle
 from notifierd.model import (
     Blame,
@@ -36,6 +37,9 @@ DATABASE_PAUSE = 2.0
 
 QUOTA_PAUSE = 30.0
 """Seconds until it is looked whether there is room in the day's quota of mails: some were refused, or it was raised."""
+
+AHEAD = 1.0
+"""Seconds before its turn in which a call sees to its facts: as a rule, the turn does not have to wait for that."""
 
 SHORTEST_PAUSE = 0.05
 FAIL_SECONDS = 10.0
@@ -106,11 +110,17 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     if known:  # not in doubt: they are only not written yet
         work = evolve(work, deliveries=tuple(delivery for delivery in work.deliveries if delivery not in known))
         this_pass.skip(DATABASE_PAUSE)
-    described = {}
-    for delivery in work.deliveries:
-        described[delivery] = describe(delivery, work, this_pass.day, deps)
-        await trio.lowlevel.checkpoint()  # however many there are, no other office's call waits for them
-    todo = prepare(work, described, deps)
+    facts = Facts(work, this_pass.day, deps)
+    todo = await facts.prepare(work.deliveries, since=trio.current_time() - FRESH)
+    await end_others(todo, this_pass)
+    async with trio.open_nursery() as nursery:
+        for call in todo.calls:
+            nursery.start_soon(make_call, call, facts, this_pass)
+
+
+async def end_others(todo: Prepared, this_pass: Pass) -> None:
+    """Settle the deliveries that no call carries: there is nothing to say, or nobody to say it to, or no way to ask."""
+    deps = this_pass.deps
     this_pass.recorder.settle([give_up(delivery, deps) for delivery in todo.lost])
     if todo.expired:
         await deps.ledger.expire(todo.expired)
@@ -118,27 +128,53 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     if todo.failed:
         await deps.ledger.fail(todo.failed)
         deps.progress.end(Counter((delivery.channel, State.FAILED) for delivery in todo.failed))
-    async with trio.open_nursery() as nursery:
-        for call in todo.calls:
-            nursery.start_soon(make_call, call, this_pass)
 
 
-async def make_call(call: Call, this_pass: Pass) -> None:
+async def make_call(planned: Call, facts: Facts, this_pass: Pass) -> None:
     """Wait for the turn of one HTTP request, and make it with its slots in hand."""
-    deps, line = this_pass.deps, call.line
-    async with line.lane_limiter(call.lane), line.limiter:
-        if line.interval:
-            async with line.in_turn:
-                if put_off(call, this_pass):
-                    return
-                await line.pace()
-        if put_off(call, this_pass):
-            return
-        with deps.gates[call.lane].in_use():
-            await carry_out(call, this_pass)
+    line = planned.line
+    async with line.lane_limiter(planned.lane), line.limiter:
+        async with line.in_turn():
+            call = await when_due(planned, facts, this_pass)
+            if call is None:
+                return
+            line.begin()
+        with this_pass.deps.gates[call.lane].in_use():
+            await carry_out(call, facts, this_pass)
 
 
-async def carry_out(call: Call, this_pass: Pass) -> None:
+async def when_due(call: Call, facts: Facts, this_pass: Pass) -> Call | None:
+    """The call, made from fresh facts, when its turn has come; None if it is not to be made in this pass."""
+    line = call.line
+    if put_off(call, this_pass):
+        return None
+    await line.wait(AHEAD)
+    fresh = line.turn - FRESH
+    ready = call if call.as_of >= fresh else await make_anew(call, facts, fresh, this_pass)
+    await line.wait()
+    return None if ready is None or put_off(ready, this_pass) else ready
+
+
+async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> Call | None:
+    """The call for the same deliveries by facts that were read at *since* or later; None if there is none to make now.
+
+    Deliveries for which nothing is left to say are settled. What would now go another way, or takes more than one
+    call, is left to the next pass, as its slots are not in hand; so is all of it if the database does not answer.
+    """
+    try:
+        todo = await facts.prepare(call.tried, since)
+        await end_others(todo, this_pass)
+    except DatabaseError as error:
+        log.warning("call_put_off", reason=error.reason)
+        this_pass.skip(DATABASE_PAUSE)
+        return None
+    ready = next((again for again in todo.calls if (again.line, again.lane) == (call.line, call.lane)), None)
+    if len(todo.calls) > (ready is not None):
+        this_pass.skip(0.0)
+    return ready
+
+
+async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
     """Reserve, send, settle."""
     deps = this_pass.deps
     seconds = deps.send_timeout  # which may change before the call begins
@@ -149,8 +185,9 @@ async def carry_out(call: Call, this_pass: Pass) -> None:
     outcomes: Sequence[Outcome] = [Deferred("not_begun", blame=Blame.PROVIDER)] * len(call.deliveries)
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if deps.stop.is_set():
+        if not await borne_out(call, facts) or deps.stop.is_set():
             return
+        began = trio.current_time()
         outcomes = [Unknown("interrupted")] * len(call.deliveries)
         with trio.move_on_after(seconds) as time:
             outcomes = await call.line.sender.send(call.messages, call.body, str(call.id))
@@ -159,6 +196,15 @@ async def carry_out(call: Call, this_pass: Pass) -> None:
         learn(call, outcomes, began, deps)
     finally:
         this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, deps))
+
+
+async def borne_out(call: Call, facts: Facts) -> bool:
+    """Whether a call that is reserved may still be made: see `Facts.bear_out`."""
+    try:
+        return await facts.bear_out(call)
+    except DatabaseError as error:
+        log.warning("call_put_off", reason=error.reason)
+        return False
 
 
 def put_off(call: Call, this_pass: Pass) -> bool:
