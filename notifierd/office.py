@@ -82,8 +82,8 @@ class Pass:
         return max(SHORTEST_PAUSE, min(self._skipped_for, NEVER if outlook.next_in is None else outlook.next_in))
 
 
-async def guard_office(work: OfficeWork, this_pass: Pass) -> None:
-    """Work on one office, whose slot is taken, and let no error of it touch another; cancellations pass."""
+async def guard_office(work: OfficeWork, slot: object, this_pass: Pass) -> None:
+    """Work on one office, for which *slot* is taken, and let no error of it touch another; cancellations pass."""
     progress = this_pass.deps.progress
     progress.in_flight[work.id], progress.names[work.id] = trio.current_time(), work.name or ""
     try:
@@ -95,7 +95,7 @@ async def guard_office(work: OfficeWork, this_pass: Pass) -> None:
     except* Exception as group:  # noqa: BLE001 - the one place that isolates
         await fail_office(work, this_pass, first_of(group))
     finally:
-        this_pass.deps.offices.release_on_behalf_of(work)
+        this_pass.deps.offices.release_on_behalf_of(slot)
         progress.offices_done += 1
         del progress.in_flight[work.id], progress.names[work.id]
 

@@ -19,7 +19,7 @@ from notifierd.office import DATABASE_PAUSE, NEVER, Pass, guard_office
 from notifierd.progress import SLICE, Progress, keep_deadline
 from notifierd.recorder import open_recorder
 from notifierd.report import RunResult
-from notifierd.source import START, Place
+from notifierd.source import CHUNK_LASTS, START, ChunkSize, Place
 
 T = TypeVar("T")
 
@@ -74,10 +74,10 @@ async def tell_everyone(day: date, deps: Deps, planned: Planned) -> DayCounts:
     ):
         deps.progress.channels = recorder.waiting
         nursery.start_soon(end_window, deps)
-        given = planned.mails_given
+        given, size = planned.mails_given, ChunkSize()
         while True:
             this_pass = Pass(day, deps, recorder, max(0, deps.email_per_day - given) if deps.email_per_day else NEVER)
-            await pass_over(this_pass)
+            await pass_over(this_pass, size)
             await recorder.flush()
             if not await recorder.settled():
                 this_pass.skip(DATABASE_PAUSE)
@@ -94,29 +94,48 @@ async def tell_everyone(day: date, deps: Deps, planned: Planned) -> DayCounts:
     return counts
 
 
-async def pass_over(this_pass: Pass) -> None:
-    """Work on every office whose turn has come. No task waits in memory for an office that is not begun."""
+async def pass_over(this_pass: Pass, size: ChunkSize) -> None:
+    """Work on every office whose turn has come. No task waits in memory for an office that is not begun.
+
+    The slot comes first, then the office, whose facts so do not age in a queue.
+    """
     offices = this_pass.deps.offices
     this_pass.deps.progress.withheld = 0
-    async with trio.open_nursery() as nursery, aclosing(due_offices(this_pass)) as due:
-        async for everything in due:
-            work = this_pass.within_quota(everything)
-            await offices.acquire_on_behalf_of(work)
-            if this_pass.deps.stop.is_set():
-                offices.release_on_behalf_of(work)
+    async with trio.open_nursery() as nursery, aclosing(due_offices(this_pass, size)) as due:
+        while True:
+            slot, work = object(), None
+            await offices.acquire_on_behalf_of(slot)
+            try:
+                if not this_pass.deps.stop.is_set():
+                    work = await anext(due, None)
+            finally:
+                if work is None:
+                    offices.release_on_behalf_of(slot)
+            if work is None:
                 return
-            nursery.start_soon(guard_office, work, this_pass)
+            nursery.start_soon(guard_office, this_pass.within_quota(work), slot, this_pass)
 
 
-async def due_offices(this_pass: Pass) -> AsyncGenerator[OfficeWork, None]:
-    """The offices whose turn has come, the most urgent first, read in chunks as they are wanted."""
+async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[OfficeWork, None]:
+    """The offices whose turn has come, the most urgent first, read in chunks as they are wanted.
+
+    What is left of a chunk that has become old is read again. Its first office is not, however long the reading took:
+    its calls see to it that they are not made from what is old, and the pass goes on.
+    """
     deps = this_pass.deps
     after: Place | None = START
     while after is not None:
-        chunk = await patiently(deps.progress, "reading", partial(deps.source.read, this_pass.day, after, deps.rules))
-        for work in chunk.offices:
+        read = partial(deps.source.read, this_pass.day, after, deps.rules, size.offices)
+        chunk = await patiently(deps.progress, "reading", read)
+        began, after = trio.current_time(), chunk.after
+        for begun, work in enumerate(chunk.offices):
+            if begun and trio.current_time() - work.as_of > CHUNK_LASTS:
+                size.became_old(begun)
+                after = chunk.places[begun - 1]
+                break
             yield work
-        after = chunk.after
+        else:
+            size.used_up(trio.current_time() - began)
 
 
 async def end_window(deps: Deps) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 import trio
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from notifierd.choose import Rules
 from notifierd.db import Database, Row, columns
@@ -22,6 +22,26 @@ Place = tuple[int, UUID]
 """Where a reading stands in the order of urgency: (urgency, office id)."""
 
 START: Place = (-(2**31), UUID(int=0))
+
+CHUNK_LASTS = 4.0
+"""Seconds after which what is left of a chunk is read again: the first calls of an office that is begun until then find
+its facts fresh."""
+
+
+@define
+class ChunkSize:
+    """How many offices are read at once: about as many as are begun in CHUNK_LASTS seconds."""
+
+    offices: int = CHUNK
+
+    def used_up(self, seconds: float) -> None:
+        """Learn that all offices of a chunk were begun within *seconds*."""
+        if seconds < CHUNK_LASTS / 2:
+            self.offices = min(CHUNK, 2 * self.offices)
+
+    def became_old(self, begun: int) -> None:
+        """Learn that only *begun* offices of a chunk were begun before it was old."""
+        self.offices = max(1, begun)
 
 
 @frozen

@@ -26,8 +26,9 @@ from notifierd.model import OPEN, Channel, Delivery, OfficeWork, Outcome, Reserv
 from notifierd.office import AHEAD
 from notifierd.recorder import GATHER
 from notifierd.run import run_day
+from notifierd.source import CHUNK, CHUNK_LASTS, Chunk, ChunkSize, Place
 from tests.memory import Application
-from tests.people import DAY, a_renewal
+from tests.people import DAY, a_renewal, some_offices
 from tests.senders import (
     TAKEN,
     Made,
@@ -467,3 +468,48 @@ async def test_a_run_that_is_stopped_while_a_call_reads_its_facts_ends_in_time_a
     assert len(email.calls) == (0 if reserved else 1)
     left = [row.delivery for row in town.rows.values() if row.delivery.state is not State.SENT]
     assert {(delivery.state, delivery.doubts) for delivery in left} == {(State.PLANNED, 0)}
+
+
+# Chunks --------------------------------------------------------------------------------------------------------------
+
+
+async def test_at_full_speed_500_offices_are_read_at_once_and_none_again(autojump_clock):
+    """500 offices of a call each, 125 calls a second: 4 s."""
+    town = Town(some_offices(500, staff=2))
+    await told(town, a_run(town, a_line(ScriptedSender(max_batch=10, seconds=0.04), 5)))
+    assert (town.reads, town.again) == ([0.0], [])
+
+
+async def test_a_chunk_is_as_large_as_what_is_begun_while_it_is_fresh(autojump_clock):
+    """100 offices: one a second up to 40 s, then 100 a second. Each is begun with facts of CHUNK_LASTS at most."""
+    chunks: list[int] = []
+    email = ScriptedSender(seconds=lambda _: 1.0 if trio.current_time() < 40 else 0.01)
+
+    class Noting(Town):
+        async def read(self, day: Any, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
+            chunks.append(most)
+            return await super().read(day, after, rules, most)
+
+    town = Noting(some_offices(100, staff=1))
+    await told(town, a_run(town, email, offices=1))
+    assert chunks[:3] == [500, 5, 5]
+    assert max(chunks[1:9]) == 5
+    assert town.again == [], "no call waited so long that it needed newer facts than its chunk's"
+    assert chunks[-1] > 5
+    assert len(email.told) == len(set(email.told)) == 100
+
+
+def test_a_chunks_size_follows_what_is_begun():
+    size = ChunkSize()
+    assert size.offices == CHUNK
+    size.became_old(37)
+    assert size.offices == 37
+    size.used_up(CHUNK_LASTS * 0.6)
+    assert size.offices == 37
+    size.used_up(CHUNK_LASTS * 0.4)
+    assert size.offices == 74
+    for _ in range(5):
+        size.used_up(0.0)
+    assert size.offices == CHUNK
+    size.became_old(0)
+    assert size.offices == 1
