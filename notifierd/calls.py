@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 from notifierd.address import BadAddress
 from notifierd.choose import notice_for
 from notifierd.deps import Deps, Line
-from notifierd.model import Delivery, Message, OfficeWork, Push, Reservation, State
+from notifierd.model import BATCH, Delivery, Message, OfficeWork, Push, Reservation, State
 
 SHORTEST_TTL = 3600
 """Seconds for which a push is kept at least: also where a day is run late, or a past one is forced."""
@@ -151,8 +151,8 @@ def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Des
 def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Iterator[Call]:
     """The calls for deliveries that are part of none: as many in one as the sender carries.
 
-    A delivery that was deferred for its own sake goes alone: should it be what a whole batch is refused for, it harms
-    no other. One that a provider perhaps accepted goes through no other.
+    A delivery that was refused, or deferred for its own sake, goes alone: should it be what a whole batch is refused
+    for, it harms no other. One that a provider perhaps accepted goes through no other.
     """
 
     def where(delivery: Delivery) -> Line:
@@ -160,11 +160,20 @@ def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content
 
     for line, group in groupby(sorted(planned, key=lambda each: (each.channel, each.doubts)), where):
         deliveries = list(group)
-        together = [delivery for delivery in deliveries if not delivery.attempts]
+        together = [delivery for delivery in deliveries if not goes_alone(delivery)]
         size = line.sender.max_batch
         batches = [together[start : start + size] for start in range(0, len(together), size)]
-        for batch in [*batches, *([delivery] for delivery in deliveries if delivery.attempts)]:
+        for batch in [*batches, *([delivery] for delivery in deliveries if goes_alone(delivery))]:
             yield from _fitting(line, batch, contents, deps)
+
+
+def goes_alone(delivery: Delivery) -> bool:
+    """Whether *delivery* may be what a whole batch would be refused for, by how it was tried before."""
+    return delivery.attempts > 0 or (delivery.reason or "").startswith(REFUSED)
+
+
+REFUSED = (BATCH, "rejected:", "refused:")
+"""What the reason of a delivery begins with that a provider refused, alone or with others, and may take alone."""
 
 
 def _fitting(line: Line, batch: Sequence[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Iterator[Call]:

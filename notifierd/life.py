@@ -9,6 +9,7 @@ from typing import Literal, assert_never
 from attrs import evolve, frozen
 
 from notifierd.model import (
+    BATCH,
     Blame,
     Blocked,
     Deferred,
@@ -93,7 +94,12 @@ def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Pol
 
 
 def _costs(outcome: Deferred, now: Circumstances) -> bool:
-    """Whether a deferral costs an attempt: not if it is the provider's trouble, which every call meets."""
+    """Whether a deferral costs an attempt: not if it is the provider's trouble, which every call meets.
+
+    Nor does the refusal of a batch, whatever for: each of its messages goes alone from then on.
+    """
+    if outcome.reason.startswith(BATCH):
+        return False
     match outcome.blame:
         case Blame.MESSAGE:
             return True

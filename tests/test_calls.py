@@ -139,6 +139,15 @@ async def test_one_that_was_deferred_for_its_own_sake_goes_alone():
     assert [[delivery.id for delivery in call.deliveries] for call in calls] == [[a.id, c.id, e.id], [b.id], [d.id]]
 
 
+@pytest.mark.parametrize("reason", ["batch_rejected:422", "rejected:400", "refused:item", "refused:422:403"])
+async def test_one_that_was_refused_goes_alone(reason: str):
+    """Alone or with others: should it be what a whole batch is refused for, it harms no other."""
+    office = await an_office(staff=4)
+    a, b, c, d = office.mails
+    calls = office.having(evolve(a, reason="server_error:503"), evolve(b, reason=reason), c, d).calls()
+    assert [[delivery.id for delivery in call.deliveries] for call in calls] == [[a.id, c.id, d.id], [b.id]]
+
+
 async def test_settled_deliveries_and_those_whose_turn_has_not_come_make_no_call():
     office = await an_office(staff=4)
     a, b, c, d = office.mails

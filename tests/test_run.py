@@ -20,6 +20,7 @@ from notifierd.counts import Outlook
 from notifierd.deps import SETTLE_SECONDS, Deps
 from notifierd.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
 from notifierd.ledger import LEASE_SECONDS, UNLIMITED
+from notifierd.life import Policy
 from notifierd.model import Blame, Blocked, Channel, Deferred, Gone, Outcome, Rejected, State, Unknown
 from notifierd.recorder import GATHER
 from notifierd.render import Renderer
@@ -486,7 +487,10 @@ async def test_a_rejected_message_fails_and_the_rest_of_its_batch_does_not(autoj
 
 
 async def test_one_that_spoils_a_batch_goes_alone_next_time_and_harms_no_other(autojump_clock):
-    """A batch that is refused whole for one of its four: each of the four goes alone, and only that one fails."""
+    """A batch that is refused whole for one of its four: each of the four goes alone, and only that one fails.
+
+    With one attempt, too, and though nothing says that it is a message which is to blame.
+    """
     app = Application()
     members = [a_member(app, f"s{n}", office="one") for n in range(4)]
     bad = members[1]
@@ -494,11 +498,11 @@ async def test_one_that_spoils_a_batch_goes_alone_next_time_and_harms_no_other(a
     class Strict(ScriptedSender):
         async def send(self, messages, body, idempotency_key):
             outcomes = await super().send(messages, body, idempotency_key)
-            return [Deferred("batch_rejected", blame=Blame.MESSAGE)] * 4 if len(messages) == 4 else outcomes
+            return [Deferred("batch_rejected:422")] * 4 if len(messages) == 4 else outcomes
 
     email = Strict(max_batch=10, script=lambda this: Rejected("rejected:422") if this.to == bad.address else TAKEN)
     ledger = ShakyLedger(app)
-    await ended(a_run(ledger, email))
+    await ended(a_run(ledger, email, policies={Channel.EMAIL: Policy(attempts=1)}))
     assert sorted(len(call.to) for call in email.calls) == [1, 1, 1, 1, 4]
     assert ledger.reasons() == {(State.SENT, None): 3, (State.FAILED, "rejected:422"): 1}
     assert len({call.key for call in email.calls}) == 5
