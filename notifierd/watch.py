@@ -32,7 +32,8 @@ from notifierd.deps import Deps
 from notifierd.errors import DatabaseError, LeaseHeld, NotifierdError, places
 from notifierd.model import Deferred, Delivered, Outcome, Unknown
 from notifierd.report import RunResult
-from notifierd.send._http import Answer, Client, classify, open_client
+from notifierd.send._answers import of_receiver, understand
+from notifierd.send._http import Client, open_client
 from notifierd.settings import Settings
 
 LOOK_EVERY = 1.0
@@ -48,6 +49,8 @@ DRAIN_SECONDS = 5.0
 """What is queued gets at the end."""
 
 MOST_QUEUED = 100
+
+UNCLEAR: Outcome = Unknown("answer_unclear")
 
 T = TypeVar("T")
 OpenClient = Callable[[], AbstractAsyncContextManager[Client]]
@@ -263,8 +266,8 @@ class Watch:
     async def _try(self, post: _Post) -> Outcome:
         with trio.move_on_after(TRY_SECONDS):
             async with self.open_client() as client:
-                answer = await client.post(post.url, post.body, {"Content-Type": post.type})
-                return classify(answer, datetime.now(UTC)) if isinstance(answer, Answer) else answer
+                call = client.post(post.url, post.body, {"Content-Type": post.type})
+                return await understand(call, lambda answer: of_receiver(answer, datetime.now(UTC)), UNCLEAR)
         return Unknown("timeout")
 
     async def _rest(self, seconds: float) -> bool:

@@ -59,7 +59,8 @@ def resend_reads(request: httpx.Request) -> list[Read]:
 
 def resend_answers(good: Sequence[bool]) -> httpx.Response:
     if len(good) == 1:
-        return httpx.Response(200, json={"id": "id-0"}) if good[0] else httpx.Response(422, json={})
+        error = {"statusCode": 422, "name": "validation_error", "message": "Invalid `to` field. taro@example.jp"}
+        return httpx.Response(200, json={"id": "id-0"}) if good[0] else httpx.Response(422, json=error)
     ids = [{"id": f"id-{number}"} for number, accepted in enumerate(good) if accepted]
     errors = [{"index": number, "message": "odd"} for number, accepted in enumerate(good) if not accepted]
     return httpx.Response(200, json={"data": ids, "errors": errors})

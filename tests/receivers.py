@@ -79,9 +79,11 @@ class Receivers:
 
     Attributes:
         answers: what is answered.
+        wait: what Retry-After says with it.
     """
 
     answers: Callable[[Got], Answer] = _fine
+    wait: str = ""
     got: list[Got] = field(factory=list)
 
     @property
@@ -114,7 +116,7 @@ class Receivers:
         status = await self.receive(target, request.headers["content-type"], await request.aread())
         if status is None:
             await trio.sleep_forever()
-        return httpx.Response(status or 0, headers={"location": ELSEWHERE})
+        return httpx.Response(status or 0, headers={"location": ELSEWHERE, "retry-after": self.wait})
 
 
 @asynccontextmanager

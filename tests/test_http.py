@@ -1,10 +1,11 @@
 """What the end of a POST means: certainly not sent, answered, or in doubt."""
 
+import gzip
 import logging
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -16,92 +17,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
-from notifierd.send._http import (
-    BODY_BYTES,
-    BODY_SECONDS,
-    LONGEST_WAIT,
-    Answer,
-    _Transport,
-    classify,
-    open_client,
-    parse_retry_after,
-    parse_url,
-)
+from notifierd.model import Blame, Deferred, Unknown
+from notifierd.send._answers import Answer
+from notifierd.send._http import BODY_BYTES, BODY_SECONDS, _Transport, open_client, parse_url
 from notifierd.send._network import PublicNetwork, is_public
 from tests.loopback import OK, answering, read_request, receive, serving
+from tests.test_senders import KINDS
 
-NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
 PRIVATE = Deferred("endpoint_refused:private_address", blame=Blame.MESSAGE)
+
+
+def gz(body: bytes) -> bytes:
+    return gzip.compress(body, mtime=0)
 
 
 async def post(port: int, *, scheme: str = "http", host: str = "127.0.0.1", width: int = 2) -> object:
     async with open_client(width=width) as client:
         return await client.post(f"{scheme}://{host}:{port}/emails", b"hello", {})
-
-
-@pytest.mark.parametrize(
-    ("status", "outcome"),
-    [
-        (200, Delivered()),
-        (201, Delivered()),
-        (202, Delivered()),
-        (299, Delivered()),
-        (300, Rejected("rejected:300")),
-        (302, Rejected("rejected:302")),
-        (400, Rejected("rejected:400")),
-        (401, Blocked("blocked:401", 7.0)),
-        (403, Blocked("blocked:403", 7.0)),
-        (404, Rejected("rejected:404")),
-        (408, Deferred("request_timeout:408", 7.0)),
-        (413, Rejected("rejected:413")),
-        (422, Rejected("rejected:422")),
-        (425, Deferred("too_early:425", 7.0)),
-        (429, Deferred("rate_limited:429", 7.0, Blame.PROVIDER)),
-        (500, Deferred("server_error:500", 7.0)),
-        (502, Unknown("server_error:502", 7.0)),
-        (503, Deferred("server_error:503", 7.0)),
-        (504, Unknown("server_error:504", 7.0)),
-        (520, Unknown("server_error:520", 7.0)),
-        (999, Unknown("server_error:999", 7.0)),
-    ],
-)
-def test_a_status_has_one_meaning(status: int, outcome: Outcome) -> None:
-    assert classify(Answer(status, {"retry-after": "7"}, b"taro@example.jp"), NOW) == outcome
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("0", 0.0),
-        ("120", 120.0),
-        ("1.5", 1.5),
-        ("-3", 0.0),
-        ("inf", LONGEST_WAIT),
-        ("1e300", LONGEST_WAIT),
-        ("nan", None),
-        ("", None),
-        ("soon", None),
-        ("Tue, 24 Nov 2026 00:01:30 GMT", 90.0),
-        ("Tue, 24 Nov 2026 09:01:30 +0900", 90.0),
-        ("Tue, 24 Nov 2026 00:01:30 -0000", 90.0),
-        ("Mon, 23 Nov 2026 00:00:00 GMT", 0.0),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> None:
-    assert parse_retry_after(value, NOW) == seconds
-
-
-@given(st.one_of(st.text(), st.from_regex(r"\w{3}, \d+ \w{3} \d+ \d+:\d+:\d+ [+-]\d+")))
-def test_retry_after_of_any_kind_is_harmless(value: str) -> None:
-    seconds = parse_retry_after(value, NOW)
-    assert seconds is None or 0 <= seconds <= LONGEST_WAIT
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>", b'{"id": ', b"\xff\xfe\x00", b"[" * 200_000, b"9" * 10_000])
-def test_a_body_that_is_no_json_is_none(body: bytes) -> None:
-    assert Answer(200, {}, body).json() is None
 
 
 async def test_nobody_listening_is_certainly_not_sent() -> None:
@@ -201,6 +133,96 @@ async def test_a_status_stands_although_its_body_is_cut() -> None:
         answer = await post(port)
     assert isinstance(answer, Answer)
     assert (answer.status, answer.body, answer.json()) == (201, b'{"id": "', None)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    ("coding", "packed"),
+    [
+        ("gzip", gz(b'{"id": "1"}')),
+        ("gzip", gz(b'{"id": "1"}')[:-8]),
+        ("gzip, gzip", gz(gz(b'{"id": "1"}'))),
+        ("deflate", zlib.compress(b'{"id": "1"}')),
+    ],
+    ids=["whole", "cut", "twice", "deflate"],
+)
+async def test_a_compressed_answer_is_read_although_nobody_asked_for_it(
+    coding: str, packed: bytes, chunked: bool
+) -> None:
+    """Middle boxes compress whatever a request says; what is not understood is sent again."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\n"
+    if chunked:
+        body = b"".join(b"1\r\n%c\r\n" % byte for byte in packed) + b"0\r\n\r\n"
+        answer = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + body
+    else:
+        answer = f"{head}Content-Length: {len(packed)}\r\n\r\n".encode() + packed
+    async with serving(answering(answer)) as port:
+        found = await post(port)
+    assert isinstance(found, Answer)
+    assert found.json() == {"id": "1"}
+
+
+async def test_a_compressed_bomb_is_read_to_its_bound() -> None:
+    bomb = gz(bytes(100 * BODY_BYTES))
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
+    async with serving(answering(head.encode() + bomb)) as port:
+        answer = await post(port)
+    assert isinstance(answer, Answer)
+    assert answer.body == bytes(BODY_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\n{}", 200, b"{}"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", 304, b""),
+        (b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n", 205, b""),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, 200, b"{}"),
+        (b"HTTP/1.1 302 \r\nLocation: /\r\nContent-Length: 0\r\n\r\n", 302, b""),
+        (
+            b"HTTP/1.1 200 \xff\xfe\r\nX-\x41: \xe3\x81\x82\xff\r\nRetry-After: 5\r\nRetry-After: 5\r\n\r\n{}",
+            200,
+            b"{}",
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: \xff\r\nContent-Length: 2\r\n\r\n{}", 200, b"{}"),
+    ],
+)
+async def test_odd_answers_are_answers(answer: bytes, status: int, body: bytes) -> None:
+    """HTTP/1.0, interim answers, no body, header bytes beyond ASCII, a header twice."""
+
+    async def handler(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(answer)
+
+    async with serving(handler) as port:
+        found = await post(port)
+    assert isinstance(found, Answer)
+    assert (found.status, found.body) == (status, body)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"HTTP/1.1 99999 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+    ],
+)
+async def test_what_is_no_answer_to_a_request_is_in_doubt(answer: bytes) -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(answer)
+
+    async with serving(handler) as port, open_client(width=1) as client:
+        for name in ("resend", "webpush"):
+            kind = KINDS[name]
+            base = f"http://127.0.0.1:{port}"
+            messages, sender = kind.messages(1, base), kind.make(client, base)
+            (outcome,) = await sender.send(messages, sender.encode(messages), "key")
+            assert isinstance(outcome, Unknown)
 
 
 async def test_a_hanging_call_that_is_cancelled_costs_no_connection() -> None:
@@ -645,8 +667,3 @@ def test_what_is_no_web_address_is_none(text: str) -> None:
 @given(st.text() | st.text().map("https://".__add__))
 def test_any_text_can_be_asked_whether_it_is_an_address(text: str) -> None:
     parse_url(text)
-
-
-def test_a_date_is_reckoned_from_now() -> None:
-    answer = Answer(503, {"retry-after": "Tue, 24 Nov 2026 00:10:00 GMT"})
-    assert classify(answer, NOW + timedelta(minutes=4)) == Deferred("server_error:503", 360.0)

@@ -92,7 +92,7 @@ def marked(push_url: str) -> Rows:
 
 def quoting(status: str) -> bytes:
     """A provider's answer that says whom it is about."""
-    said = f"{MARK}@{DOMAIN} in {MARK}"
+    said = f"Invalid `to` field: {MARK}@{DOMAIN} in {MARK}"
     return response(status, f'{{"name": "{MARK}", "message": "{said}"}}', "application/json")
 
 

@@ -4,6 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from notifierd.model import BATCH
 from notifierd.send import ses, webpush
 from notifierd.send._network import REFUSED
 from notifierd.settings import WindowSettings
@@ -20,6 +21,7 @@ GIVERS = {"Rejected", "Deferred", "Blocked", "Unknown", "Gone", "HostUnfit", "Ba
 
 EXPRESSIONS = {
     "REFUSED": {REFUSED},
+    "BATCH": {BATCH},
     "fate": webpush.WNS_LOST,
     "REFUSALS[kind]": set(ses.REFUSALS.values()),
     "ENTRY_REFUSALS[status]": set(ses.ENTRY_REFUSALS.values()),

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from notifierd.errors import ConfigError
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.send import oauth
 from notifierd.send._http import open_client
 from notifierd.send.gmail import Gmail
 from notifierd.send.oauth import Token
@@ -202,13 +203,17 @@ async def test_calls_that_are_turned_away_ask_for_one_token_together(
         (httpx.Response(400, json={"error": "invalid_grant", "error_description": "x"}), Blocked("token_rejected:400")),
         (httpx.Response(401, json={"error": "unauthorized_client"}), Blocked("token_blocked:401")),
         (httpx.Response(403, headers={"Retry-After": "9"}), Blocked("token_blocked:403", 9.0)),
-        (httpx.Response(404), Blocked("token_rejected:404")),
-        (httpx.Response(302, headers={"Location": "https://example.jp/"}), Blocked("token_rejected:302")),
+        (httpx.Response(404), Deferred("token_not_the_provider:404", blame=Blame.PATH)),
+        (
+            httpx.Response(302, headers={"Location": "https://example.jp/"}),
+            Deferred("token_not_the_provider:302", blame=Blame.PATH),
+        ),
         (
             httpx.Response(429, headers={"Retry-After": "9"}),
             Deferred("token_rate_limited:429", 9.0, Blame.PROVIDER),
         ),
-        (httpx.Response(500), Deferred("token_server_error:500", blame=Blame.PROVIDER)),
+        (httpx.Response(500, json={"error": "x"}), Deferred("token_server_error:500", blame=Blame.PROVIDER)),
+        (httpx.Response(503), Deferred("token_server_error:503", blame=Blame.PATH)),
         (httpx.Response(502), Deferred("token_server_error:502", blame=Blame.PROVIDER)),
         (httpx.Response(200, content=b"<html>"), Deferred("token_unclear", blame=Blame.PROVIDER)),
         (httpx.Response(200, json=["t1"]), Deferred("token_unclear", blame=Blame.PROVIDER)),
@@ -365,12 +370,12 @@ async def test_a_mail_is_dated_when_it_is_sent() -> None:
         (google_error(400, "failedPrecondition", "Mail service not enabled"), Blocked("blocked:400")),
         (google_error(404, "notFound"), Blocked("blocked:404")),
         (google_error(400, "invalidArgument", "Invalid To header"), Rejected("rejected:400")),
-        (google_error(400, "badRequest"), Rejected("rejected:400")),
-        (google_error(413, "uploadTooLarge"), Rejected("rejected:413")),
+        (google_error(400, "badRequest"), Rejected("rejected:400", Blame.UNCLEAR)),
+        (google_error(413, "uploadTooLarge"), Rejected("rejected:413", Blame.UNCLEAR)),
         (google_error(500, "backendError"), Deferred("server_error:500")),
         (google_error(503, "rateLimitExceeded"), Deferred("server_error:503")),
         (google_error(504, "backendError"), Unknown("server_error:504")),
-        (httpx.Response(404), Rejected("rejected:404")),
+        (httpx.Response(404), Deferred("not_the_provider:404", blame=Blame.PATH)),
         (httpx.Response(403, json={"error": {"errors": {"reason": "rateLimitExceeded"}}}), Blocked("blocked:403")),
         (httpx.Response(403, json={"error": {"errors": ["rateLimitExceeded"]}}), Blocked("blocked:403")),
         (httpx.Response(403, json={"error": "rateLimitExceeded"}), Blocked("blocked:403")),
@@ -378,6 +383,18 @@ async def test_a_mail_is_dated_when_it_is_sent() -> None:
 )
 async def test_documented_errors(answer: httpx.Response, outcome: Outcome) -> None:
     assert await send(Google(send=lambda _: answer), mail()) == [outcome]
+
+
+async def test_a_token_answer_that_cannot_be_read_leaves_the_mail_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No mail was in that call, so nothing is in doubt."""
+
+    def bug(*_: object) -> None:
+        raise KeyError("t1")
+
+    monkeypatch.setattr(oauth, "_read", bug)
+    google = Google()
+    assert await send(google, mail()) == [Deferred("token_unclear", blame=Blame.PROVIDER)]
+    assert google.mails == []
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>welcome to our wifi</html>", b"{}", b'{"id": null}', b'["id"]'])

@@ -114,7 +114,7 @@ async def test_five_hundred_mails_in_one_call_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("code", "outcome"),
     [
-        (300, Rejected("rejected:item:300")),
+        (300, Rejected("rejected:item:300", Blame.UNCLEAR)),
         (406, Rejected("rejected:item:406")),
         (100, Deferred("maintenance:item:100", blame=Blame.PROVIDER)),
         (429, Deferred("rate_limited:item:429", blame=Blame.PROVIDER)),
@@ -128,8 +128,9 @@ async def test_five_hundred_mails_in_one_call_and_no_more() -> None:
         (1235, Blocked("blocked:item:1235")),
         (1236, Blocked("blocked:item:1236")),
         (1480, Blocked("blocked:item:1480")),
-        (9999, Deferred("refused:item:9999", blame=Blame.MESSAGE)),
-        (-1, Deferred("refused:item:-1", blame=Blame.MESSAGE)),
+        (9999, Deferred("refused:item:9999")),
+        (-1, Deferred("refused:item:-1")),
+        (10**30, Unknown("answer_unclear")),
     ],
 )
 async def test_each_message_has_its_own_error_code(code: int, outcome: Outcome) -> None:
@@ -188,19 +189,20 @@ async def test_one_unclear_item_leaves_the_others_clear(item: object) -> None:
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        (refused(300), Rejected("rejected:422:300")),
-        (refused(403), Deferred("refused:422:403", blame=Blame.MESSAGE)),
+        (refused(300), Rejected("rejected:422:300", Blame.UNCLEAR)),
+        (refused(406), Rejected("rejected:422:406")),
+        (refused(403), Deferred("refused:422:403")),
         (refused(412), Blocked("blocked:422:412")),
         (refused(1235), Blocked("blocked:422:1235")),
-        (refused(0), Rejected("rejected:422")),
+        (refused(0), Rejected("rejected:422", Blame.UNCLEAR)),
         (refused(10, 401), Blocked("blocked:401")),
         (refused(100, 503), Deferred("server_error:503")),
-        (httpx.Response(404), Blocked("blocked:404")),
-        (httpx.Response(405), Blocked("blocked:405")),
-        (httpx.Response(405, headers={"Retry-After": "Tue, 24 Nov 2026 00:01:30 GMT"}), Blocked("blocked:405", 90.0)),
-        (httpx.Response(413), Rejected("rejected:413")),
-        (httpx.Response(415), Blocked("blocked:415")),
-        (httpx.Response(500), Deferred("server_error:500")),
+        (refused(0, 404), Blocked("blocked:404")),
+        (refused(0, 405), Blocked("blocked:405")),
+        (refused(0, 413), Rejected("rejected:413", Blame.UNCLEAR)),
+        (refused(0, 415), Blocked("blocked:415")),
+        (refused(0, 500), Deferred("server_error:500")),
+        (httpx.Response(404), Deferred("not_the_provider:404", blame=Blame.PATH)),
     ],
 )
 async def test_documented_answers_to_a_whole_call(answer: httpx.Response, outcome: Outcome) -> None:
@@ -210,9 +212,10 @@ async def test_documented_answers_to_a_whole_call(answer: httpx.Response, outcom
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        (refused(300), Deferred("batch_rejected:422:300", blame=Blame.MESSAGE)),
+        (refused(300), Deferred("batch_rejected:422:300")),
+        (refused(406), Deferred("batch_rejected:422:406", blame=Blame.MESSAGE)),
         (refused(413), Blocked("blocked:422:413")),
-        (httpx.Response(413), Deferred("batch_rejected:413", blame=Blame.MESSAGE)),
+        (refused(0, 413), Deferred("batch_rejected:413")),
     ],
 )
 async def test_a_batch_refused_as_a_whole_condemns_nobody(answer: httpx.Response, outcome: Outcome) -> None:

@@ -139,9 +139,10 @@ async def test_a_200_that_names_no_mail_tells_nothing(body: bytes) -> None:
         (error(404, "not_found"), Blocked("blocked:404")),
         (error(400, "invalid_from_address"), Blocked("blocked:400")),
         (error(500, "not_found"), Deferred("server_error:500")),
-        (error(422, "missing_required_field"), Rejected("rejected:422")),
-        (error(400, "validation_error"), Rejected("rejected:400")),
-        (error(451, "security_error"), Rejected("rejected:451")),
+        (error(409, "resource_locked"), Deferred("unexpected:409", blame=Blame.PATH)),
+        (error(422, "missing_required_field"), Rejected("rejected:422", Blame.UNCLEAR)),
+        (error(400, "validation_error"), Rejected("rejected:400", Blame.UNCLEAR)),
+        (error(451, "security_error"), Blocked("blocked:451")),
         (error(500, "application_error"), Deferred("server_error:500")),
     ],
 )
@@ -175,9 +176,9 @@ def test_the_same_mail_always_makes_the_same_bytes() -> None:
 
 
 async def test_a_batch_refused_as_a_whole_condemns_nobody() -> None:
-    """Which item is to blame is not said, so each gets another call, and the attempt counts."""
+    """Which item is to blame is not said, if it is one at all, so each gets another call."""
     _, outcomes = await call([mail(1), mail(2)], error(422, "validation_error"))
-    assert outcomes == [Deferred("batch_rejected:422", blame=Blame.MESSAGE)] * 2
+    assert outcomes == [Deferred("batch_rejected:422")] * 2
 
 
 async def test_a_hundred_mails_in_one_call_and_no_more() -> None:

@@ -10,7 +10,8 @@ from sendgrid import SendGridAPIClient
 from sendgrid.helpers import mail as vendor
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send._http import LONGEST_WAIT, open_client
+from notifierd.send._http import open_client
+from notifierd.send._waits import LONGEST_WAIT
 from notifierd.send.sendgrid import Sendgrid
 from notifierd.settings import SendgridSettings
 from tests.messages import mail
@@ -117,25 +118,26 @@ async def test_202_and_nothing_else_is_accepted(answer: httpx.Response, outcome:
     ("answer", "outcome"),
     [
         (refused("personalizations.0.to.0.email"), Rejected("rejected:400")),
-        (refused("content.0.value"), Rejected("rejected:400")),
+        (refused("content.0.value"), Rejected("rejected:400", Blame.UNCLEAR)),
         (refused("from.email"), Blocked("blocked:400")),
         (refused("from"), Blocked("blocked:400")),
         (refused("reply_to.email", "from.name"), Blocked("blocked:400")),
         (refused("from.email", "personalizations.0.to"), Rejected("rejected:400")),
-        (refused("from_name"), Rejected("rejected:400")),
-        (refused(None), Rejected("rejected:400")),
-        (refused(), Rejected("rejected:400")),
-        (httpx.Response(400, json={"errors": ["from"]}), Rejected("rejected:400")),
-        (httpx.Response(400, json={"errors": {"field": "from"}}), Rejected("rejected:400")),
-        (httpx.Response(413, json={"errors": [{"field": "from"}]}), Rejected("rejected:413")),
+        (refused("from_name"), Rejected("rejected:400", Blame.UNCLEAR)),
+        (refused(None), Rejected("rejected:400", Blame.UNCLEAR)),
+        (refused(), Rejected("rejected:400", Blame.UNCLEAR)),
+        (httpx.Response(400, json={"errors": ["from"]}), Deferred("not_the_provider:400", blame=Blame.PATH)),
+        (httpx.Response(400, json={"errors": {"field": "from"}}), Deferred("not_the_provider:400", blame=Blame.PATH)),
+        (httpx.Response(413, json={"errors": [{"field": "from"}]}), Blocked("blocked:413")),
+        (httpx.Response(413, json={"errors": []}), Rejected("rejected:413", Blame.UNCLEAR)),
         (httpx.Response(401, json={"errors": [{"message": "Maximum credits exceeded"}]}), Blocked("blocked:401")),
         (httpx.Response(403, json={"errors": [{"field": "from"}]}), Blocked("blocked:403")),
-        (httpx.Response(404), Blocked("blocked:404")),
-        (httpx.Response(405), Blocked("blocked:405")),
-        (httpx.Response(405, headers={"Retry-After": "Tue, 24 Nov 2026 00:01:30 GMT"}), Blocked("blocked:405", 90.0)),
-        (httpx.Response(406), Blocked("blocked:406")),
+        (httpx.Response(404, json={"errors": []}), Blocked("blocked:404")),
+        (httpx.Response(405, json={"errors": []}), Blocked("blocked:405")),
+        (httpx.Response(406, json={"errors": []}), Blocked("blocked:406")),
+        (httpx.Response(404), Deferred("not_the_provider:404", blame=Blame.PATH)),
         (httpx.Response(451), Blocked("blocked:451")),
-        (httpx.Response(500), Deferred("server_error:500")),
+        (httpx.Response(500, json={"errors": []}), Deferred("server_error:500")),
     ],
 )
 async def test_documented_errors(answer: httpx.Response, outcome: Outcome) -> None:
@@ -151,6 +153,8 @@ async def test_documented_errors(answer: httpx.Response, outcome: Outcome) -> No
         ({"X-RateLimit-Reset": "inf"}, LONGEST_WAIT),
         ({"X-RateLimit-Reset": "nan"}, None),
         ({"X-RateLimit-Reset": "soon"}, None),
+        ({"X-RateLimit-Reset": "9" * 10_000}, None),
+        ({"X-RateLimit-Reset": "-1e999"}, 0.0),
         ({"X-RateLimit-Reset": str(int(NOW.timestamp()) + 90), "Retry-After": "7"}, 7.0),
         ({}, None),
     ],
@@ -162,4 +166,4 @@ async def test_a_rate_limit_names_the_moment_of_its_end(headers: dict[str, str],
 
 async def test_the_moment_counts_for_a_rate_limit_only() -> None:
     answer = httpx.Response(503, headers={"X-RateLimit-Reset": str(int(NOW.timestamp()) + 90)})
-    assert (await call(mail(), answer))[1] == Deferred("server_error:503")
+    assert (await call(mail(), answer))[1] == Deferred("server_error:503", blame=Blame.PATH)

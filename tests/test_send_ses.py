@@ -238,8 +238,10 @@ def test_the_same_mails_always_make_the_same_bytes() -> None:
         ),
         ({"Status": "ACCOUNT_THROTTLED"}, Deferred("rate_limited:item", blame=Blame.PROVIDER)),
         ({"Status": "TRANSIENT_FAILURE"}, Deferred("server_error:item")),
-        ({"Status": "FAILED", "Error": "taro1@example.jp"}, Deferred("refused:item", blame=Blame.MESSAGE)),
-        ({"Status": "INVALID_PARAMETER"}, Deferred("refused:item", blame=Blame.MESSAGE)),
+        ({"Status": "MESSAGE_REJECTED", "Error": "Sending suspended for this account"}, Blocked("blocked:item")),
+        ({"Status": "FAILED", "Error": "taro1@example.jp"}, Deferred("refused:item")),
+        ({"Status": "INVALID_PARAMETER"}, Deferred("refused:item")),
+        ({"Status": "INVALID_PARAMETER", "Error": "The From address is not valid"}, Blocked("blocked:item")),
         ({"Status": "ACCOUNT_SUSPENDED"}, Blocked("suspended:item")),
         ({"Status": "ACCOUNT_SENDING_PAUSED"}, Blocked("sending_paused:item")),
         ({"Status": "CONFIGURATION_SET_SENDING_PAUSED"}, Blocked("sending_paused:item")),
@@ -319,7 +321,7 @@ UNVERIFIED = (
         (error(403, "ExpiredTokenException"), Blocked("blocked:403")),
         (error(400, "MessageRejected", UNVERIFIED), Blocked("not_verified:400")),
         (error(400, "MessageRejected", "Transaction failed: contains a virus"), Rejected("rejected:400")),
-        (error(400, "BadRequestException"), Rejected("rejected:400")),
+        (error(400, "BadRequestException"), Rejected("rejected:400", Blame.UNCLEAR)),
         (error(500, "InternalFailure"), Deferred("server_error:500")),
         (error(500, "NotFoundException"), Deferred("server_error:500")),
         (
@@ -363,9 +365,9 @@ async def test_a_wait_that_is_asked_for_is_kept(kind: str) -> None:
 
 
 async def test_a_batch_refused_as_a_whole_condemns_nobody() -> None:
-    """Which entry is to blame is not said, so each gets another call, and the attempt counts."""
+    """Which entry is to blame is not said, if it is one at all, so each gets another call."""
     _, outcomes = await call([mail(1), mail(2)], error(400, "BadRequestException"))
-    assert outcomes == [Deferred("batch_rejected:400", blame=Blame.MESSAGE)] * 2
+    assert outcomes == [Deferred("batch_rejected:400")] * 2
 
 
 THROTTLED = error(429, "TooManyRequestsException")

@@ -139,12 +139,43 @@ def test_a_made_key_pair_is_what_the_configuration_and_browsers_take() -> None:
         (403, Blocked("blocked:403")),
         (429, Deferred("rate_limited:429", blame=Blame.PROVIDER)),
         (502, Unknown("server_error:502")),
-        (406, Rejected("rejected:406")),
+        (407, Blocked("blocked:407")),
+        (400, Deferred("refused:400")),
+        (406, Deferred("refused:406")),
+        (422, Deferred("refused:422")),
+        (302, Deferred("refused:302")),
+        (408, Deferred("request_timeout:408")),
+        (500, Deferred("server_error:500")),
+        (503, Deferred("server_error:503")),
     ],
 )
 async def test_what_a_push_service_answers(status: int, outcome: Outcome) -> None:
     _, outcomes = await send(push(Browser().subscription(FCM)), status=status, headers={"Location": "https://secret"})
     assert outcomes == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (302, Deferred("not_the_provider:302", blame=Blame.PATH)),
+        (400, Deferred("refused:400")),
+        (404, Gone("gone:404")),
+        (407, Blocked("blocked:407")),
+        (413, Rejected("rejected:413")),
+        (500, Deferred("server_error:500", blame=Blame.PATH)),
+        (502, Unknown("server_error:502")),
+        (503, Deferred("server_error:503", blame=Blame.PATH)),
+        (511, Deferred("not_the_provider:511", blame=Blame.PATH)),
+    ],
+)
+@pytest.mark.parametrize("page", [b"<HTML>", b"\xef\xbb\xbf\r\n <!DOCTYPE html>"])
+async def test_a_page_of_html_counts_as_anothers_but_for_a_refusal(status: int, outcome: Outcome, page: bytes) -> None:
+    """FCM's own refusals are pages, too."""
+    answer = httpx.Response(status, content=page)
+    async with open_client(width=1, transport=httpx.MockTransport(lambda _: answer)) as client:
+        sender = WebPush(client, SETTINGS, subject=SUBJECT, now=lambda: NOW)
+        message = push(Browser().subscription(FCM))
+        assert await sender.send([message], message.payload, "") == [outcome]
 
 
 @pytest.mark.parametrize("value", ["90", "Tue, 24 Nov 2026 00:01:30 GMT"])

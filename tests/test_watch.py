@@ -441,6 +441,18 @@ async def test_a_webhook_is_tried_again_as_long_as_that_may_help(answers, tries,
     assert SECRET not in str(lines)
 
 
+@pytest.mark.parametrize("wait", ["Tue, 24 Nov 2026 00:00:99999999999 GMT", "9" * 10_000, "1e999", "-5", "nan"])
+async def test_an_odd_wait_ends_no_telling(wait, autojump_clock):
+    world = watched(in_zone("2026-11-24 12:01"))
+    await world.ledger.record({date(2026, 11, 20): ("completed", "")})
+    world.receivers.answers, world.receivers.wait = in_turn(503, 200), wait
+    with capture_logs() as lines:
+        async with world.serving():
+            await trio.sleep(600)
+    assert [line["event"] for line in lines if line.get("to") == "webhook"] == ["watch_told"]
+    assert len(world.receivers.alarms) == 2
+
+
 async def test_receivers_that_never_answer_hold_up_no_run(autojump_clock):
     """The same run with and without them: it begins and ends at the same moments."""
     taken = []
@@ -591,7 +603,7 @@ async def test_a_reload_names_others_from_then_on(autojump_clock):
 
 
 async def test_what_goes_wrong_in_telling_stays_there_and_is_not_quoted(autojump_clock):
-    """Twice it is no answer at all but a bug; what comes then is told."""
+    """Twice it is no answer at all but a bug: what was posted is posted again, as after any answer that is lost."""
     world = watched(email=refusing(0, 1))
     bugs = [KeyError(SECRET), ValueError(SECRET)]
 
@@ -605,7 +617,7 @@ async def test_what_goes_wrong_in_telling_stays_there_and_is_not_quoted(autojump
         async with world.serving():
             await trio.sleep(600)
     assert world.states() == {"2026-11-24": ("completed", None)}
-    assert [line["error"] for line in lines if line["event"] == "watch_failed"] == ["ValueError", "KeyError"]
-    assert world.receivers.signals == ["start", "fail"]
-    assert world.receivers.causes == ["failures"]
+    assert [line["error"] for line in lines if line["event"] == "answer_unreadable"] == ["ValueError", "KeyError"]
+    assert world.receivers.signals == ["start", "start", "fail"]
+    assert world.receivers.causes == ["failures", "failures"]
     assert SECRET not in str(lines)

@@ -146,7 +146,9 @@ class MailApi:
         if rule.accept:
             await self._keyed(request, items)
         if rule.then == "answer":
-            return _error(rule.status, "As ordered.", rule.name, rule.retry_after)
+            # What is ordered for one address speaks of it: a bare rejection would be of nobody in particular.
+            about = "Invalid `to` field: as ordered." if rule.to else "As ordered."
+            return _error(rule.status, about, rule.name, rule.retry_after)
         if rule.then == "hang":
             await request.hung_up()
         return None

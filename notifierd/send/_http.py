@@ -1,16 +1,12 @@
-"""HTTP for senders: one POST, and what its end means. The only module that knows httpx.
+"""HTTP for senders: one POST, and what it means that no answer came. The only module that knows httpx.
 
 The caller owns the time of a call, and how many there are at once: nothing here waits for a connection.
 """
 
-import json
 import logging
-import math
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache, lru_cache, partial
 
 import httpcore
@@ -18,18 +14,17 @@ import httpx
 import trio
 from attrs import frozen
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+from notifierd.model import Blame, Deferred, Unknown
+from notifierd.send._answers import Answer
 from notifierd.send._network import HostUnfit, Network, PublicNetwork
+from notifierd.send._unpack import unpack
 
 CONNECT_SECONDS = 10.0
 """For a connection to stand. A time that is not the caller's: a call given up here was certainly not made, while one
 that the caller gives up may have been."""
 
 BODY_BYTES, BODY_SECONDS = 1024 * 1024, 10.0
-"""As much of an answer's body as is read, and for how long: by then its status is known."""
-
-LONGEST_WAIT = 86_400.0
-"""Seconds: what a provider may ask for at most. No run lasts longer."""
+"""As much of an answer's body as is read, and of what it unpacks to, and for how long: by then its status is known."""
 
 
 @frozen
@@ -76,75 +71,8 @@ _WEB_URL = re.compile(
 """httpx lets a backslash into the host, say, which other parsers take for its end, and makes U+3002 a dot."""
 
 
-@frozen
-class Answer:
-    """What came back: the names of *headers* in lower case, at most BODY_BYTES of the body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
-
-    def json(self) -> object:
-        """Return the body's JSON; None if it is none (a proxy's error page, say, or cut short)."""
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):  # RecursionError: nested without end
-            return None
-
-    def retry_after(self, now: datetime) -> float | None:
-        """Seconds that the answer asks us to wait (RFC 9110, section 10.2.3: seconds, or a date)."""
-        asked = self.headers.get("retry-after")
-        return parse_retry_after(asked, now) if asked else None
-
-
-def parse_retry_after(value: str, now: datetime) -> float | None:
-    """Return seconds from *now*, 0 to LONGEST_WAIT; None for what is neither seconds nor a date."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)
-
-
-def classify(answer: Answer, now: datetime) -> Outcome:
-    """Return what a status means, as far as a provider documents nothing else: DESIGN.md, "Sending".
-
-    A reason is a word of ours and the status; what the provider wrote goes nowhere.
-    """
-    status, wait = answer.status, answer.retry_after(now)
-    match status:
-        case _ if 200 <= status < 300:  # noqa: PLR2004 - the class of RFC 9110, section 15.3
-            return Delivered()
-        case 408:
-            return Deferred("request_timeout:408", wait)
-        case 425:
-            return Deferred("too_early:425", wait)
-        case 429:
-            return Deferred("rate_limited:429", wait, Blame.PROVIDER)
-        case 500 | 503:
-            return Deferred(f"server_error:{status}", wait)
-        case 401 | 403:
-            return Blocked(f"blocked:{status}", wait)
-        case _ if 300 <= status < 500:  # noqa: PLR2004 - sections 15.4 and 15.5: no redirect is followed
-            return Rejected(f"rejected:{status}")
-        case _:  # 502 and 504; and Cloudflare's 52x, of which some come after the origin took the request
-            return Unknown(f"server_error:{status}", wait)
-
-
-def message_id(found: object) -> str | None:
-    """Return a provider's id of a message, if it is one that the ledger can hold: visible ASCII, 200 characters."""
-    return found if isinstance(found, str) and _MESSAGE_ID.fullmatch(found) else None
-
-
-_MESSAGE_ID = re.compile(r"[!-~]{1,200}")
-
-
 HEADERS = {"User-Agent": "notifierd", "Accept": "application/json", "Accept-Encoding": "identity"}
-"""Identity: a compressed body of a kilobyte may unfold to a gigabyte. Resend turns away who has no User-Agent."""
+"""Identity: answers are short. Resend turns away who has no User-Agent."""
 
 TIMES = {"timeout": {"connect": CONNECT_SECONDS}}
 
@@ -165,9 +93,8 @@ class Client:
             request = httpx.Request("POST", _url(url), headers={**HEADERS, **headers}, content=body, extensions=TIMES)
             request.stream = _Body(body)
             async with aclosing(await self._transport.handle_async_request(request)) as response:
-                return Answer(response.status_code, dict(response.headers), await _read(response))
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, UnicodeError) as error:
-            # UnicodeError: a host that cannot be looked up, such as one with a label of 64 characters
+                return await _answer(response)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             if isinstance(error.__cause__, HostUnfit):
                 return Deferred(error.__cause__.args[0], blame=Blame.MESSAGE)
             return Deferred("connection_failed", blame=Blame.PROVIDER)
@@ -195,9 +122,15 @@ class _Body(httpx.AsyncByteStream):
         return self._pieces.pop()
 
 
+async def _answer(response: httpx.Response) -> Answer:
+    headers = dict(response.headers)
+    body = unpack(await _read(response), headers.get("content-encoding", ""), BODY_BYTES)
+    return Answer(response.status_code, headers, body)
+
+
 async def _read(response: httpx.Response) -> bytes:
     body = bytearray()
-    # As it came: httpx' aiter_bytes would unpack a body that is compressed all the same.
+    # As it came: httpx' aiter_bytes would unpack a compressed body without a bound.
     assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - to mypy: an async client's is
     # The status stands, whatever becomes of the body: who needs it sees that it is cut.
     with trio.move_on_after(BODY_SECONDS) as scope, suppress(httpx.TransportError):

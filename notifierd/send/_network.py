@@ -41,6 +41,8 @@ class Network(httpcore.AsyncNetworkBackend):
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
+            except UnicodeError:  # a host that cannot be looked up, such as one with a label of 64 characters
+                failure = httpcore.ConnectError("not a host name")
             else:
                 return _Stream(connected)
         raise failure

@@ -7,7 +7,9 @@ from datetime import datetime
 
 from notifierd.errors import ConfigError
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Unknown
-from notifierd.send._http import Answer, Client, classify, message_id
+from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._words import About, about
 from notifierd.send.mime import dated, undated
 from notifierd.send.oauth import ServiceAccount, load_key
 from notifierd.settings import GmailSettings
@@ -23,6 +25,10 @@ MAIL_SENDING = "Mail sending"
 
 OURS = frozenset({"failedPrecondition", "notFound"})
 """Errors beside 401 and 403 that no message is to blame for: the user has no mailbox, the base_url is wrong."""
+
+
+UNAUTHORIZED = "blocked:401"
+"""The reason of an outcome that another token may mend."""
 
 
 class Gmail:
@@ -53,37 +59,49 @@ class Gmail:
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - one mail; there are no keys
         raw = base64.urlsafe_b64encode(dated(body, self._now())).decode()
         body = json.dumps({"raw": raw}).encode()
-        answer = await self._post(body)
-        if isinstance(answer, Answer) and answer.status == 401:  # noqa: PLR2004 - Unauthorized
-            answer = await self._post(body)  # certainly not accepted, so it may go again, with another token
-        return [self._outcome(answer) if isinstance(answer, Answer) else answer]
+        outcome = await self._try(body)
+        if isinstance(outcome, Blocked) and outcome.reason == UNAUTHORIZED:
+            outcome = await self._try(body)  # certainly not accepted, so it may go again, with another token
+        return [outcome]
 
-    async def _post(self, body: bytes) -> Answer | Blocked | Deferred | Unknown:
+    async def _try(self, body: bytes) -> Outcome:
         token = await self._account.token()
         if not isinstance(token, str):
             return token
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        answer = await self._client.post(self._url, body, headers)
-        if isinstance(answer, Answer) and answer.status == 401:  # noqa: PLR2004 - Unauthorized
-            self._account.forget(token)
-        return answer
 
-    def _outcome(self, answer: Answer) -> Outcome:
+        def read(answer: Answer) -> list[Outcome]:
+            if answer.status == 401:  # noqa: PLR2004 - Unauthorized
+                self._account.forget(token)
+            return [self._read(answer)]
+
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        (outcome,) = await outcomes(self._client.post(self._url, body, headers), 1, read)
+        return outcome
+
+    def _read(self, answer: Answer) -> Outcome:
         """https://developers.google.com/gmail/api/guides/handle-errors."""
-        outcome, found = classify(answer, self._now()), answer.json()
-        if isinstance(outcome, Delivered):
-            taken = message_id(_get(found, "id"))
-            return Delivered(taken) if taken else Unknown("answer_unclear")
-        status, wait = answer.status, answer.retry_after(self._now())
-        error = _get(found, "error")
+        found, status, wait = answer.json(), answer.status, answer.retry_after(self._now())
+        error = get(found, "error")
         reasons = set(_reasons(error))
-        if not 400 <= status < 500:  # noqa: PLR2004 - the client's errors
+        if 400 <= status < 500:  # noqa: PLR2004 - the client's errors
+            if DAILY in reasons or (reasons & RATE_LIMITS and MAIL_SENDING in text(get(error, "message"))):
+                return Blocked(f"quota:{status}", wait)
+            if reasons & RATE_LIMITS:
+                return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
+            if reasons & OURS:
+                return Blocked(f"blocked:{status}", wait)
+        outcome = meaning(status, _about(error), wait)
+        if not isinstance(outcome, Delivered):
             return outcome
-        if DAILY in reasons or (reasons & RATE_LIMITS and MAIL_SENDING in str(_get(error, "message"))):
-            return Blocked(f"quota:{status}", wait)
-        if reasons & RATE_LIMITS:
-            return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
-        return Blocked(f"blocked:{status}", wait) if reasons & OURS else outcome
+        taken = message_id(get(found, "id"))
+        return Delivered(taken) if taken else Unknown("answer_unclear")
+
+
+def _about(error: object) -> About | None:
+    """Tell what an error speaks of; None if it is none of Google's, whose front end answers with pages, too."""
+    if get(error, "code") is None and get(error, "errors") is None:
+        return None
+    return about(text(get(error, "message")))
 
 
 def _account(client: Client, settings: GmailSettings, now: Callable[[], datetime]) -> ServiceAccount:
@@ -104,11 +122,7 @@ def _account(client: Client, settings: GmailSettings, now: Callable[[], datetime
     )
 
 
-def _get(found: object, name: str) -> object:
-    return found.get(name) if isinstance(found, dict) else None
-
-
 def _reasons(error: object) -> Iterator[str]:
-    errors = _get(error, "errors")
+    errors = get(error, "errors")
     for each in errors if isinstance(errors, list) else []:
-        yield str(_get(each, "reason"))
+        yield text(get(each, "reason"))

@@ -1,21 +1,20 @@
 """Mailgun: https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages."""
 
-import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from urllib.parse import urlencode
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send._http import Answer, Client, classify, message_id, parse_retry_after
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Unknown
+from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._waits import wait_in_words
+from notifierd.send._words import About, about
 from notifierd.settings import MailgunSettings
 
-OURS = frozenset({402, 404, 405})
-"""Statuses beside 401 and 403 that no message is to blame for: our account, domain or base_url. A 404 may also pass by
+OURS = frozenset({404, 405})
+"""Statuses that no message is to blame for, if Mailgun itself says them: our domain or base_url. A 404 may also pass by
 itself (https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses)."""
-
-NOT_ALLOWED = "is not allowed to send"
-"""Said in a 400 of a domain that is not verified, or an account that is not activated or not paid for."""
 
 
 class Mailgun:
@@ -49,29 +48,38 @@ class Mailgun:
         return urlencode(sorted(_fields(mail).items())).encode()
 
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - Mailgun knows no keys
-        answer = await self._client.post(self._url, body, self._headers)
-        return [self._outcome(answer) if isinstance(answer, Answer) else answer]
+        call = self._client.post(self._url, body, self._headers)
+        return await outcomes(call, 1, lambda answer: [self._read(answer)])
 
-    def _outcome(self, answer: Answer) -> Outcome:
-        found, now = answer.json(), self._now()
-        found = found if isinstance(found, dict) else {}
-        said, status = str(found.get("message")), answer.status
-        match classify(answer, now):
-            case Delivered():
-                accepted = message_id(found.get("id"))
-                return Delivered(accepted) if accepted else Unknown("answer_unclear")
-            case _ if status in {420, 429}:  # 420: https://github.com/mailgun/mailgun-java/issues/50
-                return Deferred(f"rate_limited:{status}", _wait(answer, said, now), Blame.PROVIDER)
-            case Rejected() if status in OURS or (status == 400 and NOT_ALLOWED in said):  # noqa: PLR2004 - Bad Request
-                return Blocked(f"blocked:{status}", answer.retry_after(now))
-            case outcome:
-                return outcome
+    def _read(self, answer: Answer) -> Outcome:
+        found, now, status = answer.json(), self._now(), answer.status
+        words, said = _words(found), _about(found)
+        until = wait_in_words(words, now)
+        wait = until if (asked := answer.retry_after(now)) is None else asked
+        if until is not None and 400 <= status < 500 and said is not About.QUOTA:  # noqa: PLR2004 - the client's errors
+            # Though it says, too, that the domain is not allowed to send.
+            return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
+        if status in OURS and said is not None:
+            return Blocked(f"blocked:{status}", wait)
+        outcome = meaning(status, said, wait)
+        if not isinstance(outcome, Delivered):
+            return outcome
+        accepted = message_id(get(found, "id"))
+        return Delivered(accepted) if accepted else Unknown("answer_unclear")
 
 
-def _wait(answer: Answer, said: str, now: datetime) -> float | None:
-    """Return the seconds that a limit lasts: its end stands in the message."""
-    wait, end = answer.retry_after(now), re.search(r"try again after (.+)", said)
-    return parse_retry_after(end[1], now) if wait is None and end else wait
+def _about(found: object) -> About | None:
+    """Tell what an error speaks of; None if it is none of Mailgun's.
+
+    A 400 "... is not allowed to send" is of a domain that is not verified, or an account that is not activated or not
+    paid for.
+    """
+    return about(_words(found)) if isinstance(found, dict) and "message" in found else None
+
+
+def _words(found: object) -> str:
+    message = get(found, "message")
+    return " ".join(map(text, message)) if isinstance(message, list) else text(message)
 
 
 def _fields(mail: Mail) -> dict[str, str]:

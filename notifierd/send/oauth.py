@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Unknown
-from notifierd.send._http import Answer, Client, classify
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Rejected, Unknown
+from notifierd.send._answers import Answer, get, meaning, understand
+from notifierd.send._http import Client
+from notifierd.send._words import About
 
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
@@ -85,17 +87,15 @@ class ServiceAccount:
     async def _fetch(self) -> Token | Blocked | Deferred:
         now = self.now()
         body = urlencode({"grant_type": GRANT, "assertion": self._assertion(now)}).encode()
-        answer = await self.client.post(self.url, body, {"Content-Type": "application/x-www-form-urlencoded"})
-        if not isinstance(answer, Answer):
-            return Deferred(f"token_{answer.reason}", answer.retry_after, Blame.PROVIDER)
-        wait = answer.retry_after(now)
-        match classify(answer, now):
-            case Delivered():
-                return _token(answer.json(), now) or Deferred("token_unclear", wait, Blame.PROVIDER)
-            case Deferred(reason) | Unknown(reason):  # in doubt or not: there was no mail in this call
-                return Deferred(f"token_{reason}", wait, Blame.PROVIDER)
-            case refusal:  # RFC 6749, section 5.2: invalid_grant, unauthorized_client; no mail is to blame
-                return Blocked(f"token_{refusal.reason}", wait)
+        call = self.client.post(self.url, body, {"Content-Type": "application/x-www-form-urlencoded"})
+        found = await understand(call, lambda answer: _read(answer, now), None)
+        if found is None:
+            return Deferred("token_unclear", blame=Blame.PROVIDER)
+        if isinstance(found, Token | Blocked):
+            return found
+        # In doubt or not, there was no mail in this call, and none is to blame.
+        blame = Blame.PATH if isinstance(found, Deferred) and found.blame is Blame.PATH else Blame.PROVIDER
+        return Deferred(f"token_{found.reason}", found.retry_after, blame)
 
     def _assertion(self, now: datetime) -> str:
         """Return the signed JWT that stands for the account: RFC 7515, section 3.1, with RS256 of RFC 7518."""
@@ -127,6 +127,21 @@ def load_key(pem: str) -> rsa.RSAPrivateKey:
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ValueError("not an RSA key")  # noqa: TRY004 - the value is wrong, not our types
     return key
+
+
+def _read(answer: Answer, now: datetime) -> Token | Blocked | Deferred | Unknown | None:
+    """Return the token that an answer gives, or why it gives none; None if it is unclear.
+
+    RFC 6749, section 5.2: an ``error`` such as invalid_grant or unauthorized_client; all are of us.
+    """
+    found, wait = answer.json(), answer.retry_after(now)
+    match meaning(answer.status, About.NOTHING if isinstance(get(found, "error"), str) else None, wait):
+        case Delivered():
+            return _token(found, now)
+        case Blocked(reason) | Rejected(reason):
+            return Blocked(f"token_{reason}", wait)
+        case outcome:
+            return outcome
 
 
 def _token(found: object, now: datetime) -> Token | None:

@@ -6,12 +6,21 @@ from datetime import datetime
 import orjson
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send._http import Answer, Client, classify, message_id
+from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._words import About, about
 from notifierd.settings import PostmarkSettings
 
 OURS = frozenset({10, 400, 401, 405, 412, 413, 422, 1235, 1236, 1480})
 """Error codes that no message is to blame for: the token, the sender's signature, credits, the account's approval, the
 server, the stream, our IP address (https://postmarkapp.com/developer/api/overview#error-codes)."""
+
+OUR_STATUSES = frozenset({404, 405, 415})
+"""Of our base_url, if they come with an error code (.../developer/api/overview#response-codes). A page of HTML is
+another's (https://postmarkapp.com/support/article/getting-a-403-that-doesnt-look-like-a-postmark-error)."""
+
+HIGHEST_CODE = 99_999
+"""What is beyond is no error code, and would make a reason of any length."""
 
 
 class Postmark:
@@ -43,26 +52,22 @@ class Postmark:
         return orjson.dumps([self._item(mail) for mail in messages])
 
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - Postmark knows no keys
-        count = len(messages)
-        answer = await self._client.post(self._url, body, self._headers)
-        if not isinstance(answer, Answer):
-            return [answer] * count
+        call = self._client.post(self._url, body, self._headers)
+        return await outcomes(call, len(messages), lambda answer: self._read(answer, len(messages)))
+
+    def _read(self, answer: Answer, count: int) -> list[Outcome]:
         outcome = self._of_call(answer)
-        if isinstance(outcome, Delivered):
-            return _of_items(answer.json(), count)
-        if isinstance(outcome, Rejected) and count > 1:
-            # One message may be to blame, and nothing says which: the others must not fail with it.
-            outcome = Deferred(f"batch_{outcome.reason}", blame=Blame.MESSAGE)
-        return [outcome] * count
+        return _of_items(answer.json(), count) if isinstance(outcome, Delivered) else for_each(outcome, count)
 
     def _of_call(self, answer: Answer) -> Outcome:
         """Return what the call as a whole came to: https://postmarkapp.com/developer/api/overview#response-codes."""
-        code, now = _code(answer.json()), self._now()
-        if answer.status == 422 and code:  # noqa: PLR2004 - Unprocessable Content
-            return _of_code(code, "422")
-        if answer.status in {404, 405, 415}:  # our base_url
-            return Blocked(f"blocked:{answer.status}", answer.retry_after(now))
-        return classify(answer, now)
+        said, status, wait = answer.json(), answer.status, answer.retry_after(self._now())
+        code = _code(said)
+        if status == 422 and code:  # noqa: PLR2004 - Unprocessable Content
+            return _of_code(code, "422", said)
+        if status in OUR_STATUSES and code is not None:
+            return Blocked(f"blocked:{status}", wait)
+        return meaning(status, None if code is None else _about(code, said), wait)
 
     def _item(self, mail: Mail) -> dict[str, object]:
         item: dict[str, object] = {
@@ -87,26 +92,41 @@ def _of_items(found: object, count: int) -> list[Outcome]:
 def _of_item(item: object) -> Outcome:
     code = _code(item)
     if code:
-        return _of_code(code, "item")
-    accepted = message_id(item.get("MessageID")) if code == 0 and isinstance(item, dict) else None
+        return _of_code(code, "item", item)
+    accepted = message_id(get(item, "MessageID")) if code == 0 else None
     return Delivered(accepted) if accepted else Unknown("answer_unclear")
 
 
-def _of_code(code: int, said_of: str) -> Outcome:
+def _of_code(code: int, said_of: str, said: object) -> Outcome:
     """Return what an error code other than 0 means. Whatever it is, the message was not accepted."""
-    match code:
-        case 300 | 406:  # an invalid request; an address that bounced, complained or was suppressed
-            return Rejected(f"rejected:{said_of}:{code}")
-        case 100:
+    match code, _about(code, said):
+        case 100, _:
             return Deferred(f"maintenance:{said_of}:{code}", blame=Blame.PROVIDER)
-        case 429:
+        case 429, _:
             return Deferred(f"rate_limited:{said_of}:{code}", blame=Blame.PROVIDER)
-        case _ if code in OURS:
+        case _, About.US | About.QUOTA:
             return Blocked(f"blocked:{said_of}:{code}")
+        case _, About.MESSAGE:
+            return Rejected(f"rejected:{said_of}:{code}")
+        case 300, _:
+            return Rejected(f"rejected:{said_of}:{code}", Blame.UNCLEAR)
         case _:
-            return Deferred(f"refused:{said_of}:{code}", blame=Blame.MESSAGE)
+            return Deferred(f"refused:{said_of}:{code}")
+
+
+def _about(code: int, said: object) -> About:
+    """Tell what an error speaks of.
+
+    300 is an invalid request, whose text says which field it is about: the sender's too
+    (https://postmarkapp.com/support/article/troubleshooting-422-unprocessable-entity-errors). 406 is an address that
+    bounced, complained or was suppressed.
+    """
+    if code in OURS:
+        return About.US
+    return About.MESSAGE if code == 406 else about(text(get(said, "Message")))  # noqa: PLR2004 - the code above
 
 
 def _code(found: object) -> int | None:
-    code = found.get("ErrorCode") if isinstance(found, dict) else None
-    return code if type(code) is int else None  # exactly: false is an int to Python, and equals 0
+    code = get(found, "ErrorCode")
+    # Exactly an int: false is one to Python, and equals 0.
+    return code if type(code) is int and abs(code) <= HIGHEST_CODE else None

@@ -1,22 +1,37 @@
 """Resend: https://resend.com/docs/api-reference/emails/send-email and .../send-batch-emails."""
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import orjson
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send._http import Answer, Client, classify, message_id
+from notifierd.model import Blocked, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._words import About, about, about_field
 from notifierd.settings import ResendSettings
 
 IN_PROGRESS_SECONDS = 2.0
 """To wait while the same call is still being worked on; Resend names no figure."""
 
-OURS = frozenset({"invalid_from_address", "not_found", "method_not_allowed"})
-"""Errors beside 401 and 403 that no message is to blame for: our sender, our base_url."""
+OURS = frozenset(
+    {
+        *("missing_api_key", "invalid_api_key", "restricted_api_key", "suspended_api_key", "invalid_access"),
+        *("invalid_from_address", "invalid_region", "invalid_idempotency_key", "security_error"),
+    }
+)
+"""Errors that no message is to blame for, with any status (https://resend.com/docs/api-reference/errors, and for
+``suspended_api_key`` https://github.com/resend/resend-node/blob/canary/src/interfaces.ts)."""
+
+OURS_IF_REFUSED = frozenset({"not_found", "method_not_allowed"})
+"""Errors of our base_url, if they come with a 4xx (the same page)."""
 
 QUOTAS = frozenset({"daily_quota_exceeded", "monthly_quota_exceeded"})
-"""Said with status 429, but waiting does not clear them (https://resend.com/docs/api-reference/errors)."""
+"""Said with status 429, but waiting does not clear them (the same page)."""
+
+FIELD = re.compile(r"\b(?:invalid|missing) `(\w{1,40})` field", re.IGNORECASE)
+"""How an error names the field that it is about: "Invalid `to` field" (resend/resend-python#65)."""
 
 
 class Resend:
@@ -53,37 +68,44 @@ class Resend:
         path = "/emails"
         if len(messages) > 1:
             path, headers["x-batch-validation"] = "/emails/batch", "permissive"
-        answer = await self._client.post(self._url + path, body, headers)
-        if not isinstance(answer, Answer):
-            return [answer] * len(messages)
+        call = self._client.post(self._url + path, body, headers)
+        return await outcomes(call, len(messages), lambda answer: self._read(answer, len(messages)))
+
+    def _read(self, answer: Answer, count: int) -> list[Outcome]:
         said = answer.json()
-        outcome = self._of_call(answer, str(_get(said, "name")))
-        if isinstance(outcome, Delivered):
-            return _of_items(said, len(messages))
-        if isinstance(outcome, Rejected) and len(messages) > 1:
-            # One item may be to blame, and nothing says which: the others must not fail with it.
-            outcome = Deferred(f"batch_{outcome.reason}", blame=Blame.MESSAGE)
-        return [outcome] * len(messages)
+        outcome = self._of_call(answer, said)
+        return _of_items(said, count) if isinstance(outcome, Delivered) else for_each(outcome, count)
 
-    def _of_call(self, answer: Answer, name: str) -> Outcome:
-        """Return what the call as a whole came to: https://resend.com/docs/api-reference/errors.
-
-        *name* is the error's.
-        """
-        wait = answer.retry_after(self._now())
-        if answer.status == 429 and name in QUOTAS:  # noqa: PLR2004 - Too Many Requests
-            return Blocked("quota:429", wait)
-        if answer.status == 409:  # noqa: PLR2004 - Conflict: said of the key only
-            if name == "concurrent_idempotent_requests":
+    def _of_call(self, answer: Answer, said: object) -> Outcome:
+        """Return what the call as a whole came to: https://resend.com/docs/api-reference/errors."""
+        status, name, wait = answer.status, text(get(said, "name")).lower(), answer.retry_after(self._now())
+        match status, name:
+            case 409, "concurrent_idempotent_requests":
                 return Unknown("in_progress:409", wait or IN_PROGRESS_SECONDS)
-            return Unknown("key_conflict:409", key_usable=False)
-        if 400 <= answer.status < 500 and name in OURS:  # noqa: PLR2004 - the client's errors
-            return Blocked(f"blocked:{answer.status}", wait)
-        return classify(answer, self._now())
+            case 409, "invalid_idempotent_request":
+                return Unknown("key_conflict:409", key_usable=False)
+            case _ if 400 <= status < 500 and name in OURS_IF_REFUSED:  # noqa: PLR2004 - the client's errors
+                return Blocked(f"blocked:{status}", wait)
+        return meaning(status, _about(said, name), wait)
 
 
-def _get(found: object, name: str) -> object:
-    return found.get(name) if isinstance(found, dict) else None
+def _about(said: object, name: str) -> About | None:
+    """Tell what an error speaks of; None if it is none of Resend's.
+
+    A key that is not known gets 400 or 401, `validation_error`, "API key is invalid" (the same page): its name does not
+    tell, and the text does.
+    """
+    message = get(said, "message")
+    if not isinstance(message, str) or not (name or isinstance(get(said, "statusCode"), int)):
+        return None
+    if name in QUOTAS:
+        return About.QUOTA
+    if name in OURS:
+        return About.US
+    field = FIELD.search(message[:1000])
+    if field:
+        return about_field(field[1]) or About.NOTHING
+    return about(f"{name.replace('_', ' ')}: {message}")  # a new name may tell: expired_api_key, say
 
 
 def _item(mail: Mail) -> dict[str, object]:
@@ -105,11 +127,11 @@ def _of_items(found: object, count: int) -> list[Outcome]:
     An answer that does not add up tells nothing of any item.
     """
     unclear: list[Outcome] = [Unknown("answer_unclear")] * count
-    data, errors = ([found], []) if count == 1 else (_get(found, "data"), _get(found, "errors") or [])
+    data, errors = ([found], []) if count == 1 else (get(found, "data"), get(found, "errors") or [])
     if not isinstance(data, list) or not isinstance(errors, list):
         return unclear
-    ids = [one for item in data if (one := message_id(_get(item, "id")))]
-    bad = {index for error in errors if isinstance(index := _get(error, "index"), int)}
+    ids = [one for item in data if (one := message_id(get(item, "id")))]
+    bad = {index for error in errors if isinstance(index := get(error, "index"), int)}
     good = [index for index in range(count) if index not in bad]
     if not len(ids) == len(data) == len(good) == count - len(bad):
         return unclear

@@ -4,19 +4,24 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import orjson
-from attrs import evolve
 
 from notifierd.address import Mailbox
-from notifierd.model import Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send._http import Answer, Client, classify, message_id, parse_retry_after
+from notifierd.model import Blocked, Delivered, Mail, Outcome, Unknown
+from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._waits import parse_number, within_bounds
+from notifierd.send._words import About, about
 from notifierd.settings import SendgridSettings
 
-OURS = frozenset({404, 405, 406, 451})
-"""Statuses beside 401 and 403 that no message is to blame for: our base_url, our account's region
+OURS = frozenset({404, 405, 406})
+"""Statuses that no message is to blame for, if SendGrid itself says them: our base_url
 (https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors)."""
 
-OUR_FIELDS = ("from", "reply_to")
-"""What we are to blame for in a 400, whose errors each name their field, as ``from.email``."""
+OUR_FIELDS = frozenset({"from", "reply_to"})
+"""What we are to blame for, if each error of an answer names one of these, as ``from.email``."""
+
+RECIPIENTS = "personalizations"
+"""The field that the address is in, as ``personalizations.0.to.0.email``."""
 
 
 class Sendgrid:
@@ -51,22 +56,22 @@ class Sendgrid:
         return orjson.dumps(_call(mail), option=orjson.OPT_SORT_KEYS)
 
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - one mail, and no keys
-        answer = await self._client.post(self._url, body, self._headers)
-        return [self._outcome(answer) if isinstance(answer, Answer) else answer]
+        call = self._client.post(self._url, body, self._headers)
+        return await outcomes(call, 1, lambda answer: [self._read(answer)])
 
-    def _outcome(self, answer: Answer) -> Outcome:
-        now = self._now()
-        match classify(answer, now):
-            case Delivered() if answer.status == 202:  # noqa: PLR2004 - Accepted, the one success there is
-                return Delivered(message_id(answer.headers.get("x-message-id")))
-            case Delivered():
-                return Unknown("answer_unclear")
-            case Deferred(retry_after=None) as limited if answer.status == 429:  # noqa: PLR2004 - Too Many Requests
-                return evolve(limited, retry_after=_until_reset(answer, now))
-            case Rejected() if answer.status in OURS or _is_ours(answer):
-                return Blocked(f"blocked:{answer.status}", answer.retry_after(now))
-            case outcome:
-                return outcome
+    def _read(self, answer: Answer) -> Outcome:
+        status, now, said = answer.status, self._now(), _about(answer.json())
+        if status in OURS and said is not None:
+            return Blocked(f"blocked:{status}", answer.retry_after(now))
+        wait = answer.retry_after(now)
+        if wait is None and status == 429:  # noqa: PLR2004 - Too Many Requests
+            wait = _until_reset(answer, now)
+        outcome = meaning(status, said, wait)
+        if not isinstance(outcome, Delivered):
+            return outcome
+        if status != 202:  # noqa: PLR2004 - Accepted, the one success there is
+            return Unknown("answer_unclear")
+        return Delivered(message_id(answer.headers.get("x-message-id")))
 
 
 def _until_reset(answer: Answer, now: datetime) -> float | None:
@@ -74,21 +79,19 @@ def _until_reset(answer: Answer, now: datetime) -> float | None:
 
     https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/rate-limits
     """
-    try:
-        seconds = float(answer.headers.get("x-ratelimit-reset", "")) - now.timestamp()
-    except ValueError:
+    reset = parse_number(answer.headers.get("x-ratelimit-reset", ""))
+    return None if reset is None else within_bounds(reset - now.timestamp())
+
+
+def _about(found: object) -> About | None:
+    """Tell what the errors of an answer speak of; None if it is none of SendGrid's."""
+    errors = get(found, "errors")
+    if not isinstance(errors, list) or not all(isinstance(error, dict) for error in errors):
         return None
-    return parse_retry_after(str(seconds), now)
-
-
-def _is_ours(answer: Answer) -> bool:
-    """Tell whether a refusal speaks of nothing but our own fields."""
-    found = answer.json()
-    errors = found.get("errors") if isinstance(found, dict) else None
-    if answer.status != 400 or not isinstance(errors, list):  # noqa: PLR2004 - Bad Request
-        return False
-    fields = [str(error.get("field")) if isinstance(error, dict) else "" for error in errors]
-    return bool(fields) and all(field.partition(".")[0] in OUR_FIELDS for field in fields)
+    fields = [text(get(error, "field")).partition(".")[0] for error in errors]
+    if fields and all(field in OUR_FIELDS for field in fields):
+        return About.US
+    return About.MESSAGE if RECIPIENTS in fields else about(" ".join(text(get(error, "message")) for error in errors))
 
 
 def _call(mail: Mail) -> dict[str, object]:

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import orjson
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send._http import Answer, Client, classify, message_id
+from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._words import About, about
 from notifierd.send.sigv4 import Signer
 from notifierd.settings import SesSettings
 
@@ -27,6 +29,9 @@ may fill in (.../API_ReplacementTemplate.html)."""
 THROTTLES = frozenset({"ThrottlingException", "TooManyRequestsException", "LimitExceededException"})
 DAILY_QUOTA = "Daily message quota exceeded"
 """How a throttle says that it lasts (https://docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas-errors.html)."""
+
+REJECTED = "MessageRejected"
+"""The error of a message with invalid content (.../APIReference-V2/API_SendEmail.html, Errors)."""
 
 NOT_VERIFIED = "not verified"
 """How a MessageRejected says that it is not about the message (https://docs.aws.amazon.com/ses/latest/dg/
@@ -108,13 +113,15 @@ class Ses:
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - there are no keys
         count = len(messages)
         url = f"{self._url}/v2/email/outbound-{'bulk-' * (count > 1)}emails"
-        answer = await self._client.post(url, body, self._signer.sign("POST", url, self._headers, body, self._now()))
-        if not isinstance(answer, Answer):
-            return [answer] * count
-        outcomes = self._outcomes(answer, count)
-        if count > 1 and all(isinstance(one, Deferred) and one.blame is Blame.PROVIDER for one in outcomes):
+        call = self._client.post(url, body, self._signer.sign("POST", url, self._headers, body, self._now()))
+        return await outcomes(call, count, lambda answer: self._read(answer, count))
+
+    def _read(self, answer: Answer, count: int) -> list[Outcome]:
+        outcome = self._of_call(answer)
+        found = _of_entries(answer.json(), count) if isinstance(outcome, Delivered) else for_each(outcome, count)
+        if count > 1 and all(isinstance(one, Deferred) and one.blame is Blame.PROVIDER for one in found):
             self.max_batch = min(self.max_batch, count // 2)
-        return outcomes
+        return found
 
     def _envelope(self, mail: Mail) -> dict[str, object]:
         envelope: dict[str, object] = {"FromEmailAddress": mail.sender.encoded()}
@@ -124,37 +131,30 @@ class Ses:
             envelope["ConfigurationSetName"] = self._configuration_set
         return envelope
 
-    def _outcomes(self, answer: Answer, count: int) -> list[Outcome]:
-        outcome = self._of_call(answer)
-        if isinstance(outcome, Delivered):
-            return _of_entries(answer.json(), count)
-        if isinstance(outcome, Rejected) and count > 1:
-            # One entry may be to blame, and nothing says which: the others must not fail with it.
-            outcome = Deferred(f"batch_{outcome.reason}", blame=Blame.MESSAGE)
-        return [outcome] * count
-
     def _of_call(self, answer: Answer) -> Outcome:
         """Return what the call as a whole came to."""
-        kind, text = _error(answer)
+        kind, words = _error(answer)
         status, wait = answer.status, answer.retry_after(self._now())
         if 400 <= status < 500:  # noqa: PLR2004 - the client's errors
-            if kind in THROTTLES and DAILY_QUOTA in text:
+            if kind in THROTTLES and DAILY_QUOTA in words:
                 return Blocked(f"quota:{status}", wait)
             if kind in THROTTLES:
                 return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
             if kind in REFUSALS:
                 return Blocked(f"{REFUSALS[kind]}:{status}", wait)
-            if kind == "MessageRejected" and NOT_VERIFIED in text:
+            if kind == REJECTED and NOT_VERIFIED in words:
                 return Blocked(f"not_verified:{status}", wait)
-        return classify(answer, self._now())
+        return meaning(status, _about(kind, words) if kind else None, wait)
+
+
+def _about(kind: str, words: str) -> About:
+    """Tell what an error speaks of. REJECTED is of the message, if its text does not speak of us."""
+    said = about(words)
+    return About.MESSAGE if kind == REJECTED and said is About.NOTHING else said
 
 
 def _json(document: object) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
-
-
-def _get(found: object, name: str) -> object:
-    return found.get(name) if isinstance(found, dict) else None
 
 
 def _headers(mail: Mail) -> list[dict[str, str]]:
@@ -185,23 +185,22 @@ def _inert(value: str) -> str:
 
 
 def _error(answer: Answer) -> tuple[str, str]:
-    """Return an error's type, and what SES says of it.
+    """Return an error's type, and what SES says of it; an empty type if the answer is none of SES'.
 
     https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html#operation-error-serialization: what follows a colon,
     and what precedes a hash sign, is not part of the type.
     """
     found = answer.json()
-    kind = answer.headers.get("x-amzn-errortype") or _get(found, "__type") or _get(found, "code")
-    text = _get(found, "message") or _get(found, "Message")
-    return str(kind).partition(":")[0].rpartition("#")[2], str(text)
+    kind = answer.headers.get("x-amzn-errortype") or text(get(found, "__type")) or text(get(found, "code"))
+    return kind.partition(":")[0].rpartition("#")[2].strip(), text(get(found, "message")) or text(get(found, "Message"))
 
 
 def _of_entries(found: object, count: int) -> list[Outcome]:
     """Return what became of each mail of a call that went through."""
     if count == 1:
-        taken = message_id(_get(found, "MessageId"))
+        taken = message_id(get(found, "MessageId"))
         return [Delivered(taken) if taken else Unknown("answer_unclear")]
-    results = _get(found, "BulkEmailEntryResults")
+    results = get(found, "BulkEmailEntryResults")
     if not isinstance(results, list) or len(results) != count:
         return [Unknown("answer_unclear")] * count
     return [_of_entry(result) for result in results]
@@ -209,20 +208,21 @@ def _of_entries(found: object, count: int) -> list[Outcome]:
 
 def _of_entry(result: object) -> Outcome:
     """Return what an entry's status means; what was not accepted for its own sake is tried alone, by SendEmail."""
-    status = str(_get(result, "Status"))
+    status, words = text(get(result, "Status")), text(get(result, "Error"))
     if status in ENTRY_REFUSALS:
         return Blocked(f"{ENTRY_REFUSALS[status]}:item")
     match status:
         case "SUCCESS":
-            return Delivered(message_id(_get(result, "MessageId")))
+            return Delivered(message_id(get(result, "MessageId")))
         case "MESSAGE_REJECTED":
-            not_verified = NOT_VERIFIED in str(_get(result, "Error"))
-            return Blocked("not_verified:item") if not_verified else Rejected("rejected:item")
+            if NOT_VERIFIED in words:
+                return Blocked("not_verified:item")
+            return Blocked("blocked:item") if about(words) is About.US else Rejected("rejected:item")
         case "ACCOUNT_THROTTLED":
             return Deferred("rate_limited:item", blame=Blame.PROVIDER)
         case "TRANSIENT_FAILURE":
             return Deferred("server_error:item")
         case "FAILED" | "INVALID_PARAMETER":
-            return Deferred("refused:item", blame=Blame.MESSAGE)
+            return Blocked("blocked:item") if about(words) is About.US else Deferred("refused:item")
         case _:
             return Unknown("answer_unclear")

@@ -10,8 +10,10 @@ from datetime import datetime
 from uuid import UUID
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected
-from notifierd.send._http import Answer, Client, Url, classify, parse_url
+from notifierd.send._answers import Answer, meaning, outcomes
+from notifierd.send._http import Client, Url, parse_url
 from notifierd.send._network import REFUSED
+from notifierd.send._words import About
 from notifierd.send.vapid import Vapid
 from notifierd.settings import PushSettings
 
@@ -55,11 +57,16 @@ class WebPush:
         encrypted = encrypt(message.device, body)
         if encrypted is None:
             return [Rejected("bad_subscription")]
-        answer = await self._client.post(message.device.endpoint, encrypted, self._headers(message, url))
-        outcome = self._outcome(answer, url) if isinstance(answer, Answer) else answer
+        call = self._client.post(message.device.endpoint, encrypted, self._headers(message, url))
+        return await outcomes(call, 1, lambda answer: [self._read(answer, url, message.device.id)])
+
+    def _read(self, answer: Answer, url: Url, device: UUID) -> Outcome:
+        outcome = self._outcome(answer, url)
         if isinstance(outcome, Delivered):
             self._refused[url.origin] = 0
-        return [self._refusal(outcome, url.origin, message.device.id) if isinstance(outcome, Blocked) else outcome]
+        if isinstance(outcome, Blocked) and answer.status in {401, 403}:
+            return self._refusal(outcome, url.origin, device)
+        return outcome
 
     def _headers(self, message: Push, url: Url) -> dict[str, str]:
         headers = {
@@ -75,17 +82,29 @@ class WebPush:
         return headers
 
     def _outcome(self, answer: Answer, url: Url) -> Outcome:
-        if answer.status in {404, 410}:  # RFC 8030, section 7.3
-            return Gone(f"gone:{answer.status}")
-        now = self._now()
-        outcome, wait = classify(answer, now), answer.retry_after(now)
+        """Return what an answer means. Push services have no common shape of errors, and FCM's are pages of HTML, too.
+
+        So a status that RFC 8030 does not name costs an attempt while others pass, and no more. A page of a 3xx or 5xx
+        is another's.
+        """
+        status, wait = answer.status, answer.retry_after(self._now())
         if url.host.endswith(WNS):
             fate = answer.headers.get("x-wns-notificationstatus", "").lower()
-            if isinstance(outcome, Delivered) and fate in WNS_LOST:
-                return Deferred(f"{fate}:{answer.status}", wait, Blame.MESSAGE)
-            if answer.status == 406:  # noqa: PLR2004 - its way to say 429 (microsoft/microsoft-ui-xaml#8091)
+            if 200 <= status < 300 and fate in WNS_LOST:  # noqa: PLR2004 - RFC 9110, section 15.3
+                return Deferred(f"{fate}:{status}", wait, Blame.MESSAGE)
+            if status == 406:  # noqa: PLR2004 - its way to say 429 (microsoft/microsoft-ui-xaml#8091)
                 return Deferred("rate_limited:406", wait, Blame.PROVIDER)
-        return outcome
+        match status, _is_page(answer):
+            case ((404 | 410), _):  # RFC 8030, section 7.3
+                return Gone(f"gone:{status}")
+            case 413, _:  # RFC 8030, section 7.2
+                return Rejected("rejected:413")
+            case ((401 | 402 | 403 | 407 | 408 | 420 | 425 | 429 | 451), _):
+                return meaning(status, About.NOTHING, wait)
+            case _, is_page if 300 <= status < 500 and not (is_page and status < 400):  # noqa: PLR2004 - RFC 9110, sections 15.4 and 15.5
+                return Deferred(f"refused:{status}", wait)
+            case _, is_page:
+                return meaning(status, None if is_page else About.NOTHING, wait)
 
     def _refusal(self, outcome: Blocked, origin: str, device: UUID) -> Outcome:
         """Tell whether a push service refuses us, or a device that was subscribed under another key of the application.
@@ -114,6 +133,11 @@ class WebPush:
         if not anywhere and url.port != 443:  # noqa: PLR2004 - https
             return Rejected(f"{REFUSED}:port_not_443")
         return url
+
+
+def _is_page(answer: Answer) -> bool:
+    """Tell whether an answer is a page of HTML."""
+    return answer.body[:100].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
 def _matches(host: str, allowed: str) -> bool:

@@ -222,6 +222,14 @@ REASONS: Final[Mapping[str, Pair]] = {
         "サービス側の障害です。サービスの稼働状況を確認してください。",
         "Trouble at the provider. Look at its status page.",
     ),
+    "unexpected": (
+        "サービスが想定外の応答をしました。サービスの稼働状況を確認してください。",
+        "The provider's answer is one that it does not document. Look at its status page.",
+    ),
+    "not_the_provider": (
+        "サービス以外(プロキシやファイアウォールなど)が応答しました。ネットワークと接続先を確認してください。",
+        "Something else answered in the provider's place, such as a proxy. Check the network and base_url.",
+    ),
     "maintenance": ("サービスがメンテナンス中でした。", "The provider was under maintenance."),
     "request_timeout": ("サービスの応答が遅すぎました。", "The provider took too long."),
     "too_early": ("サービスがその時点では受け付けませんでした。", "The provider did not want it at that time."),
