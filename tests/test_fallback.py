@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
+import httpx
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -14,9 +16,12 @@ from notifierd.gate import OUT_FAILURES
 from notifierd.model import Blame, Blocked, Channel, Deferred, Outcome, Rejected, State, Unknown
 from notifierd.recorder import GATHER
 from notifierd.run import run_day
+from notifierd.send._http import open_client
+from notifierd.send.resend import Resend
+from notifierd.settings import ResendSettings
 from tests.people import DAY, some_offices
 from tests.processes import DOMAIN, Place, invent
-from tests.senders import DOWN, TAKEN, ScriptedSender, ShakyLedger, Swallowed, Try, a_line, a_run
+from tests.senders import DOWN, NINE_O_CLOCK, TAKEN, ScriptedSender, ShakyLedger, Swallowed, Try, a_line, a_run
 
 DAILY_QUOTA = Blocked("blocked:429:daily_quota_exceeded")
 
@@ -27,7 +32,7 @@ def pair(script: Callable[[Try], Outcome | Swallowed], *, keyed: bool = False) -
     return first, ScriptedSender("second", max_batch=100)
 
 
-async def run(ledger: ShakyLedger, *senders: ScriptedSender, **changes: object) -> list[str]:
+async def run(ledger: ShakyLedger, *senders: Any, **changes: object) -> list[str]:
     """Run the day with *senders*, the preferred one first; the events of the log."""
     limiter = a_line(senders[0], 5).limiter
     lines = [a_line(sender, 5) for sender in senders]
@@ -48,6 +53,35 @@ async def test_who_the_first_provider_refuses_is_told_by_the_second(autojump_clo
     assert trio.current_time() < 1.0 + 20 / 5 + 10 * GATHER
     assert events.count("sender_blocked") == 1
     assert {row.delivery.provider for row in ledger.rows.values()} == {"second"}
+
+
+BAD_KEY = b'{"statusCode": 400, "name": "validation_error", "message": "API key is invalid"}'
+PAGE = b"<html>Your session has expired: log in to the network</html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        *((status, BAD_KEY) for status in (400, 401)),
+        *((status, PAGE) for status in (302, 308, 400, 402, 404, 407, 421, 422, 503, 511)),
+    ],
+)
+async def test_who_is_answered_anything_but_about_their_own_mail_is_told_by_the_second(
+    status: int, body: bytes, autojump_clock
+):
+    """All day, to every call of the first, by itself or in its place; nobody fails, and the alarm rings."""
+
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        await trio.sleep(0.1)
+        return httpx.Response(status, content=body)
+
+    ledger, second = ShakyLedger(some_offices(20)), ScriptedSender("second", max_batch=100)
+    async with open_client(width=5, transport=httpx.MockTransport(answer)) as client:
+        first = Resend(client, ResendSettings(api_key="re_1"), now=lambda: NINE_O_CLOCK)
+        events = await run(ledger, first, second)
+    assert ledger.states() == {State.SENT: 40}
+    assert {row.delivery.provider for row in ledger.rows.values()} == {"second"}
+    assert events.count("sender_blocked") + events.count("sender_out") == 1
 
 
 async def test_a_provider_that_is_slow_to_open_is_waited_for(autojump_clock):

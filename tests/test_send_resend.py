@@ -72,14 +72,32 @@ async def test_several_mails_go_in_permissive_mode(count: int) -> None:
 async def test_ids_belong_in_order_to_the_items_without_error() -> None:
     found = {"data": [{"id": "b"}, {"id": "d"}], "errors": [{"index": 2, "message": "x"}, {"index": 0, "message": "y"}]}
     _, outcomes = await call([mail(n) for n in range(4)], httpx.Response(200, json=found))
-    bad = Rejected("rejected:item")
+    bad = Rejected("rejected:item", Blame.UNCLEAR)
     assert outcomes == [bad, Delivered("b"), bad, Delivered("d")]
+
+
+@pytest.mark.parametrize(
+    ("message", "outcome"),
+    [
+        ("Invalid `to` field.", Rejected("rejected:item")),
+        ("Invalid `from` field.", Blocked("blocked:item")),
+        ("The example.jp domain is not verified.", Blocked("blocked:item")),
+        ("You have reached your daily email sending quota.", Blocked("quota:item")),
+        ("Invalid `headers` field.", Rejected("rejected:item", Blame.UNCLEAR)),
+        (None, Rejected("rejected:item", Blame.UNCLEAR)),
+    ],
+)
+async def test_an_item_is_refused_for_its_address_or_for_us(message: str | None, outcome: Outcome) -> None:
+    """Permissive mode answers 200, whatever is wrong with each item: our sender is wrong in all of them."""
+    found = {"data": [{"id": "a"}], "errors": [{"index": 1, "message": message}]}
+    _, outcomes = await call([mail(1), mail(2)], httpx.Response(200, json=found))
+    assert outcomes == [Delivered("a"), outcome]
 
 
 async def test_two_errors_of_one_item_are_one_rejection() -> None:
     found = {"data": [{"id": "b"}], "errors": [{"index": 0, "message": "x"}, {"index": 0, "message": "y"}]}
     _, outcomes = await call([mail(1), mail(2)], httpx.Response(200, json=found))
-    assert outcomes == [Rejected("rejected:item"), Delivered("b")]
+    assert outcomes == [Rejected("rejected:item", Blame.UNCLEAR), Delivered("b")]
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=100))
@@ -87,7 +105,8 @@ def test_any_mix_of_good_and_bad_items_finds_its_ids(good: list[bool]) -> None:
     data = [{"id": f"id-{index}"} for index, accepted in enumerate(good) if accepted]
     errors = [{"index": index, "message": ""} for index, accepted in enumerate(good) if not accepted]
     expected = [
-        Delivered(f"id-{index}") if accepted else Rejected("rejected:item") for index, accepted in enumerate(good)
+        Delivered(f"id-{index}") if accepted else Rejected("rejected:item", Blame.UNCLEAR)
+        for index, accepted in enumerate(good)
     ]
     assert _of_items({"data": data, "errors": errors}, len(good)) == expected
 

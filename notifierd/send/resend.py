@@ -6,7 +6,7 @@ from datetime import datetime
 
 import orjson
 
-from notifierd.model import Blocked, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.model import Blame, Blocked, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about, about_field
@@ -102,10 +102,12 @@ def _about(said: object, name: str) -> About | None:
         return About.QUOTA
     if name in OURS:
         return About.US
-    field = FIELD.search(message[:1000])
-    if field:
-        return about_field(field[1]) or About.NOTHING
-    return about(f"{name.replace('_', ' ')}: {message}")  # a new name may tell: expired_api_key, say
+    return _about_words(f"{name.replace('_', ' ')}: {message}")  # a new name may tell: expired_api_key, say
+
+
+def _about_words(words: str) -> About:
+    field = FIELD.search(words[:1000])
+    return (about_field(field[1]) or About.NOTHING) if field else about(words)
 
 
 def _item(mail: Mail) -> dict[str, object]:
@@ -124,16 +126,30 @@ def _of_items(found: object, count: int) -> list[Outcome]:
     """Return what became of each item of a call that went through.
 
     In permissive mode the ids in ``data`` belong, in order, to the items that ``errors`` does not name by their index.
-    An answer that does not add up tells nothing of any item.
+    An answer that does not add up tells nothing of any item. An item's error may be of our sender, as every item's is
+    then.
     """
     unclear: list[Outcome] = [Unknown("answer_unclear")] * count
     data, errors = ([found], []) if count == 1 else (get(found, "data"), get(found, "errors") or [])
     if not isinstance(data, list) or not isinstance(errors, list):
         return unclear
     ids = [one for item in data if (one := message_id(get(item, "id")))]
-    bad = {index for error in errors if isinstance(index := get(error, "index"), int)}
+    bad = {index: _of_item(error) for error in errors if isinstance(index := get(error, "index"), int)}
     good = [index for index in range(count) if index not in bad]
     if not len(ids) == len(data) == len(good) == count - len(bad):
         return unclear
     accepted = dict(zip(good, ids, strict=True))
-    return [Delivered(accepted[index]) if index in accepted else Rejected("rejected:item") for index in range(count)]
+    return [Delivered(accepted[index]) if index in accepted else bad[index] for index in range(count)]
+
+
+def _of_item(error: object) -> Outcome:
+    """Return what an item's error means."""
+    match _about_words(text(get(error, "message"))):
+        case About.US:
+            return Blocked("blocked:item")
+        case About.QUOTA:
+            return Blocked("quota:item")
+        case About.MESSAGE:
+            return Rejected("rejected:item")
+        case About.NOTHING:
+            return Rejected("rejected:item", Blame.UNCLEAR)
