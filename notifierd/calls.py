@@ -75,8 +75,8 @@ class Call:
         return str(self.line.sender.lane(self.contents[0].message))
 
     def says_the_same(self, other: "Call") -> bool:
-        """Whether it says the same as *other* to the same targets, through the same sender."""
-        return self.line is other.line and _lasting(self.messages) == _lasting(other.messages)
+        """Whether it says the same as *other* to the same targets."""
+        return _lasting(self.messages) == _lasting(other.messages)
 
     def reservation(self, expires: float) -> Reservation:
         """What the ledger is to mark: each open delivery as it will stand while the call is made."""

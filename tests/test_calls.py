@@ -65,6 +65,20 @@ def marked(reservation: Reservation, **changes: Any) -> list[Delivery]:
     ]
 
 
+async def test_a_repeat_tries_those_alone_whose_answer_was_lost():
+    """Of three mails in a call one was taken and one was put back: they are in it again, and are not due by it."""
+    office = await an_office(staff=3)
+    (call,) = office.calls()
+    sent, planned, lost = marked(call.reservation(40.0))
+    former = [evolve(sent, state=State.SENT, due=False), evolve(planned, state=State.PLANNED, attempts=1), lost]
+    anew, repeat = office.having(*former).calls()
+    assert (anew.repeat, anew.tried) == (False, anew.deliveries)
+    assert repeat.deliveries == tuple(former)
+    assert [delivery.due for delivery in repeat.tried] == [False, False, True]
+    (again,) = office.having(*repeat.tried).calls()
+    assert (again.id, again.body, again.repeat) == (repeat.id, repeat.body, True)
+
+
 # New calls ----------------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from notifierd.choose import Rules, notice_for
 from notifierd.deps import Deps
 from notifierd.errors import StatementRefused
 from notifierd.facts import FRESH, MOST_AGE
-from notifierd.model import OPEN, Channel, Delivery, OfficeWork, Outcome, Reservation, State, Unknown
+from notifierd.model import OPEN, Blame, Channel, Deferred, Delivery, OfficeWork, Outcome, Reservation, State, Unknown
 from notifierd.office import AHEAD
 from notifierd.recorder import GATHER
 from notifierd.run import run_day
@@ -41,6 +41,8 @@ from tests.senders import (
     a_line,
     a_member,
     a_run,
+    most_at_once,
+    spans,
 )
 
 SLACK = 1e-6
@@ -238,12 +240,15 @@ EVENTS = st.lists(
 async def everything_happens(
     events: Sequence[Event], batch: int, keyed: bool, latency: float, parallel: int
 ) -> tuple[Town, list[Made]]:
-    """One mail a second, one push every two; the first answer for one of the mails gets lost."""
+    """One mail a second, one push every two. Of the first tries one's answer gets lost, and one is deferred."""
     town = a_town(latency=latency)
-    unlucky = town.members[1].address
+    first_tries: dict[str, Outcome | Swallowed] = {
+        town.members[1].address: Swallowed(),
+        town.members[0].address: Deferred("greylisted", blame=Blame.MESSAGE),
+    }
 
     def script(this: Try) -> Outcome | Swallowed:
-        return Swallowed() if this.to == unlucky and this.nth == 1 else TAKEN
+        return first_tries.get(this.to, TAKEN) if this.nth == 1 else TAKEN
 
     email = ScriptedSender(max_batch=batch, honours_keys=keyed, script=script)
     push = ScriptedSender(seconds=2.0)
@@ -379,20 +384,22 @@ async def test_a_repeat_that_changes_while_it_waits_falls_under_the_rule_without
     assert town.states() == {State.SENT: 2}
 
 
-async def test_what_now_goes_through_another_lane_is_left_to_the_next_pass(autojump_clock):
-    """Five pushes of 2 s, one at a time; the last one's device moves to another push service at 3 s."""
+async def test_what_now_goes_through_another_lane_waits_for_its_share_of_that_one(autojump_clock):
+    """One push at a time to each push service: four of 2 s to one of them, one of 20 s to the other.
+
+    The last device moves to the other service at 3 s; its turn would be at 6 s.
+    """
     town = a_town(members=1, offices=5)
-    moved = town.members[4].devices[0]
-    push = ScriptedSender(seconds=2.0)
+    busy, moved = (town.members[n].devices[0] for n in (0, 4))
+    elsewhere = [evolve(device, endpoint=f"https://elsewhere.example/{device.id}") for device in (busy, moved)]
+    town.app.devices[busy.id] = elsewhere[0]
+    push = ScriptedSender(seconds=lambda to: 20.0 if to == elsewhere[0].endpoint else 2.0)
     deps = a_run(town, ScriptedSender(), a_line(push, 5, lane_share=1))
-
-    def move() -> None:
-        town.app.devices[moved.id] = evolve(moved, endpoint="https://elsewhere.example/phone")
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 3.0, move)
+        nursery.start_soon(at, 3.0, lambda: town.app.devices.update({moved.id: elsewhere[1]}))
         await told(town, deps)
-    assert push.calls[-1].lane == "elsewhere.example"
+    assert most_at_once(spans([call for call in push.calls if call.lane == "elsewhere.example"])) == 1
+    assert push.calls[-1].to == (elsewhere[1].endpoint,)
     assert town.states() == {State.SENT: 10}
 
 
@@ -400,28 +407,104 @@ async def test_what_now_goes_through_another_lane_is_left_to_the_next_pass(autoj
 
 
 @define
-class SlowToReserve(Town):
-    """It takes *seconds* to reserve."""
+class Slow(Town):
+    """A database that takes its time, until it is *quick_from*.
 
-    seconds: float = 0.0
+    Attributes:
+        reserving: seconds before a reservation is carried out.
+        reading: seconds in which the answer to a reading is on its way.
+        reading_again: the same, for that of one office.
+        refusing: whether it refuses to read an office again.
+    """
+
+    quick_from: float = float("inf")
+    reserving: float = 0.0
+    reading: float = 0.0
+    reading_again: float = 0.0
+    refusing: bool = False
 
     async def reserve(self, day: Any, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
-        await trio.sleep(self.seconds)
+        await self._pass(self.reserving)
         return await super().reserve(day, holder, reservations)
+
+    async def read(self, day: Any, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
+        chunk = await super().read(day, after, rules, most)
+        await self._pass(self.reading)
+        return chunk
+
+    async def read_again(self, work: OfficeWork, day: Any, rules: Rules) -> OfficeWork:
+        again = await super().read_again(work, day, rules)
+        if self.refusing and self.clock() < self.quick_from:
+            raise StatementRefused("database_refused:57014")
+        await self._pass(self.reading_again)
+        return again
+
+    async def _pass(self, seconds: float) -> None:
+        if self.clock() < self.quick_from:
+            await trio.sleep(seconds)
+
+
+def a_slow_town(*, offices: int, **settings: Any) -> Slow:
+    """Offices of one member each, over a slow database."""
+    town = a_town(members=1, offices=offices)
+    return Slow(town.app, members=town.members, versions=town.versions, **settings)
 
 
 async def test_a_call_that_took_long_to_reserve_goes_if_nothing_changed_and_else_the_next_time(autojump_clock):
     """Reserving takes 6 s. The second one's address changes meanwhile: nothing goes to the old one."""
-    app = a_town(members=1, offices=3)
-    town = SlowToReserve(app.app, members=app.members, versions=app.versions, seconds=6.0)
-    email = ScriptedSender()
+    town = a_slow_town(offices=3, reserving=6.0)
+    email, push = ScriptedSender(), ScriptedSender()
     with capture_logs() as logs:
-        await told(town, a_run(town, email), [Event(3.0, Change.ADDRESS, 1)])
+        await told(town, a_run(town, email, push), [Event(3.0, Change.ADDRESS, 1)])
     assert email.told == ["new-s1-0@example.jp", "s0-0@example.jp", "s2-0@example.jp"]
     assert [call.began for call in email.calls][:2] == [pytest.approx(6.0)] * 2
-    assert town.states() == {State.SENT: 3}
+    assert [call.began for call in push.calls] == [pytest.approx(6.0)] * 3, "however long each is kept"
+    assert town.states() == {State.SENT: 6}
     assert [line for line in logs if line["log_level"] in ("warning", "error")] == [], "no trouble of anybody's"
+    check(town, [*email.calls, *push.calls])
+
+
+async def test_an_answer_that_is_old_when_it_comes_lets_no_reserved_call_go(autojump_clock):
+    """Reserved at 6 s, read at 6 s, and told so at 12 s; the address changes at 6.5 s. Then the database is quick."""
+    town = a_slow_town(offices=1, reserving=6.0, reading_again=6.0, quick_from=7.0)
+    email = ScriptedSender()
+    await told(town, a_run(town, email), [Event(6.5, Change.ADDRESS, 0)])
+    assert email.told == ["new-s0-0@example.jp"]
     check(town, email.calls)
+
+
+async def test_an_office_whose_reading_took_long_loses_nobody_who_is_due_again(autojump_clock):
+    """Mails are off when the office is read, and on again half a second later; the answer comes after 6 s."""
+    town = a_slow_town(offices=2, reading=6.0)
+    await town.plan(DAY, Rules(push=False))
+    town.meet(Change.MAILS_OFF, 0)
+    email = ScriptedSender()
+    await told(town, a_run(town, email), [Event(0.5, Change.MAILS_OFF, 0)])
+    assert email.told == ["s0-0@example.jp", "s1-0@example.jp"]
+    check(town, email.calls)
+
+
+async def test_facts_that_cannot_be_read_for_a_reserved_call_put_it_off(autojump_clock):
+    town = a_slow_town(offices=2, reserving=6.0, refusing=True, quick_from=10.0)
+    email = ScriptedSender()
+    with capture_logs() as logs:
+        await told(town, a_run(town, email))
+    put_off = [line["reason"] for line in logs if line["event"] == "call_put_off"]
+    assert put_off == ["database_refused:57014"] * 2
+    assert len(email.calls) == 2
+    assert town.states() == {State.SENT: 2}
+
+
+async def test_a_stop_while_a_reserved_call_reads_its_facts_keeps_it_from_being_made(autojump_clock):
+    """Reserved at 6 s, read until 8 s; stopped at 7 s, with time for all that is in flight."""
+    town = a_slow_town(offices=2, reserving=6.0, reading_again=2.0)
+    email = ScriptedSender()
+    deps = a_run(town, email)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(at, 7.0, lambda: deps.stop.set("signal", 30.0))
+        await told(town, deps)
+    assert email.calls == []
+    assert town.reasons() == {(State.PLANNED, "not_begun"): 2}
 
 
 async def test_facts_that_cannot_be_read_put_off_their_call_and_no_other(autojump_clock):
@@ -452,13 +535,7 @@ async def test_a_run_that_is_stopped_while_a_call_reads_its_facts_ends_in_time_a
 ):
     """Before its reservation and after it; stopped at 20 s with 3 s of grace, while the database gives no answer."""
 
-    class Silent(SlowToReserve):
-        async def read_again(self, work: OfficeWork, day: Any, rules: Rules) -> OfficeWork:
-            await trio.sleep_forever()
-            raise AssertionError
-
-    made = a_town(members=1, offices=2)
-    town = Silent(made.app, members=made.members, versions=made.versions, seconds=6.0 if reserved else 0.0)
+    town = a_slow_town(offices=2, reserving=6.0 if reserved else 0.0, reading_again=1000.0)
     email = ScriptedSender()
     deps = a_run(town, a_line(email, 5) if reserved else a_line(email, 5, per_second=0.1))
     async with trio.open_nursery() as nursery:
@@ -496,6 +573,8 @@ async def test_a_chunk_is_as_large_as_what_is_begun_while_it_is_fresh(autojump_c
     assert max(chunks[1:9]) == 5
     assert town.again == [], "no call waited so long that it needed newer facts than its chunk's"
     assert chunks[-1] > 5
+    places = sorted((urgency, office) for (_, office), urgency in town.offices.items())
+    assert [town.rows[call.deliveries[0]].delivery.office_id for call in email.calls] == [o for _, o in places]
     assert len(email.told) == len(set(email.told)) == 100
 
 
