@@ -22,7 +22,19 @@ from notifierd.choose import Rules, notice_for
 from notifierd.deps import Deps
 from notifierd.errors import StatementRefused
 from notifierd.facts import FRESH, MOST_AGE
-from notifierd.model import OPEN, Blame, Channel, Deferred, Delivery, OfficeWork, Outcome, Reservation, State, Unknown
+from notifierd.model import (
+    OPEN,
+    Blame,
+    Blocked,
+    Channel,
+    Deferred,
+    Delivery,
+    OfficeWork,
+    Outcome,
+    Reservation,
+    State,
+    Unknown,
+)
 from notifierd.office import AHEAD
 from notifierd.recorder import GATHER
 from notifierd.run import run_day
@@ -387,20 +399,32 @@ async def test_a_repeat_that_changes_while_it_waits_falls_under_the_rule_without
 async def test_what_now_goes_through_another_lane_waits_for_its_share_of_that_one(autojump_clock):
     """One push at a time to each push service: four of 2 s to one of them, one of 20 s to the other.
 
-    The last device moves to the other service at 3 s; its turn would be at 6 s.
+    The last device moves to the other service at 3 s; its turn would be at 6 s. It then goes as soon as the pass is
+    over, though a mail that is beyond the quota gives the run nothing else to do for 30 s.
     """
     town = a_town(members=1, offices=5)
     busy, moved = (town.members[n].devices[0] for n in (0, 4))
     elsewhere = [evolve(device, endpoint=f"https://elsewhere.example/{device.id}") for device in (busy, moved)]
     town.app.devices[busy.id] = elsewhere[0]
     push = ScriptedSender(seconds=lambda to: 20.0 if to == elsewhere[0].endpoint else 2.0)
-    deps = a_run(town, ScriptedSender(), a_line(push, 5, lane_share=1))
+    deps = a_run(town, ScriptedSender(), a_line(push, 5, lane_share=1), email_per_day=4)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(at, 3.0, lambda: town.app.devices.update({moved.id: elsewhere[1]}))
         await told(town, deps)
     assert most_at_once(spans([call for call in push.calls if call.lane == "elsewhere.example"])) == 1
     assert push.calls[-1].to == (elsewhere[1].endpoint,)
-    assert town.states() == {State.SENT: 10}
+    assert push.calls[-1].began == pytest.approx(20.0, abs=1.0)
+    assert town.states(Channel.PUSH) == {State.SENT: 5}
+
+
+async def test_a_lane_that_closes_while_a_call_sees_to_its_facts_is_left_alone(autojump_clock):
+    """A call every 10 s. The first is answered at 9.5 s: the provider refuses us, for 15 s."""
+    town = a_town(members=1, offices=3)
+    email = ScriptedSender(seconds=9.5, script=lambda this: Blocked("blocked:401") if this.at < 10 else TAKEN)
+    await told(town, a_run(town, a_line(email, 5, per_second=0.1)))
+    assert town.again, "the second was about to begin"
+    assert email.began[:2] == [0.0, pytest.approx(9.5 + 15.0, abs=2.0)]
+    assert town.states() == {State.SENT: 3}
 
 
 # A database that is slow, away, or refuses ---------------------------------------------------------------------------

@@ -302,7 +302,10 @@ REASONS: Final[Mapping[str, Pair]] = {
         "It was being sent when the process was stopped. It may have been delivered.",
     ),
     # ours
-    "not_begun": ("送信を始める前に停止されました。", "The process was stopped before it was sent."),
+    "not_begun": (
+        "送信を始める前に停止されたか、データベースの応答が遅く、内容が古くなりました。",
+        "The process was stopped before it was sent, or the database was so slow that its content was too old by then.",
+    ),
     "office_error": (
         "この事業所のデータかテンプレートに問題があります。ログの office_failed に場所が出ています。",
         "This office's data, or a template, is broken. The log's line office_failed says where.",
