@@ -44,6 +44,6 @@ class Sender(Protocol[M_contra]):
         """Make one call with *body* (as ``encode(messages)`` made it); one outcome for each message, in order.
 
         The caller owns the time (a cancel scope around this) and the limits. A cancellation passes through; what
-        the network does to the call is an outcome, never an exception.
+        the network does to the call, and whatever is answered to it, is an outcome and never an exception.
         """
         ...
