@@ -161,7 +161,6 @@ async def open_deps(
             window_left=window_left,
             day_ends=calendar.day_ends,
             now=utc_now,
-            new_id=uuid4,
             stop=stop,
             progress=progress,
         )

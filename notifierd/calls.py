@@ -1,10 +1,13 @@
-"""Which HTTP calls an office's open deliveries make, and what they say. Pure, but for the ids of new calls."""
+"""Which HTTP calls an office's open deliveries make, and what they say. Pure.
+
+A call's id is its idempotency key, and is derived. A database may forget the reservations of some calls of an office,
+by a failover or a restore: their deliveries, planned again then, make exactly these calls, under the same keys.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
-from itertools import groupby
 from uuid import UUID
 
 from attrs import evolve, field, frozen
@@ -12,7 +15,9 @@ from attrs import evolve, field, frozen
 from notifierd.address import BadAddress
 from notifierd.choose import notice_for
 from notifierd.deps import Deps, Line
-from notifierd.model import BATCH, Delivery, Message, OfficeWork, Push, Reservation, State
+from notifierd.model import BATCH, Delivery, Message, OfficeWork, Push, Reservation, State, call_id
+
+NIL = UUID(int=0)
 
 SHORTEST_TTL = 3600
 """Seconds for which a push is kept at least: also where a day is run late, or a past one is forced."""
@@ -40,7 +45,9 @@ class Call:
     """One HTTP request to come.
 
     Attributes:
+        id: its idempotency key.
         deliveries: all that it carries, in order.
+        digest: SHA-256 of the body.
         repeat: it was made before, and its answer was lost; *deliveries* may then include settled ones.
     """
 
@@ -49,6 +56,7 @@ class Call:
     deliveries: tuple[Delivery, ...]
     contents: tuple[Content, ...]
     body: bytes = field(repr=False)
+    digest: bytes
     repeat: bool = False
 
     @property
@@ -92,7 +100,7 @@ class Call:
             for position, delivery in enumerate(self.deliveries)
             if not self.repeat or delivery.state is State.SENDING
         )
-        return Reservation(self.id, marked, _digest(self.body), self.line.sender.name, expires)
+        return Reservation(self.id, marked, self.digest, self.line.sender.name, expires)
 
 
 @frozen
@@ -153,18 +161,20 @@ def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content
 
     A delivery that was refused, or deferred for its own sake, goes alone: should it be what a whole batch is refused
     for, it harms no other. One that a provider perhaps accepted goes through no other.
+
+    What was put back as often makes calls of its own, all of them full but the last. So the deliveries of any of these
+    calls, taken together, make the same calls again.
     """
-
-    def where(delivery: Delivery) -> Line:
-        return line_for(delivery, contents[delivery].message, deps)
-
-    for line, group in groupby(sorted(planned, key=lambda each: (each.channel, each.doubts)), where):
-        deliveries = list(group)
+    groups: dict[tuple[Line, int], list[Delivery]] = {}
+    for delivery in sorted(planned, key=_order):
+        line = line_for(delivery, contents[delivery].message, deps)
+        groups.setdefault((line, delivery.put_back), []).append(delivery)
+    for (line, _), deliveries in groups.items():
         together = [delivery for delivery in deliveries if not goes_alone(delivery)]
         size = line.sender.max_batch
         batches = [together[start : start + size] for start in range(0, len(together), size)]
         for batch in [*batches, *([delivery] for delivery in deliveries if goes_alone(delivery))]:
-            yield from _fitting(line, batch, contents, deps)
+            yield from _fitting(line, batch, contents)
 
 
 def goes_alone(delivery: Delivery) -> bool:
@@ -176,16 +186,21 @@ REFUSED = (BATCH, "rejected:", "refused:")
 """What the reason of a delivery begins with that a provider refused, alone or with others, and may take alone."""
 
 
-def _fitting(line: Line, batch: Sequence[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Iterator[Call]:
+def _order(delivery: Delivery) -> tuple[str, int, int, UUID, UUID]:
+    """Total within an office, whatever order its deliveries were read in."""
+    return delivery.channel, delivery.doubts, delivery.put_back, delivery.staff_id, delivery.device_id or NIL
+
+
+def _fitting(line: Line, batch: Sequence[Delivery], contents: Mapping[Delivery, Content]) -> Iterator[Call]:
     """One call for *batch*, or the calls for its halves if the sender cannot put so much into one."""
     try:
-        call = _call(deps.new_id(), line, batch, contents)
+        call = _call(None, line, batch, contents)
     except ValueError:
         if len(batch) == 1:
             raise
         half = len(batch) // 2
         for part in (batch[:half], batch[half:]):
-            yield from _fitting(line, part, contents, deps)
+            yield from _fitting(line, part, contents)
     else:
         yield call
 
@@ -209,8 +224,8 @@ def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], 
         return None
     if any(delivery not in contents for delivery in former):
         return None
-    call = _call(first.call_id, line, former, contents, repeat=True)
-    return call if _digest(call.body) == first.payload_hash else None
+    call = _call(first.call_id, line, former, contents)
+    return call if call.digest == first.payload_hash else None
 
 
 def line_for(delivery: Delivery, message: Message, deps: Deps) -> Line:
@@ -225,22 +240,16 @@ def line_by(delivery: Delivery, deps: Deps) -> Line | None:
 
 
 def _call(
-    call_id: UUID,
-    line: Line,
-    deliveries: Sequence[Delivery],
-    contents: Mapping[Delivery, Content],
-    *,
-    repeat: bool = False,
+    former: UUID | None, line: Line, deliveries: Sequence[Delivery], contents: Mapping[Delivery, Content]
 ) -> Call:
+    """The call that carries *deliveries*: a new one, or *former* again."""
     said = tuple(contents[delivery] for delivery in deliveries)
     body = line.sender.encode([content.message for content in said])
-    return Call(call_id, line, tuple(deliveries), said, body, repeat)
+    digest = hashlib.sha256(body).digest()
+    key = former or call_id(deliveries, digest)
+    return Call(key, line, tuple(deliveries), said, body, digest, repeat=former is not None)
 
 
 def _lasting(messages: Iterable[Message]) -> list[Message]:
     """*messages*, but for how long a push is kept: that is reckoned anew each time."""
     return [evolve(message, ttl=0) if isinstance(message, Push) else message for message in messages]
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).digest()

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import date, datetime
 from typing import Any, Literal, Protocol
-from uuid import UUID
 
 import trio
 from attrs import define, field
@@ -158,7 +157,6 @@ class Deps:
     window_left: Callable[[], float]
     day_ends: Callable[[date], datetime]
     now: Callable[[], datetime]
-    new_id: Callable[[], UUID]
     stop: Stop = field(factory=Stop)
     progress: Progress = field(factory=Progress)
 

@@ -188,6 +188,7 @@ class PostgresLedger:
                 s.reason,
                 s.attempts,
                 s.doubts,
+                s.put_back,
                 s.wait,
                 s.provider_message_id,
                 _details(s),
@@ -195,7 +196,7 @@ class PostgresLedger:
             )
             for s in settlements
         ]
-        late = await self._db.write(deliveries.SETTLE, *columns(rows, 10), bare)
+        late = await self._db.write(deliveries.SETTLE, *columns(rows, 11), bare)
         return {row["delivery_id"] for row in late}
 
     async def settle_extras(self, settlements: Sequence[Settlement]) -> None:

@@ -62,7 +62,15 @@ class Circumstances:
 
 def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Policy) -> Settlement:
     """What *outcome* makes of *delivery*, as reserved: its ``try_no`` and ``call_tries`` are this try's."""
-    same = Settlement(delivery, delivery.try_no, State.SENDING, attempts=delivery.attempts, doubts=delivery.doubts)
+    same = Settlement(
+        delivery,
+        delivery.try_no,
+        State.SENDING,
+        attempts=delivery.attempts,
+        doubts=delivery.doubts,
+        put_back=delivery.put_back,
+    )
+    again = evolve(same, state=State.PLANNED, put_back=delivery.put_back + 1)
     in_doubt = now.keyed and delivery.call_tries > 1
     match outcome:
         case Delivered(provider_message_id):
@@ -79,17 +87,17 @@ def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Pol
             spent = delivery.attempts + 1
             if spent >= policy.attempts:
                 return evolve(same, state=State.FAILED, reason=reason, attempts=spent)
-            return evolve(same, state=State.PLANNED, reason=reason, attempts=spent, wait=_wait(outcome, now, spent))
+            return evolve(again, reason=reason, attempts=spent, wait=_wait(outcome, now, spent))
         case Deferred(reason) | Blocked(reason) | Rejected(reason):
             wait = 0.0 if now.elsewhere and not delivery.doubts else _wait(outcome, now, _odd(delivery, now))
-            return evolve(same, state=State.PLANNED, reason=reason, wait=wait)
+            return evolve(again, reason=reason, wait=wait)
         case Unknown(reason, key_usable=key_usable) if now.keyed and key_usable:
             return evolve(same, reason=reason, wait=_wait(outcome, now, delivery.call_tries))
         case Unknown(reason):
             doubts = delivery.doubts + 1
-            if doubts > 1 or policy.on_unknown == "hold":
+            if doubts > (1 if policy.on_unknown == "repeat" else 0):
                 return evolve(same, state=State.UNKNOWN, reason=reason, doubts=doubts)
-            return evolve(same, state=State.PLANNED, reason=reason, doubts=doubts, wait=now.lane_wait)
+            return evolve(again, reason=reason, doubts=doubts, wait=now.lane_wait)
     assert_never(outcome)
 
 

@@ -4,7 +4,7 @@ Everything here is frozen and knows nothing of databases, HTTP or time. Days lef
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from enum import StrEnum
 from typing import assert_never
@@ -107,8 +107,9 @@ class Delivery:
         call_id: the call it was last part of, *position* its place there.
         payload_hash: SHA-256 of that whole call's body.
         call_tries: how often that call was tried under its key: above 1, an earlier answer was lost.
-        doubts: calls without a usable key whose answer was lost.
-            reason: how the last try ended, where it did not end the delivery.
+        doubts: calls without a usable key whose answer was lost; -1 after `retry` asked for the former call once more.
+        put_back: how often it was put back to planned, for a new call: part of that call's key.
+        reason: how the last try ended, where it did not end the delivery.
         due: False for a settled delivery that was read only because a call to be repeated carried it.
     """
 
@@ -125,6 +126,7 @@ class Delivery:
     payload_hash: bytes | None = None
     call_tries: int = 0
     doubts: int = 0
+    put_back: int = 0
     provider: str | None = None
     reason: str | None = None
     due: bool = True
@@ -319,6 +321,7 @@ class Settlement:
     reason: str | None = None
     attempts: int = 0
     doubts: int = 0
+    put_back: int = 0
     wait: float | None = None
     provider_message_id: str | None = None
     audit: Mapping[str, object] | None = field(default=None, repr=False)
@@ -326,17 +329,32 @@ class Settlement:
 
 
 _DELIVERIES = b"notifierd\x00\x00\x00\x00\x00\x00\x01"
+_CALLS = b"notifierd\x00\x00\x00\x00\x00\x00\x02"
 _CHANNEL_BYTE = {Channel.EMAIL: b"\x01", Channel.PUSH: b"\x02"}
 
 
 def delivery_id(day: date, office_id: UUID, staff_id: UUID, channel: Channel, device_id: UUID | None = None) -> UUID:
-    """The id of a delivery, derived from what it is: RFC 9562, section 5.8, with SHA-256 as in appendix B.2.
+    """The id of a delivery, derived from what it is.
 
     The same as the SQL function ``notifierd.delivery_id``, which plans.
     """
     days = (day - date(2000, 1, 1)).days.to_bytes(4, "big", signed=True)
     device = device_id.bytes if device_id else b""
-    name = _DELIVERIES + days + office_id.bytes + staff_id.bytes + _CHANNEL_BYTE[channel] + device
+    return _derived(_DELIVERIES + days + office_id.bytes + staff_id.bytes + _CHANNEL_BYTE[channel] + device)
+
+
+def call_id(deliveries: Iterable[Delivery], payload_hash: bytes) -> UUID:
+    """The id of a new call, which is its idempotency key, derived from its *deliveries* in order and its content.
+
+    A process that finds these deliveries planned, because the database forgot the call's reservation, derives the same
+    key. A delivery that was put back since goes under another key.
+    """
+    parts = [delivery.id.bytes + delivery.put_back.to_bytes(4, "big") for delivery in deliveries]
+    return _derived(b"".join([_CALLS, *parts, payload_hash]))
+
+
+def _derived(name: bytes) -> UUID:
+    """UUID version 8 (RFC 9562, section 5.8) over the SHA-256 of namespace and *name*, as in appendix B.2."""
     digest = bytearray(hashlib.sha256(name).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x80
     digest[8] = digest[8] & 0x3F | 0x80

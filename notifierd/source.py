@@ -211,6 +211,7 @@ def _delivery(row: Mapping[str, Any]) -> Delivery:
         position=row["position"],
         payload_hash=bytes.fromhex(row["payload_hash"]) if row["payload_hash"] else None,
         doubts=row["doubts"],
+        put_back=row["put_back"],
         provider=row["provider"],
         reason=row["reason"],
         due=row["due"],

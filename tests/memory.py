@@ -69,6 +69,7 @@ class _Row:
     delivery: Delivery
     not_before: float | None = None
     try_until: float | None = None
+    reserved_at: float = -math.inf
     provider_message_id: str | None = None
     audit_missing: bool = False
 
@@ -80,6 +81,7 @@ class _Run:
     lease_until: float
     reason: str | None = None
     finished_at: datetime | None = None
+    held_since: float = math.inf
 
 
 @define
@@ -104,7 +106,8 @@ class MemoryLedger:
         run = self.runs.get(day)
         if run and run.holder not in (None, holder) and run.lease_until > self.clock():
             raise LeaseHeld(str(run.holder))
-        self.runs[day] = _Run("running", holder, self.clock() + LEASE_SECONDS)
+        held_since = run.held_since if run and self._holds(day, holder) else self.clock()
+        self.runs[day] = _Run("running", holder, self.clock() + LEASE_SECONDS, held_since=held_since)
 
     async def renew_lease(self, day: date, holder: str) -> bool:
         await self._statement()
@@ -246,7 +249,7 @@ class MemoryLedger:
         }
         return tuple(
             evolve(row.delivery, due=self._due(row))
-            for row in sorted(rows, key=lambda row: (row.delivery.channel, row.delivery.staff_id))
+            for row in sorted(rows, key=_place)
             if self._due(row) or row.delivery.call_id in again
         )
 
@@ -299,7 +302,8 @@ class MemoryLedger:
         await self._statement()
         if not self._holds(day, holder):
             return set()
-        granted = [r for r in reservations if all(self._free(marked, r.call_id) for marked in r.deliveries)]
+        since = self.runs[day].held_since
+        granted = [r for r in reservations if all(self._free(marked, r.call_id, since) for marked in r.deliveries)]
         for reservation in granted:
             for marked in reservation.deliveries:
                 row = self.rows[marked.id]
@@ -307,16 +311,17 @@ class MemoryLedger:
                     marked, payload_hash=reservation.payload_hash, provider=reservation.provider, reason=None
                 )
                 row.try_until = self.clock() + reservation.expires
-                row.not_before = None
+                row.not_before, row.reserved_at = None, self.clock()
         return {reservation.call_id for reservation in granted}
 
-    def _free(self, marked: Delivery, call_id: UUID) -> bool:
+    def _free(self, marked: Delivery, call_id: UUID, held_since: float) -> bool:
         row = self.rows[marked.id]
         now = row.delivery
         if now.try_no == marked.try_no - 1:
             stale = row.try_until is not None and row.try_until <= self.clock()
             return now.state is State.PLANNED or (now.state is State.SENDING and stale)
-        return now.try_no == marked.try_no and now.state is State.SENDING and now.call_id == call_id
+        ours = now.call_id == call_id and row.reserved_at >= held_since
+        return now.try_no == marked.try_no and now.state is State.SENDING and ours
 
     async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
         await self._statement()
@@ -336,6 +341,7 @@ class MemoryLedger:
                 reason=settlement.reason,
                 attempts=settlement.attempts,
                 doubts=settlement.doubts,
+                put_back=settlement.put_back,
             )
             row.not_before = None if settlement.wait is None else self.clock() + settlement.wait
             row.try_until = self.clock() if settlement.state is State.SENDING else None
@@ -556,6 +562,10 @@ class MemoryLedger:
     async def _statement(self) -> None:
         """What every statement is at least: a place where others run, and where a cancellation is met."""
         await trio.lowlevel.checkpoint()
+
+
+def _place(row: _Row) -> tuple[str, UUID, UUID]:
+    return row.delivery.channel, row.delivery.staff_id, row.delivery.device_id or UUID(int=0)
 
 
 def _beyond(limit: str, ranked: Sequence[UUID], mails: Counter[UUID], fit: int) -> Iterator[Overflow]:

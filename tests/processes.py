@@ -154,11 +154,16 @@ class Place:
         """For the daemon's own role, with a password, though nobody asks for it here."""
         return self.cluster.dsn(self.database, f"{self.role}:{PASSWORD}")
 
+    @property
+    def sender(self) -> str:
+        """The sender of mails, each place's own: the same mails of two places are then calls under different keys."""
+        return f"keikakun <{self.database}@{DOMAIN}>"
+
     def configure(self, **tables: Mapping[str, object]) -> None:
         """Write ``config.toml``: what a run here needs, and *tables* over it."""
         base: dict[str, Mapping[str, object]] = {
             "database": {"dsn": self.dsn},
-            "email": {"sender": f"keikakun <notice@{DOMAIN}>"},
+            "email": {"sender": self.sender},
             "email.resend": {"api_key": API_KEY, "base_url": self.servers.mail_url},
             "push": {"vapid_private_key": VAPID_KEY, "allowed_hosts": ["127.0.0.1"], "allow_private_addresses": True},
             "http": {"bind": "127.0.0.1:0"},

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from itertools import count
 from typing import Any, Literal
 from uuid import UUID
 
@@ -307,7 +306,6 @@ def a_run(
     lines: dict[Channel, Sequence[Line]] = {Channel.EMAIL: [email] if isinstance(email, Line) else email}
     if push is not None:
         lines[Channel.PUSH] = [push if isinstance(push, Line) else a_line(push, 20, lane_share=5)]
-    numbers = count(1)
     parts: dict[str, Any] = {
         "ledger": ledger,
         "source": ledger,
@@ -323,7 +321,6 @@ def a_run(
         "window_left": lasting(window_left),
         "day_ends": lambda day: datetime(day.year, day.month, day.day, 15, 0, tzinfo=UTC),
         "now": lambda: NINE_O_CLOCK + timedelta(seconds=trio.current_time()),
-        "new_id": lambda: an_id(f"call {next(numbers)} of {holder}"),
         "stop": Stop(),
         "progress": Progress(),
     }

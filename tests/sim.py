@@ -396,7 +396,6 @@ class Simulation:
             window_left=lasting(max(0.0, self.world.window - self._base)),
             day_ends=lambda _: MORNING + timedelta(hours=15),
             now=lambda: MORNING,
-            new_id=lambda: UUID(int=self.random.getrandbits(128)),
             stop=Stop(),
         )
 

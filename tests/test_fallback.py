@@ -20,7 +20,7 @@ from notifierd.send._http import open_client
 from notifierd.send.resend import Resend
 from notifierd.settings import ResendSettings
 from tests.people import DAY, some_offices
-from tests.processes import DOMAIN, Place, invent
+from tests.processes import Place, invent
 from tests.senders import DOWN, NINE_O_CLOCK, TAKEN, ScriptedSender, ShakyLedger, Swallowed, Try, a_line, a_run
 
 DAILY_QUOTA = Blocked("blocked:429:daily_quota_exceeded")
@@ -240,7 +240,7 @@ def test_a_run_tells_everybody_though_its_provider_is_out(place: Place, answer: 
     place.load(rows)
     with refusing_server() if answer == "refuses" else closed_port() as port:
         place.configure(
-            email={"provider": "postmark", "fallback": "resend", "sender": f"keikakun <notice@{DOMAIN}>"},
+            email={"provider": "postmark", "fallback": "resend", "sender": place.sender},
             **{"email.postmark": {"server_token": "pm_of_the_tests", "base_url": f"http://127.0.0.1:{port}"}},
         )
         done = place.once()

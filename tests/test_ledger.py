@@ -245,6 +245,39 @@ async def test_a_reserved_delivery_is_nobody_elses(desk: Desk) -> None:
     assert first.id not in {d.id for d in await deliveries_of(desk)}
 
 
+async def test_the_same_call_that_another_process_reserved_is_not_taken_for_ones_own(desk: Desk) -> None:
+    """Ids are derived: who lost the lease while its statement was on its way asked for this call as this try, too."""
+    (delivery,) = await planned(desk, some_offices(1, staff=1))
+    call = a_call(delivery)
+    assert await reserved(desk, call)
+    await desk.age(16)
+    await desk.ledger.take_lease(DAY, "other")
+    assert not await reserved(desk, call, holder="other")
+    assert not await reserved(desk, call)
+    await desk.age(16)
+    await desk.ledger.take_lease(DAY, ME)
+    assert not await reserved(desk, call), "nor that of a time before the lease was lost"
+
+
+async def test_a_lease_that_is_taken_again_in_time_has_no_break(desk: Desk) -> None:
+    (delivery,) = await planned(desk, some_offices(1, staff=1))
+    call = a_call(delivery)
+    assert await reserved(desk, call)
+    await desk.ledger.take_lease(DAY, ME)
+    assert await desk.ledger.renew_lease(DAY, ME)
+    assert await reserved(desk, call)
+
+
+async def test_how_often_a_delivery_was_put_back_is_kept(desk: Desk) -> None:
+    (delivery,) = await planned(desk, some_offices(1, staff=1))
+    for put_back in (1, 2):
+        call = a_call(delivery)
+        assert await reserved(desk, call)
+        await desk.ledger.settle(ending(call, State.PLANNED, put_back=put_back))
+        (delivery,) = await deliveries_of(desk)
+        assert delivery.put_back == put_back
+
+
 async def test_calls_are_reserved_together_and_judged_apart(desk: Desk) -> None:
     first, second, third, *_ = await planned(desk, some_offices(3))
     assert await reserved(desk, a_call(first))

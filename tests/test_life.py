@@ -97,6 +97,38 @@ def test_one_that_never_passes_where_others_do_waits_for_longer_each_time(outcom
     assert waits == [15.0, 15.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
 
 
+@pytest.mark.parametrize("policy", [POLICY, HOLD])
+@pytest.mark.parametrize("now", [KEYED, KEYLESS])
+@pytest.mark.parametrize("call_tries", [1, 2])
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Delivered(),
+        Rejected("rejected:400", Blame.UNCLEAR),
+        Deferred("busy", blame=Blame.MESSAGE),
+        Deferred("busy", blame=Blame.PROVIDER),
+        Blocked("blocked:401"),
+        Unknown("timeout"),
+        Unknown("key_conflict:409", key_usable=False),
+    ],
+)
+def test_what_is_put_back_for_a_new_call_is_counted_and_nothing_else(outcome, call_tries, now, policy):
+    delivery = evolve(tried(call_tries=call_tries), put_back=2)
+    settlement = settle(delivery, outcome, now, policy)
+    assert settlement.put_back == (3 if settlement.state is State.PLANNED else 2)
+
+
+def test_after_retry_asked_for_the_former_call_once_more_one_doubt_is_free():
+    """The call cannot be repeated: it is a new call once, also with "hold", and then counts as any other."""
+    lost = Unknown("process_died", key_usable=False)
+    for policy in (POLICY, HOLD):
+        settlement = settle(tried(doubts=-1, call_tries=2), lost, KEYED, policy)
+        assert (settlement.state, settlement.doubts, settlement.put_back) == (State.PLANNED, 0, 1)
+    assert settle(tried(doubts=0), lost, KEYED, HOLD).state is State.UNKNOWN
+    still = settle(tried(doubts=-1, call_tries=2), Unknown("timeout"), KEYED, HOLD)
+    assert (still.state, still.doubts) == (State.SENDING, -1), "its key can still settle it"
+
+
 def test_the_last_attempt_fails():
     deferred = Deferred("busy", 60.0, Blame.MESSAGE)
     assert ends(settle(tried(attempts=1), deferred, KEYED, POLICY)) == (State.PLANNED, "busy", 2, 0, 60.0)

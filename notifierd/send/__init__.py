@@ -36,7 +36,9 @@ class Sender(Protocol[M_contra]):
         """The call's content: the same messages give the same bytes, in any process.
 
         Raises:
-            ValueError: the messages cannot be put into one call; some of them perhaps can.
+            ValueError: the messages cannot be put into one call; some of them perhaps can. A sender that honours keys
+                raises it only for more than *max_batch* messages: calls that a database forgot have to be composed anew
+                as they were.
         """
         ...
 

@@ -4,10 +4,16 @@ from notifierd.statements import STANDS
 from notifierd.statements.deliveries import END
 
 TAKE_LEASE = """
-insert into notifierd.runs as r (day, state, holder, lease_until, started_at)
-values ($1::date, 'running', $2::text, clock_timestamp() + make_interval(secs => $3::float8), now())
+insert into notifierd.runs as r (day, state, holder, lease_until, held_since, started_at)
+values (
+    $1::date, 'running', $2::text, clock_timestamp() + make_interval(secs => $3::float8), clock_timestamp(), now()
+)
 on conflict (day) do update
 set state = 'running', reason = null, holder = excluded.holder, lease_until = excluded.lease_until,
+    held_since = case
+        when r.holder = excluded.holder and r.lease_until > clock_timestamp() then r.held_since
+        else clock_timestamp()
+    end,
     started_at = coalesce(r.started_at, excluded.started_at), finished_at = null, counts = null, untold = null
 where r.holder is null or r.holder = excluded.holder or r.lease_until <= clock_timestamp()
 returning holder

@@ -2,20 +2,20 @@
 
 # All of a call's deliveries or none: a call that lost some would not be the one whose payload hash is written.
 RESERVE = """
-with want as materialized (
+with lease as materialized (
+    select r.held_since from notifierd.runs r
+    where r.day = $1::date and r.holder = $2::text and r.lease_until > clock_timestamp()
+), want as materialized (
     select * from unnest($3::uuid[], $4::int[], $5::uuid[], $6::int[], $7::bytea[], $8::text[], $9::float8[])
         as w (id, try, call_id, position, payload_hash, provider, seconds)
 ), mine as materialized (
     select w.*
-    from want w join notifierd.deliveries d on d.id = w.id
-    where exists (
-        select from notifierd.runs r
-        where r.day = $1::date and r.holder = $2::text and r.lease_until > clock_timestamp()
-    ) and (
-        (d.try = w.try - 1 and d.state = 'planned')
-        or (d.try = w.try - 1 and d.state = 'sending' and d.try_until <= clock_timestamp())
-        or (d.try = w.try and d.state = 'sending' and d.call_id = w.call_id)  -- ours: the answer to this got lost
-    )
+    from lease l cross join want w join notifierd.deliveries d on d.id = w.id
+    where (d.try = w.try - 1 and d.state = 'planned')
+       or (d.try = w.try - 1 and d.state = 'sending' and d.try_until <= clock_timestamp())
+       -- Ours: the answer to this got lost. Another process may have reserved the same call as the same try, since ids
+       -- are derived, but not since we have the lease.
+       or (d.try = w.try and d.state = 'sending' and d.call_id = w.call_id and d.updated_at >= l.held_since)
     for update of d
 ), whole as materialized (
     select call_id from mine group by call_id
@@ -35,16 +35,16 @@ returning d.call_id
 SETTLE = """
 with said as materialized (
     select * from unnest(
-        $1::uuid[], $2::int[], $3::text[], $4::text[], $5::int[], $6::int[], $7::float8[], $8::text[], $9::jsonb[],
-        $10::text[]
-    ) as s (id, try, state, reason, attempts, doubts, wait, message_id, audit, endpoint)
+        $1::uuid[], $2::int[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::float8[], $9::text[],
+        $10::jsonb[], $11::text[]
+    ) as s (id, try, state, reason, attempts, doubts, put_back, wait, message_id, audit, endpoint)
 ), settled as (
     update notifierd.deliveries d
-    set state = s.state, reason = s.reason, attempts = s.attempts, doubts = s.doubts,
+    set state = s.state, reason = s.reason, attempts = s.attempts, doubts = s.doubts, put_back = s.put_back,
         not_before = clock_timestamp() + make_interval(secs => s.wait),
         try_until = case s.state when 'sending' then clock_timestamp() end,
         provider_message_id = coalesce(s.message_id, d.provider_message_id),
-        audit_missing = $11::bool and s.state = 'sent', updated_at = now()
+        audit_missing = $12::bool and s.state = 'sent', updated_at = now()
     from said s
     where d.id = s.id and d.state = 'sending' and d.try = s.try
     returning d.id, d.day, d.office_id, d.staff_id, d.channel, d.device_id, s.state, s.audit, s.endpoint
@@ -52,20 +52,20 @@ with said as materialized (
     insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
     select 'deadline_notification_sent', 'email_notification', staff_id, office_id, audit
     from settled
-    where state = 'sent' and channel = 'email' and not $11::bool
+    where state = 'sent' and channel = 'email' and not $12::bool
 ), pushes as (
     insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
     select distinct on (p.day, p.office_id, p.staff_id)
            'push_notification_sent', 'push_notification', p.staff_id, p.office_id, p.audit
     from settled p
-    where p.state = 'sent' and p.channel = 'push' and not $11::bool and not exists (
+    where p.state = 'sent' and p.channel = 'push' and not $12::bool and not exists (
         select from notifierd.deliveries d
         where d.day = p.day and d.office_id = p.office_id and d.staff_id = p.staff_id
           and d.channel = 'push' and d.state = 'sent' and not d.audit_missing
     )
 ), gone as (
     delete from notifierd.devices v using settled s
-    where s.state = 'gone' and not $11::bool and v.id = s.device_id and v.endpoint = s.endpoint
+    where s.state = 'gone' and not $12::bool and v.id = s.device_id and v.endpoint = s.endpoint
 )
 insert into notifierd.late_outcomes (delivery_id, try, state, reason, provider_message_id)
 select s.id, s.try, s.state, s.reason, s.message_id

@@ -12,8 +12,8 @@ from notifierd.statements import DEVICES_BY_AGE, DUE
 _DELIVERY = """json_build_object(
     'id', d.id, 'office_id', d.office_id, 'staff_id', d.staff_id, 'channel', d.channel, 'device_id', d.device_id,
     'state', d.state, 'attempts', d.attempts, 'try', d.try, 'call_id', d.call_id, 'call_tries', d.call_tries,
-    'position', d.position, 'payload_hash', encode(d.payload_hash, 'hex'), 'doubts', d.doubts, 'provider', d.provider,
-    'reason', d.reason, 'due', {due}
+    'position', d.position, 'payload_hash', encode(d.payload_hash, 'hex'), 'doubts', d.doubts,
+    'put_back', d.put_back, 'provider', d.provider, 'reason', d.reason, 'due', {due}
 )"""
 
 NAME = "left({}, 300)"
