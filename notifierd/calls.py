@@ -96,6 +96,8 @@ class Call:
                 call_id=self.id,
                 call_tries=delivery.call_tries + 1 if self.repeat else 1,
                 position=position,
+                payload_hash=self.digest,
+                provider=self.line.sender.name,
             )
             for position, delivery in enumerate(self.deliveries)
             if not self.repeat or delivery.state is State.SENDING

@@ -73,7 +73,8 @@ class Ledger(Protocol):
         """Write how tries ended, with their audit rows, and delete devices that are gone, all in one transaction.
 
         Returns the deliveries that a settlement came too late for: their try was no longer the last. It is kept as
-        evidence, and changes nothing.
+        evidence, and changes nothing. One that says `sent` of a planned delivery settles it all the same: the database
+        forgot the try, by a failover, or it was put back meanwhile.
 
         Args:
             bare: without audit rows and deletions; the deliveries are marked as lacking an audit row.
@@ -193,10 +194,12 @@ class PostgresLedger:
                 s.provider_message_id,
                 _details(s),
                 s.gone_endpoint,
+                s.delivery.call_id,
+                s.delivery.provider,
             )
             for s in settlements
         ]
-        late = await self._db.write(deliveries.SETTLE, *columns(rows, 11), bare)
+        late = await self._db.write(deliveries.SETTLE, *columns(rows, 13), bare)
         return {row["delivery_id"] for row in late}
 
     async def settle_extras(self, settlements: Sequence[Settlement]) -> None:

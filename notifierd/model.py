@@ -309,7 +309,8 @@ class Settlement:
     """How a try changes its delivery: one row for the ledger to write.
 
     Attributes:
-        try_no: the try that speaks; a row reserved by another one is left as it is, and this is kept as evidence.
+        try_no: the try that speaks, with the delivery's call_id; a row reserved by another one is left as it is, and
+            this is kept as evidence.
         wait: seconds before the delivery's turn comes again (``not_before``); None for at once.
         audit: the details of the audit row to write with it, or None for no row.
         gone_endpoint: the endpoint of the device to delete with it.

@@ -110,6 +110,9 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     if known:  # not in doubt: they are only not written yet
         work = evolve(work, deliveries=tuple(delivery for delivery in work.deliveries if delivery not in known))
         this_pass.skip(DATABASE_PAUSE)
+    if forgotten := this_pass.recorder.settle_forgotten(work.deliveries):
+        found = (evolve(d, state=State.SENT, due=False) if d.id in forgotten else d for d in work.deliveries)
+        work = evolve(work, deliveries=tuple(found))
     facts = Facts(work, this_pass.day, deps)
     todo = await facts.prepare(work.deliveries, since=trio.current_time() - FRESH)
     await end_others(todo, this_pass)

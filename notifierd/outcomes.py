@@ -182,6 +182,8 @@ class OutcomeWriter:
             if settlement.delivery.id in late:
                 log.warning("late_outcome", delivery=str(settlement.delivery.id))
                 continue
+            if settlement.state is State.SENT:
+                self._progress.tally.sent.add(settlement)
             if settlement.state not in OPEN:
                 ended[settlement.delivery.channel, settlement.state] += 1
             if settlement.state in REACHED_NOBODY:

@@ -8,7 +8,7 @@ deadline.
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import date
 from functools import partial
@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from notifierd.errors import LedgerUnavailable, StatementRefused
 from notifierd.ledger import Ledger
@@ -76,6 +76,7 @@ class Recorder:
     ] = field(factory=lambda: trio.open_memory_channel[Sequence[Settlement]](math.inf))
     _handed_on: int = 0
     _written: int = 0
+    _forgotten: int = 0
     _writer: OutcomeWriter = field(init=False)
     _closed: trio.Event = field(factory=trio.Event)
     _shield: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
@@ -112,6 +113,18 @@ class Recorder:
         if settlements:
             self._handed_on += len(settlements)
             self._settlements[0].send_nowait(settlements)
+
+    def settle_forgotten(self, deliveries: Iterable[Delivery]) -> set[UUID]:
+        """Settle those of *deliveries* again that were read as due, and that this process wrote as sent before.
+
+        The database forgot that: a replica without the last commits took over, or a backup was restored.
+        """
+        sent = self._progress.tally.sent
+        due = [delivery for delivery in deliveries if delivery.due]
+        again = [evolve(said, delivery=d, try_no=d.try_no) for d in due if (said := sent.settlement(d))]
+        self._forgotten += len(again)
+        self.settle(again)
+        return {settlement.delivery.id for settlement in again}
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether an outcome of *delivery* is known here, and the database refuses to write it at the moment."""
@@ -150,6 +163,8 @@ class Recorder:
                 with trio.move_on_after(LONGEST_OWED):
                     await self._writer.complete()
                 nursery.cancel_scope.cancel()
+        if self._forgotten:
+            log.error("ledger_forgot", deliveries=self._forgotten)
         if self._unwritten:
             log.error("outcomes_not_written", deliveries=self._unwritten)
         if self._writer.unwritten_extras:

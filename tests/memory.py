@@ -329,8 +329,8 @@ class MemoryLedger:
         for settlement in settlements:
             row = self.rows[settlement.delivery.id]
             now = row.delivery
-            if now.state is not State.SENDING or now.try_no != settlement.try_no:
-                if (now.try_no, now.state) != (settlement.try_no, settlement.state):
+            if not _settles(settlement, now):
+                if not _said_before(settlement, row):
                     late.add(now.id)
                     self.late.append(settlement)
                 continue
@@ -342,6 +342,8 @@ class MemoryLedger:
                 attempts=settlement.attempts,
                 doubts=settlement.doubts,
                 put_back=settlement.put_back,
+                try_no=max(now.try_no, settlement.try_no),
+                provider=settlement.delivery.provider or now.provider,
             )
             row.not_before = None if settlement.wait is None else self.clock() + settlement.wait
             row.try_until = self.clock() if settlement.state is State.SENDING else None
@@ -562,6 +564,19 @@ class MemoryLedger:
     async def _statement(self) -> None:
         """What every statement is at least: a place where others run, and where a cancellation is met."""
         await trio.lowlevel.checkpoint()
+
+
+def _settles(settlement: Settlement, now: Delivery) -> bool:
+    sent = settlement.state is State.SENT
+    same_call = settlement.delivery.call_id == now.call_id
+    tried = now.state is State.SENDING and settlement.try_no == now.try_no and (same_call or sent)
+    return tried or (now.state is State.PLANNED and sent)
+
+
+def _said_before(settlement: Settlement, row: _Row) -> bool:
+    now, its_id = row.delivery, settlement.provider_message_id
+    again = settlement.try_no == now.try_no or (its_id is not None and its_id == row.provider_message_id)
+    return settlement.state is now.state and again
 
 
 def _place(row: _Row) -> tuple[str, UUID, UUID]:

@@ -393,6 +393,56 @@ async def test_a_late_outcome_of_another_try_is_kept_and_changes_nothing(desk: D
     assert await desk.late() == [delivery.id]
 
 
+async def test_a_late_delivered_settles_what_is_planned(desk: Desk) -> None:
+    """The database forgot the try, or the delivery was put back meanwhile: to send it would be to send it twice."""
+    first, second = await planned(desk, some_offices(1, staff=2))
+    forgotten, back = a_call(first), a_call(second)
+    assert await reserved(desk, back)
+    await desk.ledger.settle(ending(back, State.PLANNED, put_back=1))
+    late = [evolve(s, delivery=evolve(s.delivery, provider="resend")) for s in ending(forgotten, State.SENT)]
+    said = [
+        evolve(s, audit={"n": 1}, provider_message_id=f"m-{n}")
+        for n, s in enumerate([*late, *ending(back, State.SENT)])
+    ]
+    assert await desk.ledger.settle(said) == set()
+    assert set((await desk.states()).values()) == {("sent", None)}
+    assert len(await desk.audit_log()) == 2
+    assert await desk.ledger.settle(said) == set(), "said again, as its answer was lost"
+    assert (await desk.late(), len(await desk.audit_log())) == ([], 2)
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.PLANNED, State.SENDING, State.UNKNOWN, State.GONE])
+async def test_no_other_late_outcome_settles_what_is_planned(desk: Desk, state: State) -> None:
+    (delivery,) = await planned(desk, some_offices(1, staff=1))
+    assert await desk.ledger.settle(ending(a_call(delivery), state, reason="late")) == {delivery.id}
+    assert (await desk.states())[delivery.id] == ("planned", None)
+
+
+async def test_a_late_delivered_is_evidence_only_of_what_is_settled_or_being_sent_anew(desk: Desk) -> None:
+    first, second = await planned(desk, some_offices(1, staff=2))
+    stale = [a_call(delivery) for delivery in (first, second)]
+    assert await reserved(desk, *stale)
+    await desk.ledger.settle([s for call in stale for s in ending(call, State.PLANNED, put_back=1)])
+    await desk.ledger.expire({first: "no_longer_due"})
+    found = {delivery.id: delivery for delivery in await deliveries_of(desk)}
+    await desk.ledger.expire({found[first.id]: "no_longer_due"})
+    assert await reserved(desk, a_call(found[second.id]))
+    said = [s for call in stale for s in ending(call, State.SENT, audit={})]
+    assert await desk.ledger.settle(said) == {first.id, second.id}
+    assert {state for state, _ in (await desk.states()).values()} == {"expired", "sending"}
+
+
+async def test_a_try_whose_number_was_given_again_says_only_of_another_call_that_it_was_delivered(desk: Desk) -> None:
+    """The database forgot a reservation, and the number of its try was given to a call of other content."""
+    first, second = await planned(desk, some_offices(1, staff=2))
+    former, now = [a_call(delivery) for delivery in (first, second)], [a_call(d) for d in (first, second)]
+    assert await reserved(desk, *now)
+    said = [*ending(former[0], State.FAILED, reason="rejected:422"), *ending(former[1], State.SENT, audit={})]
+    assert await desk.ledger.settle(said) == {first.id}
+    states = await desk.states()
+    assert (states[first.id], states[second.id]) == (("sending", None), ("sent", None))
+
+
 async def test_a_try_is_taken_up_by_another_only_when_it_ran_out(desk: Desk) -> None:
     (delivery, *_) = await planned(desk, some_offices(1, staff=1))
     call = a_call(delivery, expires=40)
@@ -498,8 +548,9 @@ async def test_a_failed_office_fails_alone(desk: Desk) -> None:
 async def test_the_windows_end_settles_what_is_open(desk: Desk) -> None:
     deliveries = await planned(desk, some_offices(1, staff=4))
     deferred, stale, flying, untouched = deliveries
-    assert await reserved(desk, a_call(deferred), a_call(stale, expires=5), a_call(flying, expires=60))
-    await desk.ledger.settle([Settlement(d, 1, State.PLANNED, "timeout", doubts=1, wait=900.0) for d in [deferred]])
+    call = a_call(deferred)
+    assert await reserved(desk, call, a_call(stale, expires=5), a_call(flying, expires=60))
+    await desk.ledger.settle(ending(call, State.PLANNED, reason="timeout", doubts=1, wait=900.0))
     await desk.age(6)
     ended = await desk.ledger.close(DAY)
     assert ended == {(Channel.EMAIL, State.EXPIRED): 2, (Channel.EMAIL, State.UNKNOWN): 1}

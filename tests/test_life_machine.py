@@ -1,9 +1,10 @@
 """A state machine over the life of a delivery: whatever comes in whatever order, only the table's ways are taken."""
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import trio
 from attrs import evolve
@@ -26,13 +27,14 @@ from notifierd.model import (
     Reservation,
     State,
     Unknown,
+    call_id,
 )
 from notifierd.source import START
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, a_renewal, a_staff, an_id
 
 WAYS = {
-    State.PLANNED: {State.SENDING, State.EXPIRED, State.FAILED},
+    State.PLANNED: {State.SENDING, State.EXPIRED, State.FAILED, State.SENT},
     State.SENDING: {State.SENT, State.FAILED, State.GONE, State.PLANNED, State.UNKNOWN, State.SENDING},
     State.FAILED: {State.PLANNED},
     State.UNKNOWN: {State.PLANNED},
@@ -40,7 +42,8 @@ WAYS = {
     State.SENT: set(),
     State.GONE: set(),
 }
-"""The table "Life of a delivery", with `retry`, and an office that cannot be worked on (planned to failed)."""
+"""The table "Life of a delivery", with `retry`, an office that cannot be worked on (planned to failed), and a late
+Delivered of what is planned by now."""
 
 OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.just(Delivered("id")),
@@ -71,6 +74,7 @@ class Life(RuleBasedStateMachine):
         (self.key,) = self.ledger.rows
         self.before = State.PLANNED
         self.in_flight: list[Delivery] = []
+        self.commits = [copy(self.ledger.rows[self.key])]
 
     def do(self, method: Callable[..., Any], *args: object) -> Any:
         """Carry out one statement."""
@@ -100,7 +104,7 @@ class Life(RuleBasedStateMachine):
             lost = settle(delivery, Unknown("process_died", key_usable=False), Circumstances(keyed=False), self.policy)
             self.do(self.ledger.settle, [lost])
             return
-        key = delivery.call_id if repeat and delivery.call_id else uuid4()
+        key = delivery.call_id if repeat and delivery.call_id else call_id([delivery], b"hash")
         self.begin(delivery, key, delivery.call_tries + 1 if repeat else 1)
 
     def begin(self, delivery: Delivery, key: UUID, call_tries: int) -> None:
@@ -118,10 +122,19 @@ class Life(RuleBasedStateMachine):
         before = self.now
         settlement = settle(tried, outcome, Circumstances(self.keyed, others_pass, lane_wait), self.policy)
         self.do(self.ledger.settle, [settlement])
-        if not current:
-            assert self.now == before, "a late outcome changes nothing"
+        if not current and before.state is State.PLANNED and settlement.state is State.SENT:
+            assert self.now.state is State.SENT, "it would be sent twice"
+        elif not current:
+            assert self.now == before, "a late outcome changes nothing else"
         elif settlement.state is State.PLANNED and isinstance(outcome, Deferred | Blocked):
             assert not (self.keyed and tried.call_tries > 1), "what is in doubt keeps its call"
+
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        """A replica without the last commits takes over, or a backup is restored."""
+        del self.commits[data.draw(st.integers(1, len(self.commits))) :]
+        self.ledger.rows[self.key] = copy(self.commits[-1])
+        self.before = self.now.state
 
     @rule(what=st.sampled_from(["die", "end window", "fail office", "retry"]))
     def interfere(self, what: str) -> None:
@@ -143,6 +156,7 @@ class Life(RuleBasedStateMachine):
         now = self.now
         assert now.state is self.before or now.state in WAYS[self.before], f"{self.before} -> {now.state}"
         self.before = now.state
+        self.commits.append(copy(self.ledger.rows[self.key]))
         assert now.attempts < self.policy.attempts or now.state not in OPEN
         assert now.doubts < 2 or now.state not in OPEN
         assert now.state in OPEN or now.state is State.SENT or now.reason

@@ -32,46 +32,53 @@ where d.id = m.id
 returning d.call_id
 """
 
+# A try is named by its number and its call: a database that forgot a reservation gives its number again. A late outcome
+# changes nothing, unless the provider took what is planned by now: that would be sent twice.
 SETTLE = """
 with said as materialized (
     select * from unnest(
         $1::uuid[], $2::int[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::float8[], $9::text[],
-        $10::jsonb[], $11::text[]
-    ) as s (id, try, state, reason, attempts, doubts, put_back, wait, message_id, audit, endpoint)
+        $10::jsonb[], $11::text[], $12::uuid[], $13::text[]
+    ) as s (id, try, state, reason, attempts, doubts, put_back, wait, message_id, audit, endpoint, call_id, provider)
 ), settled as (
     update notifierd.deliveries d
-    set state = s.state, reason = s.reason, attempts = s.attempts, doubts = s.doubts, put_back = s.put_back,
+    set state = s.state, try = greatest(d.try, s.try), reason = s.reason, attempts = s.attempts, doubts = s.doubts,
+        put_back = s.put_back, provider = coalesce(s.provider, d.provider),
         not_before = clock_timestamp() + make_interval(secs => s.wait),
         try_until = case s.state when 'sending' then clock_timestamp() end,
         provider_message_id = coalesce(s.message_id, d.provider_message_id),
-        audit_missing = $12::bool and s.state = 'sent', updated_at = now()
+        audit_missing = $14::bool and s.state = 'sent', updated_at = now()
     from said s
-    where d.id = s.id and d.state = 'sending' and d.try = s.try
+    where d.id = s.id and (
+        (d.state = 'sending' and d.try = s.try and (d.call_id = s.call_id or s.state = 'sent'))
+        or (d.state = 'planned' and s.state = 'sent')  -- the try was forgotten, or put back meanwhile
+    )
     returning d.id, d.day, d.office_id, d.staff_id, d.channel, d.device_id, s.state, s.audit, s.endpoint
 ), mails as (
     insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
     select 'deadline_notification_sent', 'email_notification', staff_id, office_id, audit
     from settled
-    where state = 'sent' and channel = 'email' and not $12::bool
+    where state = 'sent' and channel = 'email' and not $14::bool
 ), pushes as (
     insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
     select distinct on (p.day, p.office_id, p.staff_id)
            'push_notification_sent', 'push_notification', p.staff_id, p.office_id, p.audit
     from settled p
-    where p.state = 'sent' and p.channel = 'push' and not $12::bool and not exists (
+    where p.state = 'sent' and p.channel = 'push' and not $14::bool and not exists (
         select from notifierd.deliveries d
         where d.day = p.day and d.office_id = p.office_id and d.staff_id = p.staff_id
           and d.channel = 'push' and d.state = 'sent' and not d.audit_missing
     )
 ), gone as (
     delete from notifierd.devices v using settled s
-    where s.state = 'gone' and not $12::bool and v.id = s.device_id and v.endpoint = s.endpoint
+    where s.state = 'gone' and not $14::bool and v.id = s.device_id and v.endpoint = s.endpoint
 )
 insert into notifierd.late_outcomes (delivery_id, try, state, reason, provider_message_id)
 select s.id, s.try, s.state, s.reason, s.message_id
 from said s join notifierd.deliveries d on d.id = s.id
 where not exists (select from settled where settled.id = s.id)
-  and not (d.try = s.try and d.state = s.state)  -- said before, and its answer lost
+  -- said before, and its answer lost
+  and not (d.state = s.state and (d.try = s.try or coalesce(d.provider_message_id = s.message_id, false)))
 returning delivery_id
 """
 
