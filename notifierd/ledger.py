@@ -125,9 +125,10 @@ class Ledger(Protocol):
     async def first_to_tell(self, day: date, cause: str) -> bool:
         """Whether no process has raised the alarm of *cause* for *day* before; from now on, one has."""
 
-    async def retry(self, day: date, states: Collection[State]) -> Planned:
+    async def retry(self, day: date, states: Collection[State], keyed: Collection[str] = ()) -> Planned:
         """Plan those deliveries of *day* again that ended in one of *states*, each for a new call; how many.
 
+        What is unknown, and was tried by one of the *keyed* providers, is to be the same call again, under its key.
         A run that goes on passes over them; one that was completed is interrupted then.
         """
 
@@ -270,8 +271,8 @@ class PostgresLedger:
     async def first_to_tell(self, day: date, cause: str) -> bool:
         return bool(await self._db.write(days.FIRST_TO_TELL, day, cause))
 
-    async def retry(self, day: date, states: Collection[State]) -> Planned:
-        (row,) = await self._db.write(deliveries.RETRY, day, [state.value for state in states])
+    async def retry(self, day: date, states: Collection[State], keyed: Collection[str] = ()) -> Planned:
+        (row,) = await self._db.write(deliveries.RETRY, day, [state.value for state in states], list(keyed))
         return Planned(**dict(row))
 
     async def forget(self, before: date) -> bool:

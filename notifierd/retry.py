@@ -11,6 +11,7 @@ from notifierd.counts import Planned
 from notifierd.model import State
 from notifierd.overview import Day
 from notifierd.schedule import Calendar
+from notifierd.send.open import honouring_keys
 from notifierd.settings import Settings
 
 RETRIED = (State.FAILED, State.UNKNOWN, State.EXPIRED)
@@ -51,7 +52,7 @@ async def retry(settings: Settings, states: Collection[State], now: datetime) ->
         found = await site.overview.day(day)
         if found is None or found.state not in ("running", "completed", "interrupted"):
             return Retried(day, NOTHING, *_no_run(calendar, day, now))
-        again = await site.ledger.retry(day, states)
+        again = await site.ledger.retry(day, states, honouring_keys())
     if not again.offices:
         return Retried(day, NOTHING, *_no_match(found, states))
     return Retried(day, again, None, _who_sends(calendar, day, now, going_on=found.holder is not None))

@@ -462,20 +462,21 @@ class MemoryLedger:
         row.delivery = evolve(row.delivery, state=state, reason=reason)
         row.not_before = row.try_until = None
 
-    async def retry(self, day: date, states: Collection[State]) -> Planned:
+    async def retry(self, day: date, states: Collection[State], keyed: Collection[str] = ()) -> Planned:
         await self._statement()
         again = [row for row in self._of(day) if row.delivery.state in states]
         for row in again:
+            now = row.delivery
+            same_call = now.state is State.UNKNOWN and now.payload_hash is not None and now.provider in keyed
             row.delivery = evolve(
-                row.delivery,
-                state=State.PLANNED,
+                now,
+                state=State.SENDING if same_call else State.PLANNED,
                 reason=None,
                 attempts=0,
-                doubts=0,
-                call_id=None,
-                call_tries=0,
+                doubts=-1 if same_call else 0,
+                put_back=now.put_back + (0 if same_call else 1),
             )
-            row.not_before = None
+            row.not_before, row.try_until = None, self.clock() if same_call else None
             self.failed_offices.pop((day, row.delivery.office_id), None)
         if again and self.runs[day].lease_until <= self.clock():
             self.runs[day] = _Run("interrupted", None, self.clock(), "retried", self.runs[day].finished_at)

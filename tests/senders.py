@@ -146,6 +146,11 @@ class ScriptedSender:
             self._answers[key] = body, real
         return [Unknown(answer.reason) if isinstance(answer, Swallowed) else answer for answer in said]
 
+    def mistake(self, key: str) -> None:
+        """From now on, know *key* with another content."""
+        _, answers = self._answers[key]
+        self._answers[key] = b"other content", answers
+
     def take(self, call: Made) -> None:
         """Take a call that was cut, as an API does that was still at work on it."""
         self._answers[call.key] = call.body, [TAKEN] * len(call.to)

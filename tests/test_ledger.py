@@ -681,8 +681,49 @@ async def test_a_retry_plans_again_what_ended_badly_and_nothing_else(desk: Desk)
     states = await desk.states()
     assert (states[failed.id], states[expired.id][0], states[sent.id][0]) == (("planned", None), "expired", "sent")
     (back,) = [d for d in await deliveries_of(desk) if d.id == failed.id]
-    assert (back.attempts, back.doubts, back.call_id, back.try_no) == (0, 0, None, 1)
+    assert (back.attempts, back.doubts, back.put_back, back.try_no) == (0, 0, 1, 1)
     assert await reserved(desk, a_call(back))
+
+
+async def test_a_retry_leaves_an_unknown_call_of_a_provider_with_keys_to_be_made_again(desk: Desk) -> None:
+    app = some_offices(1, staff=5)
+    first, second, sent, failed, untried = await planned(desk, app)
+    call, other = a_call(first, sent, second), a_call(failed)
+    assert await reserved(desk, call, other)
+    lost, taken, also_lost = ending(call, State.UNKNOWN, reason="timeout", attempts=1, doubts=1)
+    taken = evolve(taken, state=State.SENT, reason=None, audit={})
+    await desk.ledger.settle([lost, taken, also_lost, *ending(other, State.FAILED, reason="rejected:422")])
+    await desk.ledger.fail({untried: "no_address"})
+    again = await desk.ledger.retry(DAY, [State.UNKNOWN, State.FAILED], ["resend"])
+    assert (again.offices, again.email) == (1, 4)
+    found = {delivery.id: delivery for delivery in await deliveries_of(desk)}
+    for delivery in (first, second):
+        left = found[delivery.id]
+        assert (left.state, left.due, left.call_id, left.try_no, left.call_tries) == (
+            "sending",
+            True,
+            call.call_id,
+            1,
+            1,
+        )
+        assert (left.attempts, left.doubts, left.put_back, left.reason) == (0, -1, 0, None)
+        assert left.payload_hash == call.payload_hash
+    assert [found[d.id].position for d in (first, sent, second)] == [0, 1, 2]
+    assert (found[sent.id].state, found[sent.id].due) == (State.SENT, False)
+    assert [(found[d.id].state, found[d.id].put_back) for d in (failed, untried)] == [(State.PLANNED, 1)] * 2
+    repeat = a_call(found[first.id], found[second.id], call_id=call.call_id)
+    assert await reserved(desk, repeat)
+
+
+async def test_a_retry_makes_a_new_call_of_what_is_unknown_without_a_key(desk: Desk) -> None:
+    first, second = await planned(desk, some_offices(1, staff=2))
+    call = a_call(first)
+    assert await reserved(desk, call)
+    await desk.ledger.settle(ending(call, State.UNKNOWN, reason="timeout", doubts=2))
+    assert (await desk.ledger.retry(DAY, [State.UNKNOWN], ["postmark"])).email == 1
+    found = {delivery.id: delivery for delivery in await deliveries_of(desk)}
+    assert (found[first.id].state, found[first.id].doubts, found[first.id].put_back) == (State.PLANNED, 0, 1)
+    assert found[second.id].put_back == 0
 
 
 async def test_a_failed_office_is_open_again_after_a_retry(desk: Desk) -> None:

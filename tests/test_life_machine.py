@@ -37,7 +37,7 @@ WAYS = {
     State.PLANNED: {State.SENDING, State.EXPIRED, State.FAILED, State.SENT},
     State.SENDING: {State.SENT, State.FAILED, State.GONE, State.PLANNED, State.UNKNOWN, State.SENDING},
     State.FAILED: {State.PLANNED},
-    State.UNKNOWN: {State.PLANNED},
+    State.UNKNOWN: {State.PLANNED, State.SENDING},
     State.EXPIRED: {State.PLANNED},
     State.SENT: set(),
     State.GONE: set(),
@@ -147,7 +147,12 @@ class Life(RuleBasedStateMachine):
             case "fail office":
                 self.do(self.ledger.fail_office, DAY, self.now.office_id, "office_error:ValueError")
             case _:
-                self.do(self.ledger.retry, DAY, [State.FAILED, State.UNKNOWN, State.EXPIRED])
+                self.do(
+                    self.ledger.retry,
+                    DAY,
+                    [State.FAILED, State.UNKNOWN, State.EXPIRED],
+                    ["resend"] if self.keyed else [],
+                )
 
     @invariant()
     def only_the_tables_ways_are_taken(self) -> None:

@@ -205,7 +205,7 @@ async def test_a_run_that_ends_while_a_retry_is_being_written_waits_for_it_and_i
         async def slow_retry() -> None:
             async def unit(connection: Connection) -> None:
                 async with connection.transaction():
-                    await connection.fetch(deliveries.RETRY, DAY, ["failed"])
+                    await connection.fetch(deliveries.RETRY, DAY, ["failed"], [])
                     written.set()
                     while not commit.is_set():
                         await connection.fetch("select pg_sleep(0.01)")

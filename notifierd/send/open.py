@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from types import MappingProxyType
+from typing import Any
 
 from notifierd.counts import Room
 from notifierd.errors import ConfigError
@@ -31,10 +32,14 @@ EMAIL_WIDTH, PUSH_WIDTH = 100, 500
 """Connections that a client keeps: the highest that limits.email and limits.push may be set to while it is open."""
 
 
+def honouring_keys() -> list[str]:
+    """Return the names of the providers that carry a call out once for its idempotency key."""
+    return [name for name in PROVIDERS if _class(name).honours_keys]
+
+
 def room_for_mails(settings: Settings, seconds: float) -> Room:
     """What the limits leave a day for mails that is run in *seconds*, through the provider that is preferred."""
-    module, name = PROVIDERS[settings.email.provider]
-    batch: int = getattr(importlib.import_module(module), name).max_batch
+    batch: int = _class(settings.email.provider).max_batch
     limits = settings.limits
     return Room.of(seconds, per_day=limits.email_per_day, per_second=limits.email_per_second, batch=batch)
 
@@ -46,11 +51,15 @@ async def open_email(provider: str, settings: Settings, *, now: Callable[[], dat
     Raises:
         ConfigError: it cannot be made of its table.
     """
-    module, name = PROVIDERS[provider]
-    make = getattr(importlib.import_module(module), name)
+    make = _class(provider)
     async with open_client(width=EMAIL_WIDTH) as client:
         sender: Sender[Mail] = make(client, getattr(settings.email, provider), now=now)
         yield sender
+
+
+def _class(provider: str) -> Any:  # noqa: ANN401 - each takes a table of its own
+    module, name = PROVIDERS[provider]
+    return getattr(importlib.import_module(module), name)
 
 
 def _import_pywebpush() -> None:

@@ -140,13 +140,25 @@ set state = case d.state when 'planned' then 'expired' else 'unknown' end,
 """
 END = _END.format(why="d.reason")
 
-# A run that is over is one to be resumed then; one that goes on finds them in its next pass.
+# $3: the providers that honour keys. An unknown call of theirs is left as a dead process would leave it, so that the
+# next pass makes it again under its key. -1 doubts: should that not be possible, it goes in a new call, whatever
+# on_unknown says. A run that is over is one to be resumed then; one that goes on finds them in its next pass.
 RETRY = """
-with again as (
-    update notifierd.deliveries d
-    set state = 'planned', reason = null, attempts = 0, doubts = 0, call_id = null, call_tries = 0, not_before = null,
-        updated_at = now()
+with found as materialized (
+    select d.id, d.state = 'unknown' and d.payload_hash is not null and coalesce(d.provider = any ($3::text[]), false)
+               as same_call
+    from notifierd.deliveries d
     where d.day = $1::date and d.state = any ($2::text[])
+    for update
+), again as (
+    update notifierd.deliveries d
+    set state = case when f.same_call then 'sending' else 'planned' end,
+        try_until = case when f.same_call then clock_timestamp() end,
+        doubts = case when f.same_call then -1 else 0 end,
+        put_back = d.put_back + case when f.same_call then 0 else 1 end,
+        reason = null, attempts = 0, not_before = null, updated_at = now()
+    from found f
+    where d.id = f.id
     returning d.office_id, d.channel
 ), offices as (
     update notifierd.run_offices r set state = 'open', reason = null
