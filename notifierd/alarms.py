@@ -160,10 +160,11 @@ def failed(day: date, why: str) -> Alarm:
     return Alarm(day, "failed", text, fails=True)
 
 
-def never_resumed(day: date, reason: str) -> Alarm:
-    """A run that was interrupted, and that nobody went on with before its window ended."""
-    text = f"the run of {day} did not come to its end ({reason}): what it had left expired. The next run tells what is "
-    return Alarm(day, "failed", f"{text}still due.", fails=True)
+def never_resumed(day: date, reason: str, *, over: bool) -> Alarm:
+    """A run that was interrupted, and that nobody went on with before its window ended; *over*: nor before its date."""
+    left = ": what it had left expired." if over else ". `notifierd once` sends what it left, until midnight."
+    text = f"the run of {day} did not come to its end ({reason}){left} The next run tells what is still due."
+    return Alarm(day, "failed", text, fails=True)
 
 
 def summary(day: date, state: str, reason: str | None, counts: DayCounts | None) -> str:

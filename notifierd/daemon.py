@@ -26,7 +26,7 @@ from notifierd.errors import (
 )
 from notifierd.notify import Notifier
 from notifierd.progress import Progress
-from notifierd.reckoning import without_run
+from notifierd.reckoning import Unfinished, without_run
 from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, RunResult
 from notifierd.run import run_day
 from notifierd.schedule import Calendar, Window
@@ -75,8 +75,10 @@ class Daemon:
     _began: datetime = field(init=False)
     _done: date | None = None
     """The last day of which there is nothing left to do."""
-    _reckoned: date | None = None
-    """The day before which each has its line in the ledger."""
+    _reckoned: tuple[date, date] | None = None
+    """The day before which each has its line in the ledger, and the one before which nothing is open."""
+    _unfinished: Unfinished | None = None
+    """The day before, if its run did not come to its end."""
     _troubles: dict[date, str] = field(factory=dict)
     """Why a day could not be run when that was last tried."""
     _interrupted: bool = False
@@ -255,21 +257,23 @@ class Daemon:
         self.status.enter(words, "waiting_for_database", error=True, reason=error.reason)
 
     async def _reckon(self) -> None:
-        """Write of the days that are over, and that no run wrote of, what became of them: skipped, or missed."""
-        day = Calendar(self.settings.window).first_to_come(self.now())
-        if self._reckoned == day:
+        """Write of the days whose window is over what became of them; what is open expires only with its date."""
+        calendar = Calendar(self.settings.window)
+        day, today = calendar.first_to_come(self.now()), calendar.today(self.now())
+        if self._reckoned == (day, today):
             return
         try:
             async with self.open_site(self.settings) as site:
                 last = await site.ledger.last_day(day - _DAY)
-                runs = without_run(Calendar(self.settings.window), last, day, self._began, self._troubles)
+                runs = without_run(calendar, last, day, self._began, self._troubles)
                 new = {each: runs[each] for each in await site.ledger.record(runs)}
                 for each, (state, reason) in new.items():
                     (log.error if state == "missed" else log.info)(state, run=str(each), reason=reason)
                     self.status.tally.runs[state] += 1
                 if missed := {each: reason for each, (state, reason) in new.items() if state == "missed"}:
                     self.watch.tell(alarms.missed(missed))
-                self.status.tally.deliveries.update(await site.ledger.close_earlier(day))
+                self.status.tally.deliveries.update(await site.ledger.close_earlier(today))
+                left = await site.ledger.leave_open(last) if last else 0
                 before = await site.ledger.run(last) if last else None
         except NotifierdError as error:  # the next slice tries again
             if str(error) != self.status.away:
@@ -279,10 +283,21 @@ class Daemon:
             self.status.away = ""
             if before and before.state == "running":
                 return  # by a process that had the lease, and may still end it
-            if last and before and before.state == "interrupted":
-                self.watch.tell(alarms.never_resumed(last, str(before.reason)))
-            self._reckoned = day
+            run = before if before and before.state == "interrupted" else None
+            self._tell_unfinished(Unfinished(last, str(run.reason), left) if last and run else None, today)
+            self._reckoned = None if left else (day, today)  # looked at anew as long as it waits for `once`
             self._troubles = {known: why for known, why in self._troubles.items() if known >= day}
+
+    def _tell_unfinished(self, found: Unfinished | None, today: date) -> None:
+        """Say once of the day before that its run did not come to its end, and what of it waits for `once`."""
+        if found != self._unfinished:
+            self._unfinished, self.status.left_open = found, ""
+            if found and (alarm := found.alarm(today)):
+                self.watch.tell(alarm)
+            if found and found.left:
+                calendar = Calendar(self.settings.window)
+                until = self._local(calendar.day_ends(found.day))
+                self.status.leave_open(found.day, found.left, found.sent_by(calendar), until)
 
     # ------------------------------------------------------------------------------------------------- being looked at
 

@@ -62,6 +62,9 @@ class Ledger(Protocol):
     async def close_earlier(self, day: date) -> Ended:
         """Settle what days before *day* left open and no process came back to."""
 
+    async def leave_open(self, day: date) -> int:
+        """How many deliveries of *day*, whose window is over, are open. A run of it that died becomes interrupted."""
+
     async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
         """Mark the deliveries of each call as being sent; return the ids of the calls that may be made.
 
@@ -171,6 +174,10 @@ class PostgresLedger:
 
     async def close_earlier(self, day: date) -> Ended:
         return _ended(await self._db.write(days.CLOSE_EARLIER, day))
+
+    async def leave_open(self, day: date) -> int:
+        (row,) = await self._db.write(days.LEAVE_OPEN, day)
+        return int(row["open"])
 
     async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
         rows = [

@@ -1,12 +1,39 @@
-"""What became of the days that no run wrote of. Pure."""
+"""What became of the days whose window is over: those that no run wrote of, and the one that was left open. Pure."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 
+from attrs import frozen
+
+from notifierd import alarms
 from notifierd.run import RETENTION
 from notifierd.schedule import Calendar
 
 _DAY = timedelta(days=1)
+
+
+@frozen
+class Unfinished:
+    """A day whose window is over, and whose run did not come to its end.
+
+    Attributes:
+        reason: why it was interrupted.
+        left: how many of its deliveries are open.
+    """
+
+    day: date
+    reason: str
+    left: int
+
+    def alarm(self, today: date) -> alarms.Alarm | None:
+        """What the operator has to hear of it; nothing of what they planned again themselves."""
+        if self.reason == "retried":
+            return None
+        return alarms.never_resumed(self.day, self.reason, over=self.day < today)
+
+    def sent_by(self, calendar: Calendar) -> str:
+        """The command that sends what is left."""
+        return "notifierd once --force" if calendar.closed(self.day) else "notifierd once"
 
 
 def without_run(

@@ -77,6 +77,7 @@ class Status:
         last: how the last run ended.
         refused: why the configuration that lies there is not the one in force.
         away: why the ledger could not be looked at when that was last tried.
+        left_open: what waits for `notifierd once`, in words.
         unserved: why there is no page, though there should be.
         naps: how many slices of sleep are over.
         attempt: the run that is under way.
@@ -93,6 +94,7 @@ class Status:
     last: str = ""
     refused: str = ""
     away: str = ""
+    left_open: str = ""
     unserved: str = ""
     naps: int = 0
     attempt: Attempt | None = None
@@ -108,6 +110,11 @@ class Status:
             self.state, self.event, self.labels = state, event, labels
             (log.error if error else log.info)(event, **labels)
         self.tell()
+
+    def leave_open(self, day: date, deliveries: int, sent_by: str, until: str) -> None:
+        """Say of a *day* whose window is over what of it waits for the command *sent_by*."""
+        log.warning("left_open", run=str(day), deliveries=deliveries, sent_by=sent_by, until=until)
+        self.left_open = f"{deliveries:,} deliveries of {day} wait for `{sent_by}`, until {until}"
 
     def leave_attempt(self, result: RunResult | None) -> None:
         """The attempt is over, with a *result* or without."""
@@ -128,7 +135,7 @@ class Status:
         doing = self.attempt.words() if self.attempt and self.attempt.progress.has_day else self.state
         away = self.away and f"the ledger cannot be seen ({self.away})"
         last = self.last and f"last run {self.last}"
-        return "; ".join(filter(None, [doing, away, last, self.refused, self.unserved]))
+        return "; ".join(filter(None, [doing, away, self.left_open, last, self.refused, self.unserved]))
 
     def tell(self) -> None:
         """Tell systemd what is new: the words, and that something went on."""

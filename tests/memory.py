@@ -439,9 +439,17 @@ class MemoryLedger:
         ending = [row for row in self.rows.values() if row.day in days and row.delivery.state in OPEN]
         for earlier in days:
             reason = self.runs[earlier].reason
+            reason = None if reason == "retried" else reason
             reason = "never_resumed" + (f" ({reason})" if reason else "")
             self.runs[earlier] = _Run("interrupted", None, self.clock(), reason)
         return self._end_windows(ending)
+
+    async def leave_open(self, day: date) -> int:
+        await self._statement()
+        run = self.runs.get(day)
+        if run and run.state == "running" and (run.holder is None or run.lease_until <= self.clock()):
+            self.runs[day] = _Run("interrupted", None, self.clock(), "run_died", self.now())
+        return sum(row.delivery.state in OPEN for row in self._of(day))
 
     def _can_end(self, row: _Row) -> bool:
         stale = row.try_until is not None and row.try_until <= self.clock()

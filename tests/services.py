@@ -28,6 +28,9 @@ OPEN: Mapping[str, object] = {**_NOON, "at": "00:00:00", "until": "23:59:59"}
 AHEAD: Mapping[str, object] = {**_NOON, "at": "23:00:00", "until": "23:59:59"}
 """One that opens in ten hours."""
 
+PAST: Mapping[str, object] = {**_NOON, "at": "01:00:00", "until": "02:00:00"}
+"""One that ended ten hours ago."""
+
 
 @define
 class Service(Watched):

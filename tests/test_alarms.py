@@ -162,10 +162,15 @@ def test_a_reason_that_has_no_words_is_told_as_it_is():
 
 
 def test_failed_and_never_resumed_are_one_cause():
-    alarms = [failed(DAY, "it crashed (KeyError)"), never_resumed(DAY, "never_resumed (signal)")]
+    alarms = [
+        failed(DAY, "it crashed (KeyError)"),
+        never_resumed(DAY, "never_resumed (signal)", over=True),
+        never_resumed(DAY, "signal", over=False),
+    ]
     assert {(alarm.day, alarm.cause, alarm.fails) for alarm in alarms} == {(DAY, "failed", True)}
     assert "failed: it crashed (KeyError). " in alarms[0].text
-    assert "(never_resumed (signal))" in alarms[1].text
+    assert "(never_resumed (signal)): what it had left expired." in alarms[1].text
+    assert "(signal). `notifierd once` sends what it left, until midnight" in alarms[2].text
 
 
 # Its JSON ------------------------------------------------------------------------------------------------------------

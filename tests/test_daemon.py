@@ -15,12 +15,14 @@ from notifierd.choose import Rules
 from notifierd.errors import ConfigError
 from notifierd.ledger import LEASE_SECONDS
 from notifierd.model import Blocked, Delivered, Rejected, State
-from notifierd.settings import DatabaseSettings, LimitsSettings, Settings
+from notifierd.run import run_day
+from notifierd.settings import DatabaseSettings, LimitsSettings, Settings, WindowSettings
 from tests.daemons import Heard, World, in_window, in_zone, tell
 from tests.people import some_offices
-from tests.senders import ScriptedSender, between, most_at_once, spans
+from tests.senders import ScriptedSender, a_run, between, most_at_once, spans
 
 HOUR = timedelta(hours=1)
+DAY = date(2026, 11, 24)
 TUESDAY = in_zone("2026-11-24 08:00")
 """An hour before the window; the Monday before it was a holiday."""
 
@@ -177,15 +179,73 @@ async def test_what_is_planned_again_while_the_window_is_open_is_sent_by_the_dae
     assert sender.told == ["staff-0-0@example.jp", "staff-1-0@example.jp", "staff-2-0@example.jp"]
 
 
-async def test_what_is_planned_again_after_the_window_is_sent_by_no_daemon(autojump_clock):
+# After the window ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("starts", [0, 1, 3])
+async def test_what_is_planned_again_after_the_window_waits_for_once_until_midnight(starts, autojump_clock):
+    """Planned again at 12:30; however many daemons start then, it is there for `once` until the date is over."""
     sender = ScriptedSender(script=lambda _: Rejected("rejected:422"))
     world = World(TUESDAY, app=some_offices(1, staff=1), email=sender)
     async with world.serving():
         await world.until(in_zone("2026-11-24 12:30"))
-        await world.ledger.retry(date(2026, 11, 24), [State.FAILED])
-        await world.until(in_zone("2026-11-25 08:30"))
+    await world.ledger.retry(DAY, [State.FAILED])
+    for hour in range(starts):
+        world.daemon = world.another()
+        async with world.serving():
+            await world.until(in_zone(f"2026-11-24 {14 + hour}:00"))
+    assert world.states() == {"2026-11-24": ("interrupted", "retried")}
+    assert world.ledger.states() == {State.PLANNED: 1}
+    world.daemon = world.another()
+    async with world.serving():
+        await world.until(in_zone("2026-11-24 23:59:50"))
+        assert world.ledger.states() == {State.PLANNED: 1}
+        await world.until(in_zone("2026-11-25 00:10"))
+        assert world.ledger.reasons() == {(State.EXPIRED, "window_ended"): 1}
+        assert world.states() == {"2026-11-24": ("interrupted", "never_resumed")}
     assert len(sender.calls) == 1
-    assert world.ledger.states() == {State.PLANNED: 1}, "for `once`, until the next run begins"
+
+
+async def test_a_daemon_says_what_waits_for_once_and_until_when_and_no_longer_than_it_does(autojump_clock):
+    world = World(
+        TUESDAY, app=some_offices(3, staff=1), email=ScriptedSender(script=lambda _: Rejected("rejected:422"))
+    )
+    async with world.serving():
+        await world.until(in_zone("2026-11-24 12:30"))
+    await world.ledger.retry(DAY, [State.FAILED])
+    world.daemon, world.email.script = world.another(), lambda _: Delivered()
+    waits = "3 deliveries of 2026-11-24 wait for `notifierd once`, until Wed 25 Nov 00:00 JST"
+    with capture_logs() as lines:
+        async with world.serving():
+            await trio.sleep(3600)
+            assert waits in world.notifier.statuses()[-1]
+            await run_day(DAY, a_run(world.ledger, world.email, holder="once"))
+            await trio.sleep(600)
+            assert world.notifier.statuses()[-1] == "sleeping until Wed 25 Nov 09:00 JST"
+            await world.until(in_zone("2026-11-25 00:10"))
+    (line,) = [line for line in lines if line["event"] == "left_open"]
+    assert line == {
+        "event": "left_open",
+        "log_level": "warning",
+        "run": "2026-11-24",
+        "deliveries": 3,
+        "sent_by": "notifierd once",
+        "until": "Wed 25 Nov 00:00 JST",
+    }
+    assert world.states() == {"2026-11-24": ("completed", None)}
+    assert world.ledger.states() == {State.SENT: 3}
+
+
+async def test_of_a_closed_day_that_was_forced_it_says_how_it_is_forced_again(autojump_clock):
+    settings = Settings(window=WindowSettings(closed_dates=(DAY,)))
+    world = World(in_zone("2026-11-24 14:00"), settings, some_offices(1, staff=1))
+    await run_day(DAY, a_run(world.ledger, ScriptedSender(script=lambda _: Rejected("rejected:422"))))
+    await world.ledger.retry(DAY, [State.FAILED])
+    with capture_logs() as lines:
+        async with world.serving():
+            await trio.sleep(600)
+    (line,) = [line for line in lines if line["event"] == "left_open"]
+    assert line["sent_by"] == "notifierd once --force"
 
 
 # What was missed ----------------------------------------------------------------------------------------------------
@@ -241,15 +301,30 @@ async def test_a_database_that_is_away_for_the_whole_window_is_the_reason(autoju
     assert "waiting for the database (database_unavailable:ConnectionRefusedError)" in world.notifier.statuses()
 
 
-async def test_a_day_that_was_left_half_done_is_settled_when_its_window_is_over(autojump_clock):
+async def test_a_day_that_was_left_half_done_is_settled_when_its_date_is_over(autojump_clock):
     world = World(in_zone("2026-11-24 12:30"), app=some_offices(2, staff=1))
-    yesterday = date(2026, 11, 24)
-    await world.ledger.take_lease(yesterday, "dead")
-    await world.ledger.plan(yesterday, Rules())
+    await world.ledger.take_lease(DAY, "dead")
+    await world.ledger.plan(DAY, Rules())
     await trio.sleep(LEASE_SECONDS)
     async with world.serving():
         await trio.sleep(60)
-        assert world.states() == {"2026-11-24": ("interrupted", "never_resumed")}
+        assert world.states() == {"2026-11-24": ("interrupted", "run_died")}
+        assert world.ledger.states() == {State.PLANNED: 2}, "`once` can still send them"
+        await world.until(in_zone("2026-11-25 00:10"))
+        assert world.states() == {"2026-11-24": ("interrupted", "never_resumed (run_died)")}
+        assert world.ledger.states() == {State.EXPIRED: 2}
+
+
+async def test_a_day_whose_window_ends_after_midnight_is_settled_then(autojump_clock):
+    """From 22:00 to 02:00: `once` runs the next day from then on."""
+    world = World(in_zone("2026-11-25 01:00"), in_window(at=time(22), until=time(2)), some_offices(2, staff=1))
+    await world.ledger.take_lease(DAY, "other")
+    await world.ledger.plan(DAY, Rules())
+    await world.ledger.finish(DAY, "other", "interrupted", "signal")
+    await trio.sleep(3700)
+    async with world.serving():
+        await trio.sleep(60)
+        assert world.states() == {"2026-11-24": ("interrupted", "never_resumed (signal)")}
         assert world.ledger.states() == {State.EXPIRED: 2}
 
 

@@ -767,7 +767,35 @@ async def test_what_nobody_came_back_to_after_a_retry_is_settled_by_the_next_day
     await desk.ledger.retry(DAY, [State.EXPIRED])
     assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == {(Channel.EMAIL, State.EXPIRED): 1}
     assert (await desk.states())[delivery.id] == ("expired", "window_ended")
-    assert await how_it_ended(desk) == ("interrupted", "never_resumed (retried)")
+    assert await how_it_ended(desk) == ("interrupted", "never_resumed")
+
+
+async def test_what_a_run_left_open_is_counted_and_a_run_that_died_is_interrupted(desk: Desk) -> None:
+    first, second, third = await planned(desk, some_offices(1, staff=3))
+    call = a_call(first)
+    assert await reserved(desk, call, a_call(second, expires=60))
+    await desk.ledger.settle(ending(call, State.SENT, audit={}))
+    assert await desk.ledger.leave_open(DAY) == 2
+    assert await how_it_ended(desk) == ("running", None), "its process lives"
+    await desk.age(16)
+    assert await desk.ledger.leave_open(DAY) == 2
+    assert await how_it_ended(desk) == ("interrupted", "run_died")
+    assert (await desk.states())[third.id] == ("planned", None)
+    assert await desk.ledger.close_earlier(DAY) == {}
+    assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == {
+        (Channel.EMAIL, State.EXPIRED): 1,
+        (Channel.EMAIL, State.UNKNOWN): 1,
+    }
+    assert await how_it_ended(desk) == ("interrupted", "never_resumed (run_died)")
+    assert await desk.ledger.leave_open(DAY) == 0
+
+
+async def test_a_run_that_has_ended_is_left_as_it_is(desk: Desk) -> None:
+    (delivery,) = await planned(desk, some_offices(1, staff=1))
+    await desk.ledger.finish(DAY, ME, "interrupted", "signal")
+    assert await desk.ledger.leave_open(DAY) == 1
+    assert await how_it_ended(desk) == ("interrupted", "signal")
+    assert (await desk.states())[delivery.id] == ("planned", None)
 
 
 async def how_it_ended(desk: Desk) -> tuple[str, str | None]:

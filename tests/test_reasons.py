@@ -34,6 +34,7 @@ EXPRESSIONS = {
 OTHERS = {
     *("no_longer_due", "device_gone", "staff_gone", "office_gone", "channel_disabled", "office_error"),
     *("window_ended", "window_ended_in_doubt", "signal", "retried", "never_resumed", "slept_through", "not_running"),
+    "run_died",
     *("closed_dates", "weekend", "weekday", "holiday", "database_unavailable", "database_refused"),
 }
 """Those of what is never sent, of an office, and of a day: no outcome has them."""

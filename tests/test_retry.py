@@ -22,7 +22,7 @@ from tests.faults import until
 from tests.people import DAY, some_offices
 from tests.processes import API_KEY, DOMAIN, Done, Place, ended, invent, run, running
 from tests.processes import until as until_now
-from tests.services import AHEAD, OPEN, TODAY, running_service
+from tests.services import AHEAD, OPEN, PAST, TODAY, running_service
 
 REFUSED = f"o1s0@{DOMAIN}"
 REFUSING = MailConfig(API_KEY, rejected=(REFUSED,), keep_eml=False)
@@ -66,6 +66,43 @@ async def test_a_daemon_that_sleeps_sends_what_is_planned_again_while_its_window
         await service.ended(0)
     assert set(mails(place).values()) == {1}
     assert place.sql("select state, reason from notifierd.runs") == "completed|"
+
+
+async def test_what_is_planned_again_after_the_window_outlives_starts_of_the_daemon_and_once_sends_it(
+    place: Place,
+) -> None:
+    place.load(rows := invent(2, day=TODAY))
+    place.serve(rows, MailConfig("re_another_key", keep_eml=False))
+    place.configure(window=PAST)
+    run("once", "--json", "--for", "2", cwd=place.folder, code=1)
+    assert place.states() == {"expired": 4}
+    assert "so that no daemon sends them: `notifierd once` does" in again(place, "expired").out
+    place.serve(rows)
+    for _ in range(2):
+        async with running_service(place) as service:
+            await until(lambda: service.shows("4 deliveries of"), "what the daemon sees")
+            assert [line["deliveries"] for line in service.lines if line["event"] == "left_open"] == [4]
+            service.tell(signal.SIGTERM)
+            await service.ended(0)
+    assert place.sql("select state, reason from notifierd.runs") == "interrupted|retried"
+    assert place.states() == {"planned": 4}
+    report = once(place, 0).report
+    assert (report["status"], report["email"]["sent"]) == ("completed", 4)
+    assert set(mails(place).values()) == {1}
+
+
+async def test_an_unknown_mail_is_sent_once_by_a_provider_that_honours_keys(place: Place) -> None:
+    """The answer to each call is lost, and the run is over before its turn comes again."""
+    place.load(rows := invent(1, staff=1, day=TODAY))
+    place.serve(rows, MailConfig(API_KEY, rules=(Rule(accept=True, then="hang"),), keep_eml=False))
+    place.configure(window=PAST, limits={"send_timeout": 1.0})
+    run("once", "--json", "--for", "1", cwd=place.folder, code=1)
+    assert place.states() == {"unknown": 1}
+    place.serve(rows)
+    again(place, "unknown")
+    assert once(place, 0).report["email"]["sent"] == 1
+    assert set(mails(place).values()) == {1}
+    assert place.sql("select call_tries, put_back from notifierd.deliveries") == "2|0"
 
 
 def test_a_run_in_progress_passes_again_over_what_is_planned_again(place: Place) -> None:

@@ -340,9 +340,11 @@ async def test_a_run_that_nobody_went_on_with_is_told_once_by_whoever_comes_next
         async with world.serving():
             await trio.sleep(6 * 3600)
         world.daemon = world.another()
-    assert world.states() == {"2026-11-24": ("interrupted", "never_resumed")}
+    assert world.states() == {"2026-11-24": ("interrupted", "never_resumed (run_died)")}
     (alarm,) = world.receivers.alarms
     assert (alarm.cause, alarm.day) == ("failed", "2026-11-24")
+    assert alarm.at < 1900.0, "as soon as it is seen, and not at midnight"
+    assert "did not come to its end (run_died). `notifierd once` sends what it left" in alarm.json["text"]
     assert world.receivers.signals == ["fail"]
 
 
@@ -355,6 +357,19 @@ async def test_a_run_whose_lease_outlives_its_window_is_waited_for(autojump_cloc
         assert world.receivers.alarms == []
         await trio.sleep(60)
     assert world.receivers.causes == ["failed"]
+
+
+async def test_what_was_planned_again_after_the_window_is_no_alarm_before_it_expires(autojump_clock):
+    """Planned again at 12:30 by the operator, who knows of it; nobody sent it, and the date is over."""
+    world = watched(in_zone("2026-11-24 12:30"), every=600.0)
+    await run_day(TUESDAY, a_run(world.ledger, ScriptedSender(script=lambda _: Rejected("rejected:422"))))
+    await world.ledger.retry(TUESDAY, [State.FAILED])
+    async with world.serving():
+        await world.until(in_zone("2026-11-24 23:50"))
+        assert world.receivers.alarms == []
+        await world.until(in_zone("2026-11-25 00:30"))
+    assert world.receivers.causes == ["failed"]
+    assert "(never_resumed): what it had left expired" in world.receivers.alarms[0].json["text"]
 
 
 # Once ----------------------------------------------------------------------------------------------------------------

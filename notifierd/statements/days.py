@@ -80,12 +80,22 @@ with old as materialized (
 select day from old
 """
 
+# Its window is over, its date is not: `once` may still send what is open.
+LEAVE_OPEN = """
+with died as (
+    update notifierd.runs r
+    set state = 'interrupted', reason = 'run_died', holder = null, lease_until = null, finished_at = now()
+    where r.day = $1::date and r.state = 'running' and (r.holder is null or r.lease_until <= clock_timestamp())
+)
+select count(*) as open from notifierd.deliveries d where d.day = $1::date and d.state in ('planned', 'sending')
+"""
+
 # A day that no process came back to. Its rows are settled for the record; nothing of it is sent any more.
 CLOSE_EARLIER = f"""
 with left_open as (
     update notifierd.runs r
-    set state = 'interrupted', reason = 'never_resumed' || coalesce(' (' || r.reason || ')', ''), holder = null,
-        lease_until = null, finished_at = coalesce(r.finished_at, now()), counts = null
+    set state = 'interrupted', reason = 'never_resumed' || coalesce(' (' || nullif(r.reason, 'retried') || ')', ''),
+        holder = null, lease_until = null, finished_at = coalesce(r.finished_at, now()), counts = null
     where r.day < $1::date and (r.holder is null or r.lease_until <= clock_timestamp())
       and (r.state = 'running' or (r.state = 'interrupted' and coalesce(r.reason, '') not like 'never_resumed%'))
     returning r.day

@@ -330,6 +330,10 @@ REASONS: Final[Mapping[str, Pair]] = {
     ),
     "not_running": ("時間帯の間、notifierd は停止していました。", "notifierd was not running in the window."),
     "never_resumed": ("中断のまま再開されませんでした。", "It was interrupted, and no process came back to it."),
+    "run_died": (
+        "実行中にプロセスが終了しました。当日中は notifierd once で再開できます。",
+        "The process that ran it died. On the same day, `notifierd once` goes on with it.",
+    ),
     "signal": ("停止の指示で中断しました。", "It was told to stop."),
     "retried": (
         "失敗した配信を送り直すため、未完了に戻されました。",
