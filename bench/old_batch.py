@@ -45,7 +45,7 @@ OFFICE = "select id, name from notifierd.offices"
 STAFF = "select * from notifierd.staff where office_id = any ($1)"
 RENEWALS = "select * from notifierd.alerts where kind = 'renewal' and office_id = any ($1) and due_on <= $2::date + 30"
 ASSESSMENTS = "select * from notifierd.alerts where kind = 'assessment' and office_id = any ($1)"
-DEVICES = "select * from notifierd.devices where staff_id = any ($1)"
+DEVICES = "select id, staff_id, endpoint, p256dh, auth from notifierd.devices where staff_id = any ($1)"
 
 Audit = Callable[[str, str, Notice], Awaitable[None]]
 

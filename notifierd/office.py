@@ -168,7 +168,7 @@ async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> 
         todo = await facts.prepare(call.tried, since)
         await end_others(todo, this_pass)
     except DatabaseError as error:
-        log.warning("call_put_off", reason=error.reason)
+        this_pass.deps.progress.trouble.met("reading", error.reason)
         this_pass.skip(DATABASE_PAUSE)
         return None
     ready = next((again for again in todo.calls if (again.line, again.lane) == (call.line, call.lane)), None)
@@ -188,7 +188,7 @@ async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
     outcomes: Sequence[Outcome] = [Deferred("not_begun", blame=Blame.PROVIDER)] * len(call.deliveries)
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if not await borne_out(call, facts) or deps.stop.is_set():
+        if not await borne_out(call, facts, deps) or deps.stop.is_set():
             return
         began = trio.current_time()
         outcomes = [Unknown("interrupted")] * len(call.deliveries)
@@ -201,12 +201,12 @@ async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
         this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, deps))
 
 
-async def borne_out(call: Call, facts: Facts) -> bool:
+async def borne_out(call: Call, facts: Facts, deps: Deps) -> bool:
     """Whether a call that is reserved may still be made: see `Facts.bear_out`."""
     try:
         return await facts.bear_out(call)
     except DatabaseError as error:
-        log.warning("call_put_off", reason=error.reason)
+        deps.progress.trouble.met("reading", error.reason)
         return False
 
 

@@ -151,7 +151,7 @@ async def test_devices_have_to_be_deletable(place: Place) -> None:
     await place.sql(
         f"""
         create or replace view notifierd.devices as
-        select p.id, p.staff_id, p.endpoint, p.p256dh_key as p256dh, p.auth_key as auth
+        select p.id, p.staff_id, p.endpoint, p.p256dh_key as p256dh, p.auth_key as auth, p.created_at
         from push_subscriptions p join staffs s on s.id = p.staff_id;
         grant select, delete on notifierd.devices to {place.role}
         """

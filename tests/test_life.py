@@ -142,8 +142,9 @@ def test_a_batch_that_is_refused_as_a_whole_costs_nobody_an_attempt(blame):
     """However few there are: each goes alone then, and that call tells whose trouble it is."""
     refused = Deferred("batch_rejected:422", blame=blame)
     now = Circumstances(keyed=True, others_pass=True, lane_works=True)
+    delivery = evolve(tried(), try_no=1)
     for policy in (POLICY, Policy(attempts=1)):
-        assert ends(settle(tried(), refused, now, policy)) == (State.PLANNED, refused.reason, 0, 0, FIRST_WAIT)
+        assert ends(settle(delivery, refused, now, policy)) == (State.PLANNED, refused.reason, 0, 0, FIRST_WAIT)
 
 
 def test_a_rejection_that_names_no_message_is_final_only_where_others_have_passed():
