@@ -45,7 +45,9 @@ from support_plan_cycles c join welfare_recipients r on r.id = c.welfare_recipie
 BAD_AUDIT = f"""
 create function refuse() returns trigger language plpgsql security definer as $$ begin
     if new.target_id = '{an_id("o5s0")}' then
-        raise exception 'no row for %', (select email from public.staffs where id = new.target_id);
+        raise check_violation using message = 'no row for ' || (
+            select email from public.staffs where id = new.target_id
+        );
     end if;
     return new;
 end $$;
