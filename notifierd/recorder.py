@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 
 from notifierd.errors import LedgerUnavailable, StatementRefused
 from notifierd.ledger import Ledger
@@ -120,8 +120,7 @@ class Recorder:
         The database forgot that: a replica without the last commits took over, or a backup was restored.
         """
         sent = self._progress.tally.sent
-        due = [delivery for delivery in deliveries if delivery.due]
-        again = [evolve(said, delivery=d, try_no=d.try_no) for d in due if (said := sent.settlement(d))]
+        again = [settlement for d in deliveries if d.due and (settlement := sent.again(d))]
         self._forgotten += len(again)
         self.settle(again)
         return {settlement.delivery.id for settlement in again}

@@ -74,5 +74,5 @@ def test_what_a_process_remembers_is_bounded_and_the_newest():
     sent = Sent()
     for settlement in [*settlements, settlements[2]]:
         sent.add(settlement)
-    known = [number for number, each in enumerate(settlements) if sent.settlement(each.delivery)]
+    known = [number for number, each in enumerate(settlements) if sent.again(each.delivery)]
     assert known == list(range(2, MOST_REMEMBERED + 2))
