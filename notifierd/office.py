@@ -133,12 +133,12 @@ async def end_others(todo: Prepared, this_pass: Pass) -> None:
         deps.progress.end(Counter((delivery.channel, State.FAILED) for delivery in todo.failed))
 
 
-async def make_call(planned: Call, facts: Facts, this_pass: Pass) -> None:
+async def make_call(prepared: Call, facts: Facts, this_pass: Pass) -> None:
     """Wait for the turn of one HTTP request, and make it with its slots in hand."""
-    line = planned.line
-    async with line.lane_limiter(planned.lane), line.limiter:
+    line = prepared.line
+    async with line.lane_limiter(prepared.lane), line.limiter:
         async with line.in_turn():
-            call = await when_due(planned, facts, this_pass)
+            call = await when_due(prepared, facts, this_pass)
             if call is None:
                 return
             line.begin()
