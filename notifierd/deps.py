@@ -14,7 +14,7 @@ from notifierd.gate import Gates
 from notifierd.ledger import Ledger
 from notifierd.life import Policy
 from notifierd.model import Channel, Delivery, Device, Mail, Message, Notice, Push
-from notifierd.progress import SLICE, Progress
+from notifierd.progress import Progress
 from notifierd.send import Sender
 from notifierd.source import Source
 
@@ -184,7 +184,7 @@ class Deps:
     async def rest(self, seconds: float) -> bool:
         """Wait, at most *seconds*, until stopped; whether it was. Each slice of it counts as progress."""
         with trio.move_on_after(seconds):
-            while not await self.stop.wait(SLICE):
+            while not await self.stop.wait(self.progress.slice_seconds):
                 self.progress.slices += 1
         return self.stop.is_set()
 

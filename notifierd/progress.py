@@ -14,7 +14,7 @@ from notifierd.model import Channel, Delivery, Settlement, State
 from notifierd.trouble import DatabaseTrouble
 
 SLICE = 1.0
-"""Seconds for which a run waits at once, so that a wait is seen to go on."""
+"""Seconds for which a run waits at once, so that a wait is seen to go on and a clock that was set is noticed."""
 
 
 CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -113,6 +113,8 @@ class Progress:
     settled: Counter[tuple[Channel, State]] = field(factory=Counter)
     written: int = 0
     """Settlements that the recorder wrote, whatever they came to."""
+    slice_seconds: float = SLICE
+    """Seconds of one slice; more in a simulated run, whose clock nobody sets and whose progress nobody watches."""
     slices: int = 0
     """How many slices of a wait are over."""
     withheld: int = 0
@@ -160,7 +162,7 @@ class Progress:
         """Sleep slice by slice, and count each."""
         ends = trio.current_time() + seconds
         while (left := ends - trio.current_time()) > 0:
-            await trio.sleep(min(SLICE, left))
+            await trio.sleep(min(self.slice_seconds, left))
             self.slices += 1
 
 

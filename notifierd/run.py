@@ -16,7 +16,7 @@ from notifierd.errors import DatabaseError, LedgerUnavailable, plain_errors
 from notifierd.lease import hold_lease
 from notifierd.model import Channel, OfficeWork
 from notifierd.office import DATABASE_PAUSE, NEVER, Pass, guard_office
-from notifierd.progress import SLICE, Progress, keep_deadline
+from notifierd.progress import Progress, keep_deadline
 from notifierd.recorder import open_recorder
 from notifierd.report import RunResult
 from notifierd.source import CHUNK_LASTS, START, ChunkSize, Place
@@ -141,7 +141,7 @@ async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[Office
 async def end_window(deps: Deps) -> None:
     """Stop the run when its window ends; a call in flight then still has its time."""
     while (left := deps.window_left()) > 0:  # noqa: ASYNC110 - in slices: the clock may be set meanwhile
-        await trio.sleep(min(SLICE, left))
+        await trio.sleep(min(deps.progress.slice_seconds, left))
     deps.stop.set("window_ended", grace=2 * deps.call_expires)
 
 

@@ -1,9 +1,12 @@
 """A short form of the simulator: every single fault, and some seeds. `make sim` does the rest."""
 
+from collections import Counter
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 import trio
+from attrs import evolve
 
 from tests import sim
 
@@ -31,6 +34,15 @@ def test_every_single_fault_at_every_boundary_keeps_the_promises(keyed: bool) ->
 def test_several_faults_at_random_boundaries_keep_the_promises(seeds: range) -> None:
     ends = [sim.one_seed(seed) for seed in seeds]
     assert [(seed, line) for seed, _, broken in ends for line in broken] == []
+
+
+def test_a_standby_and_a_provider_that_is_out_cost_a_simulated_window_few_steps() -> None:
+    world = evolve(sim.a_quiet_world(keyed=True), standby=True, outage=(0.0, sim.WINDOW))
+    sim.schedule_by(0)
+    waiting = sim.Simulation(world, lambda _, __: None, Random(0))
+    assert waiting.run() == []
+    assert waiting._base == pytest.approx(sim.WINDOW, abs=sim.LONGEST_POLL)
+    assert len(waiting.boundaries) < 1500, Counter(boundary.name for boundary in waiting.boundaries)
 
 
 def test_a_seed_replays_to_the_letter() -> None:
