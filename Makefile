@@ -45,7 +45,7 @@ docs: $(STAMP) ## the manual, to docs/_build; a broken link ends it
 sim: $(STAMP) ## simulated runs with faults (RUNS=100000; SEED=n replays one)
 	@$(VENV)/bin/python -m tests.sim $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),100000))
 
-crash: $(STAMP) ## real runs killed at random moments (ROUNDS=200; ARGS=--no-keys)
+crash: $(STAMP) ## real runs killed at random moments (ROUNDS=200; ARGS=--no-keys, --failover, --restore)
 	@$(VENV)/bin/python -m tests.crash --rounds $(or $(ROUNDS),200) $(ARGS)
 
 standby: $(STAMP) ## the active one of two real daemons killed (ROUNDS=20)

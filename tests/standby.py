@@ -2,7 +2,7 @@
 
 In each round the window opens for two ``notifierd run``: one has the day, the other stands by. When a random part of
 the messages has been accepted, the one is killed with SIGKILL, and the other goes on. The offices, the trouble and the
-judgement are those of tests/crash.py; each round has a database and providers of its own.
+judgement are those of tests/fuzz.py and tests/verdict.py; each round has a database and providers of its own.
 
 The dead one's lease lasts 15 s, and its tries as long. In every fourth round both run out by themselves; in the others
 they are put to their end after the kill. The seed decides when to kill; what a moment hits, the machine decides.
@@ -24,7 +24,8 @@ from attrs import frozen
 
 from notifierd.demo.postgres import running_postgres
 from notifierd.demo.servers import running_servers
-from tests.crash import (
+from tests.faults import until
+from tests.fuzz import (
     BROKEN,
     JITTER,
     REAL,
@@ -36,18 +37,16 @@ from tests.crash import (
     Fuzz,
     Journals,
     Round,
-    Story,
     age,
-    badly_done,
     figures_of,
     fuzz_in,
     landed,
     table,
     too_early,
 )
-from tests.faults import until
 from tests.processes import Template, running_template
 from tests.services import AHEAD, OPEN, TODAY, Service, running_service
+from tests.verdict import Story, badly_done
 
 AT_ONCE = 3
 """Rounds that are played at once, on two processors: most of their time is waiting."""

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from notifierd.demo.trouble import MailConfig, Rule
-from tests.crash import age
+from tests.fuzz import age
 from tests.processes import API_KEY, DOMAIN, Done, Place, an_id, invent, until
 
 BAD = tuple(f"o0s{number}@{DOMAIN}" for number in (0, 41, 99))

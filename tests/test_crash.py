@@ -7,7 +7,8 @@ import pytest
 from attrs import evolve
 
 from notifierd.demo.postgres import Cluster
-from tests.crash import BROKEN, Row, Story, broken, open_fuzz
+from tests.fuzz import BROKEN, open_fuzz
+from tests.verdict import Row, Story, broken
 
 ROUNDS = 2
 MAIL = Row("d1", "email", "o1", "s1", None, "sent", 1, 0, "m1", None, bare=False)
