@@ -42,8 +42,8 @@ docs: $(STAMP) ## the manual, to docs/_build; a broken link ends it
 	@$(VENV)/bin/python -m docs.generate
 	@$(VENV)/bin/sphinx-build -qaE -W --keep-going docs docs/_build
 
-sim: $(STAMP) ## simulated runs with faults (RUNS=100000; SEED=n replays one)
-	@$(VENV)/bin/python -m tests.sim $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),100000))
+sim: $(STAMP) ## simulated runs with faults (RUNS=100000; SEED=n replays one; ARGS="--kinds changes")
+	@$(VENV)/bin/python -m tests.sim $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),100000)) $(ARGS)
 
 crash: $(STAMP) ## real runs killed at random moments (ROUNDS=200; ARGS=--no-keys, --failover, --restore)
 	@$(VENV)/bin/python -m tests.crash --rounds $(or $(ROUNDS),200) $(ARGS)

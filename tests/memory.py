@@ -6,13 +6,14 @@ Time is Trio's, so that virtual time moves it.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from datetime import UTC, date, datetime, timedelta
 from itertools import accumulate
 from typing import Any, TypeVar
 from uuid import UUID
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from notifierd.choose import Rules, chosen
 from notifierd.counts import ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Room, Untold
@@ -84,6 +85,20 @@ class _Run:
     held_since: float = math.inf
 
 
+@frozen
+class Version:
+    """What a run had written at some moment, into the ledger and into the application."""
+
+    runs: dict[date, _Run]
+    offices: dict[tuple[date, UUID], int]
+    failed_offices: dict[tuple[date, UUID], str]
+    rows: dict[UUID, _Row]
+    late: list[Settlement]
+    alarms: set[tuple[date, str]]
+    devices: dict[UUID, Device]
+    audit_log: list[dict[str, Any]]
+
+
 @define
 class MemoryLedger:
     """See the module. Also the source that a run reads."""
@@ -98,6 +113,27 @@ class MemoryLedger:
     rows: dict[UUID, _Row] = field(factory=dict)
     late: list[Settlement] = field(factory=list)
     alarms: set[tuple[date, str]] = field(factory=set)
+
+    # What a database may forget ----------------------------------------------------------------------------------
+
+    def version(self) -> "Version":
+        """Keep all that a run writes, as it is now."""
+        return Version(
+            {day: copy(run) for day, run in self.runs.items()},
+            dict(self.offices),
+            dict(self.failed_offices),
+            {key: copy(row) for key, row in self.rows.items()},
+            list(self.late),
+            set(self.alarms),
+            dict(self.app.devices),
+            list(self.app.audit_log),
+        )
+
+    def go_back(self, version: "Version") -> None:
+        """Know nothing of what was written since *version* was kept, to which this cannot go back again."""
+        self.runs, self.offices, self.failed_offices = version.runs, version.offices, version.failed_offices
+        self.rows, self.late, self.alarms = version.rows, version.late, version.alarms
+        self.app.devices, self.app.audit_log = version.devices, version.audit_log
 
     # The lease ---------------------------------------------------------------------------------------------------
 

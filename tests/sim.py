@@ -7,6 +7,9 @@ call's answer is lost. Then the process is started again, until the day is done,
     python -m tests.sim --runs 100000     seeded runs with several faults each
     python -m tests.sim --seed 4711       one of them again, with all that happened
 
+Worlds have troubles of their own, too: ``--kinds`` chooses which (tests/troubles.py). tests/plants.py plants bugs, and
+has them found.
+
 Everything random comes from the seed, Trio's scheduling included.
 """
 
@@ -14,20 +17,23 @@ import argparse
 import logging
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
+from inspect import iscoroutinefunction
+from math import inf
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 import structlog
 import trio
 import trio.testing
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from notifierd.address import Address
 from notifierd.choose import Rules
@@ -58,28 +64,37 @@ from notifierd.model import (
 from notifierd.progress import Progress
 from notifierd.report import RunResult
 from notifierd.run import run_day
-from tests.memory import Application, MemoryLedger
+from tests.memory import Application, MemoryLedger, Version
 from tests.messages import SENDER
 from tests.people import DAY, a_device, a_renewal, a_staff, an_id
+from tests.troubles import READS, Change, Kind, Refusal, a_refusal, some_changes
 
 T = TypeVar("T")
 
 SEND_TIMEOUT = 5.0
 GRACE = 3.0
-WINDOW = 1800.0
-"""Seconds; six times the longest pause of a gate. A longer window only adds renewals of the lease to a run's cost."""
+WINDOW = 900.0
+"""Seconds; three times the longest pause of a gate. A longer window only adds renewals of the lease to a run's cost."""
 SLICE = 600.0
 """Seconds for which a simulated run waits at once: nobody sets its clock, so that shorter slices change nothing."""
 FIRST_POLL, LONGEST_POLL = 1.0, 60.0
 """Seconds between a standby's tries to take the lease; they double while another process keeps it."""
 INCARNATIONS = 40
+MOST_RETRIED = 20
+RETRY_WINDOW = 300.0
+"""Seconds of a run after the operator put deliveries back."""
 MORNING = datetime(2026, 11, 24, tzinfo=UTC)
 STATEMENTS = frozenset(
-    {
-        "take_lease", "renew_lease", "close_earlier", "plan", "read", "read_again", "reserve", "settle",
-        "settle_extras", "expire", "fail", "fail_office", "close", "counts", "finish", "forget",
-    }
-)  # fmt: skip
+    name for name, member in vars(MemoryLedger).items() if iscoroutinefunction(member) and not name.startswith("_")
+)
+BEGINNING = frozenset({"take_lease", "close_earlier", "plan"})
+"""The statements that no database of these worlds forgets: what it forgets comes after the plan."""
+MOST_FORGOTTEN = 8
+"""Commits."""
+CALM = 0.3
+"""The share of worlds with troubles of their own that have no other faults."""
+FRESH = 5.0
+"""Seconds by which a call may be behind the application's data."""
 
 
 class Crash(BaseException):
@@ -96,6 +111,15 @@ class Fault(StrEnum):
     DOWN = "no answer"
     FREEZE = "frozen"
     REFUSED = "refused"
+    FORGET = "commits forgotten"
+    RESTORE = "crash, and commits forgotten"
+
+
+LEASE_IS_OFF = (Fault.LEASE, Fault.FORGET, Fault.RESTORE)
+"""What takes a lease away before its time."""
+
+FAULTS: tuple[Fault, ...] = tuple(fault for fault in Fault if fault not in {Fault.FORGET, Fault.RESTORE})
+"""Those of a database that forgets nothing."""
 
 
 @frozen
@@ -105,9 +129,9 @@ class Boundary:
     after: bool
     name: str
 
-    def faults(self) -> list[Fault]:
+    def faults(self, among: Sequence[Fault] = FAULTS) -> list[Fault]:
         """The faults that make sense here: what was carried out cannot be refused any more."""
-        return [fault for fault in Fault if fault is not Fault.REFUSED or (not self.after and self.name in STATEMENTS)]
+        return [fault for fault in among if fault is not Fault.REFUSED or (not self.after and self.name in STATEMENTS)]
 
 
 @frozen
@@ -119,6 +143,11 @@ class World:
         poisoned: offices whose messages cannot be made.
         fallback: whether there is a second mail provider, and whether that one honours keys.
         outage: from when to when, by the database's clock, the first mail provider serves nobody.
+        outage_mood: what it answers meanwhile.
+        interval: seconds between the beginnings of two calls to one mail provider.
+        kinds: the troubles beside.
+        refusals: what the database refuses, and when.
+        changes: what changes in the application's data, and when.
     """
 
     app: Application
@@ -132,6 +161,11 @@ class World:
     latency: tuple[float, float] = (0.05, 0.2)
     fallback: bool | None = None
     outage: tuple[float, float] = (0.0, 0.0)
+    outage_mood: str = "503"
+    interval: float = 0.0
+    kinds: frozenset[Kind] = frozenset()
+    refusals: Sequence[Refusal] = ()
+    changes: Sequence[Change] = ()
 
 
 @define
@@ -158,6 +192,8 @@ class Process:
     deps: Deps = field(init=False)
     result: RunResult | None = None
     calls: set[str] = field(factory=set)
+    passed: set[str] = field(factory=set)
+    """The services that answered of a message in this process, whether they took it or not."""
 
     def __attrs_post_init__(self) -> None:
         self.deps = self.sim.make_deps(self)
@@ -172,6 +208,13 @@ class Process:
             case Fault.CRASH:
                 self.dead = True
                 raise Crash
+            case Fault.RESTORE:
+                self.sim.forget_commits()
+                self.dead = True
+                raise Crash
+            case Fault.FORGET:
+                self.sim.forget_commits()
+                return Fault.DOWN if boundary.name in STATEMENTS else None
             case Fault.DRAIN:
                 self._stop(GRACE)
             case Fault.CUT:
@@ -207,12 +250,22 @@ class Process:
                 raise LedgerUnavailable("database_unavailable:08006")
             case Fault.REFUSED:
                 raise StatementRefused("database_refused:40001")
+        self.sim.make_changes()
+        for refusal in self.sim.world.refusals:
+            if refusal.strikes(self.sim.clock(), name, args, kwargs):
+                self.sim.trace(f"{self.sim.clock():9.3f} {self.name}: {name} refused with {refusal.sqlstate}")
+                raise StatementRefused(f"database_refused:{refusal.sqlstate}")
+        if Kind.FORGETTING in self.sim.world.kinds and name not in BEGINNING | READS:
+            self.sim.history.append(self.sim.ledger.version())
         held, tried = self.sim.holds(self.name), self.sim.tries() if name == "settle" else {}
         done = await getattr(self.sim.ledger, name)(*args, **kwargs)
         if name == "reserve" and done and not held:
             self.sim.broken.append("2: a call was reserved by a process without the lease")
+        if name == "plan":
+            self.sim.note_due()
         if name == "settle":
             self.sim.check_guard(tried, args[0])
+            self.check_blame(args[0])
         if await self.boundary(Boundary(after=True, name=name)) is Fault.DOWN:
             raise LedgerUnavailable("database_unavailable:08006")
         return done
@@ -224,10 +277,11 @@ class Process:
         if self.stopped_at is not None and trio.current_time() > self.stopped_at:
             sim.broken.append("5: a call was begun after the process was told to stop")
         sim.check_planned()
+        sim.check_fresh(messages)
         if await self.boundary(Boundary(after=False, name=name)) is Fault.DOWN:
             return [Deferred("connection_failed", blame=Blame.PROVIDER)] * len(messages)
         await trio.sleep(sim.random.uniform(*sim.world.latency))
-        if not sim.holds(self.name) and not sim.struck[Fault.LEASE]:
+        if not sim.holds(self.name) and not any(map(sim.struck.get, LEASE_IS_OFF)):
             sim.broken.append("2: a call was carried out though its process had let the lease run out")
         outcomes = sim.answer(service, messages, body, key)
         taken = [m.delivery_id for m, o in zip(messages, outcomes, strict=True) if isinstance(o, Delivered)]
@@ -237,7 +291,16 @@ class Process:
         if await self.boundary(Boundary(after=True, name=name)) is Fault.DOWN:
             return [Unknown("connection_lost")] * len(messages)
         service.lost.subtract(taken)
+        if any(isinstance(o, Delivered) or (isinstance(o, Rejected) and o.blame is Blame.MESSAGE) for o in outcomes):
+            self.passed.add(name)
         return outcomes
+
+    def check_blame(self, settlements: Sequence[Settlement]) -> None:
+        """Check that nothing failed for good by an answer that names no message, where none has passed."""
+        for settlement in settlements:
+            provider = settlement.delivery.provider
+            if settlement.state is State.FAILED and settlement.reason in OF_NO_MESSAGE and provider not in self.passed:
+                self.sim.broken.append(f"1: failed for an answer that names no message: {settlement.delivery.id}")
 
     # Its life --------------------------------------------------------------------------------------------------------
 
@@ -253,7 +316,11 @@ class Process:
                 except LeaseHeld:
                     await trio.sleep(poll)
                     poll = min(LONGEST_POLL, 2 * poll)
-                except (LedgerUnavailable, StatementRefused):
+                except LedgerUnavailable:
+                    break
+                except StatementRefused as refused:
+                    if self.deps.progress.planned is not None:
+                        self.sim.broken.append(f"1: a run in its middle was ended by {refused.reason}")
                     break
         except* Crash:
             pass
@@ -280,13 +347,31 @@ class Simulation:
     boundaries: list[Boundary] = field(factory=list)
     struck: Counter[Fault] = field(factory=Counter)
     broken: list[str] = field(factory=list)
+    seen_after: ClassVar[float] = 0.0
+    """Seconds after which the process sees that the application's data changed; more than none is a bug."""
+    history: deque[Version] = field(factory=lambda: deque(maxlen=MOST_FORGOTTEN))
+    """What the database had before each of its last commits, where it forgets some."""
+    forgotten: Counter[UUID] = field(factory=Counter)
+    """How often the database forgot something of a delivery."""
+    retried: Counter[UUID] = field(factory=Counter)
+    """How often the operator put a delivery back."""
     _base: float = 0.0
-    _due: set[UUID] = field(init=False)
-    """The mails that are due, as of the run's beginning."""
+    _window_ends: float = field(init=False)
+    _due: frozenset[UUID] = frozenset()
+    """The mails that were due when the plan was made last."""
+    _changes: list[Change] = field(init=False)
+    _theirs: list[tuple[float, Mapping[UUID, str]]] = field(factory=list)
+    """From when on, by the database's clock, which targets of which deliveries were right."""
 
     def __attrs_post_init__(self) -> None:
         self.ledger = MemoryLedger(self.world.app, clock=self.clock, chunk=2)
-        self._due = {delivery.id for delivery in self.ledger.due(DAY, Rules()) if delivery.channel is Channel.EMAIL}
+        self._window_ends, self._changes = self.world.window, list(self.world.changes)
+        if self._changes:
+            later = deepcopy(self.world.app)
+            self._theirs.append((0.0, _targets(later)))
+            for change in self._changes:
+                change.apply(later)
+                self._theirs.append((change.at, _targets(later)))
         self.services = {
             "resend": Service(self.world.keyed),
             "postmark": Service(bool(self.world.fallback)),
@@ -317,6 +402,29 @@ class Simulation:
         if DAY in self.ledger.runs and self.ledger.runs[DAY].holder:
             self.ledger.runs[DAY].holder = "thief"
 
+    def forget_commits(self) -> None:
+        """Let the database forget its last commits."""
+        if not self.history:
+            return
+        number = self.random.randint(1, len(self.history))
+        versions = [self.history.pop() for _ in range(number)]
+        before = {key: row.delivery for key, row in self.ledger.rows.items()}
+        self.ledger.go_back(versions[-1])
+        changed = [key for key, row in self.ledger.rows.items() if row.delivery != before[key]]
+        self.forgotten.update(changed)
+        self.trace(f"{self.clock():9.3f} forgot {number} commits, about {len(changed)} deliveries")
+
+    def make_changes(self) -> None:
+        """Edit the application's data, as far as it is time for that."""
+        while self._changes and self._changes[0].at <= self.clock() - self.seen_after:
+            change = self._changes.pop(0)
+            change.apply(self.world.app)
+            self.trace(f"{change.at:9.3f} {change.edit}")
+
+    def note_due(self) -> None:
+        """Note what is due at a plan."""
+        self._due = frozenset(one.id for one in self.ledger.due(DAY, Rules()) if one.channel is Channel.EMAIL)
+
     def answer(self, service: Service, messages: Sequence[Message], body: bytes, key: str) -> list[Outcome]:
         """What the service makes of a call."""
         if service.keyed and key in service.answers:
@@ -325,9 +433,9 @@ class Simulation:
                 self.broken.append("2: a key was used again with another body")
             return outcomes
         if service is self.services["resend"] and self.world.outage[0] <= self.clock() < self.world.outage[1]:
-            return [_refusal("503")] * len(messages)
+            return [_refusal(self.world.outage_mood)] * len(messages)
         moods = [self._mood(service, message) for message in messages]
-        if whole := next((mood for mood in moods if mood in {"429", "401", "503", "hang"}), None):
+        if whole := next((mood for mood in moods if mood in WHOLE), None):
             return [_refusal(whole)] * len(messages)
         outcomes = [_judged(mood, message) for mood, message in zip(moods, messages, strict=True)]
         taken = [m.delivery_id for m, o in zip(messages, outcomes, strict=True) if isinstance(o, Delivered)]
@@ -354,7 +462,9 @@ class Simulation:
             names = [f"process {incarnation}", *([f"standby {incarnation}"] if self.world.standby else [])]
             results = trio.run(self._incarnate, names, clock=trio.testing.MockClock(autojump_threshold=0))
             self.trace(f"{self._base:9.3f} incarnation {incarnation} ended: {results}")
-            if "completed" in results:
+            run = self.ledger.runs.get(DAY)
+            done = "completed" in results and run is not None and run.state == "completed"
+            if not self._put_back(done=done) and done:
                 self.check()
                 break
             self._base += self.random.choice([0.5, 3.0, 20.0])
@@ -363,6 +473,24 @@ class Simulation:
         for line in self.broken:
             self.trace(f"BROKEN {line}")
         return self.broken
+
+    def _put_back(self, *, done: bool) -> bool:
+        """Put deliveries back between two incarnations, as `retry` does; whether any were.
+
+        When the run is *done*, the next incarnation has time for them, as `once` has.
+        """
+        if Kind.RETRIES not in self.world.kinds or self.retried.total() > MOST_RETRIED or self.random.random() < 0.5:
+            return False
+        if DAY not in self.ledger.runs:
+            return False
+        states = set(self.random.sample([State.FAILED, State.UNKNOWN, State.EXPIRED], self.random.randint(1, 3)))
+        again = [key for key, row in self.ledger.rows.items() if row.delivery.state in states]
+        trio.run(self.ledger.retry, DAY, states)
+        self.trace(f"{self._base:9.3f} put back: {len(again)} that were {', '.join(sorted(states))}")
+        self.retried.update(again)
+        if done and again:
+            self._window_ends = self._base + RETRY_WINDOW
+        return bool(again)
 
     async def _incarnate(self, names: Sequence[str]) -> list[str]:
         processes = [Process(self, name) for name in names]
@@ -386,7 +514,11 @@ class Simulation:
             source=remote,
             lines={
                 Channel.EMAIL: [
-                    Line(_Sender(process, name, self.world.max_batch, self.services[name].keyed), mails)
+                    Line(
+                        _Sender(process, name, self.world.max_batch, self.services[name].keyed),
+                        mails,
+                        interval=self.world.interval,
+                    )
                     for name in ("resend", "postmark")[: 1 if self.world.fallback is None else 2]
                 ],
                 Channel.PUSH: [
@@ -404,7 +536,7 @@ class Simulation:
             email_per_day=0,
             send_timeout=SEND_TIMEOUT,
             holder=process.name,
-            window_left=lasting(max(0.0, self.world.window - self._base)),
+            window_left=lasting(max(0.0, self._window_ends - self._base)),
             day_ends=lambda _: MORNING + timedelta(hours=15),
             now=lambda: MORNING,
             stop=Stop(),
@@ -431,8 +563,36 @@ class Simulation:
         if not self._due <= self.ledger.rows.keys():
             self.broken.append("3: a message leaves before everything is planned")
 
+    def check_fresh(self, messages: Sequence[Message]) -> None:
+        """Check, right before a call, that each message goes where it should, as of at most FRESH seconds before."""
+        self.make_changes()
+        if not self._theirs:
+            return
+        now, until = self.clock(), [*(since for since, _ in self._theirs[1:]), inf]
+        fresh = [
+            theirs
+            for (since, theirs), ends in zip(self._theirs, until, strict=True)
+            if since <= now and ends >= now - FRESH
+        ]
+        for message in messages:
+            target = message.to if isinstance(message, Mail) else message.device.endpoint
+            if not any(theirs.get(message.delivery_id) == target for theirs in fresh):
+                self.broken.append(f"a message goes to whom it was not for {FRESH:g} s before: {message.delivery_id}")
+
+    def check_calm(self) -> None:
+        """Check what holds where troubles are the world's own, are over in time, and no other fault struck."""
+        if self.struck.total() or any(refusal.ends > self.world.window - 60.0 for refusal in self.world.refusals):
+            return
+        for key, row in self.ledger.rows.items():
+            if row.audit_missing:
+                self.broken.append(f"the audit row was given up: {key}")
+            mail, fallback = row.delivery.channel is Channel.EMAIL, self.world.fallback is not None
+            if mail and fallback and self.world.outage_mood == "quota" and _ran_out(row.delivery):
+                self.broken.append(f"1: expired though the fallback would have taken it: {key} {row.delivery.reason}")
+
     def check(self) -> None:
         """Check promises 1, 2 and 4, and that ledger and audit log agree."""
+        self.check_calm()
         sent: Counter[tuple[Channel, UUID, UUID]] = Counter()
         for key, row in self.ledger.rows.items():
             delivery = row.delivery
@@ -448,16 +608,18 @@ class Simulation:
                 sent[delivery.channel, delivery.office_id, delivery.staff_id] = 1
                 if not accepted:
                     self.broken.append(f"1: called sent, and never accepted: {name}")
-            if accepted > 1 and any(service.keyed for service in takers):
+            again = self.forgotten[key] + self.retried[key]
+            reproducible = not (self.world.changes and (lost or delivery.doubts))  # what changed is another call
+            if reproducible and any(service.keyed and service.accepted[key] > 1 for service in takers):
                 self.broken.append(f"2: accepted {accepted} times, with keys: {name}")
-            if len(takers) > 1:
+            if len(takers) > 1 and not again:
                 self.broken.append(f"2: accepted by two providers: {name}")
             late = sum(settlement.delivery.id == key for settlement in self.ledger.late)
-            forgotten = delivery.doubts if self.struck[Fault.FREEZE] else 0  # an answer that came to a frozen process
-            if accepted > 1 + min(1, lost + late + forgotten):
+            frozen = delivery.doubts if self.struck[Fault.FREEZE] else 0  # an answer that came to a frozen process
+            if accepted > (1 + min(1, lost + late + frozen)) * (1 + self.retried[key]) + self.forgotten[key]:
                 self.broken.append(f"2: accepted {accepted} times, {lost} answers lost: {name}")
             in_doubt = delivery.state is State.UNKNOWN or "in_doubt" in (delivery.reason or "")
-            if accepted and delivery.state is not State.SENT and not (in_doubt or late or delivery.doubts):
+            if accepted and delivery.state is not State.SENT and not (in_doubt or late or delivery.doubts or again):
                 self.broken.append(f"1: accepted, and the ledger does not know: {name}")
             poisoned = delivery.office_id in self.world.poisoned
             if (poisoned and accepted) or ((delivery.reason or "").startswith("office_error") and not poisoned):
@@ -470,6 +632,21 @@ class Simulation:
         }
         if audited - sent or (sent - audited).keys() - bare:
             self.broken.append(f"audit and ledger differ: {audited - sent} {sent - audited}")
+
+
+def _targets(app: Application) -> dict[UUID, str]:
+    """To which address or endpoint each delivery that is due goes."""
+    members = {(office, one.id): one for office, one in app.staff}
+    return {
+        delivery.id: app.devices[delivery.device_id].endpoint
+        if delivery.device_id
+        else members[delivery.office_id, delivery.staff_id].email or ""
+        for delivery in MemoryLedger(app).due(DAY, Rules())
+    }
+
+
+def _ran_out(delivery: Delivery) -> bool:
+    return delivery.state is State.EXPIRED and (delivery.reason or "").startswith("window_ended")
 
 
 class _Remote:
@@ -526,6 +703,12 @@ class _Renderer:
         return f"{delivery.id}: {[alert.recipient_name for alert in notice.alerts]}"
 
 
+WHOLE = frozenset({"429", "401", "503", "hang", "quota", "bare", "path"})
+"""The moods that are a call's, and not one message's."""
+OF_NO_MESSAGE = frozenset({"rejected:400", "not_the_provider:302"})
+"""The reasons of the last two."""
+
+
 def _target(message: Message) -> str:
     return message.to if isinstance(message, Mail) else str(message.device.id)
 
@@ -536,6 +719,12 @@ def _refusal(mood: str) -> Outcome:
             return Deferred("rate_limited:429", retry_after=3.0, blame=Blame.PROVIDER)
         case "401":
             return Blocked("blocked:401")
+        case "quota":
+            return Blocked("quota:429", retry_after=3600.0)
+        case "bare":
+            return Rejected("rejected:400", blame=Blame.UNCLEAR)
+        case "path":
+            return Deferred("not_the_provider:302", blame=Blame.PATH)
         case "503":
             return Deferred("server_error:503")
         case _:
@@ -608,21 +797,50 @@ def a_quiet_world(*, keyed: bool) -> World:
     return World(app, keyed=keyed)
 
 
-def seeded(seed: int, trace: Callable[[str], None] = lambda _: None) -> Simulation:
-    """The run of one seed: a world, and up to six faults at random boundaries."""
-    random = Random(seed)
+def seeded(
+    seed: int, trace: Callable[[str], None] = lambda _: None, kinds: Collection[Kind] = frozenset()
+) -> Simulation:
+    """The run of one seed: a world with troubles of some *kinds*, and up to six faults at random boundaries."""
+    random, troubles = Random(seed), Random(f"troubles of {seed}")
     schedule_by(seed)
-    world = a_world(random)
+    world = troubled(a_world(random), troubles, kinds)
     left = [random.randint(1, 6)]
     chance = random.choice([0.02, 0.05, 0.15])
+    faults = FAULTS
+    if Kind.FORGETTING in world.kinds:
+        faults += (Fault.FORGET, Fault.RESTORE) * 3
+    elif world.outage_mood == "quota" or (world.kinds and troubles.random() < CALM):
+        left = [0]
 
     def strike(_: int, boundary: Boundary) -> Fault | None:
         if not left[0] or random.random() > chance:
             return None
         left[0] -= 1
-        return random.choice(boundary.faults())
+        return random.choice(boundary.faults(faults))
 
     return Simulation(world, strike, random, trace)
+
+
+def troubled(world: World, random: Random, kinds: Collection[Kind]) -> World:
+    """Give *world* some of the *kinds* of trouble."""
+    some = frozenset(kind for kind in sorted(kinds) if random.random() < 0.4)
+    world = evolve(world, kinds=some)
+    if Kind.REFUSALS in some:
+        world = evolve(world, refusals=[a_refusal(random)])
+    if Kind.ANSWERS in some:
+        begins, mood = random.choice([0.0, random.uniform(0.0, 5.0)]), random.choice(["quota", "bare", "path", "429"])
+        world = evolve(world, outage=(begins, begins + random.choice([10.0, 60.0, 300.0])), outage_mood=mood)
+        if mood == "quota":  # while others are in flight
+            outage, fallback = (random.uniform(0.5, 4.0), WINDOW), random.random() < 0.5
+            world = evolve(world, outage=outage, fallback=fallback, moods={}, max_batch=1)
+            world = evolve(world, latency=(0.5, 2.4), window=120.0)
+        elif random.random() < 0.5:
+            world = evolve(world, moods={target: ["fine", mood, mood, mood] for target in world.moods})
+    if Kind.RETRIES in some:  # a window that ends before the turn of what is to be repeated
+        world = evolve(world, window=random.choice([4.0, 8.0, 20.0, world.window]))
+    if Kind.CHANGES in some:
+        world = evolve(world, changes=some_changes(random), interval=random.choice([0.0, 3.0, 8.0]))
+    return world
 
 
 def schedule_by(seed: int) -> None:
@@ -655,12 +873,12 @@ def _at(place: int, fault: Fault, here: int, _: Boundary) -> Fault | None:
     return fault if here == place else None
 
 
-def one_seed(seed: int) -> tuple[int, Counter[str], list[str]]:
+def one_seed(seed: int, kinds: Collection[Kind] = frozenset()) -> tuple[int, Counter[str], list[str]]:
     """Run *seed*; the faults that struck, and what was broken."""
-    sim = seeded(seed)
+    sim = seeded(seed, kinds=kinds)
     broken = sim.run()
     states = Counter(f"ended {row.delivery.state}" for row in sim.ledger.rows.values())
-    return seed, Counter(sim.struck) + states, broken
+    return seed, Counter(sim.struck) + states + Counter(f"world with {kind}" for kind in sim.world.kinds), broken
 
 
 def quiet() -> None:
@@ -675,9 +893,10 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="one seed again, with all that happened")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--kinds", type=Kind, nargs="*", default=[], choices=list(Kind), help="troubles of worlds")
     options = parser.parse_args()
     if options.seed is not None:
-        return 1 if seeded(options.seed, print).run() else 0
+        return 1 if seeded(options.seed, print, options.kinds).run() else 0
     quiet()
     began = time.monotonic()
     bad = 0
@@ -690,7 +909,8 @@ def main() -> int:
     total: Counter[str] = Counter()
     with ProcessPoolExecutor(options.jobs, initializer=quiet) as pool:
         seeds = range(options.first, options.first + options.runs)
-        for done, (seed, counted, broken) in enumerate(pool.map(one_seed, seeds, chunksize=50), 1):
+        ended = pool.map(partial(one_seed, kinds=options.kinds), seeds, chunksize=50)
+        for done, (seed, counted, broken) in enumerate(ended, 1):
             total += counted
             bad += len(broken)
             for line in broken:

@@ -8,7 +8,7 @@ import pytest
 import trio
 from attrs import evolve
 
-from tests import sim
+from tests import plants, sim
 
 SEEDS = [range(start, start + 25) for start in range(0, 100, 25)]
 
@@ -27,7 +27,7 @@ def test_every_single_fault_at_every_boundary_keeps_the_promises(keyed: bool) ->
     runs, struck, broken = sim.exhaustive(keyed=keyed)
     assert broken == []
     assert runs > 200
-    assert set(struck) == set(sim.Fault)
+    assert set(struck) == set(sim.FAULTS)
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
@@ -42,7 +42,12 @@ def test_a_standby_and_a_provider_that_is_out_cost_a_simulated_window_few_steps(
     waiting = sim.Simulation(world, lambda _, __: None, Random(0))
     assert waiting.run() == []
     assert waiting._base == pytest.approx(sim.WINDOW, abs=sim.LONGEST_POLL)
-    assert len(waiting.boundaries) < 1500, Counter(boundary.name for boundary in waiting.boundaries)
+    assert len(waiting.boundaries) < 1000, Counter(boundary.name for boundary in waiting.boundaries)
+
+
+@pytest.mark.parametrize("name", plants.PLANTS)
+def test_a_planted_bug_is_found(name: str) -> None:
+    assert plants.first_shown(name, range(400)) is not None
 
 
 def test_a_seed_replays_to_the_letter() -> None:

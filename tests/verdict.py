@@ -76,7 +76,7 @@ def badly_done(story: Story) -> Iterator[str]:
 
 
 def badly_told(story: Story, target: str) -> Iterator[str]:
-    """Judge one delivery: DESIGN.md, promises 1 and 2, and "Life of a delivery".
+    """Judge one delivery: nobody is lost, and nobody told twice.
 
     A try that was in flight at a kill is open to doubt. Where a key settles that, all ends as if nothing had happened.
     Where none does, the ledger counts the doubt and repeats the message, once: the second doubt makes it `unknown`.
