@@ -50,8 +50,8 @@ def late_pass() -> Iterator[None]:
     record = Gate.record
 
     @wraps(record)
-    def recording(self: Gate, outcomes: Sequence[Outcome], began: float) -> None:
-        record(self, outcomes, self._clock())
+    def recording(self: Gate, outcomes: Sequence[Outcome], _: float, *others: Any) -> None:
+        record(self, outcomes, self._clock(), *others)
 
     with patch.object(Gate, "record", recording):
         yield

@@ -298,7 +298,7 @@ class Process:
     def check_blame(self, settlements: Sequence[Settlement]) -> None:
         """Check that nothing failed for good by an answer that names no message, where none has passed."""
         for settlement in settlements:
-            provider = settlement.delivery.provider
+            provider = self.sim.ledger.rows[settlement.delivery.id].delivery.provider
             if settlement.state is State.FAILED and settlement.reason in OF_NO_MESSAGE and provider not in self.passed:
                 self.sim.broken.append(f"1: failed for an answer that names no message: {settlement.delivery.id}")
 
@@ -583,11 +583,15 @@ class Simulation:
         """Check what holds where troubles are the world's own, are over in time, and no other fault struck."""
         if self.struck.total() or any(refusal.ends > self.world.window - 60.0 for refusal in self.world.refusals):
             return
+        only_quota = (
+            self.world.outage_mood == "quota"
+            and self.world.fallback is not None
+            and not (self.world.refusals or self.world.interval)
+        )
         for key, row in self.ledger.rows.items():
             if row.audit_missing:
                 self.broken.append(f"the audit row was given up: {key}")
-            mail, fallback = row.delivery.channel is Channel.EMAIL, self.world.fallback is not None
-            if mail and fallback and self.world.outage_mood == "quota" and _ran_out(row.delivery):
+            if row.delivery.channel is Channel.EMAIL and only_quota and _ran_out(row.delivery):
                 self.broken.append(f"1: expired though the fallback would have taken it: {key} {row.delivery.reason}")
 
     def check(self) -> None:
@@ -839,7 +843,7 @@ def troubled(world: World, random: Random, kinds: Collection[Kind]) -> World:
     if Kind.RETRIES in some:  # a window that ends before the turn of what is to be repeated
         world = evolve(world, window=random.choice([4.0, 8.0, 20.0, world.window]))
     if Kind.CHANGES in some:
-        world = evolve(world, changes=some_changes(random), interval=random.choice([0.0, 3.0, 8.0]))
+        world = evolve(world, changes=some_changes(random, world.app), interval=random.choice([0.0, 3.0, 8.0]))
     return world
 
 

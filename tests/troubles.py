@@ -101,7 +101,9 @@ class Change:
     at: float
     edit: Edit
     nth: int
-    """Which member, device or office it is about."""
+    """Which member or office it is about."""
+    device: UUID | None
+    """Which device: by its id, as the run deletes devices, too."""
 
     def apply(self, app: Application) -> None:
         """Make the edit; none if there is nothing left to edit."""
@@ -111,9 +113,9 @@ class Change:
                 app.alerts[:] = [(of, alert) for of, alert in app.alerts if of != office]
                 if self.edit is Edit.CLOSED:
                     del app.offices[office]
-            case Edit.HANDED_ON if app.staff and app.devices:
-                device = app.devices[sorted(app.devices)[self.nth % len(app.devices)]]
-                app.devices[device.id] = evolve(device, staff_id=app.staff[self.nth % len(app.staff)][1].id)
+            case Edit.HANDED_ON if app.staff and self.device in app.devices:
+                _, owner = app.staff[self.nth % len(app.staff)]
+                app.devices[self.device] = evolve(app.devices[self.device], staff_id=owner.id)
             case _ if app.staff:
                 index = self.nth % len(app.staff)
                 app.staff[index : index + 1] = self._of_member(*app.staff[index], sorted(app.offices))
@@ -132,7 +134,8 @@ class Change:
                 return [(office, member)]
 
 
-def some_changes(random: Random) -> tuple[Change, ...]:
-    """Make one to three changes early in the run, in their order."""
+def some_changes(random: Random, app: Application) -> tuple[Change, ...]:
+    """Make one to three changes of *app* early in the run, in their order."""
     times = sorted(random.uniform(0.1, 30.0) for _ in range(random.randint(1, 3)))
-    return tuple(Change(at, random.choice(list(Edit)), random.randrange(9)) for at in times)
+    devices: Sequence[UUID | None] = sorted(app.devices) or [None]
+    return tuple(Change(at, random.choice(list(Edit)), random.randrange(9), random.choice(devices)) for at in times)
