@@ -255,7 +255,7 @@ class Process:
             if refusal.strikes(self.sim.clock(), name, args, kwargs):
                 self.sim.trace(f"{self.sim.clock():9.3f} {self.name}: {name} refused with {refusal.sqlstate}")
                 raise StatementRefused(f"database_refused:{refusal.sqlstate}")
-        if Kind.FORGETTING in self.sim.world.kinds and name not in BEGINNING | READS:
+        if Kind.FORGETTING in self.sim.world.kinds and name not in BEGINNING | READS and self.sim.ledger.rows:
             self.sim.history.append(self.sim.ledger.version())
         held, tried = self.sim.holds(self.name), self.sim.tries() if name == "settle" else {}
         done = await getattr(self.sim.ledger, name)(*args, **kwargs)
@@ -263,6 +263,7 @@ class Process:
             self.sim.broken.append("2: a call was reserved by a process without the lease")
         if name == "plan":
             self.sim.note_due()
+            self.sim.history.clear()
         if name == "settle":
             self.sim.check_guard(tried, args[0])
             self.check_blame(args[0])
