@@ -26,7 +26,7 @@ from tests.troubles import Kind
 def random_key() -> Iterator[None]:
     """Give a call another key when a database forgot it and it is composed again."""
     random, salts = Random(0), dict[str, int]()
-    statement, call = sim.Process.statement, sim.Process.call
+    statement, answer = sim.Process.statement, sim.Simulation.answer
 
     @wraps(statement)
     async def reserving(self: sim.Process, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -36,11 +36,13 @@ def random_key() -> Iterator[None]:
                     salts[str(reservation.call_id)] = random.getrandbits(64)
         return await statement(self, name, *args, **kwargs)
 
-    @wraps(call)
-    async def salted(self: sim.Process, name: str, messages: Sequence[Message], body: bytes, key: str) -> list[Outcome]:
-        return await call(self, name, messages, body, f"{key} {salts[key]}")
+    @wraps(answer)
+    def salted(
+        self: sim.Simulation, service: sim.Service, messages: Sequence[Message], body: bytes, key: str
+    ) -> list[Outcome]:
+        return answer(self, service, messages, body, f"{key} {salts[key]}")
 
-    with patch.object(sim.Process, "statement", reserving), patch.object(sim.Process, "call", salted):
+    with patch.object(sim.Process, "statement", reserving), patch.object(sim.Simulation, "answer", salted):
         yield
 
 

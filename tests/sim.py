@@ -614,8 +614,10 @@ class Simulation:
                 if not accepted:
                     self.broken.append(f"1: called sent, and never accepted: {name}")
             again = self.forgotten[key] + self.retried[key]
-            reproducible = not (self.world.changes and (lost or delivery.doubts))  # what changed is another call
-            if reproducible and any(service.keyed and service.accepted[key] > 1 for service in takers):
+            # What changed is another call, and so is what another provider refused meanwhile.
+            changed = self.world.changes and (lost or delivery.doubts)
+            elsewhere = self.forgotten[key] and self.world.fallback is not None
+            if not (changed or elsewhere) and any(service.keyed and service.accepted[key] > 1 for service in takers):
                 self.broken.append(f"2: accepted {accepted} times, with keys: {name}")
             if len(takers) > 1 and not again:
                 self.broken.append(f"2: accepted by two providers: {name}")
