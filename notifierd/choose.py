@@ -78,9 +78,15 @@ def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) ->
     alerts = chosen(staff, delivery.channel, work.alerts, day, rules)
     if not alerts:
         return "no_longer_due"
-    if delivery.channel is Channel.PUSH and delivery.device_id not in work.devices:
+    if delivery.channel is Channel.PUSH and not _has_device(delivery, work):
         return "device_gone"
     return Notice(day, work.id, work.name, staff, delivery.channel, alerts)
+
+
+def _has_device(delivery: Delivery, work: OfficeWork) -> bool:
+    """Whether the device of *delivery* still belongs to its staff member: a colleague of the office may have it now."""
+    device = work.devices.get(delivery.device_id) if delivery.device_id else None
+    return device is not None and device.staff_id == delivery.staff_id
 
 
 @frozen

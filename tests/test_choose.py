@@ -155,6 +155,7 @@ def test_a_delivery_tells_its_staff_member_what_is_chosen_for_them():
         ("no_longer_due", {"staff": {TARO.id: evolve(TARO, push_enabled=False)}}, RULES),
         ("no_longer_due", {}, Rules(push=False)),
         ("device_gone", {"devices": {TABLET.id: TABLET}}, RULES),
+        ("device_gone", {"devices": {PHONE.id: evolve(PHONE, staff_id=an_id("colleague"))}}, RULES),
     ],
 )
 def test_a_delivery_that_tells_nothing_any_more_says_why(why, changes, rules):
