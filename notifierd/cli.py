@@ -15,7 +15,17 @@ from notifierd.config import load_for_sending
 from notifierd.errors import DatabaseError, LeaseHeld, LedgerUnavailable
 from notifierd.report import EXIT_OK, EXIT_TROUBLE, RunReport
 from notifierd.settings import Settings
-from notifierd.terminal import as_json_option, complain, exit_codes, out, run_async, say_json, settings_of
+from notifierd.terminal import (
+    abandon_stdout,
+    as_json_option,
+    complain,
+    exit_codes,
+    install_streams,
+    out,
+    run_async,
+    say_json,
+    settings_of,
+)
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -58,6 +68,7 @@ def cli(context: click.Context, config_path: Path | None) -> None:
 
 def main() -> None:
     """Run the command line, and exit."""
+    install_streams()
     with exit_codes():
         try:
             cli(standalone_mode=False)
@@ -145,10 +156,13 @@ def once(
             report = failed_report(one.day, error)
             say_json(report.as_json())
         raise
-    if as_json:
-        say_json(report.as_json())
-    else:
-        print_report(report, out())
+    try:
+        if as_json:
+            say_json(report.as_json())
+        else:
+            print_report(report, out())
+    except BrokenPipeError:  # nobody reads; the exit code still says how the run went
+        abandon_stdout()
     sys.exit(report.exit_code)
 
 

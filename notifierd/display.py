@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from notifierd import progress as runs
+from notifierd import stderr
 from notifierd.counts import ChannelCounts, DayCounts
 from notifierd.model import Channel, State
 from notifierd.report import RunReport
@@ -55,6 +56,8 @@ async def live_progress(progress: runs.Progress, console: Console) -> AsyncItera
             finally:
                 nursery.cancel_scope.cancel()
                 drawing.draw()
+    if stream := stderr.stand_in():
+        stream.drain(stderr.LAST_SECONDS)  # or the summary on stdout comes before the last of the bars
 
 
 class _Bars:

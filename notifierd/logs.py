@@ -14,6 +14,7 @@ from typing import Literal, TextIO, cast
 
 import structlog
 
+from notifierd import stderr
 from notifierd.errors import first_of, places
 
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -62,6 +63,8 @@ def set_up(level: str = "info", form: Literal["auto", "json", "text"] = "auto") 
     root.handlers[:] = [_PlaceOnly()]
     root.setLevel(logging.WARNING)
     sys.excepthook = _log_crash
+    if stream := stderr.stand_in():
+        stream.again = _log_dropped
 
 
 def is_journal(environ: Mapping[str, str], stream: int = 2) -> bool:
@@ -72,6 +75,12 @@ def is_journal(environ: Mapping[str, str], stream: int = 2) -> bool:
 
 def _with_priority(_logger: object, level: str, line: object) -> str:
     return f"<{PRIORITIES[level]}>{line}"
+
+
+def _log_dropped(lines: int) -> None:
+    """Say how many lines were lost, now that lines are written again."""
+    log = structlog.get_logger("notifierd")
+    log.error("log_dropped", lines=lines)
 
 
 def _log_crash(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:

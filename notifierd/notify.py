@@ -59,4 +59,4 @@ class Notifier:
         address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         # Never waits: a manager that does not read must not stop the service. What is lost is a status, or is repeated.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
+            sender.sendto("\n".join(lines).encode(errors="replace"), socket.MSG_DONTWAIT, address)

@@ -1,27 +1,57 @@
 """What all commands share: where results and complaints go, and what an error exits with. Never a traceback."""
 
+import errno
+import io
 import json
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 import trio
 from rich.console import Console
 from rich.markup import escape
 
-from notifierd import logs, memory
+from notifierd import logs, memory, stderr
 from notifierd.config import load
 from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LedgerUnavailable, NotifierdError, plain_errors
-from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_USAGE
+from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE, EXIT_USAGE
 from notifierd.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 T = TypeVar("T")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="The result as JSON, alone on stdout.")
+
+
+class ResultLost(Exception):
+    """Stdout takes nothing, for another reason than that nobody reads it; the argument is the error's name."""
+
+
+class _Results(io.FileIO):
+    """Stdout's descriptor, whose errors are told from those of all other files."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ResultLost(errno.errorcode.get(error.errno or 0, "unknown")) from None
+
+
+def install_streams() -> None:
+    """Make stderr a stream that never waits, and stdout one whose errors are `ResultLost` or BrokenPipeError."""
+    stderr.install()
+    raw = _Results(1, "w", closefd=False)
+    encoding, errors = getattr(sys.stdout, "encoding", None), getattr(sys.stdout, "errors", None)
+    buffer = io.BufferedWriter(raw)
+    sys.stdout = io.TextIOWrapper(buffer, encoding=encoding, errors=errors, line_buffering=raw.isatty())
 
 
 @contextmanager
@@ -48,11 +78,22 @@ def exit_codes() -> Iterator[None]:
         complain(str(error))
         sys.exit(EXIT_USAGE)
     except BrokenPipeError:  # whoever reads has read enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_stdout()
         sys.exit(EXIT_OK)
+    except ResultLost as error:
+        abandon_stdout()
+        complain(f"the result could not be written ({error})")
+        sys.exit(EXIT_TROUBLE)
     except (KeyboardInterrupt, click.exceptions.Abort):
         complain("interrupted")
         sys.exit(EXIT_INTERRUPTED)
+
+
+def abandon_stdout() -> None:
+    """Send what is still buffered for stdout nowhere, or Python's own flush at the exit fails and exits 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def complain(*lines: str) -> None:

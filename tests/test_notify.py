@@ -26,6 +26,7 @@ MESSAGES: dict[str, tuple[Callable[[Notifier], None], bytes]] = {
     ),
     "status in Japanese": (lambda it: it.status("休止中"), b"STATUS=" + "休止中".encode()),
     "status of two lines": (lambda it: it.status("one\nREADY=1\r\n two"), b"STATUS=one READY=1 two"),
+    "status that is no Unicode": (lambda it: it.status("path \udc9f"), b"STATUS=path ?"),
     "alive": (Notifier.alive, b"WATCHDOG=1"),
 }
 

@@ -22,6 +22,7 @@ from notifierd import __version__
 from notifierd.model import Channel, State
 from notifierd.overview import Day
 from notifierd.progress import Histogram
+from notifierd.stderr import lines_dropped
 from notifierd.web.shown import Shown
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -68,6 +69,8 @@ class _Daemon(Collector):
 
     def _configuration(self) -> Iterator[Metric]:
         daemon = self.daemon
+        lost = [((), float(lines_dropped()))]
+        yield _counters("notifierd_log_lines_dropped", "Lines of the log that could not be written.", (), lost)
         yield _gauge("notifierd_live_pages", "Pages that are open and live.", self.streams)
         build = [((__version__, python_version()), 1.0)]
         yield _gauges("notifierd_build_info", "1, labelled with what runs.", ("version", "python"), build)
