@@ -4,14 +4,18 @@ import ipaddress
 import math
 import socket
 import ssl
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 
 import httpcore
 import trio
 
 REFUSED = "endpoint_refused"
 """What the reasons begin with for which a URL from a browser is not called; also the lane of such endpoints."""
+
+ATTEMPT_SECONDS = 0.25
+"""How long an address has before the next one is tried beside it (RFC 8305, section 5: recommended)."""
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
@@ -31,25 +35,76 @@ class Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address of *host* that answers; each gets its share of *timeout* seconds."""
+        """Connect to the first address of *host* that answers, within *timeout* seconds."""
+        began, left = trio.current_time(), math.inf if timeout is None else timeout
         addresses = await self.addresses(host, port, timeout)
-        failure: Exception = httpcore.ConnectError("no address")
-        for address in addresses:
+
+        async def connect(address: str) -> httpcore.AsyncNetworkStream:
             try:
-                connected = await httpcore.TrioBackend().connect_tcp(
-                    address, port, timeout and timeout / len(addresses), local_address, socket_options
-                )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
+                return await httpcore.TrioBackend().connect_tcp(address, port, None, local_address, socket_options)
             except UnicodeError:  # a host that cannot be looked up, such as one with a label of 64 characters
-                failure = httpcore.ConnectError("not a host name")
-            else:
-                return _Stream(connected)
-        raise failure
+                raise httpcore.ConnectError("not a host name") from None
+
+        try:
+            with trio.fail_at(began + left):
+                return _Stream(await race(interleaved(addresses), connect))
+        except trio.TooSlowError:
+            raise httpcore.ConnectTimeout from None
 
     async def addresses(self, host: str, port: int, timeout: float | None) -> Collection[str]:  # noqa: ARG002, ASYNC109 - of others
         """Where to connect to for *host*: here to itself, as Trio looks it up, and tries what it finds."""
         return (host,)
+
+
+async def race(
+    addresses: Sequence[str], connect: Callable[[str], Awaitable[httpcore.AsyncNetworkStream]]
+) -> httpcore.AsyncNetworkStream:
+    """Try one address after the other, the next one when the last has failed or ATTEMPT_SECONDS are over.
+
+    The first connection wins; all others are closed (RFC 8305, section 5, "Happy Eyeballs").
+
+    Raises:
+        httpcore.ConnectError: none could be made.
+    """
+    won: httpcore.AsyncNetworkStream | None = None
+    failure: Exception = httpcore.ConnectError("no address")
+
+    async def attempt(address: str, failed: trio.Event) -> None:
+        nonlocal won, failure
+        try:
+            connected = await connect(address)
+        except httpcore.ConnectError as error:
+            failure = error
+            failed.set()
+            return
+        if won is None:
+            won = connected
+            nursery.cancel_scope.cancel()
+        else:  # two at the same moment
+            await connected.aclose()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                with trio.move_on_after(ATTEMPT_SECONDS):
+                    await failed.wait()
+    except BaseException:
+        if won is not None:  # and whoever wanted it was cancelled meanwhile
+            await won.aclose()
+        raise
+    if won is None:
+        raise failure
+    return won
+
+
+def interleaved(addresses: Iterable[str]) -> Sequence[str]:
+    """*addresses*, the families in turn, each in its order, the first one's first (RFC 8305, section 4)."""
+    families: dict[bool, list[str]] = {}
+    for address in addresses:
+        families.setdefault(":" in address, []).append(address)
+    return [address for turn in zip_longest(*families.values()) for address in turn if address is not None]
 
 
 class _Stream(httpcore.AsyncNetworkStream):
