@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages mutants screenshots lint clean
+.PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ bench-full: $(STAMP) ## more latencies and sizes too, and the plots in docs/imag
 
 pages: $(STAMP) ## what fifty open pages cost a run (SECONDS=120)
 	@$(VENV)/bin/python -m bench.pages --seconds $(or $(SECONDS),120)
+
+strangers: $(STAMP) ## what strangers on the page's port cost a run (ARGS="--only pages")
+	@$(VENV)/bin/python -m bench.strangers $(ARGS)
 
 mutants: $(STAMP) ## mutation tests of the rules; then: .venv/bin/mutmut results
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,mutants]'

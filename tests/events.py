@@ -24,8 +24,8 @@ class Events:
     heard: int = 0
     _text: str = ""
 
-    async def ask(self, host: str) -> None:
-        headers = [("host", host), ("accept-language", "en")]
+    async def ask(self, host: str, **more: str) -> None:
+        headers = [("host", host), ("accept-language", "en"), *more.items()]
         request = h11.Request(method="GET", target="/events", headers=headers)
         for event in (request, h11.EndOfMessage()):
             await self._stream.send_all(self._http.send(event) or b"")
@@ -66,11 +66,11 @@ class Events:
 
 
 @asynccontextmanager
-async def listening(url: str) -> AsyncIterator[Events]:
+async def listening(url: str, **headers: str) -> AsyncIterator[Events]:
     """Have a page open for the block."""
     host = urlsplit(url).netloc
     name, _, port = host.partition(":")
     async with await trio.open_tcp_stream(name, int(port)) as stream:
         events = Events(stream)
-        await events.ask(host)
+        await events.ask(host, **headers)
         yield events

@@ -6,7 +6,15 @@ from attrs import evolve
 from structlog.testing import capture_logs
 
 from notifierd.settings import HttpSettings
-from notifierd.web.access import MOST_SESSIONS, SESSION_SECONDS, WRONG_TOKEN_PAUSE, Access, is_ours
+from notifierd.web.access import (
+    MOST_PAUSING,
+    MOST_SESSIONS,
+    SESSION_SECONDS,
+    TOLD_EVERY,
+    WRONG_TOKEN_PAUSE,
+    Access,
+    is_ours,
+)
 from notifierd.web.http import Request
 
 TOKEN = "a-token-of-the-tests"
@@ -100,18 +108,48 @@ async def test_of_too_many_sessions_the_oldest_ends(autojump_clock):
 
 
 async def test_wrong_tokens_cost_half_a_second_each_one_after_the_other_and_the_right_one_nothing(autojump_clock):
+    """A hundred at once: of those that there is no room for, each is refused at once."""
+    access, refused = Access(LOCKED), []
+
+    async def guess(n: int) -> None:
+        if n % 2:
+            assert not await access.admits(asking(authorization=f"Bearer guess-{n}"))
+        else:
+            assert await access.log_in(posting(f"guess-{n}")) is None
+        refused.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        for n in range(100):
+            nursery.start_soon(guess, n)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await access.admits(asking(authorization=f"Bearer {TOKEN}"))
+        assert await access.log_in(posting(TOKEN))
+        assert trio.current_time() == 0.0
+    paused = [WRONG_TOKEN_PAUSE * n for n in range(1, MOST_PAUSING + 2)]
+    assert refused == pytest.approx([0.0] * (100 - len(paused)) + paused)
+
+
+async def test_wrong_tokens_are_told_of_once_in_a_while_with_their_number(autojump_clock):
     access = Access(LOCKED)
     with capture_logs() as logs:
-        async with trio.open_nursery() as nursery:
-            for n in range(10):
-                nursery.start_soon(access.admits, asking(authorization=f"Bearer guess-{n}"))
-                nursery.start_soon(access.log_in, posting(f"guess-{n}"))
-            await trio.testing.wait_all_tasks_blocked()
-            assert await access.admits(asking(authorization=f"Bearer {TOKEN}"))
-            assert trio.current_time() == 0.0
-    assert trio.current_time() == pytest.approx(20 * WRONG_TOKEN_PAUSE)
-    assert [line["event"] for line in logs] == ["token_refused"] * 20
+        for at in (0, 10, 20, TOLD_EVERY + 10, TOLD_EVERY + 20):
+            await trio.sleep(at - trio.current_time())
+            await access.admits(asking(authorization=f"Bearer guess-{at}"))
+    assert [(line["event"], line["times"]) for line in logs] == [("token_refused", 1), ("token_refused", 3)]
     assert "guess" not in str(logs)
+
+
+async def test_what_a_session_was_admitted_for_lasts_as_long_as_the_session(autojump_clock):
+    access = Access(LOCKED)
+    first, second = [await access.log_in(posting(TOKEN)) or "" for _ in range(2)]
+    lasting = [access.lasting(with_cookie(cookie)) for cookie in (first, second)]
+    assert [one() for one in lasting] == [True, True]
+    access.log_out(with_cookie(first))
+    assert [one() for one in lasting] == [False, True]
+    await trio.sleep(SESSION_SECONDS)
+    assert [one() for one in lasting] == [False, False]
+    assert access.lasting(asking(authorization=f"Bearer {TOKEN}"))()
+    assert Access(HttpSettings()).lasting(asking())()
 
 
 @pytest.mark.parametrize(("origin", "secure"), [("https://ops.example.jp", True), ("http://localhost:9464", False)])
@@ -130,6 +168,8 @@ async def test_a_cookie_is_secure_where_the_browser_came_by_https(origin: str, s
         ({"origin": "http://192.0.2.7:9464", "host": "192.0.2.7:9464"}, True),
         ({"origin": "http://evil.example", "host": "192.0.2.7:9464"}, False),
         ({"origin": "null", "host": "192.0.2.7:9464"}, False),
+        ({"origin": "http://[", "host": "192.0.2.7:9464"}, False),
+        ({"origin": "192.0.2.7:9464", "host": "192.0.2.7:9464"}, False),
         ({"host": "192.0.2.7:9464"}, True),
     ],
 )

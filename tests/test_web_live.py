@@ -44,7 +44,7 @@ class Page:
 async def open_pages(live: Live, *sends: Send, words: Words = EN) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
         for send in sends:
-            nursery.start_soon(live.stream, words, send)
+            nursery.start_soon(live.stream, words, lambda: True, send)
         yield
         nursery.cancel_scope.cancel()
 
@@ -222,12 +222,24 @@ async def test_a_stop_ends_every_stream_with_what_is_the_case_then(autojump_cloc
     with trio.fail_after(10.0):
         async with trio.open_nursery() as nursery:
             for page in pages:
-                nursery.start_soon(live.stream, EN, page.take)
+                nursery.start_soon(live.stream, EN, lambda: True, page.take)
             await trio.sleep(1.1)
             attempt.stop.set("signal", 600.0)
             daemon.status.stopping = True
     assert trio.current_time() <= 1.1 + TICK
     assert {page.heard[-1][1]["headline"] for page in pages} == {"Stopping in the run of Tue 24 Nov"}
+
+
+async def test_a_stream_ends_with_its_session_and_tells_nothing_more(autojump_clock):
+    daemon, page = Daemon(), Page()
+    attempt = daemon.begin(1, 100, 0)
+    with trio.fail_after(10.0):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Live(daemon).stream, EN, lambda: trio.current_time() < 1.1, page.take)
+            for _ in range(20):
+                await trio.sleep(TICK / 2)
+                settle(attempt, State.SENT)
+    assert page.heard[-1][0] <= 1.1
 
 
 async def test_each_reader_has_words_of_their_own(autojump_clock):

@@ -6,7 +6,7 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import structlog
 import trio
@@ -20,6 +20,12 @@ SESSION_SECONDS = 7 * 86_400.0
 MOST_SESSIONS = 1000
 WRONG_TOKEN_PAUSE = 0.5
 """Seconds that a wrong token costs; one at a time, whoever tries, so that guessing gets nowhere."""
+
+MOST_PAUSING = 8
+"""Wrong tokens that wait for their pause. Others are refused at once: they would use up the places of strangers."""
+
+TOLD_EVERY = 60.0
+"""Seconds between two lines about wrong tokens."""
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +43,9 @@ class Access:
     _sessions: dict[bytes, float] = field(factory=dict)
     """When each ends, by the SHA-256 of its cookie's value; the oldest first."""
     _in_turn: trio.Lock = field(factory=trio.Lock)
+    _wrong: int = 0
+    """Tokens that were wrong, and were not told of yet."""
+    _told: float = -float("inf")
 
     def knows_host(self, request: Request) -> bool:
         """Whether the request asks for us by a name of ours, or by an address.
@@ -54,17 +63,32 @@ class Access:
             or name in {self.http.address[0].lower(), *self.http.hosts}
         )
 
-    async def admits(self, request: Request) -> bool:
+    def knows(self, request: Request) -> bool:
         """Whether the request may see what is behind the token: it brings it, or the cookie of a session."""
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return not self.http.token or await self._is_right(given.strip())
-        return not self.http.token or self._session(request) is not None
+        if not self.http.token:
+            return True
+        given = _bearer(request)
+        return self._session(request) is not None if given is None else self._matches(given)
+
+    async def admits(self, request: Request) -> bool:
+        """The same; a wrong token costs a pause."""
+        if self.knows(request):
+            return True
+        if _bearer(request) is not None:
+            await self._refuse()
+        return False
+
+    def lasting(self, request: Request) -> Callable[[], bool]:
+        """Whether what the request was admitted for is still so, to be asked again and again: a session ends."""
+        if not self.http.token or _bearer(request) is not None:
+            return lambda: True
+        return lambda: self._session(request) is not None
 
     async def log_in(self, request: Request) -> str | None:
         """The Set-Cookie header of a new session, if the posted form brings the token; None if it does not."""
         (given,) = parse_qs(request.body.decode("latin-1")).get("token", [""])[:1]
-        if not await self._is_right(given):
+        if not self._matches(given):
+            await self._refuse()
             return None
         session = secrets.token_urlsafe(32)
         while len(self._sessions) >= MOST_SESSIONS:
@@ -88,13 +112,18 @@ class Access:
         self._sessions.pop(session, None)
         return None
 
-    async def _is_right(self, given: str) -> bool:
-        if hmac.compare_digest(_digest(given), _digest(self.http.token)):  # of equal length, whatever was given
-            return True
-        log.warning("token_refused")
-        async with self._in_turn:
-            await trio.sleep(WRONG_TOKEN_PAUSE)
-        return False
+    def _matches(self, given: str) -> bool:
+        return hmac.compare_digest(_digest(given), _digest(self.http.token))  # of equal length, whatever was given
+
+    async def _refuse(self) -> None:
+        """Count a wrong token, tell of them from time to time, and let it cost its pause."""
+        self._wrong += 1
+        if self.clock() >= self._told + TOLD_EVERY:
+            log.warning("token_refused", times=self._wrong)
+            self._told, self._wrong = self.clock(), 0
+        if self._in_turn.statistics().tasks_waiting < MOST_PAUSING:
+            async with self._in_turn:
+                await trio.sleep(WRONG_TOKEN_PAUSE)
 
 
 def is_ours(request: Request) -> bool:
@@ -102,7 +131,13 @@ def is_ours(request: Request) -> bool:
     if site := request.headers.get("sec-fetch-site"):
         return site == "same-origin"
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    return origin is None or origin.partition("://")[2] == request.headers.get("host")
+
+
+def _bearer(request: Request) -> str | None:
+    """The token of a program; None if the request brings none (RFC 6750, section 2.1)."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
 
 
 def _is_address(name: str) -> bool:

@@ -1,6 +1,5 @@
 """What is asked for by which path, who may have it, and the headers that all answers share."""
 
-import re
 from datetime import date
 from functools import partial
 from typing import Final
@@ -16,7 +15,8 @@ from notifierd.web.archive import LOOK_SECONDS, Archive
 from notifierd.web.http import Request, Response
 from notifierd.web.live import MOST_STREAMS, Live
 from notifierd.web.metrics import CONTENT_TYPE, scrape
-from notifierd.web.pages import Pages, parsed
+from notifierd.web.pages import Pages, parsed, path_of_ours
+from notifierd.web.places import ALIVE, METRICS, READER, READY, STRANGER, Kind
 from notifierd.web.shown import Shown
 
 READY_FOR = 5.0
@@ -53,6 +53,20 @@ class App:
     def __attrs_post_init__(self) -> None:
         self.live, self.archive = Live(self.daemon), Archive(self.daemon)
         self.pages = Pages(self.daemon, self.live, self.archive)
+
+    def sort(self, request: Request) -> Kind:
+        """Whose places a request takes. Where there is no token, files are for strangers, too."""
+        match request.path:
+            case "/healthz":
+                return ALIVE
+            case "/readyz":
+                return READY
+        if not (self.access.knows_host(request) and self.access.knows(request)):
+            return STRANGER
+        if request.path == "/metrics":
+            return METRICS
+        is_file = request.path.startswith("/static/")
+        return STRANGER if is_file and not self.access.http.token else READER
 
     async def respond(self, request: Request) -> Response:
         """The answer, with the headers that all answers have."""
@@ -107,11 +121,10 @@ class App:
         if request.path == "/logout":
             return _see("/", **{"set-cookie": self.access.log_out(request)})
         to = dict(parse_qsl(request.body.decode("latin-1"))).get("to", "/")
-        to = to if re.fullmatch(r"/(?:[a-z]+/)?[0-9a-f-]*", to) else "/"
         cookie = await self.access.log_in(request)
         if cookie is None:
             return self.pages.login(request, 403, wrong=True, to=to)
-        return _see(to, **{"set-cookie": cookie})
+        return _see(path_of_ours(to), **{"set-cookie": cookie})
 
     def _static(self, request: Request) -> Response:
         asset = self.pages.assets.get(request.path.removeprefix("/static/"))
@@ -124,7 +137,8 @@ class App:
             return Response.text(503, "no live view now", **{"retry-after": "10"})
         words = self.pages.words(request)
         unbuffered = {"x-accel-buffering": "no"}  # by nginx, which would keep events back
-        return Response(200, b"", "text/event-stream", unbuffered, partial(self.live.stream, words))
+        stream = partial(self.live.stream, words, self.access.lasting(request))
+        return Response(200, b"", "text/event-stream", unbuffered, stream)
 
     async def _readiness(self) -> Response:
         """Whether a run could begin: the daemon is up and not stopping, and its database can be worked with."""

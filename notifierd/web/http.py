@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 import h11
@@ -16,8 +17,9 @@ import trio
 from attrs import Factory, define, field, frozen
 
 from notifierd.errors import first_of, places
+from notifierd.web.framing import check
+from notifierd.web.places import STRANGER, Kind, Pace, Places
 
-MOST_CONNECTIONS = 200
 MOST_HEAD = 16_384
 """Bytes, give or take a chunk."""
 MOST_BODY = 4_096
@@ -28,6 +30,10 @@ READ_SECONDS = 15.0
 
 SEND_SECONDS = 10.0
 """How long a client may let a write wait."""
+
+CONNECTIONS_PER_SECOND = 200.0
+CONNECTIONS_AT_ONCE = 300
+"""Beyond these, connections wait in the kernel's queue: to take one takes time, too."""
 
 _CHUNK = 4_096
 _BUFFER = 65_536
@@ -78,40 +84,86 @@ class Response:
         return cls(status, f"{text or HTTPStatus(status).phrase}\n".encode(), headers=headers)
 
 
-Respond = Callable[[Request], Awaitable[Response]]
+class Site(Protocol):
+    """What is served."""
+
+    def sort(self, request: Request) -> Kind:
+        """Whose places a request takes."""
+
+    async def respond(self, request: Request) -> Response:
+        """The answer."""
 
 
 async def serve(
     listeners: Sequence[trio.SocketListener],
-    respond: Respond,
+    site: Site,
     *,
+    stranger: Kind = STRANGER,
     read_seconds: float = READ_SECONDS,
     send_seconds: float = SEND_SECONDS,
 ) -> None:
-    """Answer requests by *respond* until cancelled. An error of it is a 500 and a line in the log."""
-    slots = trio.CapacityLimiter(MOST_CONNECTIONS)
+    """Answer the requests for *site* until cancelled. An error of it is a 500, and the first of its kind a line.
+
+    Args:
+        stranger: whose places a connection has before its first request, and a request that is none.
+    """
+    shared = _Shared(site, stranger, read_seconds, send_seconds)
 
     async def connection(stream: trio.SocketStream) -> None:
         async with stream:
             try:
-                slots.acquire_on_behalf_of_nowait(stream)
-            except trio.WouldBlock:
-                return  # cut at once: whoever comes in good order comes again
-            try:
-                await _Connection(stream, read_seconds, send_seconds).serve(respond)
+                await _Connection(stream, shared, stranger).serve()
             except* _GONE:
                 pass
             except* Exception as group:  # noqa: BLE001 - whatever it is, it ends here
-                _log_failure(group)
-            finally:
-                slots.release_on_behalf_of(stream)
+                shared.log_failure(group)
 
-    await trio.serve_listeners(connection, list(listeners))
+    pace = Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_AT_ONCE)
+    await trio.serve_listeners(connection, [_PacedListener(listener, pace) for listener in listeners])
 
 
-def _log_failure(error: BaseException) -> None:
-    first = first_of(error)
-    log.error("page_failed", error=type(first).__name__, where=places(first))
+@define
+class _PacedListener(trio.abc.Listener[trio.SocketStream]):
+    """Takes connections no faster than at a pace."""
+
+    _listener: trio.SocketListener
+    _pace: Pace
+
+    async def accept(self) -> trio.SocketStream:
+        await self._pace.turn()
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+
+@define
+class _Shared:
+    """What all connections share."""
+
+    site: Site
+    stranger: Kind
+    read_seconds: float
+    send_seconds: float
+    places: Places = field(factory=Places)
+    _logged: set[str] = field(factory=set)
+    """Where an error came from that was told already."""
+
+    async def guarded(self, request: Request) -> Response:
+        """The answer; whatever fails in making it must not cost the client its connection."""
+        try:
+            return await self.site.respond(request)
+        except Exception as error:  # noqa: BLE001 - the page's own guard
+            self.log_failure(error)
+            return Response.text(500)
+
+    def log_failure(self, error: BaseException) -> None:
+        """Tell of an error once: whoever causes it may cause it a thousand times."""
+        first = first_of(error)
+        name, where = type(first).__name__, places(first)
+        if (cause := f"{name} {where}") not in self._logged:
+            self._logged.add(cause)
+            log.error("page_failed", error=name, where=where)
 
 
 @define
@@ -119,25 +171,37 @@ class _Connection:
     """One client, and the requests that it makes one after the other."""
 
     _stream: trio.SocketStream
-    _read_seconds: float
-    _send_seconds: float
+    _shared: _Shared
+    _kind: Kind
+    """The last request's."""
+    _without_body: bool = False
+    """Whether the answer has to be: the last request was a HEAD, whatever else was wrong with it."""
     _http: h11.Connection = field(factory=lambda: h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD))
 
-    async def serve(self, respond: Respond) -> None:
+    async def serve(self) -> None:
+        """Answer one request after the other, until one of us ends that."""
         self._stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, _BUFFER)
-        while True:
-            try:
-                with trio.fail_after(self._read_seconds):
-                    request = await self._read()
-            except h11.RemoteProtocolError as error:
-                await self._refuse(error.error_status_hint)
-                return
-            if request is None:
-                return
-            await self._answer(await _guarded(respond, request), head=request.method == "HEAD")
+        while request := await self._next():
+            self._kind = self._shared.site.sort(request)
+            async with self._shared.places.answered(self._kind) as placed:
+                if not placed:
+                    await self._refuse(503)
+                    return
+                await self._answer(await self._shared.guarded(request))
             if (self._http.our_state, self._http.their_state) != (h11.DONE, h11.DONE):
                 return
             self._http.start_next_cycle()
+
+    async def _next(self) -> Request | None:
+        """The next request; None if there is none in time, or it is none, of which the client is told."""
+        try:
+            with self._shared.places.waiting(self._kind, self._shared.read_seconds):
+                return await self._read()
+        except h11.RemoteProtocolError as error:
+            async with self._shared.places.answered(self._shared.stranger) as placed:
+                if placed:
+                    await self._refuse(error.error_status_hint)
+        return None
 
     async def _read(self) -> Request | None:
         """Read a whole request; None if the client closed the connection instead.
@@ -147,12 +211,15 @@ class _Connection:
         """
         head: h11.Request | None = None
         body = bytearray()
+        self._without_body = False
         while True:
+            if head is None:
+                check(self._http.trailing_data[0])
             match self._http.next_event():
                 case h11.NEED_DATA:
                     self._http.receive_data(bytes(await self._stream.receive_some(_CHUNK)))
                 case h11.Request() as head:
-                    pass
+                    await self._go_on_with(head)
                 case h11.Data() as part:
                     body += part.data
                     if len(body) > MOST_BODY:
@@ -162,11 +229,23 @@ class _Connection:
                 case _:
                     return None
 
+    async def _go_on_with(self, head: h11.Request) -> None:
+        """Have the body sent, if its length is one for us (RFC 9110, section 10.1.1).
+
+        Raises:
+            h11.RemoteProtocolError: it is too long.
+        """
+        self._without_body = head.method == b"HEAD"
+        if int(dict(head.headers).get(b"content-length", 0)) > MOST_BODY:
+            raise h11.RemoteProtocolError("too large a body", error_status_hint=413)
+        if self._http.they_are_waiting_for_100_continue:
+            await self._send(self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+
     async def _refuse(self, status: int) -> None:
         with suppress(h11.LocalProtocolError):  # nothing can be said any more
-            await self._answer(Response.text(status, connection="close"), head=False)
+            await self._answer(Response.text(status, connection="close"))
 
-    async def _answer(self, response: Response, *, head: bool) -> None:
+    async def _answer(self, response: Response) -> None:
         headers = {"date": formatdate(usegmt=True), "server": "notifierd", "content-type": response.type}
         headers |= response.headers
         if response.pieces is None:
@@ -176,11 +255,11 @@ class _Connection:
         reason = HTTPStatus(response.status).phrase.encode()
         data = self._http.send(h11.Response(status_code=response.status, headers=list(headers.items()), reason=reason))
         assert data is not None  # noqa: S101 - None stands for a closed connection alone
-        if response.pieces is not None and not head:
+        if response.pieces is not None and not self._without_body:
             await self._send(data)
             await self._stream_out(response.pieces)
         else:
-            body = b"" if head else response.body
+            body = b"" if self._without_body else response.body
             await self._send(data + (self._http.send(h11.Data(data=body)) or b""))
         await self._send(self._http.send(h11.EndOfMessage()) or b"")
 
@@ -192,24 +271,15 @@ class _Connection:
 
     async def _await_hangup(self, streaming: trio.CancelScope) -> None:
         with suppress(trio.BrokenResourceError):
-            while await self._stream.receive_some(_CHUNK):
-                pass
+            await self._stream.receive_some(1)  # its end; whoever sends more has broken our "close"
         streaming.cancel()
 
     async def _send_piece(self, piece: bytes) -> None:
         await self._send(self._http.send(h11.Data(data=piece)) or b"")
 
     async def _send(self, data: bytes) -> None:
-        with trio.fail_after(self._send_seconds):
+        with trio.fail_after(self._shared.send_seconds):
             await self._stream.send_all(data)
-
-
-async def _guarded(respond: Respond, request: Request) -> Response:
-    try:
-        return await respond(request)
-    except Exception as error:  # noqa: BLE001 - a page that fails must not cost the client its connection
-        _log_failure(error)
-        return Response.text(500)
 
 
 def _request(head: h11.Request, body: bytes) -> Request:

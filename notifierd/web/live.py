@@ -7,7 +7,7 @@ reader misses states in between, and costs no more than a fast one.
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Final
 
@@ -86,12 +86,12 @@ class Live:
     _news: tuple[float, int] = (-float("inf"), 0)
     """When it was last told that more had failed, and how many had."""
 
-    async def stream(self, words: Words, send: Send) -> None:
-        """Send what goes on, whenever it is new, until the daemon is told to stop."""
+    async def stream(self, words: Words, lasting: Callable[[], bool], send: Send) -> None:
+        """Send what goes on, whenever it is new, until the daemon is told to stop, or the reader's session ends."""
         self.streams += 1
         try:
             sent, at = b"", -float("inf")
-            while True:
+            while lasting():
                 over = self.daemon.status.stopping
                 if (frame := self._frame(words)) != sent:
                     await send(b"event: now\ndata: " + frame + b"\n\n")

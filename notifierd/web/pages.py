@@ -1,14 +1,15 @@
 """The pages: what each shows, rendered by its template."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 from uuid import UUID
 
 import jinja2
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from notifierd import __version__
 from notifierd.errors import DatabaseError
@@ -29,6 +30,8 @@ TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; char
 LOST: Final = (State.FAILED, State.UNKNOWN, State.EXPIRED)
 STATES: Final = ("planned", "sent", "failed", "gone", "unknown", "expired", "open")
 HTML: Final = "text/html; charset=utf-8"
+_TO: Final = "/to-be-replaced"
+"""Stands in a kept log-in form for the page that it leads on to."""
 
 
 @frozen
@@ -59,6 +62,10 @@ class Pages:
     archive: Archive
     assets: Mapping[str, Asset] = field(factory=assets)
     _templates: jinja2.Environment = field(init=False)
+    _forms: dict[tuple[str, bool], bytes] = field(factory=dict)
+    """Log-in forms, by language and whether the token was wrong: strangers ask for them, so each is rendered once."""
+    _forms_of: datetime | None = None
+    """When the configuration was loaded that they are made of."""
 
     def __attrs_post_init__(self) -> None:
         self._templates = jinja2.Environment(
@@ -131,7 +138,14 @@ class Pages:
 
     def login(self, request: Request, status: int, *, wrong: bool = False, to: str = "/") -> Response:
         """The form that asks for the token, and leads on to a page of ours."""
-        return self._render("login.html", self.words(request), request, status, wrong=wrong, to=to)
+        if self._forms_of != self.daemon.status.loaded_at:
+            self._forms_of = self.daemon.status.loaded_at
+            self._forms.clear()
+        words = self.words(request)
+        if (form := self._forms.get((words.language, wrong))) is None:
+            form = self._render("login.html", words, evolve(request, path="/login"), wrong=wrong, to=_TO).body
+            self._forms[words.language, wrong] = form
+        return Response(status, form.replace(_TO.encode(), path_of_ours(to).encode()), HTML)
 
     def missing(self, request: Request) -> Response:
         """There is no such page."""
@@ -152,13 +166,18 @@ class Pages:
         return Response(status, text.encode(), HTML)
 
 
+def path_of_ours(text: str) -> str:
+    """*text*, if it is the path of one of our pages, else that of the first one."""
+    return text if re.fullmatch(r"/(?:[a-z]+/)?[0-9a-f-]*", text) else "/"
+
+
 def narrowed(request: Request) -> Narrowed:
     """Which failures the request asks for; what makes no sense narrows nothing."""
     query = request.query
     return Narrowed(
         parsed(Channel, query.get("channel")),
         parsed(State, query.get("state")),
-        query.get("reason") or None,
+        query.get("reason", "").replace("\0", "") or None,  # which PostgreSQL takes in no text
         parsed(UUID, query.get("office")),
     )
 

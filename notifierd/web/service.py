@@ -48,7 +48,7 @@ async def _serve(daemon: Shown, http: HttpSettings) -> None:
         status.unserved = ""
         names = sorted("{}:{}".format(*listener.socket.getsockname()[:2]) for listener in listeners)
         log.info("listening", addresses=names)
-        await serve(listeners, App(daemon, Access(http)).respond)
+        await serve(listeners, App(daemon, Access(http)))
     except* OSError as group:
         code = getattr(first_of(group), "errno", None)
         trouble = f"no page at {http.bind} ({errno.errorcode.get(code or 0, 'not to be listened on')})"

@@ -17,12 +17,14 @@ _WEEKDAYS: Final[Mapping[Language, Sequence[str]]] = {
 }
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 MINUTE, HOUR, DAY = 60, 3600, 86_400
+MOST_ASKED: Final = 1_000
+"""Characters of Accept-Language that are read; browsers send a hundred."""
 
 
 def preferred(accept_language: str, otherwise: Language) -> Language:
     """The language that a browser asks for (RFC 9110, section 12.5.4), if it is one of ours."""
     weights: dict[Language, float] = {}
-    for part in accept_language.split(","):
+    for part in accept_language[:MOST_ASKED].split(","):
         tag, _, quality = part.partition(";")
         try:
             weight = float(quality.partition("q=")[2] or 1)
@@ -67,9 +69,12 @@ class Words:
         """A day of whatever year."""
         return f"{day.year}年{self.day(day)}" if self.language == "ja" else f"{self.day(day)} {day.year}"
 
-    def shifted(self, day: date, by: int) -> date:
-        """The day so many days later."""
-        return day + timedelta(days=by)
+    def shifted(self, day: date, by: int) -> date | None:
+        """The day so many days later; None where the calendar ends."""
+        try:
+            return day + timedelta(days=by)
+        except OverflowError:
+            return None
 
     def time(self, moment: datetime) -> str:
         """A time of day, to the second."""
