@@ -8,6 +8,7 @@ over a new connection ten times a second; the daemon's memory and descriptors be
 """
 
 import argparse
+import os
 import re
 import signal
 import subprocess
@@ -39,6 +40,8 @@ class Row:
 
     Attributes:
         seconds: from the run's beginning to its end, as the ledger has it.
+        cpu: seconds of the daemon's CPU time from the reload that opens the window to the run's end; who else is at
+            work on the machine has no part in it.
         slowest: the longest that /healthz took, in seconds.
         unanswered: how often it did not answer at all.
         rss: in MiB, at the start and when all is over.
@@ -47,6 +50,7 @@ class Row:
 
     attack: str
     seconds: float
+    cpu: float
     slowest: float
     unanswered: int
     rss: tuple[float, float]
@@ -88,6 +92,8 @@ def attacking(url: str, name: str, requests: int) -> "Iterator[subprocess.Popen[
     command = [sys.executable, "-m", "tests.attacks", url, name, *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdout
+            assert process.stdout.readline() == "begun\n"
             yield process
         finally:
             process.kill()
@@ -99,6 +105,12 @@ def memory(service: Service) -> float:
     found = re.search(r"VmRSS:\s+(\d+) kB", text)
     assert found
     return int(found[1]) / 1024
+
+
+def cpu_time(service: Service) -> float:
+    """In seconds: utime and stime, proc(5)."""
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def descriptors(service: Service) -> int:
@@ -117,12 +129,13 @@ async def measure(place: Place, name: str, offices: int, requests: int) -> Row:
         said = ""
         with attacking(service.url, name, requests) as attacker:
             async with trio.open_nursery() as nursery:
-                await trio.sleep(2.0)
                 nursery.start_soon(health.ask)
                 place.configure(window=OPEN, http={"token": TOKEN})
+                cpu = cpu_time(service)
                 service.tell(signal.SIGHUP)
                 over = "select state from notifierd.runs"
                 await until(lambda: place.sql(over) == "completed", "the run's end")
+                cpu = cpu_time(service) - cpu
                 if attacker and name == "fuzz":
                     said, _ = await trio.to_thread.run_sync(attacker.communicate)
                 nursery.cancel_scope.cancel()
@@ -136,6 +149,7 @@ async def measure(place: Place, name: str, offices: int, requests: int) -> Row:
     return Row(
         name,
         float(took),
+        cpu,
         health.slowest,
         health.unanswered,
         (before[0], after[0]),
@@ -147,13 +161,15 @@ async def measure(place: Place, name: str, offices: int, requests: int) -> Row:
 
 def attack_all(template: Template, servers: Servers, options: argparse.Namespace) -> None:
     """Measure one after the other, and print a line for each."""
-    alone = 0.0
+    alone, cpu_alone = 0.0, 0.0
     for number, name in enumerate(["none", "none", *(options.only or (*ATTACKS, "fuzz")), "none"]):
         with tempfile.TemporaryDirectory() as folder, template.place(Path(folder), servers) as place:
             row = trio.run(measure, place, name, options.offices, options.requests)
-        alone = row.seconds if number <= 1 else alone
+        if number <= 1:
+            alone, cpu_alone = row.seconds, row.cpu
         print(
-            f"{row.attack:>13}  run {row.seconds:6.2f} s  x {row.seconds / alone:4.2f}  "
+            f"{row.attack:>13}  run {row.seconds:6.2f} s  x {row.seconds / alone:4.2f}, "
+            f"CPU {row.cpu:5.2f} s  x {row.cpu / cpu_alone:4.2f}  "
             f"/healthz at most {row.slowest:5.2f} s, unanswered {row.unanswered}  "
             f"MiB {row.rss[0]:.0f} -> {row.rss[1]:.0f}  descriptors {row.descriptors[0]} -> {row.descriptors[1]}  "
             f"error lines {row.errors}  {row.said}",

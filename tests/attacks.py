@@ -123,10 +123,12 @@ async def _send_all(url: str, requests: Sequence[Sent], statuses: Counter[bytes]
 async def _main(url: str, name: str, seed: int = 0, number: int = 0) -> None:
     if name == "fuzz":
         statuses: Counter[bytes] = Counter()
+        print("begun", flush=True)
         await fuzzing(url, fuzz(seed, number), statuses)
-        sys.stdout.write(" ".join(f"{status.decode()}:{times}" for status, times in sorted(statuses.items())) + "\n")
+        print(*(f"{status.decode()}:{times}" for status, times in sorted(statuses.items())))
     else:
         async with attack(url, name):
+            print("begun", flush=True)
             await trio.sleep_forever()
 
 
