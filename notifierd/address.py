@@ -1,6 +1,7 @@
 """Mail addresses: which of them every provider can send to, and how they are written for it. Pure."""
 
 import re
+import unicodedata
 from email.header import Header
 from functools import lru_cache
 from typing import NewType
@@ -90,6 +91,8 @@ def _domain(text: str) -> str:
 
 
 def _parse(text: str) -> Address:
+    if any(unicodedata.category(character) in _UNSEEN for character in text):
+        raise BadAddress("bad_address")  # IDNA drops some of them: mail would go to another address than is shown
     try:
         found = validate_email(text, check_deliverability=False, test_environment=True)  # RFC 2606, section 2: .test
     except (EmailNotValidError, UnicodeError):  # UnicodeError: lone surrogates
@@ -97,6 +100,10 @@ def _parse(text: str) -> Address:
     if found.ascii_email is None:
         raise BadAddress("address_not_ascii")
     return Address(found.ascii_email)
+
+
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of characters that are not seen where they stand: controls, marks of direction, ends of lines."""
 
 
 def parse_mailbox(text: str) -> Mailbox:

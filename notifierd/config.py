@@ -147,6 +147,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError((f"{path}: is not UTF-8",)) from error
     except ValueError as error:  # a TOMLDecodeError, or int()'s of a number thousands of digits long
         raise ConfigError((f"{path}: {_syntax_error(str(error), text)}",)) from error
+    except RecursionError:
+        raise ConfigError((f"{path}: has too many brackets in each other",)) from None
 
 
 def _syntax_error(message: str, text: str) -> str:
@@ -343,7 +345,7 @@ def _from_text(text: object, kind: object) -> object:
         return _convert(text, kind)
     try:
         return _convert(tomllib.loads(f"value = {text}")["value"], kind)
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return _convert(text, kind)  # 09:00, which TOML demands quotes for, or nonsense, which is told there
 
 

@@ -12,7 +12,7 @@ import string
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import attrs
@@ -164,6 +164,23 @@ def ascii_url(url: str) -> str:
     return quote(url, safe=string.punctuation)
 
 
+def ascii_contact(url: str) -> str:
+    """Return a mailto: or https: URL in ASCII, its domain as A-labels (RFC 5890, section 2.3.2.1).
+
+    Raises:
+        BadAddress: it has no such form.
+    """
+    if url.isascii():
+        return url
+    if url.startswith("mailto:"):
+        return f"mailto:{parse_address(url.removeprefix('mailto:'))}"
+    parts = urlsplit(url)
+    host, colon, port = parts.netloc.partition(":")
+    if not host.isascii():
+        host = parse_address(f"a@{host}").removeprefix("a@")
+    return ascii_url(urlunsplit(parts._replace(netloc=f"{host}{colon}{port}")))
+
+
 def _is_header_url(value: str) -> bool:
     if _is_url("https", query=True)(value):
         return urlsplit(value).netloc.isascii()
@@ -274,7 +291,10 @@ MAILBOX = Check(
 )
 CONTACT = Check(
     "mailto: with an address, or an https:// URL",
-    lambda value: (_is_mailto(value) and "?" not in value) or _is_url("https", query=True)(value),
+    lambda value: (
+        ((_is_mailto(value) and "?" not in value) or _is_url("https", query=True)(value))
+        and _reads(ascii_contact, value)
+    ),
 )
 UNSUBSCRIBE = Check(
     "mailto: with an address (and a subject, if you like), or an https:// URL, that fits a header",

@@ -6,6 +6,7 @@ Names come from a database that others fill, so all of them pass `notifierd.text
 import base64
 import hashlib
 import json
+import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -37,6 +38,9 @@ STAFF_ID = "{staff_id}"
 
 NAME, SUBJECT = 60, 200
 """Characters that a name, and a whole subject, may have; what is longer is cut."""
+
+AROUND = f"{string.whitespace}\u00a0\u3000\u200b\u2060\ufeff"
+"""What is pasted along with an address, before or after it; within one, it makes it a bad address."""
 
 RECENT = 16
 """So many texts are kept, as an office's staff are mostly told the same, one after the other."""
@@ -102,7 +106,7 @@ class Renderer:
         Raises:
             BadAddress: no mail can be sent to the staff member.
         """
-        to = clean(self._safety.redirect_to or notice.staff.email or "")
+        to = (self._safety.redirect_to or notice.staff.email or "").strip(AROUND)
         if not to:
             raise BadAddress("no_address")
         name = _name(notice.staff.name, "")

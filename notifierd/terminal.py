@@ -1,9 +1,11 @@
 """What all commands share: where results and complaints go, and what an error exits with. Never a traceback."""
 
+import codecs
 import errno
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -49,9 +51,11 @@ def install_streams() -> None:
     """Make stderr a stream that never waits, and stdout one whose errors are `ResultLost` or BrokenPipeError."""
     stderr.install()
     raw = _Results(1, "w", closefd=False)
-    encoding, errors = getattr(sys.stdout, "encoding", None), getattr(sys.stdout, "errors", None)
-    buffer = io.BufferedWriter(raw)
-    sys.stdout = io.TextIOWrapper(buffer, encoding=encoding, errors=errors, line_buffering=raw.isatty())
+    encoding = getattr(sys.stdout, "encoding", None)
+    # A name that the locale cannot write is no reason to end a command for everybody.
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=raw.isatty()
+    )
 
 
 @contextmanager
@@ -104,8 +108,15 @@ def complain(*lines: str) -> None:
 
 
 def say_json(found: object) -> None:
-    """Print a result as one line of JSON."""
-    click.echo(json.dumps(found, ensure_ascii=False))
+    """Print a result as one line of JSON, with an escape for what a terminal would obey, hide or turn round."""
+    readable = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+    text = json.dumps(found, ensure_ascii=not readable)
+    click.echo(_UNSEEN.sub(lambda one: f"\\u{ord(one[0]):04x}", text))
+
+
+_UNSEEN = re.compile(
+    r"[\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
+)
 
 
 def run_async(work: Callable[[], Awaitable[T]]) -> T:

@@ -267,6 +267,9 @@ def test_the_bind_is_split_into_host_and_port():
         ("", "no-reply@example.jp", "mailto:no-reply@example.jp"),
         ("", "けいかくん <no-reply@例え.jp>", "mailto:no-reply@xn--r8jz45g.jp"),
         ("https://example.jp", "no-reply@example.jp", "https://example.jp"),
+        ("mailto:ops@例え.jp", "no-reply@example.jp", "mailto:ops@xn--r8jz45g.jp"),
+        ("https://例え.jp:8443/連絡?a=b", "no-reply@example.jp", "https://xn--r8jz45g.jp:8443/%E9%80%A3%E7%B5%A1?a=b"),
+        ("https://example.jp/連絡", "no-reply@example.jp", "https://example.jp/%E9%80%A3%E7%B5%A1"),
     ],
 )
 def test_the_push_subject_is_the_senders_address_unless_given(subject, sender, expected):

@@ -240,6 +240,8 @@ def test_an_address_is_sent_as_mail_servers_have_it(address: str, sent: str) -> 
         ("田中 <misaki@example.jp>", "bad_address"),
         ("misaki@example.jp\r\nBcc: all@example.jp", "bad_address"),
         ("misaki tanaka@example.jp", "bad_address"),
+        *((f"misaki{mark}@example.jp", "bad_address") for mark in "\u202e\u2066\u200b\ufeff\xad\0\x9b\u2028\ud800"),
+        *((f"misaki@exam{mark}ple.jp", "bad_address") for mark in "\u202e\u2066\u200b\ufeff\xad\0\x9b\u2028\ud800"),
         ("misaki@[127.0.0.1]", "bad_address"),
         ("美咲@example.jp", "address_not_ascii"),
         ("ｍｉｓａｋｉ@example.jp", "address_not_ascii"),
