@@ -66,6 +66,8 @@ async def race(
     Raises:
         httpcore.ConnectError: none could be made.
     """
+    if len(addresses) == 1:  # or a name, for Trio to look up; its errors are to come as they are, and not in a group
+        return await connect(addresses[0])
     won: httpcore.AsyncNetworkStream | None = None
     failure: Exception = httpcore.ConnectError("no address")
 
