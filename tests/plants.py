@@ -6,18 +6,20 @@ For each it prints the first seed that shows it, the promise that it broke, and 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from random import Random
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 from attrs import frozen
 
 from notifierd.errors import StatementRefused
 from notifierd.gate import Gate
-from notifierd.model import Delivered, Message, Outcome
+from notifierd.model import Delivered, Delivery, Message, Outcome
+from notifierd.recorder import Recorder
 from tests import sim
 from tests.troubles import Kind
 
@@ -61,8 +63,11 @@ def late_pass() -> Iterator[None]:
 
 @contextmanager
 def dropped_outcome() -> Iterator[None]:
-    """Take a settlement for written that was refused, though not for a lock."""
+    """Forget an outcome whose settlement was refused, though not for a lock."""
     statement = sim.Process.statement
+
+    def knowing_none(_: Recorder, __: Iterable[Delivery]) -> set[UUID]:
+        return set()
 
     @wraps(statement)
     async def dropping(self: sim.Process, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -73,7 +78,10 @@ def dropped_outcome() -> Iterator[None]:
                 raise
             return set()
 
-    with patch.object(sim.Process, "statement", dropping):
+    with (
+        patch.object(sim.Process, "statement", dropping),
+        patch.object(Recorder, "settle_forgotten", knowing_none),
+    ):
         yield
 
 

@@ -43,13 +43,12 @@ def test_a_standby_and_a_provider_that_is_out_cost_a_simulated_window_few_steps(
     waiting = sim.Simulation(world, lambda _, __: None, Random(0))
     assert waiting.run() == []
     assert waiting._base == pytest.approx(sim.WINDOW, abs=sim.LONGEST_POLL)
-    assert len(waiting.boundaries) < 1000, Counter(boundary.name for boundary in waiting.boundaries)
+    assert len(waiting.boundaries) < 2000, Counter(boundary.name for boundary in waiting.boundaries)
 
 
-@pytest.mark.xfail(reason="what these worlds show is being mended; then their kind goes into sim.KINDS")
-@pytest.mark.parametrize("kind", sorted(set(Kind) - sim.KINDS))
+@pytest.mark.parametrize("kind", Kind)
 def test_worlds_with_one_kind_of_trouble_keep_the_promises(kind: Kind) -> None:
-    ends = [sim.one_seed(seed, {kind}) for seed in range(100)]
+    ends = [sim.one_seed(seed, {kind}) for seed in range(40)]
     assert [(seed, line) for seed, _, broken in ends for line in broken] == []
 
 
