@@ -8,7 +8,7 @@ import structlog
 import trio
 from attrs import define, evolve
 
-from notifierd.calls import Call, Content, Prepared, line_for
+from notifierd.calls import Call, Content, Prepared, line_by
 from notifierd.counts import Outlook
 from notifierd.deps import Deps
 from notifierd.errors import DatabaseError, first_of, places
@@ -212,15 +212,26 @@ async def borne_out(call: Call, facts: Facts, deps: Deps) -> bool:
 
 def put_off(call: Call, this_pass: Pass) -> bool:
     """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
-    wait = this_pass.deps.gates[call.lane].wait(call.deliveries[0].office_id)
+    deps = this_pass.deps
+    wait = deps.gates[call.lane].wait(call.deliveries[0].office_id)
     if wait:
-        this_pass.skip(0.0 if elsewhere(call, this_pass.deps) else wait)
-    return bool(wait) or this_pass.deps.stop.is_set()
+        this_pass.skip(min(wait, elsewhere(call, deps)))
+    return bool(wait) or deps.stop.is_set()
 
 
-def elsewhere(call: Call, deps: Deps) -> bool:
-    """Whether another line than the call's is the one for what it carries by now."""
-    return not call.repeat and line_for(call.deliveries[0], call.messages[0], deps) is not call.line
+def elsewhere(call: Call, deps: Deps) -> float:
+    """Seconds until what the call carries may go through another line than the call's; NEVER if it goes through none.
+
+    What is in doubt stays with the line that perhaps carried it. Others than the preferred line are used while that is
+    out, and may themselves have to be left alone for a moment.
+    """
+    delivery, message = call.deliveries[0], call.messages[0]
+    if call.repeat or (delivery.doubts and line_by(delivery, deps)):
+        return NEVER
+    preferred, *others = deps.lines[delivery.channel]
+    usable = [preferred, *others] if deps.gates.out(preferred.sender.lane(message)) else [preferred]
+    waits = [deps.gates[line.sender.lane(message)].wait() for line in usable if line is not call.line]
+    return min(waits, default=NEVER)
 
 
 async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
@@ -262,11 +273,12 @@ def settlements(
 ) -> list[Settlement]:
     """How each of the call's reserved deliveries ends this try."""
     gate = deps.gates[call.lane]
+    wait = gate.wait()
     now = Circumstances(
         call.line.sender.honours_keys,
         gate.passed_since(began),
-        gate.wait(),
-        elsewhere=elsewhere(call, deps),
+        wait,
+        elsewhere=elsewhere(call, deps) <= wait,
         lane_works=gate.works,
     )
     return [

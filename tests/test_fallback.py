@@ -198,6 +198,21 @@ async def test_one_message_that_a_firewall_answers_for_holds_up_nobody_for_long(
     assert max(call.ended or 0.0 for call in first.calls if odd not in call.to) < 300.0
 
 
+SLOW = Deferred("rate_limited:429", retry_after=1.0, blame=Blame.PROVIDER)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_a_second_provider_that_asks_for_a_moment_is_used_again_after_that_moment(keyed: bool, autojump_clock):
+    """The first is out for the day; the second answers each tenth mail with 429, a second. 100 calls of 1 s."""
+    ledger = ShakyLedger(some_offices(100, staff=1))
+    first, second = pair(lambda _: Blocked("quota:429", 3600.0), keyed=keyed)
+    second.script = lambda seen: SLOW if seen.nth == 1 and "0-" in seen.to else TAKEN
+    await run(ledger, first, second, window_left=600.0)
+    assert ledger.states() == {State.SENT: 100}
+    assert max(call.ended or 0.0 for call in second.calls) < 60.0
+    assert len(ledger.reads) < 100
+
+
 @pytest.mark.parametrize("second_back", [100.0, 10_000.0])
 async def test_with_both_out_everything_stays_planned_until_one_is_back(second_back: float, autojump_clock):
     ledger = ShakyLedger(some_offices(20))
