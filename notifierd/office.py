@@ -59,6 +59,19 @@ class Pass:
     """How many mails may still be given to a provider; the offices take of them in their order."""
     _skipped_for: float = NEVER
 
+    def as_known(self, work: OfficeWork) -> OfficeWork:
+        """*work* with what this process knows, and the ledger does not: what has ended is not due.
+
+        It stays in its place, so that the call that it was part of is not taken for one that cannot be made again.
+        """
+        held = {delivery.id for delivery in work.deliveries if self.recorder.holds(delivery)}
+        if held:  # not in doubt: they are only not written yet
+            self.skip(DATABASE_PAUSE)
+        left = [evolve(d, due=False) if d.id in held else d for d in work.deliveries]
+        forgotten = self.recorder.settle_forgotten(left)
+        found = tuple(evolve(d, state=State.SENT, due=False) if d.id in forgotten else d for d in left)
+        return evolve(work, deliveries=found) if held or forgotten else work
+
     def within_quota(self, work: OfficeWork) -> OfficeWork:
         """*work* without the mails that there is no room for in the day's quota."""
         mails = [d for d in work.deliveries if d.channel is Channel.EMAIL and d.due and d.state is State.PLANNED]
@@ -106,13 +119,7 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     A call waits for its lane's share and its channel's slot in a task of its own, so that a slow mail never holds up a
     push, nor one push service another.
     """
-    deps, known = this_pass.deps, [delivery for delivery in work.deliveries if this_pass.recorder.holds(delivery)]
-    if known:  # not in doubt: they are only not written yet
-        work = evolve(work, deliveries=tuple(delivery for delivery in work.deliveries if delivery not in known))
-        this_pass.skip(DATABASE_PAUSE)
-    if forgotten := this_pass.recorder.settle_forgotten(work.deliveries):
-        found = (evolve(d, state=State.SENT, due=False) if d.id in forgotten else d for d in work.deliveries)
-        work = evolve(work, deliveries=tuple(found))
+    deps = this_pass.deps
     facts = Facts(work, this_pass.day, deps)
     todo = await facts.prepare(work.deliveries, since=trio.current_time() - FRESH)
     await end_others(todo, this_pass)

@@ -113,7 +113,8 @@ async def pass_over(this_pass: Pass, size: ChunkSize) -> None:
                     offices.release_on_behalf_of(slot)
             if work is None:
                 return
-            nursery.start_soon(guard_office, this_pass.within_quota(work), slot, this_pass)
+            work = this_pass.within_quota(this_pass.as_known(work))
+            nursery.start_soon(guard_office, work, slot, this_pass)
 
 
 async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[OfficeWork, None]:

@@ -6,7 +6,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from notifierd.model import Channel, Delivery, Settlement, State
+from notifierd.model import Channel, Deferred, Delivered, Delivery, Settlement, State
 from notifierd.progress import MOST_REMEMBERED, Sent
 from notifierd.run import run_day
 from tests.people import DAY, an_id, some_offices
@@ -60,6 +60,29 @@ async def test_what_database_and_process_forgot_is_sent_once_where_keys_are_hono
     assert 0 < before < PEOPLE
     assert len(email.told) == len(set(email.told)) == PEOPLE
     assert ledger.states() == {State.SENT: PEOPLE}
+
+
+async def test_what_was_sent_and_is_forgotten_needs_no_room_in_the_days_quota(autojump_clock):
+    """Four of six mails a day. The first is deferred until four are sent and forgotten, and has room itself then."""
+    ledger = ShakyLedger(some_offices(6, staff=1))
+    late = ledger.app.staff[0][1].email
+    email = ScriptedSender(
+        script=lambda seen: Deferred("deferred:503") if seen.to == late and seen.at < 20.0 else Delivered()
+    )
+
+    async def forget_four() -> None:
+        await trio.sleep_until(20.0)
+        for row in ledger.rows.values():
+            if row.delivery.state is State.SENT:
+                row.delivery = Delivery(row.delivery.id, row.delivery.office_id, row.delivery.staff_id, Channel.EMAIL)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(forget_four)
+        deps = a_run(ledger, email, email_per_day=4, offices=1, window_left=600.0)
+        await run_day(DAY, deps)
+    states = {row.delivery.id: row.delivery.state for row in ledger.rows.values()}
+    assert len(email.told) == len(set(email.told))
+    assert {states[delivery] for _, delivery, _ in email.accepted} == {State.SENT}
 
 
 async def test_a_run_whose_ledger_forgets_nothing_says_nothing_of_it(autojump_clock):

@@ -14,11 +14,12 @@ from structlog.testing import capture_logs
 
 from notifierd import outcomes
 from notifierd.errors import DatabaseError, LedgerUnavailable, StatementRefused
-from notifierd.model import Channel, Delivery, Reservation, Settlement, State
+from notifierd.model import Channel, Delivery, Reservation, Settlement, State, delivery_id
 from notifierd.recorder import LONGEST_OWED, MOST_UNWRITTEN
+from notifierd.run import run_day
 from tests.people import DAY, some_offices
 from tests.recording import Desk, open_desk, sent
-from tests.senders import ShakyLedger
+from tests.senders import ScriptedSender, ShakyLedger, Swallowed, a_run
 
 WAITED_FOR = [
     *("0A000", "25006", "26000", "40001", "42501", "42P01", "42P05", "55P03", "57014", "58030", "P0001", "XX000"),
@@ -205,6 +206,20 @@ async def test_one_locked_delivery_holds_up_neither_those_that_came_with_it_nor_
         await desk.recorder.flush()
     assert ledger.states() == {State.SENT: 60}
     assert (len(ledger.app.audit_log), ledger.unaudited()) == (60, set())
+
+
+async def test_a_call_is_not_made_anew_in_part_while_an_outcome_of_another_part_of_it_is_locked(autojump_clock):
+    """The answer to a call of four mails is lost, and one of their rows is locked for 100 s: it goes again then."""
+    ledger = a_ledger(0, Fault("55P03", SETTLING, ends=100.0, slow=2.0))
+    ledger.app = some_offices(1, staff=4)
+    one = ledger.app.staff[0]
+    locked = delivery_id(DAY, one[0], one[1].id, Channel.EMAIL)
+    ledger.faults = [evolve(ledger.faults[0], only=frozenset({locked}))]
+    email = ScriptedSender(max_batch=4, honours_keys=True, script=lambda _: Swallowed())
+    await run_day(DAY, a_run(ledger, email))
+    assert len(email.told) == len(set(email.told)) == 4
+    assert ledger.states() == {State.SENT: 4}
+    assert len({call.key for call in email.calls}) == 1
 
 
 async def test_several_locked_rows_are_tried_in_turn_with_the_others(autojump_clock):
