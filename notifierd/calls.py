@@ -114,12 +114,14 @@ class Prepared:
         expired: planned deliveries for which there is nothing to say any more, with the reason.
         failed: planned deliveries to an address that no mail can be sent to, with the reason.
         lost: tries whose answer is lost for good: their call cannot be made again as it was.
+        waiting: a call is left alone, as a part of it is still another try's.
     """
 
     calls: tuple[Call, ...]
     expired: Mapping[Delivery, str]
     failed: Mapping[Delivery, str]
     lost: tuple[Delivery, ...]
+    waiting: bool = False
 
 
 def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: Deps) -> Prepared:
@@ -128,9 +130,11 @@ def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: D
     planned = [delivery for delivery in work.deliveries if delivery.due and delivery.state is State.PLANNED]
     calls = list(first_calls([delivery for delivery in planned if delivery in contents], contents, deps))
     lost: list[Delivery] = []
+    waiting = False
     for former in former_calls(work.deliveries):
         if any(not delivery.due for delivery in former if delivery.state is State.SENDING):
-            continue  # a part of it is still another try's; its turn comes
+            waiting = True
+            continue
         call = same_call(former, contents, deps)
         if call is not None:
             calls.append(call)
@@ -138,7 +142,7 @@ def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: D
             lost += [delivery for delivery in former if delivery.state is State.SENDING]
     expired = {delivery: why for delivery in planned if isinstance(why := described[delivery], str)}
     failed = {delivery: bad.reason for delivery in planned if isinstance(bad := described[delivery], BadAddress)}
-    return Prepared(tuple(calls), expired, failed, tuple(lost))
+    return Prepared(tuple(calls), expired, failed, tuple(lost), waiting)
 
 
 def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Description:

@@ -33,7 +33,8 @@ from notifierd.model import (
 from notifierd.recorder import Recorder
 
 DATABASE_PAUSE = 2.0
-"""Seconds before an office is tried again that the database did not let be worked on."""
+"""Seconds before an office is tried again that the database did not let be worked on, or a call of which another try
+has a part."""
 
 QUOTA_PAUSE = 30.0
 """Seconds until it is looked whether there is room in the day's quota of mails: some were refused, or it was raised."""
@@ -123,6 +124,8 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     facts = Facts(work, this_pass.day, deps)
     todo = await facts.prepare(work.deliveries, since=trio.current_time() - FRESH)
     await end_others(todo, this_pass)
+    if todo.waiting:
+        this_pass.skip(DATABASE_PAUSE)
     async with trio.open_nursery() as nursery:
         for call in todo.calls:
             nursery.start_soon(make_call, call, facts, this_pass)

@@ -3,8 +3,10 @@
 from typing import Literal
 
 import pytest
+import trio
 
 from notifierd.model import State
+from notifierd.office import DATABASE_PAUSE
 from notifierd.run import run_day
 from notifierd.send.open import honouring_keys
 from tests.people import DAY, some_offices
@@ -38,6 +40,18 @@ async def test_a_call_that_is_unknown_is_made_again_under_its_key(on_unknown: On
     assert (first.key, first.body) == (second.key, second.body)
     assert len(email.accepted) == 3
     assert (result.state, ledger.states()) == ("completed", {State.SENT: 3})
+
+
+async def test_a_call_that_is_partly_in_anothers_hands_is_waited_for_without_haste(autojump_clock):
+    """One of its three mails is in a try of a dead process for 40 s more, and the other two are due: few passes."""
+    email = a_sender(keys=True)
+    ledger = await a_day_whose_answers_were_lost(email, "repeat")
+    next(iter(ledger.rows.values())).try_until = trio.current_time() + 40.0
+    ledger.reads.clear()
+    result = await run_day(DAY, a_run(ledger, email))
+    assert (result.state, len(email.accepted)) == ("completed", 3)
+    assert len({call.key for call in email.calls}) == 1
+    assert len(ledger.reads) <= 40 / DATABASE_PAUSE + 5
 
 
 @pytest.mark.parametrize("on_unknown", ["repeat", "hold"])
