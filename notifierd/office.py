@@ -74,7 +74,10 @@ class Pass:
         return evolve(work, deliveries=found) if held or forgotten else work
 
     def within_quota(self, work: OfficeWork) -> OfficeWork:
-        """*work* without the mails that there is no room for in the day's quota."""
+        """*work* without the mails that there is no room for in the day's quota.
+
+        Those that a call to be repeated carried stay, and are not due: without them it would be another call.
+        """
         mails = [d for d in work.deliveries if d.channel is Channel.EMAIL and d.due and d.state is State.PLANNED]
         if len(mails) <= self.mails_left:
             self.mails_left -= len(mails)
@@ -83,7 +86,9 @@ class Pass:
         self.mails_left = 0
         self.deps.progress.withheld += len(beyond)
         self.skip(QUOTA_PAUSE)
-        return evolve(work, deliveries=tuple(d for d in work.deliveries if d.id not in beyond))
+        again = {delivery.call_id for delivery in work.deliveries if delivery.state is State.SENDING}
+        left = [d for d in work.deliveries if d.id not in beyond or d.call_id in again]
+        return evolve(work, deliveries=tuple(evolve(d, due=False) if d.id in beyond else d for d in left))
 
     def skip(self, seconds: float) -> None:
         """Note that deliveries were left planned, though their turn had come, for at least *seconds*."""

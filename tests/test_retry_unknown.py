@@ -4,6 +4,7 @@ from typing import Literal
 
 import pytest
 import trio
+from attrs import evolve
 
 from notifierd.model import State
 from notifierd.office import DATABASE_PAUSE
@@ -52,6 +53,17 @@ async def test_a_call_that_is_partly_in_anothers_hands_is_waited_for_without_has
     assert (result.state, len(email.accepted)) == ("completed", 3)
     assert len({call.key for call in email.calls}) == 1
     assert len(ledger.reads) <= 40 / DATABASE_PAUSE + 5
+
+
+async def test_a_call_is_made_again_whole_though_the_quota_has_no_room_for_a_mail_of_it_that_failed(autojump_clock):
+    """One mail of the three failed, and is to be tried in a new call; the other two fill the day's quota."""
+    email = a_sender(keys=True)
+    ledger = await a_day_whose_answers_were_lost(email, "repeat")
+    row = next(iter(ledger.rows.values()))
+    row.delivery, row.try_until = evolve(row.delivery, state=State.PLANNED, put_back=1), None
+    await run_day(DAY, a_run(ledger, email, email_per_day=2))
+    assert len({call.key for call in email.calls}) == 1
+    assert ledger.states() == {State.SENT: 2, State.EXPIRED: 1}
 
 
 @pytest.mark.parametrize("on_unknown", ["repeat", "hold"])
