@@ -129,8 +129,8 @@ class Once:
     async def run_with(self, deps: Deps) -> RunResult:
         """Run the day. If another process has it, try for as long as a dead one's lease would last.
 
-        If the database was in trouble for longer than the lease, after the day was planned, go on when it is back, as
-        long as there is time.
+        A lease that was lost is tried for again: a database may have forgotten its last renewals. If the database was
+        in trouble for longer than the lease, after the day was planned, go on when it is back, as long as there is time.
         """
         give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
         while True:
@@ -139,7 +139,10 @@ class Once:
             try:
                 return await run_day(self.day, deps)
             except LeaseLost:
-                raise
+                if deps.window_left() <= 0.0 or await self.stop.wait(LEASE_POLL):
+                    raise
+                self._begin_anew(deps)
+                give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
             except LeaseHeld as held:
                 if trio.current_time() > give_up or await self.stop.wait(LEASE_POLL):
                     raise
@@ -165,6 +168,9 @@ class Once:
             self.progress.waits(what, error.reason)
             if pause <= 0.0 or await self.stop.wait(pause):
                 raise LedgerUnavailable(error.reason) from None
+        self._begin_anew(deps)
+
+    def _begin_anew(self, deps: Deps) -> None:
         self.stop = deps.stop = Stop()  # a scope can be entered once
 
     async def _obey_signals(self) -> None:

@@ -43,6 +43,23 @@ async def test_a_run_whose_lease_was_lost_to_the_databases_trouble_goes_on_when_
     assert [line["event"] for line in about] == ["waiting_for_database", "lease_lost", "database_back"]
 
 
+async def test_a_run_whose_lease_the_database_forgot_goes_on_if_nobody_has_it(autojump_clock):
+    """At 7 s a replica takes over that lacks the last renewals, so that the lease has run out there."""
+    ledger = ShakyLedger(some_offices(60, staff=1))
+    email = ScriptedSender(honours_keys=True, seconds=1.5)
+
+    async def forget() -> None:
+        await trio.sleep_until(7.0)
+        ledger.runs[DAY].lease_until = 6.5
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(forget)
+        result = await run(an_once(), ledger, email)
+    assert (result.state, ledger.states()) == ("completed", {State.SENT: 60})
+    assert len(email.told) == len(set(email.told)) == 60
+    assert trio.current_time() < 60.0
+
+
 async def test_a_run_waits_for_the_database_no_longer_than_it_may_take(autojump_clock):
     """Ended at 100 s, whatever the trouble is: with what tells that the database was out of reach."""
     ledger = ShakyLedger(some_offices(20, staff=1), down=lambda: trio.current_time() >= 2.5)
