@@ -130,7 +130,7 @@ class Once:
         """Run the day. If another process has it, try for as long as a dead one's lease would last.
 
         A lease that was lost is tried for again: a database may have forgotten its last renewals. If the database was
-        in trouble for longer than the lease, after the day was planned, go on when it is back, as long as there is time.
+        in trouble for longer than the lease, after the day was planned, go on when it is back, while there is time.
         """
         give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
         while True:

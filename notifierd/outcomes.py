@@ -68,6 +68,12 @@ class OutcomeWriter:
         """How many settlements lack their extras, refused content apart."""
         return len(self._owed) + self._given_up
 
+    def remember(self) -> None:
+        """Have this process know of who was told, though the database refuses to write it to the end."""
+        for settlement in self._aside.values():
+            if settlement.state is State.SENT:
+                self._progress.tally.sent.add(settlement)
+
     def holds(self, delivery: UUID) -> bool:
         """Whether an outcome of *delivery* is set aside."""
         return delivery in self._aside

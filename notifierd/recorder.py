@@ -40,6 +40,10 @@ MOST_UNWRITTEN = 2000
 """Outcomes that may wait to be written before calls wait for them: what a dying process would leave in doubt."""
 LONGEST_OWED = 300.0
 """Seconds for which a run that is over otherwise still tries to write audit rows that the database refuses."""
+LONGEST_ASIDE = 60.0
+"""Seconds for which a run that was cut, by the loss of its lease say, still tries to write outcomes that the database
+refuses: about as long as other processes leave their rows alone. The next run of this process still knows who was told,
+and begins: one row that is locked for hours does not keep everybody else from being told."""
 PATIENCE = 2.0
 ANSWER_SECONDS = 5.0
 """How long a cancelled reservation waits for its answer: a database that a broken line leads to never gives one."""
@@ -77,6 +81,7 @@ class Recorder:
     _handed_on: int = 0
     _written: int = 0
     _forgotten: int = 0
+    _longest_aside: float = math.inf
     _writer: OutcomeWriter = field(init=False)
     _closed: trio.Event = field(factory=trio.Event)
     _shield: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
@@ -158,10 +163,12 @@ class Recorder:
                 async with trio.open_nursery() as first:
                     first.start_soon(self._reserve_all)
                     first.start_soon(self._settle_all)
-                await self._writer.settled()
+                with trio.move_on_after(self._longest_aside):
+                    await self._writer.settled()
                 with trio.move_on_after(LONGEST_OWED):
                     await self._writer.complete()
                 nursery.cancel_scope.cancel()
+        self._writer.remember()
         if self._forgotten:
             log.error("ledger_forgot", deliveries=self._forgotten)
         if self._unwritten:
@@ -169,8 +176,14 @@ class Recorder:
         if self._writer.unwritten_extras:
             log.error("audit_rows_not_written", deliveries=self._writer.unwritten_extras)
 
-    def close(self) -> None:
-        """Take nothing more; what was handed on is written until the last moment."""
+    def close(self, *, cut: bool) -> None:
+        """Take nothing more; what was handed on is written until the last moment.
+
+        Args:
+            cut: the run did not come to its end, and may go on later.
+        """
+        if cut:
+            self._longest_aside = LONGEST_ASIDE
         self._requests[0].close()
         self._settlements[0].close()
         self._closed.set()
@@ -254,7 +267,9 @@ async def open_recorder(
     recorder = Recorder(ledger, day, holder, progress, last_moment)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(recorder.run)
+        ended = False
         try:
             yield recorder
+            ended = True
         finally:
-            recorder.close()
+            recorder.close(cut=not ended)
