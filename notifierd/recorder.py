@@ -46,7 +46,8 @@ refuses: about as long as other processes leave their rows alone. The next run o
 and begins: one row that is locked for hours does not keep everybody else from being told."""
 PATIENCE = 2.0
 ANSWER_SECONDS = 5.0
-"""How long a cancelled reservation waits for its answer: a database that a broken line leads to never gives one."""
+"""How long a cancelled reservation waits for its answer, if a stop leaves it the time: a database that a broken line
+leads to never gives one."""
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +106,8 @@ class Recorder:
         try:
             await request.answered.wait()
         except trio.Cancelled:  # a granted call must be known here: what is not made is put back to planned
-            with trio.move_on_after(ANSWER_SECONDS, shield=True):
+            now = trio.current_time()
+            with trio.CancelScope(shield=True, deadline=min(now + ANSWER_SECONDS, self._last_moment(now))):
                 await request.answered.wait()
             if not request.answered.is_set():
                 raise
