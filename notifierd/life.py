@@ -51,6 +51,8 @@ class Circumstances:
         lane_wait: seconds until the lane may be used again.
         elsewhere: another sender may be used meanwhile, for what this one certainly did not accept.
         lane_works: messages have passed through the lane in this run, and it does not refuse everybody by now.
+        carried_out: the answer is of the call as the provider carried it out, whichever try of it that was: it took
+            other messages of it.
     """
 
     keyed: bool
@@ -58,6 +60,7 @@ class Circumstances:
     lane_wait: float = 0.0
     elsewhere: bool = False
     lane_works: bool = False
+    carried_out: bool = False
 
 
 def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Policy) -> Settlement:
@@ -71,7 +74,7 @@ def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Pol
         put_back=delivery.put_back,
     )
     again = evolve(same, state=State.PLANNED, put_back=delivery.put_back + 1)
-    in_doubt = now.keyed and delivery.call_tries > 1
+    in_doubt = now.keyed and delivery.call_tries > 1 and not now.carried_out
     match outcome:
         case Delivered(provider_message_id):
             return evolve(same, state=State.SENT, provider_message_id=provider_message_id)

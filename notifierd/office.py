@@ -295,6 +295,7 @@ def settlements(
         wait,
         elsewhere=elsewhere(call, deps) <= wait,
         lane_works=gate.works,
+        carried_out=any(isinstance(outcome, Delivered) for outcome in outcomes),
     )
     return [
         settled(delivery, outcomes[delivery.position], call.contents[delivery.position], now, deps)

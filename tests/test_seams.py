@@ -1,16 +1,19 @@
 """Two troubles at once: what one leaves behind does not make the other worse."""
 
+from collections.abc import Sequence
+
 import pytest
 import trio
+from attrs import define
 
 from notifierd.deps import EXIT_SLACK
 from notifierd.errors import LedgerUnavailable
-from notifierd.model import State
+from notifierd.model import Blocked, Message, Outcome, State, Unknown
 from notifierd.once import Once, Options
 from notifierd.run import run_day
 from tests.people import DAY, some_offices
 from tests.place import settings_for
-from tests.senders import ScriptedSender, ShakyLedger, a_run
+from tests.senders import TAKEN, ScriptedSender, ShakyLedger, a_run
 
 
 async def test_a_locked_row_does_not_keep_a_run_that_lost_its_lease_from_going_on(autojump_clock):
@@ -52,3 +55,26 @@ async def test_a_stop_is_bounded_though_a_call_is_being_reserved_by_a_database_t
         with pytest.raises(LedgerUnavailable):
             await run_day(DAY, deps)
     assert trio.current_time() <= 3.0 + 10.0 + EXIT_SLACK
+
+
+@define
+class Deafened(ScriptedSender):
+    """A provider of batches whose first answer is lost, and which answers a key that it knows as it did before."""
+
+    async def send(self, messages: Sequence[Message], body: bytes, idempotency_key: str) -> list[Outcome]:
+        outcomes = await ScriptedSender.send(self, messages, body, idempotency_key)
+        return outcomes if len(self.calls) > 1 else [Unknown("cut")] * len(messages)
+
+
+async def test_an_item_that_an_answer_refuses_beside_others_that_it_took_gets_a_new_call(autojump_clock):
+    """The call's first answer is lost. The second, under the same key, says what became of each of the three mails."""
+    ledger = ShakyLedger(some_offices(1, staff=3))
+    odd = ledger.app.staff[1][1].email
+    refusal = Blocked("blocked:item")
+    email = Deafened(
+        max_batch=3, honours_keys=True, script=lambda seen: refusal if (seen.to, seen.nth) == (odd, 1) else TAKEN
+    )
+    await run_day(DAY, a_run(ledger, email))
+    assert ledger.states() == {State.SENT: 3}
+    assert len(email.told) == len(set(email.told)) == 3
+    assert [len(call.to) for call in email.calls] == [3, 3, 1]
