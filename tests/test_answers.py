@@ -35,6 +35,8 @@ SENDGRID = "twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-ap
 SENDGRID_MAIL = "twilio.com/docs/sendgrid/api-reference/mail-send/errors"
 MAILGUN = "documentation.mailgun.com/docs/mailgun/quickstart-guide/responses"
 MAILGUN_420 = "github.com/mailgun/mailgun-java/issues/50"
+MAILGUN_SANDBOX = "github.com/googleapis/google-api-php-client/issues/1539"
+MAILGUN_FREE = "github.com/mailgun/wordpress-plugin/issues/68"
 SES = "docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html"
 SES_COMMON = "docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html"
 SES_TEXTS = "docs.aws.amazon.com/ses/latest/dg/troubleshoot-error-messages.html"
@@ -157,6 +159,7 @@ def gmail(status: int, reason: str, message: str, outcome: Outcome, source: str 
 
 TO = "Invalid `to` field. The email address needs to follow the `a@example.com` or `Name <a@example.com>` format."
 FROM = TO.replace("`to`", "`from`")
+AUTHORIZED = "add the address to authorized recipients in Account Settings."
 UNTIL = "Domain mg.example.jp is not allowed to send: recipient limit exceeded, try again after"
 
 OWN = (
@@ -193,6 +196,7 @@ OWN = (
     resend(409, "resource_locked", "The resource is locked.", unexpected(409), DESIGN),
     resend(409, "conflict", "", unexpected(409), DESIGN),
     resend(429, "rate_limit_exceeded", "Too many requests. You can only make 2 requests per second.", limited(429)),
+    resend(429, "rate_limit_exceeded", "Your account has exceeded its rate limit.", limited(429), DESIGN),
     resend(429, "daily_quota_exceeded", "You have reached your daily email sending quota.", quota(429)),
     resend(429, "monthly_quota_exceeded", "You have reached your monthly email sending quota.", quota(429)),
     resend(403, "daily_quota_exceeded", "You have reached your daily email sending quota.", blocked(403)),
@@ -288,6 +292,9 @@ OWN = (
     mailgun(400, "Need at least one of 'text', 'html', 'amp-html' or 'template' parameters specified", unclear(400)),
     mailgun(400, "Domain x.jp is not allowed to send: The domain is unverified", blocked(400)),
     mailgun(400, "Domain x.jp is not allowed to send: Please activate your Mailgun account", blocked(400)),
+    mailgun(400, f"Sandbox subdomains are for test purposes only. Please {AUTHORIZED}", blocked(400), MAILGUN_SANDBOX),
+    mailgun(400, f"Free accounts are restricted. Please {AUTHORIZED}", blocked(400), MAILGUN_FREE),
+    mailgun(400, "Free accounts are for test purposes only. Please upgrade.", blocked(400), MAILGUN_FREE),
     mailgun(401, "Invalid private key", blocked(401)),
     Row("mailgun", 401, b"Forbidden", blocked(401), MAILGUN),
     mailgun(402, "Request Failed", blocked(402)),

@@ -51,11 +51,15 @@ _STOPPED = (
     r"(?:suspended|disabled|deactivated|inactive|pending|paused|closed|terminated|locked|restricted|banned|expired)"
 )
 
+_LIMIT = r"(?<!rate )(?<!size )limit"
+"""Of a number of mails: a rate clears within seconds, and a size is a message's own."""
+
 _PATTERNS = (
     (
         About.QUOTA,
         _any(
-            r"\b(?:daily|monthly|plan|account)\b.{0,40}\b(?:quota|limit)\b",
+            rf"\b(?:hourly|daily|monthly|plan|account)\b.{{0,40}}\b(?:quota|{_LIMIT})\b",
+            rf"\b{_LIMIT}\b.{{0,40}}\b(?:plan|account)\b",
             r"\bquota\b(?!.{0,80}\bper[ _-](?:second|minute)\b)",
             r"\bcredits?\b",
         ),
@@ -82,7 +86,8 @@ _PATTERNS = (
             rf"\b{_STOPPED} account\b",
             rf"\bsending\b.{{0,30}}\b{_STOPPED}\b",
             r"\bnot (?:allowed|permitted|able) to send\b",
-            r"\b(?:billing|payment|upgrade your)\b",
+            r"\b(?:billing|payment|upgrade|test purposes)\b",
+            r"\b(?:authori[sz]ed|verified) recipients?\b",
             # the sender and its domain
             r"\bsender\b",
             r"""[`'"]from[`'"]""",
@@ -98,7 +103,7 @@ _PATTERNS = (
         _any(
             r"""[`'"](?:to|cc|bcc)[`'"]""",
             r"(?:^|\b(?:invalid|missing|bad|empty|malformed|the) )(?:to|cc|bcc) (?:address|field|parameter|header)\b",
-            r"\brecipients?\b(?![ \w]{0,20}\b(?:limit|quota|rate)\b)",
+            r"(?<!limit of )\brecipients?\b(?![ \w]{0,20}\b(?:limit|quota|rate)\b)",
             r"\bsuppress(?:ed|ion)\b",
         ),
     ),
