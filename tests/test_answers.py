@@ -33,6 +33,7 @@ POSTMARK_422 = "postmarkapp.com/support/article/troubleshooting-422-unprocessabl
 POSTMARK_403 = "postmarkapp.com/support/article/getting-a-403-that-doesnt-look-like-a-postmark-error"
 SENDGRID = "twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors"
 SENDGRID_MAIL = "twilio.com/docs/sendgrid/api-reference/mail-send/errors"
+SENDGRID_ALL = "github.com/rubyforgood/casa/pull/231, github.com/sendgrid/sendgrid-php/issues/869"
 MAILGUN = "documentation.mailgun.com/docs/mailgun/quickstart-guide/responses"
 MAILGUN_420 = "github.com/mailgun/mailgun-java/issues/50"
 MAILGUN_SANDBOX = "github.com/googleapis/google-api-php-client/issues/1539"
@@ -140,6 +141,12 @@ def postmark(status: int, code: int, message: str, outcome: Outcome, source: str
 def sendgrid(status: int, field: str | None, message: str, outcome: Outcome, source: str = SENDGRID_MAIL) -> Row:
     body = json.dumps({"errors": [{"message": message, "field": field, "help": None}]}).encode()
     return Row("sendgrid", status, body, outcome, source)
+
+
+def sendgrid_all(status: int, fields: Sequence[str], outcome: Outcome, source: str = SENDGRID_ALL) -> Row:
+    """An answer with an error for each of *fields*."""
+    errors = [{"message": "is not valid", "field": field, "help": None} for field in fields]
+    return Row("sendgrid", status, json.dumps({"errors": errors}).encode(), outcome, source)
 
 
 def mailgun(status: int, message: str, outcome: Outcome, source: str = MAILGUN) -> Row:
@@ -256,9 +263,15 @@ OWN = (
     Row("postmark", 403, b"<html><title>403 Forbidden</title></html>", blocked(403), POSTMARK_403),
     # SendGrid
     sendgrid(400, "personalizations.0.to.0.email", "Does not contain a valid address.", rejected(400)),
-    sendgrid(
-        400, "personalizations", "Each email address in the personalization block should be unique", rejected(400)
-    ),
+    sendgrid(400, "personalizations", "Each address in the personalization block should be unique", unclear(400)),
+    sendgrid(400, "personalizations.0.to", "The to array is required.", rejected(400)),
+    sendgrid(400, "personalizations", "The personalizations field is required.", unclear(400)),
+    sendgrid(400, "personalizations.0", "Invalid type. Expected: object, given: null.", unclear(400)),
+    sendgrid(400, "personalizations.0.from.email", "The from email is odd.", blocked(400)),
+    sendgrid(400, "personalizations.0.headers", "The headers are odd.", unclear(400)),
+    sendgrid_all(400, ("from.email", "personalizations", "content"), blocked(400)),
+    sendgrid_all(400, ("personalizations.0.to.0.email", "content.0.value"), rejected(400)),
+    sendgrid_all(400, ("personalizations.0.to.0.email", "from.email"), blocked(400)),
     sendgrid(400, "from.email", "The from email does not contain a valid address.", blocked(400)),
     sendgrid(400, "from", "The from object must be provided.", blocked(400)),
     sendgrid(400, "reply_to.email", "The reply_to email does not contain a valid address.", blocked(400)),

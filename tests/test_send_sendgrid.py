@@ -122,7 +122,7 @@ async def test_202_and_nothing_else_is_accepted(answer: httpx.Response, outcome:
         (refused("from.email"), Blocked("blocked:400")),
         (refused("from"), Blocked("blocked:400")),
         (refused("reply_to.email", "from.name"), Blocked("blocked:400")),
-        (refused("from.email", "personalizations.0.to"), Rejected("rejected:400")),
+        (refused("from.email", "personalizations.0.to"), Blocked("blocked:400")),
         (refused("from_name"), Rejected("rejected:400", Blame.UNCLEAR)),
         (refused(None), Rejected("rejected:400", Blame.UNCLEAR)),
         (refused(), Rejected("rejected:400", Blame.UNCLEAR)),

@@ -1,5 +1,6 @@
 """SendGrid: https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send."""
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -10,18 +11,16 @@ from notifierd.model import Blocked, Delivered, Mail, Outcome, Unknown
 from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._waits import parse_number, within_bounds
-from notifierd.send._words import About, about
+from notifierd.send._words import About, about, about_field
 from notifierd.settings import SendgridSettings
 
 OURS = frozenset({404, 405, 406})
 """Statuses that no message is to blame for, if SendGrid itself says them: our base_url
 (https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors)."""
 
-OUR_FIELDS = frozenset({"from", "reply_to"})
-"""What we are to blame for, if each error of an answer names one of these, as ``from.email``."""
-
-RECIPIENTS = "personalizations"
-"""The field that the address is in, as ``personalizations.0.to.0.email``."""
+FIELD = re.compile(r"(?:personalizations\.\d{1,4}\.)?([a-z_]{1,20})\b")
+"""How an error names its field: ``from.email``, or ``personalizations.0.to.0.email``, which has the address. One of all
+the ``personalizations`` speaks of no address."""
 
 
 class Sendgrid:
@@ -84,14 +83,16 @@ def _until_reset(answer: Answer, now: datetime) -> float | None:
 
 
 def _about(found: object) -> About | None:
-    """Tell what the errors of an answer speak of; None if it is none of SendGrid's."""
+    """Tell what the errors of an answer speak of, of us before the recipient; None if it is none of SendGrid's."""
     errors = get(found, "errors")
     if not isinstance(errors, list) or not all(isinstance(error, dict) for error in errors):
         return None
-    fields = [text(get(error, "field")).partition(".")[0] for error in errors]
-    if fields and all(field in OUR_FIELDS for field in fields):
-        return About.US
-    return About.MESSAGE if RECIPIENTS in fields else about(" ".join(text(get(error, "message")) for error in errors))
+    named = [field[1] for error in errors if (field := FIELD.match(text(get(error, "field"))))]
+    by_field = {about_field(name) for name in named}
+    for said in (About.US, About.MESSAGE):
+        if said in by_field:
+            return said
+    return about(" ".join(text(get(error, "message")) for error in errors))
 
 
 def _call(mail: Mail) -> dict[str, object]:
