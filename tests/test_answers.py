@@ -42,6 +42,7 @@ SES = "docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html"
 SES_COMMON = "docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html"
 SES_TEXTS = "docs.aws.amazon.com/ses/latest/dg/troubleshoot-error-messages.html"
 SES_QUOTAS = "docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas-errors.html"
+AWS_RETRIES = "github.com/boto/botocore/blob/develop/botocore/retries/standard.py"
 GMAIL = "developers.google.com/gmail/api/guides/handle-errors"
 
 
@@ -360,6 +361,12 @@ OWN = (
     ),
     ses(400, "AccessDeniedException", "", Blocked("access_denied:400"), SES_COMMON),
     ses(400, "IncompleteSignature", "", Blocked("bad_signature:400"), SES_COMMON),
+    ses(400, "Throttling", "Maximum sending rate exceeded.", limited(400), AWS_RETRIES),
+    ses(400, "Throttling", "Daily message quota exceeded.", quota(400), AWS_RETRIES),
+    ses(400, "ThrottledException", "Rate exceeded", limited(400), AWS_RETRIES),
+    ses(400, "RequestLimitExceeded", "Request limit exceeded", limited(400), AWS_RETRIES),
+    ses(400, "RequestTimeoutException", "", Deferred("request_timeout:400"), AWS_RETRIES),
+    ses(400, "RequestTimeout", "", Deferred("request_timeout:400"), AWS_RETRIES),
     ses(400, "RequestExpired", "", Blocked("clock_wrong:400"), SES_COMMON),
     ses(400, "ValidationError", "1 validation error detected", unclear(400), SES_COMMON),
     ses(413, "RequestEntityTooLargeException", "Request size exceeded", unclear(413)),

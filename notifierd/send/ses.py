@@ -26,7 +26,17 @@ BULK_BYTES, ENTRY_CHARACTERS = 1_000_000, 262_144
 """What a call that brings its template may weigh (.../dg/send-personalized-email-api.html: 1 MB), and what one entry
 may fill in (.../API_ReplacementTemplate.html)."""
 
-THROTTLES = frozenset({"ThrottlingException", "TooManyRequestsException", "LimitExceededException"})
+THROTTLES = frozenset(
+    {
+        *("ThrottlingException", "TooManyRequestsException", "LimitExceededException"),
+        *("Throttling", "ThrottledException", "RequestThrottled", "RequestThrottledException"),
+        *("RequestLimitExceeded", "BandwidthLimitExceeded", "SlowDown"),
+    }
+)
+TIMEOUTS = frozenset({"RequestTimeout", "RequestTimeoutException"})
+"""The operation's own, and what AWS' clients take for the same, a 400 too
+(https://github.com/boto/botocore/blob/develop/botocore/retries/standard.py)."""
+
 DAILY_QUOTA = "Daily message quota exceeded"
 """How a throttle says that it lasts (https://docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas-errors.html)."""
 
@@ -140,6 +150,8 @@ class Ses:
                 return Blocked(f"quota:{status}", wait)
             if kind in THROTTLES:
                 return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
+            if kind in TIMEOUTS:
+                return Deferred(f"request_timeout:{status}", wait)
             if kind in REFUSALS:
                 return Blocked(f"{REFUSALS[kind]}:{status}", wait)
             if kind == REJECTED and NOT_VERIFIED in words:
