@@ -12,7 +12,15 @@ from typing import Any, Final
 from uuid import UUID
 
 from notifierd.choose import Rules
-from notifierd.contract import RIGHTS, USES, missing_rights, problems_by_view, sqlstate, system_identifier
+from notifierd.contract import (
+    RIGHTS,
+    USES,
+    missing_rights,
+    needless_rights,
+    problems_by_view,
+    sqlstate,
+    system_identifier,
+)
 from notifierd.db import Database, open_database
 from notifierd.errors import LedgerUnavailable, SchemaMissing, StatementRefused
 from notifierd.finding import Finding, Level
@@ -133,6 +141,10 @@ async def _schema(db: Database) -> list[Finding]:
     lacking = await missing_rights(db)
     remedy = "`notifierd db init --dsn ADMIN --role NAME`"
     findings += [Finding("rights", Level.BAD, f"the role lacks {line} ({remedy})") for line in lacking]
+    findings += [
+        Finding("rights", Level.WARN, f"the role has {line} and does not need it ({remedy})")
+        for line in await needless_rights(db)
+    ]
     return findings if lacking else [*findings, Finding("rights", Level.OK, "the role lacks none on what is there")]
 
 

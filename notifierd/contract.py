@@ -148,6 +148,34 @@ async def missing_rights(db: Database, role: str | None = None) -> list[str]:
     return [row["lacking"] for row in rows]
 
 
+async def needless_rights(db: Database) -> list[str]:
+    """Say what the connected role may do beyond `RIGHTS` with what is there: ``select on notifierd.audit_log``.
+
+    A right on a whole view is beyond that on its columns. Of what the role owns, nothing is said.
+    """
+    rows = await db.fetch(
+        """
+        select w.privilege || ' on notifierd.' || c.relname as needless
+        from pg_class c
+        join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'notifierd'
+        join unnest($1::text[]) with ordinality as r (name, place) on r.name = c.relname
+        cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate'])
+            with ordinality as w (privilege, place)
+        where has_table_privilege(c.oid, w.privilege) and not pg_has_role(c.relowner, 'usage')
+          and not c.relname || ' ' || w.privilege = any ($2::text[])
+        order by r.place, w.place
+        """,
+        list(RIGHTS),
+        [
+            f"{relation} {right}"
+            for relation, rights in RIGHTS.items()
+            if relation not in COLUMN_RIGHTS
+            for right in rights.split(", ")
+        ],
+    )
+    return [row["needless"] for row in rows]
+
+
 async def problems_by_view(db: Database) -> dict[str, list[str]]:
     """Say for each view what is wrong with its columns; an empty list is good. One statement."""
     rows = await db.fetch(

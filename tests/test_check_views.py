@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from notifierd.check import check
-from notifierd.contract import view_problems
+from notifierd.contract import VIEWS, view_problems
 from notifierd.db import open_database
 from notifierd.demo.postgres import Cluster
 from notifierd.errors import StatementRefused
 from notifierd.finding import exit_code
+from notifierd.schema import init
 from tests.place import Place, open_place
 
 
@@ -61,6 +62,7 @@ async def test_a_missing_view_and_a_materialized_one(place: Place) -> None:
 
 AUDIT = "create or replace view notifierd.audit_log as select {} from audit_logs"
 COLUMNS = "action, target_type, target_id, office_id, details, actor_role, is_test_data"
+CONTRACT = ", ".join(VIEWS["audit_log"])
 REFUSED = "insert would be refused: "
 EMPTY = "insert would fail: public.audit_logs.{} must not be null, and gets no value ({})".format(
     "{}", "give it a default in the table, or in the view as a further column"
@@ -130,7 +132,7 @@ create trigger fill before insert on audit_logs for each row execute function fi
 )
 async def test_the_audit_log_has_to_be_insertable(place: Place, script: str, found: list[tuple[str, str, str]]) -> None:
     """What is said of the view is what a real insert then does."""
-    await place.sql(script + f"; grant select, insert on notifierd.audit_log to {place.role}")
+    await place.sql(script + f"; grant insert ({CONTRACT}) on notifierd.audit_log to {place.role}")
     trouble = await place.trouble()
     assert [subject for subject, _, _ in trouble] == ["notifierd.audit_log"] * len(found)
     for (_, level, text), (wanted_level, start, end) in zip(trouble, found, strict=True):
@@ -193,6 +195,22 @@ async def test_rights_that_the_role_lacks(place: Place) -> None:
         ("rights", "bad", f"the role lacks delete on notifierd.devices {remedy}"),
         ("rights", "bad", f"the role lacks update on notifierd.runs {remedy}"),
     ]
+
+
+async def test_rights_beyond_what_the_role_needs_are_named(place: Place) -> None:
+    """As a release before this one gave them on the audit log; a migration takes nothing away."""
+    await place.sql(f"grant select, insert on notifierd.audit_log to {place.role}")
+    await place.sql(f"grant truncate on notifierd.runs to {place.role}; grant update on notifierd.migrations to public")
+    remedy = "(`notifierd db init --dsn ADMIN --role NAME`)"
+    assert await place.trouble() == [
+        ("rights", "warn", f"the role has select on notifierd.audit_log and does not need it {remedy}"),
+        ("rights", "warn", f"the role has insert on notifierd.audit_log and does not need it {remedy}"),
+        ("rights", "warn", f"the role has update on notifierd.migrations and does not need it {remedy}"),
+        ("rights", "warn", f"the role has truncate on notifierd.runs and does not need it {remedy}"),
+    ]
+    await place.sql("revoke update on notifierd.migrations from public")
+    await init(place.admin, role=place.role)
+    assert await place.trouble() == []
 
 
 async def test_a_role_without_any_right(place: Place) -> None:
