@@ -1,7 +1,7 @@
 """What a run needs of the database: that it is the right one, its views, rights and indexes, room for what is due.
 
-What the views are good for is found out by EXPLAIN of the very statements: it goes through the same rules, defaults
-and rights, and stops short of touching a row.
+What the views are good for is found out by EXPLAIN of the very statements, which goes through the same rules, defaults
+and rights, and writes nothing; and by reading a row.
 """
 
 import json
@@ -15,6 +15,7 @@ from notifierd.choose import Rules
 from notifierd.contract import (
     RIGHTS,
     USES,
+    functions_called,
     missing_rights,
     needless_rights,
     problems_by_view,
@@ -63,12 +64,25 @@ _UNREACHABLE: Final = {
     "53300": "the server has no connection left",
 }
 
+_UNQUALIFIED: Final = (
+    "a function that it calls names something without its schema: name it in full, or give the function a path "
+    "(alter function ... set search_path = ...)"
+)
+
 _UNUSABLE: Final = {
     "42501": "the view's owner lacks that right on the tables behind it",
     "55000": "it has to be a view of one table, without join, grouping or distinct, or have an INSTEAD OF trigger",
     "0A000": "a column of the contract is an expression: it has to be the table's own column, without a cast",
     "22001": "a column is too narrow for what is written",
+    "42P01": _UNQUALIFIED,
+    "42883": _UNQUALIFIED,
+    "42704": _UNQUALIFIED,
 }
+
+_ON_OUR_PATH: Final = (
+    "a write calls {}, which runs with search_path = pg_catalog: "
+    "have it name tables in full, or give it a path (alter function ... set search_path = ...)"
+)
 
 _NOBODY: Final = UUID(int=0)
 
@@ -171,10 +185,16 @@ async def _uses(db: Database, view: str, lacking: Collection[str]) -> list[Findi
             continue
         try:
             (row,) = await db.fetch(f"explain (verbose, format json) {statement}")
+            if right == "select":  # what the view calls is called by nothing else
+                await db.fetch(f"{statement} limit 1")
         except StatementRefused as error:
             why = f"{_UNUSABLE.get(sqlstate(error), 'see there')} (SQLSTATE {sqlstate(error)})"
             findings[Finding(subject, Level.BAD, f"{right} would be refused: {why}")] = None
             continue
+        if right != "select":
+            findings |= dict.fromkeys(
+                [Finding(subject, Level.WARN, _ON_OUR_PATH.format(name)) for name in await functions_called(db, view)]
+            )
         if right == "insert":
             findings |= dict.fromkeys(await _unfilled(db, subject, json.loads(row[0])[0]["Plan"]))
     return list(findings)

@@ -194,6 +194,53 @@ async def problems_by_view(db: Database) -> dict[str, list[str]]:
     return {view: _column_problems(columns, found.get(view)) for view, columns in VIEWS.items()}
 
 
+async def functions_called(db: Database, view: str) -> list[str]:
+    """Return the functions that a write to *view* calls, and that look for names where the connection does.
+
+    Those of its table's triggers and, for an insert, of defaults and checks, in SQL or PL/pgSQL. Left out is what has a
+    search_path of its own, or a body that was bound when it was made (PostgreSQL, CREATE FUNCTION, sql_body).
+    """
+    inserts = "insert" in RIGHTS[view]
+    rows = await db.fetch(
+        """
+        with behind as (
+            select v.oid from pg_class v join pg_namespace n on n.oid = v.relnamespace
+            where n.nspname = 'notifierd' and v.relname = $1::text
+            union
+            select d.refobjid from pg_class v join pg_namespace n on n.oid = v.relnamespace
+            join pg_rewrite r on r.ev_class = v.oid
+            join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+                and d.refclassid = 'pg_class'::regclass
+            where n.nspname = 'notifierd' and v.relname = $1::text
+        ), called as (
+            select t.tgfoid as oid from behind b join pg_trigger t on t.tgrelid = b.oid
+            where not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & $2::int <> 0
+            union
+            select d.refobjid from behind b join pg_attrdef a on a.adrelid = b.oid
+            join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = a.oid
+            where $3::bool and d.refclassid = 'pg_proc'::regclass
+            union
+            select d.refobjid from behind b join pg_constraint c on c.conrelid = b.oid and c.contype = 'c'
+            join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid
+            where $3::bool and d.refclassid = 'pg_proc'::regclass
+        )
+        select p.oid::regprocedure::text as function
+        from called join pg_proc p using (oid) join pg_language l on l.oid = p.prolang
+        where l.lanname in ('sql', 'plpgsql') and p.prosqlbody is null
+          and not exists (select from unnest(p.proconfig) setting where setting like 'search\\_path=%')
+        order by 1
+        """,
+        view,
+        _TRIGGERED_BY_INSERT if inserts else _TRIGGERED_BY_DELETE,
+        inserts,
+    )
+    return [row["function"] for row in rows]
+
+
+_TRIGGERED_BY_INSERT, _TRIGGERED_BY_DELETE = 1 << 2, 1 << 3
+"""Of pg_trigger.tgtype: PostgreSQL's src/include/catalog/pg_trigger.h."""
+
+
 async def view_problems(db: Database) -> list[str]:
     """Say what is wrong with the views' columns, one line each; nothing if they keep the contract. One statement."""
     return [f"notifierd.{view}: {line}" for view, lines in (await problems_by_view(db)).items() for line in lines]

@@ -68,7 +68,7 @@ EMPTY = "insert would fail: public.audit_logs.{} must not be null, and gets no v
     "{}", "give it a default in the table, or in the view as a further column"
 )
 TRIGGER = """
-create function fill() returns trigger language plpgsql as 'begin return new; end';
+create function fill() returns trigger language plpgsql set search_path = public as 'begin return new; end';
 create trigger fill before insert on audit_logs for each row execute function fill();
 """
 
@@ -122,7 +122,8 @@ create trigger fill before insert on audit_logs for each row execute function fi
             "drop view notifierd.audit_log;"
             + AUDIT.format(f"distinct {COLUMNS}")
             + """;
-            create function instead() returns trigger language plpgsql as 'begin return null; end';
+            create function instead() returns trigger language plpgsql set search_path = public
+            as 'begin return null; end';
             create trigger instead instead of insert on notifierd.audit_log
             for each row execute function instead();
             """,
@@ -183,6 +184,60 @@ async def test_views_of_an_owner_without_rights(place: Place) -> None:
     finally:
         await place.sql(f"reassign owned by {place.role}_owner to postgres")
         await place.sql(f"drop owned by {place.role}_owner; drop role {place.role}_owner")
+
+
+async def test_a_function_that_names_a_table_without_its_schema_is_found(place: Place) -> None:
+    """By reading a row of the view: an explanation calls nothing."""
+    await place.sql(
+        """
+        create table holidays (day date);
+        grant select on holidays to public;
+        create function counts(day date) returns boolean language sql stable
+        as 'select not exists (select from holidays h where h.day = $1)';
+        create or replace view notifierd.alerts as
+        select null::uuid as office_id, null::uuid as recipient_id, ''::text as recipient_name, ''::text as kind,
+               day as due_on, 1 as cycle
+        from (select current_date as day) today where counts(day)
+        """
+    )
+    ((subject, level, text),) = await place.trouble()
+    assert (subject, level) == ("notifierd.alerts", "bad")
+    assert "a function that it calls names something without its schema" in text
+    await place.sql("alter function counts(date) set search_path = public")
+    assert await place.trouble() == []
+
+
+async def test_functions_that_a_write_calls_and_that_have_no_path_of_their_own_are_named(place: Place) -> None:
+    """Of triggers for what is written, defaults and checks; not with a path, nor with a body that is bound already."""
+    await place.sql(
+        """
+        create function note() returns trigger language plpgsql as 'begin return new; end';
+        create function other() returns trigger language plpgsql as 'begin return new; end';
+        create function pathed() returns trigger language plpgsql set search_path = public as 'begin return new; end';
+        create function number() returns integer language sql as 'select 1';
+        create function fixed() returns integer language sql return 1;
+        create function fits(text) returns boolean language sql as 'select true';
+        create trigger note after insert on audit_logs for each row execute function note();
+        create trigger pathed after insert on audit_logs for each row execute function pathed();
+        create trigger other after update or delete on audit_logs for each row execute function other();
+        create trigger other after insert or update on push_subscriptions for each row execute function other();
+        create trigger note before delete on push_subscriptions for each row execute function note();
+        alter table audit_logs add column number int default number(), add column fixed int default fixed();
+        alter table audit_logs add check (fits(action));
+        alter table push_subscriptions add check (fits(endpoint));
+        """
+    )
+    text = (
+        "a write calls {}, which runs with search_path = pg_catalog: "
+        "have it name tables in full, or give it a path (alter function ... set search_path = ...)"
+    )
+    assert await place.trouble() == [
+        ("notifierd.devices", "warn", text.format("public.note()")),
+        *(
+            ("notifierd.audit_log", "warn", text.format(function))
+            for function in ("public.fits(text)", "public.note()", "public.number()")
+        ),
+    ]
 
 
 async def test_rights_that_the_role_lacks(place: Place) -> None:
