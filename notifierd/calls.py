@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 from notifierd.address import BadAddress
 from notifierd.choose import notice_for
 from notifierd.deps import Deps, Line
-from notifierd.model import BATCH, Delivery, Message, OfficeWork, Push, Reservation, State, call_id
+from notifierd.model import BATCH, OPEN, Delivery, Message, OfficeWork, Push, Reservation, State, call_id
 
 NIL = UUID(int=0)
 
@@ -100,7 +100,7 @@ class Call:
                 provider=self.line.sender.name,
             )
             for position, delivery in enumerate(self.deliveries)
-            if not self.repeat or delivery.state is State.SENDING
+            if not self.repeat or delivery.state in OPEN
         )
         return Reservation(self.id, marked, self.digest, self.line.sender.name, expires)
 
@@ -128,18 +128,22 @@ def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: D
     """Make the calls that carry what is due; *described* is what `describe` says of each delivery."""
     contents = {delivery: content for delivery, content in described.items() if isinstance(content, Content)}
     planned = [delivery for delivery in work.deliveries if delivery.due and delivery.state is State.PLANNED]
-    calls = list(first_calls([delivery for delivery in planned if delivery in contents], contents, deps))
+    repeats: list[Call] = []
     lost: list[Delivery] = []
+    kept: set[Delivery] = set()  # by a call that is repeated whole: a part of it that was put back goes with it again
     waiting = False
     for former in former_calls(work.deliveries):
-        if any(not delivery.due for delivery in former if delivery.state is State.SENDING):
-            waiting = True
-            continue
-        call = same_call(former, contents, deps)
-        if call is not None:
-            calls.append(call)
+        sending = [delivery for delivery in former if delivery.state is State.SENDING]
+        if not all(delivery.due for delivery in sending):
+            waiting = waiting or any(delivery.due for delivery in former)
+            kept.update(former if keyed_line(former[0], deps) else ())
+        elif call := same_call(former, contents, deps):
+            repeats.append(call)
+            kept.update(former)
         else:
-            lost += [delivery for delivery in former if delivery.state is State.SENDING]
+            lost += sending
+    anew = [delivery for delivery in planned if delivery in contents and delivery not in kept]
+    calls = [*first_calls(anew, contents, deps), *repeats]
     expired = {delivery: why for delivery in planned if isinstance(why := described[delivery], str)}
     failed = {delivery: bad.reason for delivery in planned if isinstance(bad := described[delivery], BadAddress)}
     return Prepared(tuple(calls), expired, failed, tuple(lost), waiting)
@@ -225,13 +229,17 @@ def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
 def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Call | None:
     """The call again, whole and to the byte, if its key can settle the doubt; else None."""
     first = former[0]
-    line = line_by(first, deps)
-    if line is None or not line.sender.honours_keys or first.call_id is None:
-        return None
-    if any(delivery not in contents for delivery in former):
+    line = keyed_line(first, deps)
+    if line is None or first.call_id is None or any(delivery not in contents for delivery in former):
         return None
     call = _call(first.call_id, line, former, contents)
     return call if call.digest == first.payload_hash else None
+
+
+def keyed_line(delivery: Delivery, deps: Deps) -> Line | None:
+    """The line that *delivery* was tried by last, if a call can be repeated there under its key."""
+    line = line_by(delivery, deps)
+    return line if line and line.sender.honours_keys else None
 
 
 def line_for(delivery: Delivery, message: Message, deps: Deps) -> Line:

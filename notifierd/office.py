@@ -76,7 +76,7 @@ class Pass:
     def within_quota(self, work: OfficeWork) -> OfficeWork:
         """*work* without the mails that there is no room for in the day's quota.
 
-        Those that a call to be repeated carried stay, and are not due: without them it would be another call.
+        Those that a call to be repeated carried stay, and are not due by themselves: without them it would be another.
         """
         mails = [d for d in work.deliveries if d.channel is Channel.EMAIL and d.due and d.state is State.PLANNED]
         if len(mails) <= self.mails_left:

@@ -280,9 +280,7 @@ class MemoryLedger:
         return self._work(work.id, work.deliveries, members, alerts, day + timedelta(days=rules.horizon_days), as_of)
 
     def _deliveries(self, rows: list[_Row]) -> tuple[Delivery, ...]:
-        again = {row.delivery.call_id for row in rows if row.delivery.state is State.SENDING and self._due(row)} - {
-            None
-        }
+        again = {row.delivery.call_id for row in rows if row.delivery.state is State.SENDING} - {None}
         return tuple(
             evolve(row.delivery, due=self._due(row))
             for row in sorted(rows, key=_place)
@@ -518,7 +516,7 @@ class MemoryLedger:
                 reason=None,
                 attempts=0,
                 doubts=-1 if same_call else 0,
-                put_back=now.put_back + (0 if same_call else 1),
+                put_back=now.put_back + (0 if same_call or now.state is State.EXPIRED else 1),
             )
             row.not_before, row.try_until = None, self.clock() if same_call else None
             self.failed_offices.pop((day, row.delivery.office_id), None)

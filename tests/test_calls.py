@@ -68,18 +68,30 @@ def marked(reservation: Reservation, **changes: Any) -> list[Delivery]:
     ]
 
 
-async def test_a_repeat_tries_those_alone_whose_answer_was_lost():
-    """Of three mails in a call one was taken and one was put back: they are in it again, and are not due by it."""
+async def test_a_repeat_takes_along_what_was_put_back_and_not_what_was_taken():
+    """Of three mails in a call one was taken and one was put back: alone, it would go twice if the call passes."""
     office = await an_office(staff=3)
     (call,) = office.calls()
     sent, planned, lost = marked(call.reservation(40.0))
     former = [evolve(sent, state=State.SENT, due=False), evolve(planned, state=State.PLANNED, attempts=1), lost]
-    anew, repeat = office.having(*former).calls()
-    assert (anew.repeat, anew.tried) == (False, anew.deliveries)
+    (repeat,) = office.having(*former).calls()
     assert repeat.deliveries == tuple(former)
     assert [delivery.due for delivery in repeat.tried] == [False, False, True]
+    assert [delivery.id for delivery in repeat.reservation(40.0).deliveries] == [planned.id, lost.id]
     (again,) = office.having(*repeat.tried).calls()
     assert (again.id, again.body, again.repeat) == (repeat.id, repeat.body, True)
+
+
+async def test_what_was_put_back_waits_for_the_rest_of_its_call():
+    """A part of the call is still another try's: repeated later, it would carry this one again."""
+    office = await an_office(staff=3)
+    (call,) = office.calls()
+    first, second, third = marked(call.reservation(40.0))
+    former = [evolve(first, state=State.PLANNED), evolve(second, due=False), evolve(third, due=False)]
+    todo = office.having(*former).prepared()
+    assert (todo.calls, todo.waiting) == ((), True)
+    todo = office.having(*(evolve(delivery, provider="postmark") for delivery in former)).prepared()
+    assert [each.id for each in todo.calls[0].deliveries] == [first.id], "without keys it is not repeated"
 
 
 # New calls ----------------------------------------------------------------------------------------------------------

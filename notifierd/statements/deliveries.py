@@ -142,7 +142,8 @@ END = _END.format(why="d.reason")
 
 # $3: the providers that honour keys. An unknown call of theirs is left as a dead process would leave it, so that the
 # next pass makes it again under its key. -1 doubts: should that not be possible, it goes in a new call, whatever
-# on_unknown says. A run that is over is one to be resumed then; one that goes on finds them in its next pass.
+# on_unknown says. What expired keeps its key, which also meets a ledger that forgot an acceptance. A run that is over is
+# one to be resumed then; one that goes on finds them in its next pass.
 RETRY = """
 with found as materialized (
     select d.id, d.state = 'unknown' and d.payload_hash is not null and coalesce(d.provider = any ($3::text[]), false)
@@ -155,7 +156,7 @@ with found as materialized (
     set state = case when f.same_call then 'sending' else 'planned' end,
         try_until = case when f.same_call then clock_timestamp() end,
         doubts = case when f.same_call then -1 else 0 end,
-        put_back = d.put_back + case when f.same_call then 0 else 1 end,
+        put_back = d.put_back + case when f.same_call or d.state = 'expired' then 0 else 1 end,
         reason = null, attempts = 0, not_before = null, updated_at = now()
     from found f
     where d.id = f.id

@@ -45,7 +45,7 @@ with chunk as materialized (
 ), again as materialized (
     select distinct d.call_id
     from chunk c join notifierd.deliveries d on d.day = $1::date and d.office_id = c.office_id
-    where d.state = 'sending' and {DUE}
+    where d.state = 'sending'
 )
 select c.urgency, c.office_id,
        array_agg(d.staff_id order by d.id) filter (where d.device_id is not null) as pushed_to,
