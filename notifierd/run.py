@@ -198,12 +198,19 @@ async def finish(day: date, deps: Deps, result: RunResult) -> RunResult:
 
 
 async def forget_old(day: date, deps: Deps) -> None:
-    """Delete what is older than RETENTION, in small steps. What cannot be deleted today is tomorrow."""
-    try:
-        while not deps.stop.is_set() and await deps.ledger.forget(day - RETENTION):
-            pass
-    except DatabaseError as error:
-        log.warning("not_forgotten", reason=error.reason)
+    """Delete what is older than RETENTION, in small steps. What cannot be deleted today is tomorrow.
+
+    That a window ended does not keep it from being done; a signal does, and bounds it.
+    """
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_deadline, scope, lambda: deps.stop.over_by)
+            try:
+                while deps.stop.reason != "signal" and await deps.ledger.forget(day - RETENTION):
+                    pass
+            except DatabaseError as error:
+                log.warning("not_forgotten", reason=error.reason)
+            nursery.cancel_scope.cancel()
 
 
 async def count(day: date, deps: Deps) -> DayCounts:

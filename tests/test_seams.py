@@ -1,19 +1,23 @@
 """Two troubles at once: what one leaves behind does not make the other worse."""
 
 from collections.abc import Sequence
+from datetime import date, timedelta
 
 import pytest
 import trio
 from attrs import define
 
-from notifierd.deps import EXIT_SLACK
+from notifierd.deps import EXIT_SLACK, SETTLE_SECONDS
 from notifierd.errors import LedgerUnavailable
 from notifierd.model import Blocked, Message, Outcome, State, Unknown
 from notifierd.once import Once, Options
-from notifierd.run import run_day
+from notifierd.progress import SLICE
+from notifierd.run import RETENTION, run_day
 from tests.people import DAY, some_offices
 from tests.place import settings_for
-from tests.senders import TAKEN, ScriptedSender, ShakyLedger, a_run
+from tests.senders import DOWN, TAKEN, ScriptedSender, ShakyLedger, a_run
+
+OLD = DAY - RETENTION - timedelta(days=1)
 
 
 async def test_a_locked_row_does_not_keep_a_run_that_lost_its_lease_from_going_on(autojump_clock):
@@ -78,3 +82,26 @@ async def test_an_item_that_an_answer_refuses_beside_others_that_it_took_gets_a_
     assert ledger.states() == {State.SENT: 3}
     assert len(email.told) == len(set(email.told)) == 3
     assert [len(call.to) for call in email.calls] == [3, 3, 1]
+
+
+async def test_a_day_that_its_windows_end_closes_forgets_what_is_old_too(autojump_clock):
+    """Where something is open at each window's end, nothing would ever be forgotten else."""
+    ledger = ShakyLedger(some_offices(1, staff=1))
+    await ledger.record({OLD: ("completed", "")})
+    result = await run_day(DAY, a_run(ledger, ScriptedSender(script=lambda _: DOWN), window_left=60.0))
+    assert (result.state, ledger.states()) == ("completed", {State.EXPIRED: 1})
+    assert OLD not in ledger.runs
+
+
+async def test_a_stop_is_bounded_though_what_is_old_is_being_deleted_by_a_database_that_hangs(autojump_clock):
+    class Hanging(ShakyLedger):
+        async def forget(self, before: date) -> bool:
+            await trio.sleep(1000.0)
+            return await ShakyLedger.forget(self, before)
+
+    deps = a_run(Hanging(some_offices(1, staff=1)), ScriptedSender())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_day, DAY, deps)
+        await trio.sleep(5.0)
+        deps.stop.set("signal", 1.0)
+    assert trio.current_time() <= 5.0 + SETTLE_SECONDS + SLICE
