@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -149,9 +148,7 @@ def test_a_daemon_whose_log_nobody_reads_sends_everything_and_obeys_sigterm(plac
         with a_daemon(place, f"2>{path}") as (process, url):
             until(lambda: all_sent(place), "the mails")
             assert httpx.get(f"{url}/healthz", timeout=PATIENCE).status_code == 200
-            began = time.monotonic()
             assert stopped(process) == 0
-            assert time.monotonic() - began < 20  # of PATIENCE: it ended by itself
         assert lines(read_all(reader)) == []
 
 
