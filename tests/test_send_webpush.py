@@ -157,9 +157,12 @@ async def test_what_a_push_service_answers(status: int, outcome: Outcome) -> Non
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
+        (200, Unknown("answer_unclear")),
+        (201, Unknown("answer_unclear")),
         (302, Deferred("not_the_provider:302", blame=Blame.PATH)),
         (400, Deferred("refused:400")),
-        (404, Gone("gone:404")),
+        (404, Deferred("refused:404")),
+        (410, Gone("gone:410")),
         (407, Blocked("blocked:407")),
         (413, Rejected("rejected:413")),
         (500, Deferred("server_error:500", blame=Blame.PATH)),
@@ -170,7 +173,7 @@ async def test_what_a_push_service_answers(status: int, outcome: Outcome) -> Non
 )
 @pytest.mark.parametrize("page", [b"<HTML>", b"\xef\xbb\xbf\r\n <!DOCTYPE html>"])
 async def test_a_page_of_html_counts_as_anothers_but_for_a_refusal(status: int, outcome: Outcome, page: bytes) -> None:
-    """FCM's own refusals are pages, too."""
+    """FCM's own refusals are pages, too. A page takes no device away with 404, and takes no message with 200."""
     answer = httpx.Response(status, content=page)
     async with open_client(width=1, transport=httpx.MockTransport(lambda _: answer)) as client:
         sender = WebPush(client, SETTINGS, subject=SUBJECT, now=lambda: NOW)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected
+from notifierd.model import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected, Unknown
 from notifierd.send._answers import Answer, meaning, outcomes
 from notifierd.send._http import Client, Url, parse_url
 from notifierd.send._network import REFUSED
@@ -84,8 +84,9 @@ class WebPush:
     def _outcome(self, answer: Answer, url: Url) -> Outcome:
         """Return what an answer means. Push services have no common shape of errors, and FCM's are pages of HTML, too.
 
-        So a status that RFC 8030 does not name costs an attempt while others pass, and no more. A page of a 3xx or 5xx
-        is another's.
+        So a status that RFC 8030 does not name costs an attempt while others pass, and no more. A page of a 2xx, 3xx or
+        5xx is another's. One of a 404 is a front end's (GoogleChromeLabs/web-push-codelab#87): FCM itself says of a
+        device that is gone so in plain text (web-push-libs/web-push#940).
         """
         status, wait = answer.status, answer.retry_after(self._now())
         if url.host.endswith(WNS):
@@ -95,8 +96,10 @@ class WebPush:
             if status == 406:  # noqa: PLR2004 - its way to say 429 (microsoft/microsoft-ui-xaml#8091)
                 return Deferred("rate_limited:406", wait, Blame.PROVIDER)
         match status, _is_page(answer):
-            case ((404 | 410), _):  # RFC 8030, section 7.3
+            case (404, False) | (410, _):  # RFC 8030, section 7.3
                 return Gone(f"gone:{status}")
+            case _, True if 200 <= status < 300:  # noqa: PLR2004 - RFC 9110, section 15.3
+                return Unknown("answer_unclear")
             case 413, _:  # RFC 8030, section 7.2
                 return Rejected("rejected:413")
             case ((401 | 402 | 403 | 407 | 408 | 420 | 425 | 429 | 451), _):
