@@ -18,7 +18,8 @@ def test_a_device_with_a_null_costs_its_owner_a_push_and_nobody_else_anything(pl
     columns = {"endpoint": "endpoint", "p256dh": "p256dh_key", "auth": "auth_key"}
     broken = f"case when id = '{rows.devices[0].id}' then null else {columns[column]} end"
     shown = ", ".join(f"{broken if name == column else own} as {name}" for name, own in columns.items())
-    place.sql(f"create or replace view notifierd.devices as select id, staff_id, {shown} from push_subscriptions")
+    shown = f"id, staff_id, {shown}, created_at"
+    place.sql(f"create or replace view notifierd.devices as select {shown} from push_subscriptions")
     place.once(code=1)
     ends = place.sql("select channel, state, reason from notifierd.deliveries").splitlines()
     assert Counter(ends) == {"email|sent|": 4, "push|sent|": 3, f"push|failed|{reason}": 1}
