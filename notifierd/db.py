@@ -212,7 +212,8 @@ async def open_database(
         try:
             pool = await aio_as_trio(_make_pool)(dsn, pool_size, settings)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
-            name = "dsn" if isinstance(error, ValueError) else type(error).__name__
+            unread = isinstance(error, ValueError) and not isinstance(error, OSError)  # a bad certificate is both
+            name = "dsn" if unread else type(error).__name__
             raise LedgerUnavailable(f"database_unavailable:{getattr(error, 'sqlstate', None) or name}") from None
         try:
             yield Database(pool, loop, statement_timeout + DEAD_AFTER, asyncio.Semaphore(pool_size))

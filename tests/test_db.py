@@ -1,11 +1,19 @@
 """The database, when Trio cancels what works on it, and when nothing may be written."""
 
 import gc
+import ssl
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import trio
 import trio.lowlevel
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from notifierd import db
@@ -44,6 +52,43 @@ async def test_a_database_that_is_opened_read_only_refuses_what_would_write(data
         for statement in ("create table public.mine ()", "update pg_class set relname = relname"):
             with pytest.raises(StatementRefused, match="25006"):
                 await opened.write(statement)
+
+
+async def test_a_server_whose_certificate_is_not_trusted_is_out_of_reach_and_the_dsn_is_good(tmp_path: Path) -> None:
+    """Python's error for it is a ValueError, too, as one for a DSN that cannot be read is."""
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(self_signed(tmp_path / "server.pem"))
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some(8)  # PostgreSQL, 55.7: SSLRequest
+        await stream.send_all(b"S")
+        with suppress(trio.BrokenResourceError):
+            await trio.SSLStream(stream, server, server_side=True).do_handshake()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        port = listener.socket.getsockname()[1]
+        trusted = self_signed(tmp_path / "trusted.pem")
+        dsn = f"postgresql://a@127.0.0.1:{port}/a?sslmode=verify-full&sslrootcert={trusted}"
+        with pytest.raises(LedgerUnavailable, match=r"^database_unavailable:SSLCertVerificationError$"):
+            async with db.open_database(dsn):
+                pass
+        nursery.cancel_scope.cancel()
+
+
+def self_signed(path: Path) -> Path:
+    """Write a new key, and a certificate of its own for it, to *path*."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    return path
 
 
 async def test_a_transaction_that_a_unit_leaves_open_is_rolled_back(database: str) -> None:
