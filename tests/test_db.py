@@ -148,14 +148,14 @@ async def test_a_connection_that_would_refuse_for_ever_is_replaced_after_its_fir
 ) -> None:
     """As behind a pooler that gave us another server connection, and after a switchover that made a replica of ours."""
     async with db.open_database(database, pool_size=1) as opened:
-        await opened.write("create table mine (number int)")
-        insert = "insert into mine values ($1)"
+        await opened.write("create table public.mine (number int)")
+        insert = "insert into public.mine values ($1)"
         await opened.write(insert, 1)
         await opened.unit(lambda connection: connection.execute(spoiling))
         with pytest.raises(StatementRefused, match=sqlstate):
             await opened.write(insert, 2)
         await opened.write(insert, 3)
-        assert [row["number"] for row in await opened.read("select number from mine")] == [1, 3]
+        assert [row["number"] for row in await opened.read("select number from public.mine")] == [1, 3]
 
 
 @pytest.mark.parametrize("state", ["22001", "22P02", "23503", "23505", UNENCODABLE])
