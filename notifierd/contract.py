@@ -89,18 +89,25 @@ _SPELLINGS: Final[Mapping[str, Collection[str]]] = {
 
 
 def grants(role: str, there: Collection[str] = tuple(RIGHTS)) -> list[str]:
-    """Return the statements that give *role* what the daemon needs on *there*, and take from it whatever else it has.
+    """Return the statements that give *role* what the daemon needs on *there*.
 
     *role* is a name as it stands in ``pg_roles``, unquoted; *there* are the views and tables that exist.
     """
     name = quoted(role)
-    granted = [relation for relation in RIGHTS if relation in there]
     return [
         f"grant usage on schema notifierd to {name}",
-        *(f"revoke all on notifierd.{relation} from {name}" for relation in granted),
-        *(f"grant {_privileges(relation)} on notifierd.{relation} to {name}" for relation in granted),
+        *(
+            f"grant {_privileges(relation)} on notifierd.{relation} to {name}"
+            for relation in RIGHTS
+            if relation in there
+        ),
         f"grant execute on function notifierd.{_FUNCTION}({_FUNCTION_ARGUMENTS}) to {name}",
     ]
+
+
+def revocations(role: str, there: Collection[str]) -> list[str]:
+    """Return the statements that take from *role* whatever it has on *there*."""
+    return [f"revoke all on notifierd.{relation} from {quoted(role)}" for relation in RIGHTS if relation in there]
 
 
 def quoted(name: str) -> str:

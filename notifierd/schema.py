@@ -12,7 +12,17 @@ from typing import Final
 
 from attrs import field, frozen
 
-from notifierd.contract import RIGHTS, USES, VIEWS, grants, missing_rights, problems_by_view, quoted, sqlstate
+from notifierd.contract import (
+    RIGHTS,
+    USES,
+    VIEWS,
+    grants,
+    missing_rights,
+    problems_by_view,
+    quoted,
+    revocations,
+    sqlstate,
+)
 from notifierd.db import SEARCH_PATH, Connection, Database
 from notifierd.errors import NotifierdError, SchemaMissing, StatementRefused
 
@@ -331,13 +341,13 @@ async def _on_the_applications_tables(connection: Connection, script: str) -> st
 
 
 async def _grant(db: Database, role: str) -> str:
-    """Give *role* its rights on all that is there; return a line that says so."""
+    """Give *role* its rights on all that is there, and no other; return a line that says so."""
 
     async def unit(connection: Connection) -> set[str]:
         async with connection.transaction():
             await connection.execute(_ALONE)
             there = await _relations(connection)
-            await connection.execute(";".join(grants(role, there)))
+            await connection.execute(";".join([*revocations(role, there), *grants(role, there)]))
             return there
 
     with _explained(f"granting rights to {role}", _OWNERSHIP):

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from notifierd.contract import RIGHTS, VIEWS, grants, missing_rights, sqlstate, system_identifier, view_problems
+from notifierd.contract import (
+    RIGHTS,
+    VIEWS,
+    grants,
+    missing_rights,
+    revocations,
+    sqlstate,
+    system_identifier,
+    view_problems,
+)
 from notifierd.db import open_database
 from notifierd.demo.postgres import Cluster
 from notifierd.errors import StatementRefused
@@ -116,7 +125,8 @@ async def test_role_names_are_quoted(cluster: Cluster, place: Place) -> None:
             "select has_table_privilege($1::text, 'notifierd.runs', 'delete') as granted", name
         )
         assert row["granted"]
-        assert all(statement.endswith(' "Teller""; drop table notifierd.runs; --"') for statement in grants(name))
+        statements = [*grants(name), *revocations(name, RIGHTS)]
+        assert all(statement.endswith(' "Teller""; drop table notifierd.runs; --"') for statement in statements)
     finally:
         await place.sql(f"drop owned by {quoted}; drop role {quoted}")
 

@@ -275,6 +275,16 @@ async def test_migrating_keeps_the_roles_working(db: Database, make_login: MakeL
         assert "usage on schema notifierd" in await missing_rights(other)
 
 
+async def test_migrating_takes_no_right_away(db: Database, make_login: MakeLogin) -> None:
+    """Who else works with the ledger, as an administrator does, keeps what the daemon's role does not need."""
+    role, _ = make_login()
+    await init(db, "keikakun")
+    await run(db, f"grant all on all tables in schema notifierd to {role}")
+    await migrate(db, [*migrations(), Migration(NEXT, "later", "create table notifierd.later ()")])
+    (row,) = await db.fetch("select has_table_privilege($1::text, 'notifierd.runs', 'truncate') as kept", role)
+    assert row["kept"]
+
+
 async def test_status_before_and_after(db: Database) -> None:
     assert not (await status(db)).good
     before = (await status(db)).lines()
