@@ -142,8 +142,8 @@ END = _END.format(why="d.reason")
 
 # $3: the providers that honour keys. An unknown call of theirs is left as a dead process would leave it, so that the
 # next pass makes it again under its key. -1 doubts: should that not be possible, it goes in a new call, whatever
-# on_unknown says. What expired keeps its key, which also meets a ledger that forgot an acceptance. A run that is over is
-# one to be resumed then; one that goes on finds them in its next pass.
+# on_unknown says. What expired keeps its key, which also meets a ledger that forgot an acceptance. A run that is over
+# is one to be resumed then; one that goes on finds them in its next pass.
 RETRY = """
 with found as materialized (
     select d.id, d.state = 'unknown' and d.payload_hash is not null and coalesce(d.provider = any ($3::text[]), false)
