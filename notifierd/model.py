@@ -197,6 +197,7 @@ class Push:
     """
 
     delivery_id: UUID
+    office_id: UUID
     device: Device
     payload: bytes = field(repr=False)
     topic: str

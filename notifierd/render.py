@@ -153,6 +153,7 @@ class Renderer:
         """Render *notice* for one device; *ttl* in seconds."""
         return Push(
             delivery_id=delivery.id,
+            office_id=notice.office_id,
             device=device,
             payload=self._payload(notice),
             topic=_topic(notice.office_id, notice.staff.id),

@@ -42,7 +42,7 @@ class Browser:
 
 
 def push(device: Device, **changes: Any) -> Push:
-    made = Push(UUID(int=9), device, '{"title":"期限アラート"}'.encode(), topic="A" * 32, ttl=3600)
+    made = Push(UUID(int=9), UUID(int=1), device, '{"title":"期限アラート"}'.encode(), topic="A" * 32, ttl=3600)
     return evolve(made, **changes)
 
 

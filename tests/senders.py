@@ -201,7 +201,7 @@ class PlainRenderer:
         return Mail(delivery.id, SENDER, Address(notice.staff.email or ""), "due", text, text, {})
 
     def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
-        return Push(delivery.id, device, self._text(notice).encode(), "topic", ttl)
+        return Push(delivery.id, notice.office_id, device, self._text(notice).encode(), "topic", ttl)
 
     def audit(self, notice: Notice) -> Mapping[str, object]:
         return {"alerts": len(notice.alerts)}

@@ -704,7 +704,7 @@ class _Renderer:
         return Mail(delivery.id, SENDER, Address(notice.staff.email or ""), "", self._text(notice, delivery), "", {})
 
     def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
-        return Push(delivery.id, device, self._text(notice, delivery).encode(), "", ttl)
+        return Push(delivery.id, notice.office_id, device, self._text(notice, delivery).encode(), "", ttl)
 
     def audit(self, notice: Notice) -> dict[str, object]:
         return {"alerts": len(notice.alerts)}

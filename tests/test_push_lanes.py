@@ -176,6 +176,21 @@ async def test_devices_that_were_subscribed_under_another_key_hold_up_no_other(a
     assert [line for line in logs if line["event"] == "sender_blocked"] == []
 
 
+async def test_one_person_whose_devices_are_all_refused_holds_up_nobody(autojump_clock):
+    """20 devices under another key, in the most urgent office, before anything has passed: the others are told soon."""
+    app = Application()
+    foreign = a_member(app, "foreign", hosts=[FCM] * 20, left=-30)
+    refused = {path(foreign, number) for number in range(20)}
+    members(app, 50, FCM)
+    services = Services(script=lambda request: 403 if request.url.path in refused else 201)
+    with capture_logs() as logs:
+        async with a_push_run(app, services) as (deps, ledger):
+            await run_day(DAY, deps)
+    assert ledger.reasons() == {(State.SENT, None): 51 + 50, (State.FAILED, "device_refused:403"): 20}
+    assert max(at for _, path, at, _ in services.calls if path not in refused) < 20.0
+    assert [line for line in logs if line["event"] == "sender_blocked"] == []
+
+
 async def test_a_key_that_is_refused_in_mid_run_fails_nobody(autojump_clock):
     """From 5 s to 600 s; the few that were taken for foreign devices have attempts left when all is well again."""
     app = Application()

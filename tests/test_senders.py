@@ -221,7 +221,7 @@ async def test_one_account_is_one_lane(mail_kind: Kind) -> None:
 @pytest.mark.parametrize("value", ["90", "Tue, 24 Nov 2026 00:01:30 GMT"])
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [(401, "blocked"), (429, "rate_limited"), (503, "server_error"), (504, "server_error")],
+    [(402, "blocked"), (429, "rate_limited"), (503, "server_error"), (504, "server_error")],
 )
 async def test_a_wait_is_asked_for_in_seconds_or_by_a_date(kind: Kind, status: int, reason: str, value: str) -> None:
     (outcome,) = await outcomes_of(kind, httpx.Response(status, headers={"Retry-After": value}))

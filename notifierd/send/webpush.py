@@ -20,7 +20,8 @@ from notifierd.settings import PushSettings
 WNS = ".notify.windows.com"
 
 REFUSALS = 5
-"""Devices refused in a row, from which on it is us that a push service refuses."""
+"""Offices of which a device was refused since a message passed: from then on it is us that a push service refuses. Not
+devices: one person can subscribe any number of them under another key."""
 
 WNS_LOST = frozenset({"dropped", "channelthrottled"})
 """What X-WNS-NotificationStatus says of a message that was thrown away, beside a 2xx too: the device rejects it, or has
@@ -37,8 +38,9 @@ class WebPush:
     def __init__(self, client: Client, settings: PushSettings, *, subject: str, now: Callable[[], datetime]) -> None:
         self._client, self._settings, self._now = client, settings, now
         self._vapid = Vapid(settings.vapid_private_key, subject)
-        self._refused: dict[str, int] = {}  # by origin: new devices refused since it took a message
-        self._foreign: set[UUID] = set()  # devices that were refused while others passed
+        self._refused: dict[str, set[UUID]] = {}  # by origin: the offices refused since it took a message
+        self._taking: set[str] = set()  # the origins that have taken a message
+        self._foreign: set[UUID] = set()  # offices with a device that was refused while others passed
 
     def lane(self, message: Push) -> str:
         url = self._permitted(message.device.endpoint)
@@ -58,14 +60,15 @@ class WebPush:
         if encrypted is None:
             return [Rejected("bad_subscription")]
         call = self._client.post(message.device.endpoint, encrypted, self._headers(message, url))
-        return await outcomes(call, 1, lambda answer: [self._read(answer, url, message.device.id)])
+        return await outcomes(call, 1, lambda answer: [self._read(answer, url, message.office_id)])
 
-    def _read(self, answer: Answer, url: Url, device: UUID) -> Outcome:
+    def _read(self, answer: Answer, url: Url, office: UUID) -> Outcome:
         outcome = self._outcome(answer, url)
         if isinstance(outcome, Delivered):
-            self._refused[url.origin] = 0
+            self._refused.pop(url.origin, None)
+            self._taking.add(url.origin)
         if isinstance(outcome, Blocked) and answer.status in {401, 403}:
-            return self._refusal(outcome, url.origin, device)
+            return self._refusal(outcome, url.origin, office)
         return outcome
 
     def _headers(self, message: Push, url: Url) -> dict[str, str]:
@@ -109,18 +112,22 @@ class WebPush:
             case _, is_page:
                 return meaning(status, None if is_page else About.NOTHING, wait)
 
-    def _refusal(self, outcome: Blocked, origin: str, device: UUID) -> Outcome:
+    def _refusal(self, outcome: Blocked, origin: str, office: UUID) -> Outcome:
         """Tell whether a push service refuses us, or a device that was subscribed under another key of the application.
 
         It says 401 or 403 to both (web-push-libs/web-push#457), and the second must not hold up all its others. So it
-        is the device's while other messages pass, up to REFUSALS new ones in a row.
+        is the device's where other messages pass, and ours once REFUSALS offices were refused in a row. Before any
+        message has passed nobody knows yet: it then costs the device nothing.
         """
-        if origin in self._refused and device not in self._foreign:
-            self._refused[origin] += 1
-        if self._refused.get(origin, REFUSALS) >= REFUSALS:
+        refused = self._refused.setdefault(origin, set())
+        if office not in self._foreign:
+            refused.add(office)
+        if len(refused) >= REFUSALS:
             return outcome
-        self._foreign.add(device)
-        return Deferred(outcome.reason.replace("blocked", "device_refused"), outcome.retry_after, Blame.MESSAGE)
+        known = origin in self._taking
+        self._foreign.update([office] if known else [])
+        reason = outcome.reason.replace("blocked", "device_refused")
+        return Deferred(reason, outcome.retry_after, Blame.MESSAGE if known else Blame.UNCLEAR)
 
     def _permitted(self, endpoint: str) -> Url | Rejected:
         """Return the endpoint if we may call it: it comes from a browser, and may lead anywhere."""
