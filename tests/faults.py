@@ -17,11 +17,9 @@ import httpx
 import trio
 from attrs import define, field, frozen
 
-from notifierd.db import open_database
 from notifierd.demo.postgres import Cluster
-from notifierd.schema import init
 from tests.loopback import Handler, read_request, receive, serving
-from tests.processes import DOMAIN, LEDGER, PATIENCE, SECRETS, Done, Place
+from tests.processes import DOMAIN, LEDGER, PATIENCE, SECRETS, Done, Place, run
 
 PROVIDER_TEXT = f"the provider knows someone@{DOMAIN}"
 """What a provider says beside its status: it may quote anybody, so nobody may ever see it."""
@@ -453,8 +451,9 @@ async def no_audit_view(place: Place) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        async with open_database(place.cluster.dsn(place.database)) as admin:
-            await init(admin, "keikakun", place.role)
+        dsn = place.cluster.dsn(place.database)
+        command = ("db", "init", "--preset", "keikakun", "--role", place.role, "--dsn", dsn)
+        await trio.to_thread.run_sync(partial(run, *command, cwd=place.folder, code=0))
 
 
 @asynccontextmanager

@@ -46,7 +46,7 @@ class Installation:
         """Write /etc/notifierd/config.toml, without a secret in it: a daemon that sleeps, and *tables* over that."""
         base: dict[str, Mapping[str, object]] = {
             "window": ASLEEP,
-            "email": {"sender": f"keikakun <notice@{DOMAIN}>"},
+            "email": {"sender": self.place.sender},
             "email.resend": {"base_url": self.mail_url},
             "push": {"allowed_hosts": ["127.0.0.1"], "allow_private_addresses": True},
         }
