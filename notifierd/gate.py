@@ -97,7 +97,7 @@ class Gate:
                 self._failed.clear()
                 self._refused.clear()
             return
-        bare = [outcome for outcome in outcomes if isinstance(outcome, Rejected)]
+        bare = [outcome for outcome in outcomes if isinstance(outcome, Rejected) and outcome.blame is not Blame.MESSAGE]
         troubles = [outcome for outcome in outcomes if isinstance(outcome, Deferred | Blocked | Unknown)]
         if bare:
             self._refused.add(office)
@@ -135,8 +135,8 @@ def _passed(outcome: Outcome) -> bool:
     match outcome:
         case Delivered() | Gone():
             return True
-        case Rejected(blame=blame):
-            return blame is Blame.MESSAGE
+        case Rejected(blame=blame, asked=asked):
+            return asked and blame is Blame.MESSAGE
         case Deferred() | Blocked() | Unknown():
             return False
     assert_never(outcome)

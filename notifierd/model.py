@@ -234,10 +234,12 @@ class Rejected:
     Attributes:
         blame: the message's if the answer names it or its address; unclear if it names neither, as a bare 400: that is
             final only where other messages have passed.
+        asked: False if the message never left, as no provider could take it: that says nothing of its lane.
     """
 
     reason: str
     blame: Blame = Blame.MESSAGE
+    asked: bool = True
 
 
 @frozen

@@ -338,3 +338,17 @@ def test_which_lanes_may_be_used():
     gates["a"].record([REFUSED], 0.0, AN_OFFICE)
     gates["b"].record([DOWN], 0.0, AN_OFFICE)
     assert [(gates.usable(lane), gates.out(lane)) for lane in "abc"] == [(False, True), (False, False), (True, False)]
+
+
+def test_a_message_that_never_left_says_nothing_of_its_lane():
+    """A device whose keys are none, while its push service is out: that is not back, nor do others pass there."""
+    lane = Lane()
+    for _ in range(OUT_FAILURES):
+        pause = lane.call(UNCLEAR)
+        lane.now += pause
+    began = lane.now
+    for office in OFFICES:
+        assert lane.call(Rejected("bad_subscription", asked=False), office=office) == 0.0
+    assert (lane.gate.out, lane.gate.blocked) == (UNCLEAR.reason, None)
+    assert not lane.gate.passed_since(began)
+    assert not lane.gate.works

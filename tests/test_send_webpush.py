@@ -352,7 +352,7 @@ GOOD = Browser().subscription(FCM)
     ],
 )
 async def test_keys_that_are_none_are_not_sent_to(device: Device) -> None:
-    assert await send(push(device)) == ([], [Rejected("bad_subscription")])
+    assert await send(push(device)) == ([], [Rejected("bad_subscription", asked=False)])
 
 
 async def test_keys_in_plain_base64_do_as_well() -> None:

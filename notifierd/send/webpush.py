@@ -58,7 +58,7 @@ class WebPush:
             return [url]
         encrypted = encrypt(message.device, body)
         if encrypted is None:
-            return [Rejected("bad_subscription")]
+            return [Rejected("bad_subscription", asked=False)]
         call = self._client.post(message.device.endpoint, encrypted, self._headers(message, url))
         return await outcomes(call, 1, lambda answer: [self._read(answer, url, message.office_id)])
 
