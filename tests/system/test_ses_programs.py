@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome
+from notifierd.model import Blocked, Deferred, Delivered, Mail, Outcome
 from notifierd.send._http import open_client
 from notifierd.send.ses import BULK_BYTES, Ses
 from notifierd.settings import SesSettings
@@ -88,7 +88,7 @@ async def test_a_bad_entry_of_a_bulk_call_harms_no_other(ses_local: str) -> None
         mail(3, subject="件名三", text="三", html="<style>a{b{c}}</style>", headers={"X-Entity-Ref-ID": "3"}),
     ]
     outcomes = await send(ses_local, *sent)
-    assert outcomes[1] == Deferred("refused:item", blame=Blame.MESSAGE)
+    assert outcomes[1] == Deferred("refused:item")
     found = stored(ses_local)
     assert ids(outcomes) == [each["messageId"] for each in found]
     for message, each in zip((sent[0], sent[2]), found, strict=True):
