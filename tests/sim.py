@@ -617,8 +617,9 @@ class Simulation:
                 if not accepted:
                     self.broken.append(f"1: called sent, and never accepted: {name}")
             again = self.forgotten[key] + self.retried[key]
-            # What changed is another call, and so is what another provider refused meanwhile.
-            changed = self.world.changes and (lost or delivery.doubts)
+            # What changed is another call, and so is what another provider refused meanwhile. An outcome that the
+            # database refused until its process ended leaves the delivery unknown, and up to who asks for a retry.
+            changed = self.world.changes and (lost or delivery.doubts or self.retried[key])
             elsewhere = self.forgotten[key] and self.world.fallback is not None
             if not (changed or elsewhere) and any(service.keyed and service.accepted[key] > 1 for service in takers):
                 self.broken.append(f"2: accepted {accepted} times, with keys: {name}")
