@@ -124,10 +124,11 @@ class WebPush:
             refused.add(office)
         if len(refused) >= REFUSALS:
             return outcome
-        known = origin in self._taking
-        self._foreign.update([office] if known else [])
-        reason = outcome.reason.replace("blocked", "device_refused")
-        return Deferred(reason, outcome.retry_after, Blame.MESSAGE if known else Blame.UNCLEAR)
+        blame = Blame.UNCLEAR
+        if origin in self._taking:
+            blame = Blame.MESSAGE
+            self._foreign.add(office)
+        return Deferred(outcome.reason.replace("blocked", "device_refused"), outcome.retry_after, blame)
 
     def _permitted(self, endpoint: str) -> Url | Rejected:
         """Return the endpoint if we may call it: it comes from a browser, and may lead anywhere."""
