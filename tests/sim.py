@@ -89,8 +89,8 @@ STATEMENTS = frozenset(
 )
 BEGINNING = frozenset({"take_lease", "close_earlier", "plan"})
 """The statements that no database of these worlds forgets: what it forgets comes after the plan."""
-KINDS = frozenset({Kind.REFUSALS, Kind.ANSWERS, Kind.RETRIES, Kind.CHANGES})
-"""The troubles that worlds have unless others are asked for: those that show nothing any more."""
+KINDS = frozenset(Kind)
+"""The troubles that worlds have unless others are asked for."""
 MOST_FORGOTTEN = 8
 """Commits."""
 CALM = 0.3
@@ -356,6 +356,8 @@ class Simulation:
     """What the database had before each of its last commits, where it forgets some."""
     forgotten: Counter[UUID] = field(factory=Counter)
     """How often the database forgot something of a delivery."""
+    refusals_forgotten: set[UUID] = field(factory=set)
+    """The deliveries of which the database forgot that they were put back, so that they go under an earlier key."""
     retried: Counter[UUID] = field(factory=Counter)
     """How often the operator put a delivery back."""
     _base: float = 0.0
@@ -415,6 +417,9 @@ class Simulation:
         self.ledger.go_back(versions[-1])
         changed = [key for key, row in self.ledger.rows.items() if row.delivery != before[key]]
         self.forgotten.update(changed)
+        self.refusals_forgotten.update(
+            key for key in changed if before[key].put_back > self.ledger.rows[key].delivery.put_back
+        )
         self.trace(f"{self.clock():9.3f} forgot {number} commits, about {len(changed)} deliveries")
 
     def make_changes(self) -> None:
@@ -617,11 +622,14 @@ class Simulation:
                 if not accepted:
                     self.broken.append(f"1: called sent, and never accepted: {name}")
             again = self.forgotten[key] + self.retried[key]
-            # What changed is another call, and so is what another provider refused meanwhile. An outcome that the
-            # database refused until its process ended leaves the delivery unknown, and up to who asks for a retry.
+            # What changed is another call, and so is what another provider refused meanwhile, or what the database
+            # forgets to have been put back. An outcome that the database refused until its process ended leaves the
+            # delivery unknown, and up to who asks for a retry.
             changed = self.world.changes and (lost or delivery.doubts or self.retried[key])
             elsewhere = self.forgotten[key] and self.world.fallback is not None
-            if not (changed or elsewhere) and any(service.keyed and service.accepted[key] > 1 for service in takers):
+            renamed = key in self.refusals_forgotten
+            another = changed or elsewhere or renamed
+            if not another and any(service.keyed and service.accepted[key] > 1 for service in takers):
                 self.broken.append(f"2: accepted {accepted} times, with keys: {name}")
             if len(takers) > 1 and not again:
                 self.broken.append(f"2: accepted by two providers: {name}")
