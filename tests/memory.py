@@ -613,7 +613,8 @@ def _settles(settlement: Settlement, now: Delivery) -> bool:
     sent = settlement.state is State.SENT
     same_call = settlement.delivery.call_id == now.call_id
     tried = now.state is State.SENDING and settlement.try_no == now.try_no and (same_call or sent)
-    return tried or (now.state is State.PLANNED and sent)
+    older = now.state is State.PLANNED or (now.state is State.SENDING and now.try_no < settlement.try_no)
+    return tried or (older and sent)
 
 
 def _said_before(settlement: Settlement, row: _Row) -> bool:

@@ -301,7 +301,7 @@ class Process:
     def check_blame(self, settlements: Sequence[Settlement]) -> None:
         """Check that nothing failed for good by an answer that names no message, where none has passed."""
         for settlement in settlements:
-            provider = self.sim.ledger.rows[settlement.delivery.id].delivery.provider
+            provider = settlement.delivery.provider
             if settlement.state is State.FAILED and settlement.reason in OF_NO_MESSAGE and provider not in self.passed:
                 self.sim.broken.append(f"1: failed for an answer that names no message: {settlement.delivery.id}")
 

@@ -432,6 +432,21 @@ async def test_a_late_delivered_is_evidence_only_of_what_is_settled_or_being_sen
     assert {state for state, _ in (await desk.states()).values()} == {"expired", "sending"}
 
 
+async def test_a_late_delivered_settles_an_older_try_whose_repeat_was_forgotten(desk: Desk) -> None:
+    """The row still shows the try before, whose answer was lost: to repeat the call could send it twice."""
+    first, second = await planned(desk, some_offices(1, staff=2))
+    calls = [a_call(delivery, expires=5) for delivery in (first, second)]
+    assert await reserved(desk, *calls)
+    await desk.age(6)
+    found = {delivery.id: delivery for delivery in await deliveries_of(desk)}
+    repeat = a_call(found[first.id], call_id=calls[0].call_id)
+    anew = a_call(found[second.id])
+    said = [s for call in (repeat, anew) for s in ending(call, State.SENT, audit={})]
+    assert await desk.ledger.settle(said) == set()
+    assert set((await desk.states()).values()) == {("sent", None)}
+    assert (await desk.late(), len(await desk.audit_log())) == ([], 2)
+
+
 async def test_a_try_whose_number_was_given_again_says_only_of_another_call_that_it_was_delivered(desk: Desk) -> None:
     """The database forgot a reservation, and the number of its try was given to a call of other content."""
     first, second = await planned(desk, some_offices(1, staff=2))

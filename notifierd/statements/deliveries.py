@@ -33,7 +33,8 @@ returning d.call_id
 """
 
 # A try is named by its number and its call: a database that forgot a reservation gives its number again. A late outcome
-# changes nothing, unless the provider took what is planned by now: that would be sent twice.
+# changes nothing, unless the provider took what is planned by now, or what the row shows in an older try: either would
+# be sent twice.
 SETTLE = """
 with said as materialized (
     select * from unnest(
@@ -52,6 +53,7 @@ with said as materialized (
     where d.id = s.id and (
         (d.state = 'sending' and d.try = s.try and (d.call_id = s.call_id or s.state = 'sent'))
         or (d.state = 'planned' and s.state = 'sent')  -- the try was forgotten, or put back meanwhile
+        or (d.state = 'sending' and s.state = 'sent' and d.try < s.try)  -- the try was forgotten, not the one before
     )
     returning d.id, d.day, d.office_id, d.staff_id, d.channel, d.device_id, s.state, s.audit, s.endpoint
 ), mails as (
