@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Protocol
 from uuid import UUID
 
+import orjson
 from attrs import asdict, frozen
 
 from notifierd.choose import Rules
@@ -288,7 +289,7 @@ class PostgresLedger:
 
 def _details(settlement: Settlement) -> str | None:
     """The details of a settlement's audit row."""
-    return None if settlement.audit is None else json.dumps(settlement.audit, ensure_ascii=False)
+    return None if settlement.audit is None else orjson.dumps(settlement.audit).decode()
 
 
 def _scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:
