@@ -192,12 +192,12 @@ def _overdue(alert: Alert, day: date) -> bool:
     return left is not None and left <= 0
 
 
-def _order(alert: Alert) -> tuple[bool, date, str, str, int]:
+def _order(alert: Alert) -> tuple[bool, date, str, UUID, int]:
     """Total, so that the same alerts always make the same bytes."""
     return (
         alert.kind is Kind.ASSESSMENT,
         alert.due_on or date.max,
         alert.recipient_name,
-        str(alert.recipient_id),
+        alert.recipient_id,
         -1 if alert.cycle is None else alert.cycle,
     )

@@ -45,7 +45,7 @@ class Kind(StrEnum):
     ASSESSMENT = "assessment"
 
 
-@frozen
+@frozen(cache_hash=True)
 class Alert:
     """One reason to tell: a renewal that is near or overdue, or a missing assessment (whose ``due_on`` is None).
 
@@ -97,7 +97,7 @@ class Device:
     auth: str = field(repr=False)
 
 
-@frozen
+@frozen(cache_hash=True)
 class Delivery:
     """One message, on one channel, to one target, on one day: a row of the ledger as it stood when it was read.
 
