@@ -4,9 +4,11 @@ This is the table "Life of a delivery", its rows that leave ``sending``. A settl
 keeps the call: the same call goes again, whole, under its key.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Literal, assert_never
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from notifierd.model import (
     BATCH,
@@ -63,44 +65,54 @@ class Circumstances:
     carried_out: bool = False
 
 
-def settle(delivery: Delivery, outcome: Outcome, now: Circumstances, policy: Policy) -> Settlement:
-    """What *outcome* makes of *delivery*, as reserved: its ``try_no`` and ``call_tries`` are this try's."""
-    same = Settlement(
+def settle(
+    delivery: Delivery,
+    outcome: Outcome,
+    now: Circumstances,
+    policy: Policy,
+    audit: Mapping[str, object] | None = None,
+) -> Settlement:
+    """What *outcome* makes of *delivery*, as reserved: its ``try_no`` and ``call_tries`` are this try's.
+
+    Args:
+        audit: the details of the audit row to write if it is sent.
+    """
+    end = partial(
+        Settlement,
         delivery,
         delivery.try_no,
-        State.SENDING,
         attempts=delivery.attempts,
         doubts=delivery.doubts,
         put_back=delivery.put_back,
     )
-    again = evolve(same, state=State.PLANNED, put_back=delivery.put_back + 1)
+    again = partial(end, State.PLANNED, put_back=delivery.put_back + 1)
     in_doubt = now.keyed and delivery.call_tries > 1 and not now.carried_out
     match outcome:
         case Delivered(provider_message_id):
-            return evolve(same, state=State.SENT, provider_message_id=provider_message_id)
+            return end(State.SENT, provider_message_id=provider_message_id, audit=audit)
         case Rejected(reason, blame) if blame is Blame.MESSAGE or now.lane_works:
-            return evolve(same, state=State.FAILED, reason=reason)
+            return end(State.FAILED, reason)
         case Gone(reason):
-            return evolve(same, state=State.GONE, reason=reason)
+            return end(State.GONE, reason)
         case Deferred(reason) | Blocked(reason) | Rejected(reason) if (
             in_doubt
         ):  # says nothing of the try whose answer was lost
-            return evolve(same, reason=reason, wait=_wait(outcome, now, delivery.call_tries))
+            return end(State.SENDING, reason, wait=_wait(outcome, now, delivery.call_tries))
         case Deferred(reason) if _costs(outcome, now):
             spent = delivery.attempts + 1
             if spent >= policy.attempts:
-                return evolve(same, state=State.FAILED, reason=reason, attempts=spent)
-            return evolve(again, reason=reason, attempts=spent, wait=_wait(outcome, now, spent))
+                return end(State.FAILED, reason, attempts=spent)
+            return again(reason, attempts=spent, wait=_wait(outcome, now, spent))
         case Deferred(reason) | Blocked(reason) | Rejected(reason):
             wait = 0.0 if now.elsewhere and not delivery.doubts else _wait(outcome, now, _odd(delivery, now))
-            return evolve(again, reason=reason, wait=wait)
+            return again(reason, wait=wait)
         case Unknown(reason, key_usable=key_usable) if now.keyed and key_usable:
-            return evolve(same, reason=reason, wait=_wait(outcome, now, delivery.call_tries))
+            return end(State.SENDING, reason, wait=_wait(outcome, now, delivery.call_tries))
         case Unknown(reason):
             doubts = delivery.doubts + 1
             if doubts > (1 if policy.on_unknown == "repeat" else 0):
-                return evolve(same, state=State.UNKNOWN, reason=reason, doubts=doubts)
-            return evolve(again, reason=reason, doubts=doubts, wait=now.lane_wait)
+                return end(State.UNKNOWN, reason, doubts=doubts)
+            return again(reason, doubts=doubts, wait=now.lane_wait)
     assert_never(outcome)
 
 

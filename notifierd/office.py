@@ -305,10 +305,8 @@ def settlements(
 
 def settled(delivery: Delivery, outcome: Outcome, content: Content, now: Circumstances, deps: Deps) -> Settlement:
     """How one delivery ends this try, with what else is to be written then."""
-    settlement = settle(delivery, outcome, now, deps.policies[delivery.channel])
+    settlement = settle(delivery, outcome, now, deps.policies[delivery.channel], content.audit)
     match outcome, content.message:
-        case Delivered(), _:
-            return evolve(settlement, audit=content.audit)
         case Gone(), Push(device=device):
             return evolve(settlement, gone_endpoint=device.endpoint)
     return settlement
