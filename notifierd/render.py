@@ -110,10 +110,8 @@ class Renderer:
         if not to:
             raise BadAddress("no_address")
         name = _name(notice.staff.name, "")
-        shared = evolve(
-            notice, staff=evolve(_ANYBODY, name=_SOMEBODY if name else "", email_days=notice.staff.email_days)
-        )
-        subject, text, html = self._written(shared)
+        anybody = _anybody(_SOMEBODY if name else "", notice.staff.email_days)
+        subject, text, html = self._written(evolve(notice, staff=anybody))
         subject = subject.replace(_SOMEBODY, name)
         if self._safety.redirect_to:
             subject = f"[staff {notice.staff.id}] {subject}"
@@ -135,9 +133,10 @@ class Renderer:
         return subject, text, html
 
     def _headers(self, staff: Staff, delivery: Delivery) -> dict[str, str]:
+        key = str(delivery.id)
         headers = {
-            "Message-ID": f"<{delivery.id}@{self._sender.address.rpartition('@')[2]}>",
-            "X-Entity-Ref-ID": str(delivery.id),
+            "Message-ID": f"<{key}@{self._sender.address.rpartition('@')[2]}>",
+            "X-Entity-Ref-ID": key,
             "Auto-Submitted": "auto-generated",  # RFC 3834, section 5: no out-of-office reply answers it
         }
         url = self._email.list_unsubscribe
@@ -339,7 +338,11 @@ def _complaining() -> Iterator[None]:
         raise ConfigError((f"content.templates: {type(error).__name__}: {error}",)) from error
 
 
-_ANYBODY = Staff(UUID(int=0), "", None, email_enabled=True, email_days=0, push_enabled=True, push_days=0)
+@lru_cache
+def _anybody(name: str, email_days: int) -> Staff:
+    """Return the one who stands for all that are told the same."""
+    return Staff(UUID(int=0), name, None, email_enabled=True, email_days=email_days, push_enabled=True, push_days=0)
+
 
 _TONES: tuple[Tone, ...] = ("overdue", "soon", "missing")
 
