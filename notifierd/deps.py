@@ -88,7 +88,7 @@ class Line:
 
     async def wait(self, ahead: float = 0.0) -> None:
         """Wait until *ahead* seconds before that turn. If it is there, no other task gets its turn meanwhile."""
-        if self.turn - ahead > trio.current_time():
+        if self.interval and self.turn - ahead > trio.current_time():
             await trio.sleep_until(self.turn - ahead)
 
     def begin(self) -> None:

@@ -288,14 +288,14 @@ def settlements(
 ) -> list[Settlement]:
     """How each of the call's reserved deliveries ends this try."""
     gate = deps.gates[call.lane]
-    wait = gate.wait()
+    wait, took = gate.wait(), [isinstance(outcome, Delivered) for outcome in outcomes]
     now = Circumstances(
         call.line.sender.honours_keys,
         gate.passed_since(began),
         wait,
-        elsewhere=elsewhere(call, deps) <= wait,
+        elsewhere=not all(took) and elsewhere(call, deps) <= wait,
         lane_works=gate.works,
-        carried_out=any(isinstance(outcome, Delivered) for outcome in outcomes),
+        carried_out=any(took),
     )
     return [
         settled(delivery, outcomes[delivery.position], call.contents[delivery.position], now, deps)
