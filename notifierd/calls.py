@@ -244,8 +244,8 @@ def keyed_line(delivery: Delivery, deps: Deps) -> Line | None:
 
 def line_for(delivery: Delivery, message: Message, deps: Deps) -> Line:
     """The line for a new call with *delivery*: if it is in doubt, the one that perhaps carried it already."""
-    tried = line_by(delivery, deps)
-    return tried if delivery.doubts and tried else deps.line(delivery.channel, message)
+    tried = line_by(delivery, deps) if delivery.doubts else None
+    return tried or deps.line(delivery.channel, message)
 
 
 def line_by(delivery: Delivery, deps: Deps) -> Line | None:
