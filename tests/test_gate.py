@@ -106,6 +106,14 @@ def test_a_lane_stays_shut_to_the_last_moment_and_is_open_then():
     assert lane.gate.wait() == 0.0
 
 
+def test_what_passes_in_the_moment_a_call_begins_passes_while_it_is_made():
+    lane = Lane()
+    lane.gate.record([OK], lane.now - 1.0, AN_OFFICE)
+    assert lane.gate.passed_since(lane.now)
+    lane.gate.record([UNCLEAR], lane.now, AN_OFFICE)
+    assert lane.gate.wait() == 0.0
+
+
 def test_the_longest_wait_that_was_asked_for_counts():
     lane = Lane()
     assert lane.call(Deferred("a", 3.0, Blame.PROVIDER), Deferred("b", 9.0, Blame.PROVIDER), DOWN) == 9.0
@@ -280,6 +288,18 @@ def test_five_offices_rejected_in_words_that_name_no_message_are_a_refusal_of_us
     assert (lane.gate.blocked, lane.gate.works) == (None, False)
     assert lane.call(BARE, office=OFFICES[REFUSALS]) == FIRST_BLOCKED_PAUSE
     assert lane.gate.blocked == lane.gate.out == BARE.reason
+
+
+def test_a_refusal_of_us_counts_as_one_beside_such_rejections_and_after_them():
+    lane = Lane()
+    for office in OFFICES[:REFUSALS]:
+        lane.now += lane.call(BARE, office=office)
+    assert lane.gate.blocked == BARE.reason
+    assert lane.call(REFUSED) == 2 * FIRST_BLOCKED_PAUSE
+    assert lane.gate.blocked == REFUSED.reason, "the provider says more by now"
+    lane.now += lane.gate.wait()
+    assert lane.call(BARE, Blocked("quota:429")) == 4 * FIRST_BLOCKED_PAUSE
+    assert lane.gate.blocked == "quota:429", "it says more than a rejection"
 
 
 def test_such_rejections_are_counted_anew_once_a_message_passes():
