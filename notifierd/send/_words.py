@@ -101,7 +101,7 @@ _WORDS = (
             r"\bfrom[ _-]?(?:address|e?mail|field|parameter|header|domain)\b",
             r"\breply[ _-]?to\b",
             r"\b(?:unverified|not (?:been )?verified|isn't verified|verify (?:a|your|the) domain)\b",
-            r"\bdomain\b.{0,60}\bnot (?:active|authenticated|allowed|registered|configured|enabled)\b",
+            r"\bdomain\b.{0,60}\bnot (?:active|allowed|registered|configured|enabled)\b",
             r"\bmessage ?stream\b",
         ),
     ),
