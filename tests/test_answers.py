@@ -7,18 +7,21 @@ import gzip
 import json
 import zlib
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from functools import cache
 
 import httpx
 import pytest
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Push, Rejected, Unknown
+from notifierd.send._answers import Answer, for_each, meaning, message_id, of_receiver, outcomes
 from notifierd.send._http import Client
+from notifierd.send._words import About
 from notifierd.send.open import PROVIDERS
 from tests.test_senders import BASE, KEY, KINDS
 
@@ -479,6 +482,100 @@ async def test_a_success_that_names_no_mail_is_in_doubt(name: str) -> None:
     for status in (200, 201, 202, 204, 226, 299):
         for body in FOREIGN_BODIES:
             assert await ask(name, status, [], body) == [Unknown("answer_unclear")]
+
+
+# What the answers of all providers have in common ---------------------------------------------------------------------
+
+
+def own(status: int, said: About, wait: float) -> Outcome:
+    """What a status means in an answer that is the provider's own, and asks to wait."""
+    match status, said:
+        case (_, _) if 200 <= status < 300:
+            return Delivered()
+        case 401 | 402 | 403 | 407 | 451, _:
+            return Blocked(f"blocked:{status}", wait)
+        case 420 | 429, About.MESSAGE | About.US | About.NOTHING:
+            return limited(status, wait)
+        case 408, _:
+            return Deferred("request_timeout:408", wait)
+        case 425, _:
+            return Deferred("too_early:425", wait)
+        case _, About.US | About.QUOTA if 300 <= status < 500 or status in {500, 503}:
+            return Blocked(f"{'quota' if said is About.QUOTA else 'blocked'}:{status}", wait)
+        case 500 | 503, _:
+            return Deferred(f"server_error:{status}", wait)
+        case 400 | 413 | 422, _:
+            return rejected(status) if said is About.MESSAGE else unclear(status)
+        case (_, _) if 300 <= status < 500:
+            return Deferred(f"unexpected:{status}", wait, Blame.PATH)
+        case 501 | 505, _:
+            return Deferred(f"server_error:{status}", wait, Blame.PATH)
+        case 511, _:
+            return Deferred("not_the_provider:511", wait, Blame.PATH)
+        case _:
+            return Unknown(f"server_error:{status}", wait)
+
+
+@pytest.mark.parametrize("said", About)
+def test_an_answer_of_the_providers_own_means_what_its_status_and_its_words_say(said: About) -> None:
+    for status in range(100, 600):
+        assert meaning(status, said, 7.0) == own(status, said, 7.0), status
+
+
+def test_a_wait_that_is_asked_for_is_kept_whoever_wrote_the_answer() -> None:
+    for status in range(300, 600):
+        without = foreign(status)
+        assert isinstance(without, Deferred | Blocked | Unknown)
+        assert meaning(status, None, 7.0) == evolve(without, retry_after=7.0), status
+    assert meaning(299, None, 7.0) == Delivered()
+    assert meaning(199, None, 7.0) == Unknown("server_error:199", 7.0)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("refusal", [rejected(422), unclear(400)])
+def test_of_several_messages_each_goes_alone_after_a_refusal_and_a_single_one_is_refused(
+    refusal: Rejected, count: int
+) -> None:
+    assert for_each(refusal, count) == [Deferred(f"batch_{refusal.reason}", blame=refusal.blame)] * count
+    assert for_each(refusal, 1) == [refusal]
+    assert for_each(blocked(401), count) == [blocked(401)] * count
+
+
+def test_the_answer_of_a_webhook_speaks_of_the_post() -> None:
+    """There is no provider whose answers have a shape: any 3xx or 4xx but a plea to wait is the receiver's."""
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    for status in range(200, 600):
+        expected = foreign(status) if status >= 300 else Delivered()
+        if expected == Deferred(f"not_the_provider:{status}", blame=Blame.PATH):
+            expected = rejected(status)
+        assert of_receiver(Answer(status, {}), now) == expected, status
+    assert of_receiver(Answer(503, {"retry-after": "Tue, 24 Nov 2026 00:01:30 GMT"}), now) == Deferred(
+        "server_error:503", 90.0, Blame.PATH
+    )
+
+
+@pytest.mark.parametrize(
+    "found", ["", "x" * 201, "a b", "a\nb", "\x7f", "\xe4", "\u9023\u7d61", None, 7, ["x"], {"id": "x"}, True]
+)
+def test_what_the_ledger_cannot_hold_is_no_id_of_a_message(found: object) -> None:
+    assert message_id(found) is None
+    assert message_id("x" * 200) == "x" * 200
+    assert message_id("<a~!@b>") == "<a~!@b>"
+
+
+async def test_the_error_of_who_reads_an_answer_is_logged_without_its_text_and_leaves_the_messages_in_doubt() -> None:
+    async def call() -> Answer:
+        return Answer(200, {})
+
+    def read(_answer: Answer) -> Sequence[Outcome]:
+        raise ValueError("taro1@example.jp")
+
+    with capture_logs() as lines:
+        assert await outcomes(call(), 2, read) == [Unknown("answer_unclear")] * 2
+    (line,) = lines
+    assert (line["event"], line["error"], line["log_level"]) == ("answer_unreadable", "ValueError", "error")
+    assert any("test_answers" in place for place in line["where"])
+    assert "taro1" not in str(line)
 
 
 # What stands in front of a provider -----------------------------------------------------------------------------------
