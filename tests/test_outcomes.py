@@ -247,10 +247,48 @@ async def test_a_refusal_for_a_rows_content_is_final_for_that_row_alone(autojump
     assert ledger.states() == {State.SENT: 9, State.SENDING: 1}
     assert ledger.unaudited() == {no_office.id}
     assert len(ledger.app.audit_log) == 8
-    errors = [(line["event"], line.get("delivery")) for line in logs if line["log_level"] == "error"]
-    assert ("audit_row_refused", str(no_office.id)) in errors
-    assert ("settlement_refused", str(broken.id)) in errors
+    errors = [(line["event"], line["delivery"], line["refused"]) for line in logs if line["log_level"] == "error"]
+    assert ("audit_row_refused", str(no_office.id), "database_refused:23503") in errors
+    assert ("settlement_refused", str(broken.id), "database_refused:23514") in errors
     assert len(errors) == len(set(errors)) <= 3
+
+
+async def test_one_that_is_locked_beside_one_that_is_refused_for_its_content_is_written_later(autojump_clock):
+    """Of ten outcomes one breaks a constraint, and another one's row is locked for 20 s."""
+    ledger = a_ledger(10)
+    async with open_desk(ledger, grace=60.0) as desk:
+        flying = await flying_under(desk, 10)
+        broken, locked = flying[2], flying[5]
+        ledger.faults = [
+            Fault("23514", SETTLING, only=frozenset({broken.id})),
+            Fault("55P03", SETTLING, ends=20.0, only=frozenset({locked.id})),
+        ]
+        desk.recorder.settle([sent(delivery) for delivery in flying])
+        await desk.recorder.flush()
+        assert desk.recorder.holds(locked)
+        assert ledger.states() == {State.SENT: 8, State.SENDING: 2}
+    assert ledger.states() == {State.SENT: 9, State.SENDING: 1}
+    assert (len(ledger.app.audit_log), ledger.unaudited()) == (9, set())
+
+
+async def test_ones_further_pushes_are_written_without_extras_one_by_one_too(autojump_clock):
+    """The audit row of each one's first push is undecided; of the second ones, one breaks a constraint."""
+    app = some_offices(3, staff=1, devices=2)
+    ledger = FaultyLedger(app, faults=[Fault("42P01", AUDIT, ends=5.0)])
+    async with open_desk(ledger, grace=60.0) as desk:
+        flying = [delivery for delivery in await flying_under(desk, 9) if delivery.channel is Channel.PUSH]
+        firsts = list({delivery.staff_id: delivery for delivery in flying}.values())
+        broken, *others = [delivery for delivery in flying if delivery not in firsts]
+        desk.recorder.settle([sent(delivery) for delivery in firsts])
+        await desk.recorder.flush()
+        ledger.faults.append(Fault("23514", SETTLING, only=frozenset({broken.id})))
+        before = len(ledger.tries)
+        desk.recorder.settle([sent(delivery) for delivery in (broken, *others)])
+        await desk.recorder.flush()
+        assert "settle" not in {statement for _, statement, _ in ledger.tries[before:]}
+        assert ledger.states(Channel.PUSH) == {State.SENT: 5, State.SENDING: 1}
+    rows = [row for row in app.audit_log if row["channel"] is Channel.PUSH]
+    assert (len(rows), ledger.unaudited()) == (3, set())
 
 
 async def test_of_ones_pushes_one_has_an_audit_row_though_the_audit_was_refused_meanwhile(autojump_clock):

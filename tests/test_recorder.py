@@ -18,6 +18,7 @@ from tests.senders import ShakyLedger, between
 
 UNAVAILABLE = LedgerUnavailable("database_unavailable:08006")
 REFUSED = StatementRefused("database_refused:42501")
+BAD_ROW = StatementRefused("database_refused:22021")
 
 
 def a_ledger(offices: int = 20) -> ShakyLedger:
@@ -188,6 +189,60 @@ async def test_one_that_the_database_refuses_costs_those_that_came_with_it_nothi
             for delivery in (bad, *rest):
                 nursery.start_soon(ask, delivery)
     assert answers == {bad.id: REFUSED.reason} | {delivery.id: True for delivery in (first, *rest)}
+
+
+@pytest.mark.parametrize(
+    ("error", "asked", "granted"),
+    [
+        (REFUSED, "xx.xx.", 2),
+        (REFUSED, "x.x.x.x.x.", 5),
+        (REFUSED, ".xxx..", 1),
+        (REFUSED, "xxx....", 0),
+        (BAD_ROW, "xxx..xxxx.", 3),
+    ],
+)
+async def test_after_three_refusals_in_a_row_that_are_no_rows_fault_the_others_are_not_tried(
+    error: StatementRefused, asked: str, granted: int, autojump_clock
+):
+    """All share a statement, which is refused; then each goes alone, in the order in which they came."""
+    ledger = RefusingLedger(some_offices(20, staff=1), error=error, latency=1.0)
+    answers: list[bool] = []
+    async with open_desk(ledger) as desk:
+        first, *rest = desk.deliveries
+
+        async def ask(delivery: Delivery) -> None:
+            try:
+                answers.append(await desk.reserve(delivery))
+            except StatementRefused as refused:
+                assert refused.reason == error.reason  # noqa: PT017 - others are granted
+                answers.append(False)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, first)
+            for delivery, sign in zip(rest, asked, strict=False):
+                await trio.sleep(0.01)
+                if sign == "x":
+                    ledger.bad.add(delivery.id)
+                nursery.start_soon(ask, delivery)
+    assert len(answers) == 1 + len(asked)
+    assert sum(answers) == 1 + granted
+
+
+async def test_what_waits_is_told_by_number(autojump_clock):
+    """Four ask while the statement of another one runs, and two outcomes are handed on."""
+    ledger = a_ledger()
+    async with open_desk(ledger) as desk:
+        flying = await desk.in_flight(2)
+        assert desk.recorder.waiting() == {"reserving": 0, "unwritten": 0}
+        ledger.latency = 1.0
+        async with trio.open_nursery() as nursery:
+            for delivery in desk.deliveries[2:7]:
+                nursery.start_soon(desk.reserve, delivery)
+                await trio.sleep(0.1)
+            desk.recorder.settle([sent(delivery) for delivery in flying])
+            assert desk.recorder.waiting() == {"reserving": 4, "unwritten": 2}
+        await desk.recorder.flush()
+        assert desk.recorder.waiting() == {"reserving": 0, "unwritten": 0}
 
 
 async def test_a_bug_in_the_ledger_ends_the_run_and_leaves_nobody_waiting(autojump_clock):
