@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import trio
 from attrs import define, evolve
 
 from notifierd.choose import Rules
@@ -12,6 +13,9 @@ from notifierd.progress import Progress
 from notifierd.recorder import Recorder, open_recorder
 from tests.people import DAY
 from tests.senders import ShakyLedger
+
+FOR_EVER = 10_000.0
+"""Seconds: more than any test of the recorder takes."""
 
 
 @define
@@ -60,9 +64,13 @@ def sent(delivery: Delivery) -> Settlement:
 async def open_desk(
     ledger: ShakyLedger, grace: float = 10.0, last_moment: Callable[[float], float] | None = None
 ) -> AsyncIterator[Desk]:
-    """A recorder over *ledger*, where the day is planned; it has *grace* seconds to write at the end."""
+    """A recorder over *ledger*, where the day is planned; it has *grace* seconds to write at the end.
+
+    Who waits there for ever fails, as virtual time comes to FOR_EVER then.
+    """
     await ledger.take_lease(DAY, "me")
     await ledger.plan(DAY, Rules())
     progress, until = Progress(), last_moment or (lambda ended: ended + grace)
     async with open_recorder(ledger, DAY, "me", progress, last_moment=until) as recorder:
-        yield Desk(ledger, recorder, progress)
+        with trio.fail_after(FOR_EVER):
+            yield Desk(ledger, recorder, progress)
