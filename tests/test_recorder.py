@@ -486,6 +486,24 @@ async def test_who_was_not_reached_is_logged_without_a_name_or_an_address(autoju
     }
 
 
+async def test_what_the_database_forgot_is_settled_again_and_counted_over_the_run(autojump_clock):
+    """Of three mails that were sent, two passes read one each as due."""
+    ledger = a_ledger()
+    with capture_logs() as logs:
+        async with open_desk(ledger) as desk:
+            flying = await desk.in_flight(3)
+            desk.recorder.settle([sent(delivery) for delivery in flying])
+            await desk.recorder.flush()
+            for delivery in flying[:2]:
+                read = ledger.rows[delivery.id].delivery = evolve(delivery, state=State.PLANNED)
+                others = [desk.deliveries[10], evolve(flying[2], due=False)]
+                assert desk.recorder.settle_forgotten([read, *others]) == {delivery.id}
+                await desk.recorder.flush()
+            assert desk.recorder.settle_forgotten([]) == set()
+    assert ledger.states() == {State.SENT: 3, State.PLANNED: 17}
+    assert [(line["event"], line.get("deliveries")) for line in logs] == [("ledger_forgot", 2)]
+
+
 # The end ------------------------------------------------------------------------------------------------------------
 
 
