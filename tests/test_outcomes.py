@@ -271,6 +271,96 @@ async def test_one_that_is_locked_beside_one_that_is_refused_for_its_content_is_
     assert (len(ledger.app.audit_log), ledger.unaudited()) == (9, set())
 
 
+def failed(delivery: Delivery) -> Settlement:
+    """The provider refused *delivery*: there is nothing to write beside the ledger."""
+    return Settlement(delivery, delivery.try_no, State.FAILED, "rejected:422")
+
+
+async def test_what_is_owed_of_a_lot_is_owed_whatever_else_ended_in_it(autojump_clock):
+    """One that failed has no extras, one that was sent has an audit row, and a device that is gone is to be deleted."""
+    app = some_offices(2, staff=1, devices=1)
+    ledger = FaultyLedger(app, faults=[Fault("42P01", AUDIT, ends=8.0)])
+    async with open_desk(ledger, grace=60.0) as desk:
+        flying = await flying_under(desk, 4)
+        first, second = [delivery for delivery in flying if delivery.channel is Channel.EMAIL]
+        push, other = [delivery for delivery in flying if delivery.channel is Channel.PUSH]
+        assert push.device_id
+        endpoint = app.devices[push.device_id].endpoint
+        gone = Settlement(push, push.try_no, State.GONE, "gone:410", gone_endpoint=endpoint)
+        desk.recorder.settle([failed(first), sent(second), gone, failed(other)])
+        await desk.recorder.flush()
+        assert ledger.states() == {State.FAILED: 2, State.SENT: 1, State.GONE: 1}
+        assert (app.audit_log, len(app.devices)) == ([], 2)
+        assert {size for _, statement, size in ledger.tries if statement == "extras"} <= {1, 2}
+    assert {size for _, statement, size in ledger.tries if statement == "extras"} == {1, 2}
+    assert [row["target_id"] for row in app.audit_log] == [second.staff_id]
+    assert [device.id for device in app.devices.values()] == [other.device_id]
+
+
+async def test_an_outcome_that_was_set_aside_is_written_without_its_audit_row_where_that_is_refused(autojump_clock):
+    """Its row is locked for 5 s, and the audit is away for 60 s."""
+    ledger = a_ledger(1, Fault("55P03", SETTLING, ends=5.0), Fault("42P01", AUDIT, ends=60.0))
+    async with open_desk(ledger, grace=100.0) as desk:
+        flying = await flying_under(desk, 1)
+        assert 5.0 <= await written(desk, flying, by=lambda: ledger.states() == {State.SENT: 1}) <= 10.0
+        assert ledger.app.audit_log == []
+    assert (len(ledger.app.audit_log), ledger.unaudited()) == (1, set())
+
+
+async def test_where_two_are_locked_in_a_row_the_others_have_their_turn_at_once(autojump_clock):
+    ledger = a_ledger(9)
+    async with open_desk(ledger, grace=1000.0) as desk:
+        flying = await flying_under(desk, 9)
+        locked = frozenset(flying[n].id for n in (0, 1, 3, 4, 6, 7))
+        ledger.faults = [Fault("55P03", SETTLING, ends=100.0, only=locked)]
+        desk.recorder.settle([sent(delivery) for delivery in flying])
+        await trio.sleep(0.1)
+        assert ledger.states() == {State.SENT: 3, State.SENDING: 6}
+        assert [size for _, statement, size in ledger.tries if statement == "settle"] == [9]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_what_is_set_aside_is_tried_in_one_statement_after_growing_pauses(count: int, autojump_clock):
+    """A lot that is refused again goes one by one, too."""
+    ledger = a_ledger(count, Fault("55P03", SETTLING, ends=2.0))
+    async with open_desk(ledger, grace=100.0) as desk:
+        flying = await flying_under(desk, count)
+        await written(desk, flying, by=lambda: ledger.states() == {State.SENT: count})
+    tries = [(round(at, 2), size) for at, statement, size in ledger.tries if statement == "bare"]
+    alone = [1] * count
+    refused = [count] * (count > 1) + alone
+    assert tries == [
+        *[(0.05, size) for size in [count, *alone]],
+        *[(at, size) for at in (0.25, 0.65, 1.45) for size in refused],
+        (3.05, count),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "statements"),
+    [("53300", {"settle"}), ("57P03", {"settle"}), ("08006", {"settle"}), ("53100", {"settle", "bare", "extras"})],
+)
+async def test_a_database_that_takes_no_connection_is_asked_the_same_again(
+    state: str, statements: set[str], autojump_clock
+):
+    ledger = a_ledger(2, Fault(state, AUDIT, ends=3.0))
+    async with open_desk(ledger, grace=100.0) as desk:
+        flying = await flying_under(desk, 2)
+        await written(desk, flying, by=lambda: len(ledger.app.audit_log) == 2)
+    assert {statement for _, statement, _ in ledger.tries} == statements
+
+
+async def test_each_reason_of_a_trouble_is_told_with_what_waits_for_it(autojump_clock):
+    ledger = a_ledger(2, Fault("42P01", frozenset({"settle"})), Fault("55P03", frozenset({"extras"}), ends=3.0))
+    with capture_logs() as logs:
+        async with open_desk(ledger, grace=100.0) as desk:
+            desk.recorder.settle([sent(delivery) for delivery in await flying_under(desk, 2)])
+    assert [(line["what"], line["reason"]) for line in logs if line["event"] == "waiting_for_database"] == [
+        ("outcomes", "database_refused:42P01"),
+        ("audit rows", "database_refused:55P03"),
+    ]
+
+
 async def test_ones_further_pushes_are_written_without_extras_one_by_one_too(autojump_clock):
     """The audit row of each one's first push is undecided; of the second ones, one breaks a constraint."""
     app = some_offices(3, staff=1, devices=2)

@@ -12,6 +12,7 @@ from notifierd.errors import LedgerUnavailable, StatementRefused
 from notifierd.model import Channel, Delivery, Reservation, Settlement, State
 from notifierd.outcomes import MOST_TOGETHER
 from notifierd.recorder import ANSWER_SECONDS, GATHER, MOST_UNWRITTEN
+from notifierd.trouble import CALM
 from tests.people import DAY, some_offices
 from tests.recording import Desk, open_desk, sent
 from tests.senders import ShakyLedger, between
@@ -335,6 +336,7 @@ async def test_settlements_gather_and_share_a_statement(autojump_clock):
         await desk.recorder.flush()
         assert [(round(at, 6), count) for at, count in ledger.written] == [(GATHER, 3), (0.06 + GATHER, 1)]
     assert desk.progress.settled == {(Channel.EMAIL, State.SENT): 4}
+    assert desk.progress.written == 4
     assert ledger.states()[State.SENT] == 4
 
 
@@ -362,6 +364,34 @@ async def test_calls_wait_while_too_much_is_not_written(autojump_clock):
         assert (too_soon.cancelled_caught, ledger.reserved) == (True, [])
         assert await desk.reserve(other)
         assert trio.current_time() == 3.0, "two statements of settlements, and its own"
+
+
+@pytest.mark.parametrize(("more", "granted_at"), [(0, 1.0), (1, 2.0)])
+async def test_no_call_waits_while_as_much_is_not_written_as_may_be(more, granted_at, autojump_clock):
+    """A statement takes 1 s, the first one of 500 outcomes: after that there is room."""
+    ledger = a_ledger(2)
+    async with open_desk(ledger) as desk:
+        (delivery,) = await desk.in_flight(1)
+        ledger.latency = 1.0
+        desk.recorder.settle([sent(delivery)] * 500)
+        desk.recorder.settle([sent(delivery)] * (MOST_UNWRITTEN - 500 + more))
+        assert await desk.reserve(desk.deliveries[1])
+        assert trio.current_time() == granted_at
+
+
+async def test_a_trouble_is_over_with_a_reservation_that_passes_and_not_with_one_that_fails(autojump_clock):
+    ledger = RefusingLedger(some_offices(3, staff=1))
+    with capture_logs() as logs:
+        async with open_desk(ledger) as desk:
+            bad, good, _ = desk.deliveries
+            ledger.bad = {bad.id}
+            desk.progress.trouble.met("reservations", REFUSED.reason)
+            await trio.sleep(CALM)
+            with pytest.raises(StatementRefused):
+                await desk.reserve(bad)
+            assert [line["event"] for line in logs] == ["waiting_for_database"]
+            assert await desk.reserve(good)
+    assert [line["event"] for line in logs] == ["waiting_for_database", "database_back"]
 
 
 async def test_flush_waits_for_what_was_handed_on_before_it_and_for_nothing_else(autojump_clock):
