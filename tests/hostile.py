@@ -1,16 +1,32 @@
 """Endpoints as an attacker would have a browser's subscription say them, and names that lead inside."""
 
+METADATA = (
+    "100.100.100.200",  # Alibaba Cloud
+    "168.63.129.16",  # Azure, beside 169.254.169.254: an address that counts as public
+    "169.254.169.254",  # most clouds
+    "169.254.170.2",  # Amazon's containers
+    "169.254.42.42",  # Scaleway
+    "192.0.0.192",  # Oracle Cloud Classic
+    "fd00:100::100:200",  # Alibaba Cloud
+    "fd00:42::42",  # Scaleway
+    "fd00:a9fe:a9fe::1",  # Akamai, formerly Linode
+    "fd00:c1::a9fe:a9fe",  # Oracle Cloud
+    "fd00:ec2::23",  # Amazon's Kubernetes
+    "fd00:ec2::254",  # Amazon
+    "fd20:ce::254",  # Google Cloud
+    "fe80::a9fe:a9fe",  # OpenStack
+)
+"""Where clouds tell a machine its secrets: each provider's pages, and the data sources of cloud-init."""
+
 PRIVATE_HOSTS = (
+    *(f"[{address}]" if ":" in address else address for address in METADATA),
     "0.0.0.0",
     "10.0.0.1",
     "100.64.0.1",
-    "100.100.100.200",  # a cloud's metadata
     "127.0.0.1",
     "127.255.255.254",
-    "169.254.169.254",  # most clouds' metadata
     "172.16.0.1",
     "172.31.255.255",
-    "192.0.0.192",  # another cloud's metadata
     "192.0.2.1",
     "192.88.99.1",
     "192.168.0.1",
@@ -55,7 +71,6 @@ PRIVATE_HOSTS = (
     "[5f00::1]",
     "[100::1]",
     "[fc00::1]",
-    "[fd00:ec2::254]",  # a cloud's metadata
     "[fe80::1]",
     "[fec0::1]",
     "[ff02::1]",

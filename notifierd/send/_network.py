@@ -188,6 +188,9 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 """https://www.iana.org/assignments/ipv6-address-space"""
 
-_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2002::/16", "3fff::/20")))
-"""What Python's ipaddress, or older ones of it, take for public: protocols' own addresses (RFC 6890; a cloud has its
-metadata there), 6to4 and its relays (RFC 7526), and documentation (RFC 9637)."""
+_SPECIAL = tuple(
+    map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "2002::/16", "3fff::/20"))
+)
+"""What Python's ipaddress, or older ones of it, take for public: Azure's service for its own machines
+(https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16), protocols' own addresses
+(RFC 6890; a cloud has its metadata there), 6to4 and its relays (RFC 7526), and documentation (RFC 9637)."""

@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from notifierd.demo.servers import Servers, running_servers
 from notifierd.fields import key_of
 from notifierd.schedule import Calendar
 from notifierd.settings import WindowSettings
+from tests.hostile import METADATA
 from tests.manual import blocks
 from tests.processes import API_KEY, DAY, DOMAIN, PASSWORD, VAPID_KEY, Place, invent, write_config
 from tests.system import probe
-from tests.system.machine import UNIT, Machine, Service
+from tests.system.machine import REPOSITORY, UNIT, Machine, Service
 from tests.system.names import name_server
 
 # It is about noon there, so that no test meets the end of a day.
@@ -260,18 +261,69 @@ def test_the_sandbox_forbids_what_the_service_does_not_need(installation: Instal
     """The probe runs in the service's place, and once more as root, to show that it would find the doors."""
     service, machine = installation.service, installation.service.machine
     machine.write("/opt/probe.py", Path(probe.__file__).read_text())
-    machine.run("ip", "address", "replace", f"{probe.METADATA[0]}/32", "dev", "lo")
-    in_its_place = "ExecReload=\nExecStart=\nExecStart=/opt/notifierd/bin/python /opt/probe.py\n"
+    addresses = [address for address in METADATA if not address.startswith("fe80:")]  # which are of no use on loopback
+    command = ["/opt/notifierd/bin/python", "/opt/probe.py", *addresses]
+    in_its_place = f"ExecReload=\nExecStart=\nExecStart={' '.join(command)}\n"
     service.drop_in(f"[Service]\nType=oneshot\nRestart=no\n{in_its_place}")
     with ExitStack() as stack:
         with machine.network():
-            for address in (probe.LOOPBACK, probe.METADATA):
-                stack.enter_context(socket.create_server(address))
-        as_root = json.loads(machine.run("/opt/notifierd/bin/python", "/opt/probe.py").stdout)
+            for host in (probe.LOOPBACK, *addresses):
+                stack.enter_context(listening(machine, host))
+        as_root = json.loads(machine.run(*command).stdout)
         installation.systemctl("start")
     [found] = [json.loads(entry["MESSAGE"]) for entry in service.journal()]
-    assert [name for name, succeeded in found.items() if succeeded] == ["connect to loopback", "write to its own /tmp"]
+    allowed = [name for name, succeeded in found.items() if succeeded]
+    ports = ["listen at another port", "listen at any port"]
+    # systemd keeps ports closed by BPF, and where it was built without says nothing of SocketBindDeny=.
+    expected = ports if "-BPF_FRAMEWORK" in machine.systemctl("--version") else []
+    assert allowed == [
+        *("connect to loopback", "listen at the page's port", "write to its own /tmp"),
+        *("execute a program of the system", *expected),
+    ]
     assert as_root == dict.fromkeys(found, True)
+
+
+def test_no_place_is_both_writable_and_executable(installation: Installation):
+    """Mount by mount, as each of those that systemd makes for a service has options of its own."""
+    installation.systemctl("start")
+    options: dict[str, set[str]] = {}
+    for line in (installation.service.proc / "mountinfo").read_text().splitlines():
+        words = line.split()
+        options[words[4]] = set(words[5].split(","))  # the last one at a place covers the others
+    assert {place for place, found in options.items() if not found & {"ro", "noexec"}} == set()
+    programs = options["/opt/notifierd"] & options["/usr"]
+    assert ("ro" in programs, "noexec" in programs) == (True, False)
+    assert "noexec" in options["/"]
+
+
+def test_an_interpreter_that_lies_elsewhere_has_its_drop_in(installation: Installation):
+    service, machine = installation.service, installation.service.machine
+    drop_in = "ExecPaths=/opt/python\nBindReadOnlyPaths=/opt/python\n"
+    assert drop_in in (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8").replace("  ", "")
+    link, there = "/opt/notifierd/bin/python3", "/opt/python/bin/python3"
+    before = machine.run("readlink", link).stdout.strip()
+    machine.run("install", "-D", before, there)
+    machine.run("ln", "-sf", there, link)
+    try:
+        installation.systemctl("start", "--no-block")
+        service.until("a refusal", lambda: "status=203/EXEC" in service.journal_text())
+        service.drop_in(f"[Service]\n{drop_in}")
+        installation.systemctl("restart")
+        assert service.value("ActiveState") == "active"
+        assert str((service.proc / "exe").readlink()) == there
+    finally:
+        machine.run("ln", "-sf", before, link)
+
+
+@contextmanager
+def listening(machine: Machine, host: str) -> Iterator[None]:
+    """Have *host* be an address of the machine, in whose network this is called, where somebody takes connections."""
+    v6 = ":" in host
+    if not host.startswith("127."):
+        words = (f"{host}/128", "dev", "lo", "nodad") if v6 else (f"{host}/32", "dev", "lo")
+        machine.run("ip", "address", "replace", *words)
+    with socket.create_server((host, probe.PORT), family=socket.AF_INET6 if v6 else socket.AF_INET):
+        yield
 
 
 # -------------------------------------------------------------------------------------------------------- reload
