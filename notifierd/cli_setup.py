@@ -70,16 +70,25 @@ def init(context: click.Context, preset: str | None, dsn: str | None, role: str 
 def migrate(context: click.Context, dsn: str | None) -> None:
     """Bring the schema up to this program's version.
 
+    It also takes from the daemon's role what an earlier version gave it without need. Where it cannot, it says which
+    statement does.
+
     \b
       notifierd db migrate --dsn postgresql://admin@/app    after an upgrade, while the daemon is stopped
     """  # noqa: D301
-    from notifierd import schema
+    from notifierd import rights, schema
 
-    done = with_database(context, dsn, schema.migrate)
+    async def work(db: Database) -> tuple[tuple[schema.Migration, ...], rights.Narrowed]:
+        return await schema.migrate(db), await rights.narrow(db)
+
+    done, narrowed = with_database(context, dsn, work)
     for migration in done:
         click.echo(f"{migration}: applied")
-    if not done:
+    for line in narrowed.taken:
+        click.echo(line)
+    if not (done or narrowed.taken):
         click.echo("up to date")
+    complain(*narrowed.left)
 
 
 @db.command("status")

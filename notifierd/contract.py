@@ -96,11 +96,7 @@ def grants(role: str, there: Collection[str] = tuple(RIGHTS)) -> list[str]:
     name = quoted(role)
     return [
         f"grant usage on schema notifierd to {name}",
-        *(
-            f"grant {_privileges(relation)} on notifierd.{relation} to {name}"
-            for relation in RIGHTS
-            if relation in there
-        ),
+        *(_grant(relation, name) for relation in RIGHTS if relation in there),
         f"grant execute on function notifierd.{_FUNCTION}({_FUNCTION_ARGUMENTS}) to {name}",
     ]
 
@@ -110,14 +106,19 @@ def revocations(role: str, there: Collection[str]) -> list[str]:
     return [f"revoke all on notifierd.{relation} from {quoted(role)}" for relation in RIGHTS if relation in there]
 
 
+def narrowing(role: str, relation: str) -> list[str]:
+    """Return the statements that leave *role* on *relation* what the daemon needs, and nothing else."""
+    return [*revocations(role, [relation]), _grant(relation, quoted(role))]
+
+
 def quoted(name: str) -> str:
     """Return *name* as an identifier of SQL that is nothing else (PostgreSQL, 4.1.1)."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def _privileges(relation: str) -> str:
+def _grant(relation: str, name: str) -> str:
     columns = f" ({', '.join(VIEWS[relation])})" if relation in COLUMN_RIGHTS else ""
-    return RIGHTS[relation] + columns
+    return f"grant {RIGHTS[relation]}{columns} on notifierd.{relation} to {name}"
 
 
 async def missing_rights(db: Database, role: str | None = None) -> list[str]:

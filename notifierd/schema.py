@@ -34,7 +34,7 @@ _OWNERSHIP: Final = "to own the schema notifierd and all that is in it"
 
 # One transaction at a time: two would trip over each other's rows of the catalogue. A migration may take its time, and
 # waits longer for a lock than an outcome would.
-_ALONE: Final = """
+ALONE: Final = """
 set local lock_timeout = '60s';
 set local statement_timeout = 0;
 select pg_advisory_xact_lock(x'6e6f746966696572'::bigint);
@@ -272,7 +272,7 @@ async def _require_role(db: Database, role: str | None) -> None:
 
 async def _make_schema(connection: Connection) -> None:
     async with connection.transaction():
-        await connection.execute(_ALONE)
+        await connection.execute(ALONE)
         # Looked up, as "if not exists" asks for the right to create what is there already.
         if not await connection.fetch(_OWNER):
             await connection.execute("create schema notifierd")
@@ -299,7 +299,7 @@ async def _apply(db: Database, step: Migration) -> bool:
 
     async def unit(connection: Connection) -> bool:
         async with connection.transaction():
-            await connection.execute(_ALONE)
+            await connection.execute(ALONE)
             await _require_own(connection)
             if await connection.fetch("select from notifierd.migrations where version = $1", step.version):
                 return False
@@ -318,7 +318,7 @@ async def _apply(db: Database, step: Migration) -> bool:
 def _views_made_by(script: str) -> Callable[[Connection], Awaitable[None]]:
     async def unit(connection: Connection) -> None:
         async with connection.transaction():
-            await connection.execute(_ALONE)
+            await connection.execute(ALONE)
             await connection.execute(await _on_the_applications_tables(connection, script))
             for _view, _what, use in USES:
                 await connection.execute(f"explain {use}")
@@ -345,7 +345,7 @@ async def _grant(db: Database, role: str) -> str:
 
     async def unit(connection: Connection) -> set[str]:
         async with connection.transaction():
-            await connection.execute(_ALONE)
+            await connection.execute(ALONE)
             there = await _relations(connection)
             await connection.execute(";".join([*revocations(role, there), *grants(role, there)]))
             return there

@@ -450,6 +450,22 @@ def test_migrate_applies_what_is_pending(cluster: Cluster, database: str, tmp_pa
     assert run("db", "migrate", *words, cwd=tmp_path, code=0).out == "up to date\n"
 
 
+def test_migrate_takes_a_right_from_the_daemons_role_and_says_what_it_could_not_take(place: Place, tmp_path: Path):
+    """First as the daemon's own role, which database.dsn names, then as the admin."""
+    place.sql(f"revoke all on notifierd.audit_log from {place.role}")
+    place.sql(f"grant select, insert on notifierd.audit_log to {place.role}")
+    write_config(tmp_path, {"database": {"dsn": place.dsn}})
+    poor = run("db", "migrate", cwd=tmp_path, code=0)
+    assert poor.out == "up to date\n"
+    (line,) = poor.err.splitlines()
+    assert line.startswith(f"notifierd: role {place.role}: may read notifierd.audit_log")
+    admin = ("db", "migrate", "--dsn", place.cluster.dsn(place.database))
+    done = run(*admin, cwd=tmp_path, code=0)
+    assert done.out.startswith(f"role {place.role}: has no more right on notifierd.audit_log than to insert")
+    assert done.err == ""
+    assert run(*admin, cwd=tmp_path, code=0).out == "up to date\n"
+
+
 @pytest.mark.parametrize("command", ["init", "migrate", "status"])
 def test_a_database_out_of_reach_is_exit_3_for_db_too(command: str, tmp_path: Path):
     done = run("db", command, "--dsn", f"postgresql://me:{PASSWORD}@/app?host={tmp_path}", cwd=tmp_path, code=3)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -11,6 +12,7 @@ from notifierd.contract import (
     VIEWS,
     grants,
     missing_rights,
+    needless_rights,
     revocations,
     sqlstate,
     system_identifier,
@@ -19,6 +21,7 @@ from notifierd.contract import (
 from notifierd.db import open_database
 from notifierd.demo.postgres import Cluster
 from notifierd.errors import StatementRefused
+from notifierd.rights import Narrowed, narrow
 from notifierd.schema import init, require_current, status
 from tests.application import OwnPath
 from tests.place import Place, open_place
@@ -132,9 +135,14 @@ async def test_role_names_are_quoted(cluster: Cluster, place: Place) -> None:
 
 
 async def test_the_role_has_exactly_the_rights_that_the_manual_lists(place: Place) -> None:
-    """From the catalogue, also on what is not notifierd's; and whatever else it was given before is taken from it."""
+    """Also on what is not notifierd's; and whatever else it was given before is taken from it."""
     await place.sql(f"grant all on notifierd.audit_log, notifierd.runs to {place.role}")
     await init(place.admin, role=place.role)
+    assert await rights_of(place) == IN_THE_MANUAL
+
+
+async def rights_of(place: Place, role: str = "") -> set[tuple[str, str | None, str]]:
+    """Relation, column and privilege of each right that *role* (or the daemon's) itself has, from the catalogue."""
     rows = await place.admin.fetch(
         """
         with mine as (select oid from pg_roles where rolname = $1::text), acl as (
@@ -152,16 +160,9 @@ async def test_the_role_has_exactly_the_rights_that_the_manual_lists(place: Plac
         )
         select acl.name, acl.part, lower(acl.privilege_type) as privilege from acl join mine on mine.oid = acl.grantee
         """,
-        place.role,
+        role or place.role,
     )
-    found = {(row["name"].removeprefix("notifierd."), row["part"], row["privilege"]) for row in rows}
-    assert found == {
-        (name, column, right)
-        for names, rights in listed_in_the_manual()
-        for name in names
-        for right in rights
-        for column in (VIEWS["audit_log"] if name == "audit_log" else [None])
-    }
+    return {(row["name"].removeprefix("notifierd."), row["part"], row["privilege"]) for row in rows}
 
 
 def listed_in_the_manual() -> list[tuple[list[str], list[str]]]:
@@ -172,3 +173,139 @@ def listed_in_the_manual() -> list[tuple[list[str], list[str]]]:
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()[1:]]
     words = re.compile(r"\b(select|insert|update|delete|usage|execute)\b")
     return [(re.findall(r"`(\w+)`", names), words.findall(rights.partition(" on ")[0])) for names, rights in rows]
+
+
+IN_THE_MANUAL = {
+    (name, column, right)
+    for names, rights in listed_in_the_manual()
+    for name in names
+    for right in rights
+    for column in (VIEWS["audit_log"] if name == "audit_log" else [None])
+}
+
+
+# ------------------------------------------------------------------------------------------------ what an upgrade takes
+
+
+AS_BEFORE = "revoke all on notifierd.audit_log from {0}; grant select, insert on notifierd.audit_log to {0}"
+"""What `db init` of an earlier version gave."""
+
+
+async def may_read(place: Place) -> bool:
+    (row,) = await place.admin.fetch(
+        "select has_table_privilege($1::text, 'notifierd.audit_log', 'select') as may", place.role
+    )
+    return bool(row["may"])
+
+
+async def test_an_upgrade_takes_what_an_earlier_version_gave_without_need(place: Place) -> None:
+    await place.sql(AS_BEFORE.format(place.role))
+    line = f"role {place.role}: has no more right on notifierd.audit_log than to insert what notifierd writes"
+    assert await narrow(place.admin) == Narrowed((line,), ())
+    assert await rights_of(place) == IN_THE_MANUAL
+    assert await narrow(place.admin) == Narrowed((), ())
+
+
+@pytest.mark.parametrize("given", ["select", "select (action)", "insert", "insert (target_type), select"])
+async def test_whatever_part_of_it_is_there_goes(place: Place, given: str) -> None:
+    await place.sql(f"grant {given} on notifierd.audit_log to {place.role}")
+    assert (await narrow(place.admin)).left == ()
+    assert await rights_of(place) == IN_THE_MANUAL
+
+
+async def test_a_role_that_the_daemons_role_is_a_member_of_is_the_one_that_loses_it(place: Place, group: str) -> None:
+    await init(place.admin, role=group)
+    await place.sql(AS_BEFORE.format(group) + f"; revoke all on all tables in schema notifierd from {place.role}")
+    await place.sql(f"grant {group} to {place.role}")
+    assert len((await narrow(place.admin)).taken) == 1
+    assert await rights_of(place, group) == IN_THE_MANUAL
+    async with open_database(place.settings.database.dsn) as daemon:
+        assert await missing_rights(daemon) == await needless_rights(daemon) == []
+
+
+async def test_who_has_more_than_any_version_gave_keeps_it_and_is_named(place: Place, group: str) -> None:
+    """An administrator of the ledger, say."""
+    await place.sql(f"grant all on all tables in schema notifierd to {group}")
+    before = await rights_of(place, group)
+    narrowed = await narrow(place.admin)
+    assert narrowed.taken == ()
+    (line,) = narrowed.left
+    assert line.startswith(f"role {group}: may read notifierd.audit_log")
+    assert "if the daemon connects as this role" in line
+    assert await rights_of(place, group) == before
+
+
+WAYS = {
+    "as everybody may": "grant select on notifierd.audit_log to public",
+    "as a member of {group}": "grant select on notifierd.audit_log to {group}; grant {group} to {role}",
+    "as a member of pg_read_all_data": "grant pg_read_all_data to {role}",
+    "as a member of postgres": "grant postgres to {role}",
+    "by a grant of {group}": """
+        grant usage on schema notifierd to {group}; grant select on notifierd.audit_log to {group} with grant option;
+        set role {group}; grant select on notifierd.audit_log to {role}; reset role
+    """,
+}
+
+
+@pytest.mark.parametrize(("way", "script"), WAYS.items(), ids=WAYS)
+async def test_another_way_to_read_is_named_with_the_statement_that_closes_it(
+    place: Place, group: str, way: str, script: str
+) -> None:
+    names = {"role": place.role, "group": group}
+    await place.sql(script.format(**names))
+    narrowed = await narrow(place.admin)
+    assert narrowed.taken == ()
+    (line,) = narrowed.left
+    assert line.startswith(f"role {place.role}: may read notifierd.audit_log, which the daemon does not need, ")
+    assert way.format(**names) in line
+    assert await may_read(place)
+    as_whom = f"set role {group};" if "by a grant" in way else ""
+    await place.sql(f"{as_whom} {line.rpartition(': ')[2]}; reset role")
+    assert not await may_read(place)
+    assert await narrow(place.admin) == Narrowed((), ())
+
+
+async def test_who_may_not_take_it_says_who_can_and_how(place: Place) -> None:
+    """As `db migrate` without --dsn does, which connects as the daemon's own role."""
+    await place.sql(AS_BEFORE.format(place.role))
+    async with open_database(place.settings.database.dsn) as daemon:
+        narrowed = await narrow(daemon)
+    assert narrowed.taken == ()
+    (line,) = narrowed.left
+    assert "by a grant that the view's owner postgres can take: revoke all on notifierd.audit_log" in line
+    await place.sql(line.rpartition(": ")[2])
+    assert await rights_of(place) == IN_THE_MANUAL
+
+
+REFUSING = """
+create function no_revoke() returns event_trigger language plpgsql as $$ begin raise 'no'; end $$;
+create event trigger no_revoke on ddl_command_start when tag in ('REVOKE') execute function no_revoke()
+"""
+
+
+async def test_a_refusal_is_told_and_is_no_failure(place: Place) -> None:
+    await place.sql(AS_BEFORE.format(place.role))
+    await place.sql(REFUSING)
+    try:
+        narrowed = await narrow(place.admin)
+    finally:
+        await place.sql("drop event trigger no_revoke")
+    assert narrowed.taken == ()
+    (line,) = narrowed.left
+    assert "(SQLSTATE P0001): revoke all on notifierd.audit_log" in line
+
+
+async def test_nobody_is_named_where_the_view_or_the_ledger_is_not_there(place: Place) -> None:
+    await place.sql("drop view notifierd.audit_log")
+    assert await narrow(place.admin) == Narrowed((), ())
+    await place.sql("drop schema notifierd cascade")
+    assert await narrow(place.admin) == Narrowed((), ())
+
+
+@pytest.fixture
+async def group(place: Place) -> AsyncIterator[str]:
+    """Another role."""
+    name = f"group_{uuid4().hex[:8]}"
+    await place.sql(f"create role {name}")
+    yield name
+    await place.sql(f"drop owned by {name} cascade; drop role {name}")
