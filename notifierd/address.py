@@ -91,7 +91,7 @@ def _domain(text: str) -> str:
 
 
 def _parse(text: str) -> Address:
-    if any(unicodedata.category(character) in _UNSEEN for character in text):
+    if has_unseen(text):
         raise BadAddress("bad_address")  # IDNA drops some of them: mail would go to another address than is shown
     try:
         found = validate_email(text, check_deliverability=False, test_environment=True)  # RFC 2606, section 2: .test
@@ -102,8 +102,13 @@ def _parse(text: str) -> Address:
     return Address(found.ascii_email)
 
 
+def has_unseen(text: str) -> bool:
+    """Tell whether *text* has characters that nobody sees where they stand: controls, marks of direction, line ends."""
+    return any(unicodedata.category(character) in _UNSEEN for character in text)
+
+
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Categories of characters that are not seen where they stand: controls, marks of direction, ends of lines."""
+"""The categories of such characters."""
 
 
 def parse_mailbox(text: str) -> Mailbox:

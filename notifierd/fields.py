@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import attrs
 from holidays.registry import COUNTRIES
 
-from notifierd.address import BadAddress, parse_address, parse_mailbox
+from notifierd.address import BadAddress, has_unseen, parse_address, parse_mailbox
 
 if TYPE_CHECKING:
     from py_vapid import Vapid02
@@ -143,7 +143,8 @@ def _is_url(*schemes: str, query: bool) -> Callable[[str], bool]:
                 and (parts.port is None or parts.port > 0)
                 and "@" not in parts.netloc
                 and (query or not (parts.query or parts.fragment))
-                and re.search(r"[\s\x00-\x20<>\"\ud800-\udfff]", value) is None
+                and re.search(r"[\s<>\"]", value) is None
+                and not has_unseen(value)
             )
         except ValueError:  # of urlsplit: a broken IPv6 address; of port: not a number up to 65535
             return False
@@ -165,20 +166,38 @@ def ascii_url(url: str) -> str:
 
 
 def ascii_contact(url: str) -> str:
-    """Return a mailto: or https: URL in ASCII, its domain as A-labels (RFC 5890, section 2.3.2.1).
+    """Return a mailto: or https: URL in the ASCII of a URI, its domain as A-labels (RFC 5890, section 2.3.2.1).
 
     Raises:
         BadAddress: it has no such form.
     """
-    if url.isascii():
-        return url
     if url.startswith("mailto:"):
-        return f"mailto:{parse_address(url.removeprefix('mailto:'))}"
+        local, _, domain = parse_address(url.removeprefix("mailto:")).rpartition("@")
+        return f"mailto:{quote(local, safe=_IN_MAILTO)}@{domain}"
     parts = urlsplit(url)
     host, colon, port = parts.netloc.partition(":")
-    if not host.isascii():
-        host = parse_address(f"a@{host}").removeprefix("a@")
-    return ascii_url(urlunsplit(parts._replace(netloc=f"{host}{colon}{port}")))
+    host = parse_address(f"a@{host}").removeprefix("a@")
+    return quote(urlunsplit(parts._replace(netloc=f"{host}{colon}{port}")), safe=_IN_URI)
+
+
+_IN_MAILTO = "!$'*+"
+"""Of what is allowed before an @, what a mailto: URL has unescaped (RFC 6068, section 2)."""
+
+_IN_URI = "!#$%&'()*+,/:;=?@[]"
+"""RFC 3986, section 2.2, and the sign of an escape."""
+
+
+def _is_contact(value: str) -> bool:
+    if value.startswith("mailto:"):
+        fit = _is_mailto(value) and not set(value) & set("?%")
+    else:
+        fit = (
+            re.match(r"https://[^/?#:\[\]]+(:[0-9]+)?([/?#]|$)", value) is not None
+            and re.search(r"%(?![0-9A-Fa-f]{2})", value) is None
+            and _is_url("https", query=True)(value)
+            and _reads(ascii_contact, value)
+        )
+    return fit and len(ascii_contact(value)) <= LONGEST_HEADER_URL
 
 
 def _is_header_url(value: str) -> bool:
@@ -290,11 +309,8 @@ MAILBOX = Check(
     lambda value: _reads(parse_mailbox, value),
 )
 CONTACT = Check(
-    "mailto: with an address, or an https:// URL",
-    lambda value: (
-        ((_is_mailto(value) and "?" not in value) or _is_url("https", query=True)(value))
-        and _reads(ascii_contact, value)
-    ),
+    "mailto: with an address, or an https:// URL with a domain, of at most 800 characters, none of them unseen",
+    _is_contact,
 )
 UNSUBSCRIBE = Check(
     "mailto: with an address (and a subject, if you like), or an https:// URL, that fits a header",

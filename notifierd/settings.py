@@ -349,4 +349,4 @@ class Settings(Table):
     @property
     def push_subject(self) -> str:
         """The ``sub`` of RFC 8292, section 2.1: `push.subject`, or the sender's address."""
-        return fields.ascii_contact(self.push.subject) or f"mailto:{self.email.sender_mailbox.address}"
+        return fields.ascii_contact(self.push.subject or f"mailto:{self.email.sender_mailbox.address}")

@@ -8,6 +8,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import date, time
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import attrs
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifierd import fields
 from notifierd import settings as settings_module
 from notifierd.config import find_config, keys, load, missing_for_sending, parse, variable
 from notifierd.errors import ConfigError
@@ -270,11 +272,78 @@ def test_the_bind_is_split_into_host_and_port():
         ("mailto:ops@例え.jp", "no-reply@example.jp", "mailto:ops@xn--r8jz45g.jp"),
         ("https://例え.jp:8443/連絡?a=b", "no-reply@example.jp", "https://xn--r8jz45g.jp:8443/%E9%80%A3%E7%B5%A1?a=b"),
         ("https://example.jp/連絡", "no-reply@example.jp", "https://example.jp/%E9%80%A3%E7%B5%A1"),
+        ("https://ｅｘａｍｐｌｅ。jp", "no-reply@example.jp", "https://example.jp"),
+        ("https://example.jp/{a}|`b`?c=^#d", "no-reply@example.jp", "https://example.jp/%7Ba%7D%7C%60b%60?c=%5E#d"),
+        ("https://example.jp/a%20b", "no-reply@example.jp", "https://example.jp/a%20b"),
+        ("mailto:ops/a#b&c@example.jp", "no-reply@example.jp", "mailto:ops%2Fa%23b%26c@example.jp"),
+        ("", "ops?a%b@example.jp", "mailto:ops%3Fa%25b@example.jp"),
     ],
 )
 def test_the_push_subject_is_the_senders_address_unless_given(subject, sender, expected):
     settings = read(f'push.subject = "{subject}"\nemail.sender = "{sender}"')
     assert settings.push_subject == expected
+
+
+UNSEEN = "\x7f\x80\x9b\xad\u061c\u200b\u200d\u200e\u200f\u2028\u202a\u202e\u2060\u2066\u2069\ufeff\U000e0041"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        *(f"mailto:ops{mark}@example.jp" for mark in (*UNSEEN, " ", "\u3000")),
+        *(f"mailto:ops@exam{mark}ple.jp" for mark in (*UNSEEN, " ", "\u3000")),
+        *(f"https://exam{mark}ple.jp/" for mark in (*UNSEEN, " ", "\u3000", "_", "%61", "|")),
+        *(f"https://example.jp/a{mark}b" for mark in (*UNSEEN, " ", "\u3000", "%", "%0g", "%zz")),
+        "mailto:ops%0d@example.jp",
+        "mailto:ops@example.jp?subject=a",
+        "mailto:a@example.jp,b@example.jp",
+        "mailto:",
+        "MAILTO:ops@example.jp",
+        "HTTPS://example.jp",
+        "http://example.jp",
+        "https:example.jp",
+        "https://",
+        "https://user@example.jp",
+        "https://user:password@example.jp",
+        "https://例え@example.jp",
+        "https://@example.jp",
+        "https://example.jp:",
+        "https://example.jp:0",
+        "https://example.jp:99999",
+        "https://localhost",
+        "https://127.0.0.1",
+        "https://[::1]",
+        "https://[::1]例え.jp",
+        "https://-example.jp",
+        "https://xn--a.jp",
+        f"https://{'a' * 64}.jp",
+        f"https://example.jp/{'a' * 800}",
+        f"https://example.jp/{'連' * 90}",
+    ],
+    ids=ascii,
+)
+def test_a_push_subject_that_a_push_service_may_refuse_is_refused_here(subject):
+    """It refuses all pushes for it, with a 403 that names nothing."""
+    with pytest.raises(ConfigError) as caught:
+        parse({"push": {"subject": subject}}, {}, Path())
+    assert caught.value.problems == (f"push.subject: the value is not {fields.CONTACT.allowed}",)
+
+
+SHAPES = ["mailto:{}", "mailto:{}@example.jp", "mailto:ops@{}.jp", "https://{}.jp", "https://example.jp/{}"]
+
+
+@given(st.sampled_from(SHAPES), st.text(max_size=30))
+def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shape, text):
+    subject = shape.format(text)
+    if not fields.CONTACT.passes(subject):
+        return
+    contact = fields.ascii_contact(subject)
+    assert re.fullmatch(r"(mailto:[^@]+@|https://)[a-z0-9.-]+(:[0-9]+)?([/?#][!-~]*)?", contact)
+    assert not set(contact) & set('"<>\\^`{|}')
+    assert urlsplit(contact).username is None
+    if shape.startswith("https"):
+        assert fields.CONTACT.passes(contact)
+        assert fields.ascii_contact(contact) == contact
 
 
 # --------------------------------------------------------------------------------------------------------- bad values
@@ -378,7 +447,7 @@ PRIVATE = "hush-hush\u3000"
         ("email.gmail.user", "is not an address (name@example.jp, in ASCII before the @)"),
         ("database.dsn", "is not of the form postgresql://user:password@host:5432/database"),
         ("push.vapid_private_key", "is not a VAPID private key (base64url or PEM, as `notifierd vapid` prints it)"),
-        ("push.subject", "is not mailto: with an address, or an https:// URL"),
+        ("push.subject", f"is not {fields.CONTACT.allowed}"),
         ("safety.redirect_to", "is not an address (name@example.jp, in ASCII before the @)"),
         ("http.token", "is not made of visible ASCII characters without spaces"),
         ("watch.webhook_url", "is not an http:// or https:// URL"),
