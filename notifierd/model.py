@@ -64,17 +64,32 @@ class Alert:
         return None if self.due_on is None else (self.due_on - day).days
 
 
+def _unless_off(chosen: bool | None) -> bool:  # noqa: FBT001 - attrs calls it
+    return chosen is not False
+
+
+def _email_days(chosen: int | None) -> int:
+    return 30 if chosen is None else chosen
+
+
+def _push_days(chosen: int | None) -> int:
+    return 10 if chosen is None else chosen
+
+
 @frozen
 class Staff:
-    """A staff member of one office, with what they chose to be told, and how early (in days)."""
+    """A staff member of one office, with what they chose to be told, and how early (in days).
+
+    None is no choice, and stands for the default; ``statements.plans`` has the same ones.
+    """
 
     id: UUID
     name: str = field(repr=False)
     email: str | None = field(repr=False)
-    email_enabled: bool
-    email_days: int
-    push_enabled: bool
-    push_days: int
+    email_enabled: bool = field(converter=_unless_off)
+    email_days: int = field(converter=_email_days)
+    push_enabled: bool = field(converter=bool)
+    push_days: int = field(converter=_push_days)
 
     def days(self, channel: Channel) -> int:
         """How many days ahead this staff member wants to be told on *channel*."""

@@ -25,3 +25,7 @@ STANDS = """jsonb_build_object(
     ) s)
 )"""
 """How the day of run *r* stands: its offices, and its deliveries by channel and state."""
+
+DAYS_LEFT = "(least(greatest(a.due_on, date '0001-01-01'), date '9999-12-31') - $1::date)"
+"""Days from the day to the deadline of alert *a*, a renewal. No days can be counted to a deadline without end, and the
+refusal would be one for all offices: it counts as the last day that a calendar has, or the first."""

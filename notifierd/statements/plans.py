@@ -1,13 +1,18 @@
 """Who is due: written as a day's plan, counted, and held against what became of it."""
 
-from notifierd.statements import DEVICES_BY_AGE, DUE
+from notifierd.statements import DAYS_LEFT, DEVICES_BY_AGE, DUE
+
+# A null in the view is no choice, and stands for the default; for push_enabled that is false, as which a null counts.
+_BY_MAIL = "coalesce(s.email_enabled, true) and s.email <> ''"
+_EMAIL_DAYS = "coalesce(s.email_days, 30)"
+_PUSH_DAYS = "coalesce(s.push_days, 10)"
 
 # $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices, $6 devices_per_person; for PLAN and REHEARSE also
 # $7 mails, $8 calls, $9 batch
 _WHO_IS_DUE = f"""
 with scope as materialized (
     select a.office_id,
-           min(a.due_on - $1::date) filter (where a.kind = 'renewal') as nearest,
+           min({DAYS_LEFT}) filter (where a.kind = 'renewal') as nearest,
            bool_or(a.kind = 'assessment') as assessment
     from notifierd.alerts a
     where a.kind = 'assessment'
@@ -19,9 +24,10 @@ with scope as materialized (
     where cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[])
 ), member as materialized ( -- the view is dear: it is read once, for both channels
     select o.id as office_id, s.id as staff_id,
-           s.email_enabled and s.email <> '' and (o.assessment or o.nearest <= s.email_days) as by_mail,
-           $4::bool and s.push_enabled and (o.assessment or o.nearest <= s.push_days) as by_push
+           {_BY_MAIL} and (o.assessment or o.nearest <= {_EMAIL_DAYS}) as by_mail,
+           $4::bool and s.push_enabled and (o.assessment or o.nearest <= {_PUSH_DAYS}) as by_push
     from office o join notifierd.staff s on s.office_id = o.id
+    where s.id is not null -- who has no id can be told nothing, and would end the plan of all
 ), mail as not materialized (
     select office_id, staff_id from member where by_mail
 ), crowded as materialized ( -- nearly nobody; only their devices are put in order
@@ -37,7 +43,7 @@ with scope as materialized (
     join notifierd.devices v on v.staff_id = m.staff_id
     left join crowded c on c.staff_id = v.staff_id
     left join newest n on n.id = v.id
-    where m.by_push and (c.staff_id is null or n.id is not null)
+    where m.by_push and v.id is not null and (c.staff_id is null or n.id is not null)
 ), told as (
     select distinct d.office_id, d.staff_id
     from notifierd.deliveries d
@@ -174,7 +180,7 @@ from due
 
 # Alerts that reached nobody. An office's sent deliveries tell of what lies within their staff member's threshold; what
 # lies beyond every threshold of a staff member who can be reached will be told of another day.
-_UNTOLD = """
+_UNTOLD = f"""
 untold as (
     select a.office_id, a.kind = 'renewal' and a.due_on <= $1::date as overdue
     from notifierd.alerts a
@@ -184,17 +190,17 @@ untold as (
     where (cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[]))
       and (a.kind = 'assessment'
            or (a.kind = 'renewal' and a.due_on <= $1::date + $2::int and ($3::bool or a.due_on > $1::date)))
-      and (r.days is null or (a.kind = 'renewal' and a.due_on - $1::date > r.days))
-      and (c.days is null or a.kind = 'assessment' or a.due_on - $1::date <= c.days)
+      and (r.days is null or (a.kind = 'renewal' and {DAYS_LEFT} > r.days))
+      and (c.days is null or a.kind = 'assessment' or {DAYS_LEFT} <= c.days)
 )
 """
 
-_REACHABLE = """
+_REACHABLE = f"""
 reachable as (
     select office_id, max(days) as days from (
-        select s.office_id, s.email_days as days from notifierd.staff s where s.email_enabled and s.email <> ''
+        select s.office_id, {_EMAIL_DAYS} as days from notifierd.staff s where {_BY_MAIL}
         union all
-        select s.office_id, s.push_days from notifierd.staff s
+        select s.office_id, {_PUSH_DAYS} from notifierd.staff s
         where $4::bool and s.push_enabled and exists (select from notifierd.devices v where v.staff_id = s.id)
     ) ways group by office_id
 )

@@ -1,0 +1,174 @@
+"""Odd data ends no command: in each column that the views read, whatever its type can hold.
+
+Each odd value stands in one row of an office of its own, beside a colleague, a recipient and a device that are as they
+should be. All of them are there at once, and one office where nothing is odd.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from io import StringIO
+from uuid import UUID
+
+import pytest
+import trio
+from attrs import evolve
+from rich.console import Console
+
+from notifierd import plan as plans
+from notifierd.config import load
+from notifierd.contract import grants
+from notifierd.errors import ConfigError
+from notifierd.settings import Settings
+from notifierd.tables import print_explanation
+from tests.application import SQL
+from tests.odd import HUGE, NULL, ODD, Case, columns_read, relax
+from tests.processes import DAY, DOMAIN, Place, an_id, invent, run
+
+COMMANDS: Mapping[str, Sequence[str]] = {
+    "plan": ("plan", "--day", str(DAY)),
+    "plan --json": ("plan", "--day", str(DAY), "--json"),
+    "preview": ("preview", "--day", str(DAY), "--out", "preview"),
+    "once --dry-run": ("once", "--day", str(DAY), "--dry-run", "--json"),
+    "once": ("once", "--force", "--day", str(DAY), "--json"),
+    "once again": ("once", "--force", "--day", str(DAY)),
+    "status": ("status",),
+    "history": ("history",),
+    "check": ("check",),
+}
+SAYS_FAILURES = {"once", "once again"}
+"""Commands whose exit code tells of addresses and devices that are no good."""
+
+# How the rows of the odd ones of an office are found.
+ROWS = {
+    "offices": "id = '{office}'",
+    "staffs": "id = '{staff}'",
+    "office_staffs": "staff_id = '{staff}'",
+    "welfare_recipients": "id = '{recipient}'",
+    "support_plan_cycles": "welfare_recipient_id = '{recipient}'",
+    "plan_deliverables": (
+        "plan_cycle_id in (select id from support_plan_cycles where welfare_recipient_id = '{recipient}')"
+    ),
+    "push_subscriptions": "staff_id = '{staff}'",
+    "app.offices": "id = '{office}'",
+    "app.staff": "id = '{staff}'",
+    "app.alerts": "recipient_id = '{recipient}'",
+    "app.devices": "id = '{device}'",
+}
+MOST_CASES = 199
+SHEETS = ("assessment_sheet",), ()
+"""Of an office's two recipients: the odd one's renewal is overdue, the other one's assessment is missing, too."""
+
+KEYS = {"offices.id", "staffs.id", "welfare_recipients.id", "support_plan_cycles.id"}
+"""Columns in which PostgreSQL takes no odd value: primary keys that other tables refer to."""
+
+ADDRESSES = {"email", "id", "staff_id", "endpoint", "p256dh", "auth", "p256dh_key", "auth_key"}
+"""Columns that decide whether one person can be reached."""
+
+TEXT = {"text", "character varying"}
+
+LEFT_OUT = {"app.alerts.recipient_id = null", "app.staff.id = null", "app.offices.name = null", "offices.name = null"}
+"""What a run's reading does not bear yet: a TypeError in `source`, an office that counts as gone."""
+
+UNEXPLAINED = {
+    *(f"app.alerts.due_on = {day}" for day in ("'infinity'", "'10000-01-01'", "'5874897-12-31'")),
+    "app.staff.office_id = null",
+    "app.devices.id = null",
+    "office_staffs.office_id = null",
+}
+"""What `PostgresSource.works_of` does not bear yet."""
+
+VIEWS = ("offices", "staff", "alerts", "devices", "audit_log")
+OTHER_APPLICATION = f"""
+{"".join(f"alter view notifierd.{view} rename to old_{view};" for view in VIEWS)}
+{SQL.read_text()}
+{
+    "".join(
+        f"insert into app.{view} select {columns} from notifierd.old_{view};"
+        for view, columns in {
+            "offices": "*",
+            "staff": "*",
+            "alerts": "*",
+            "devices": "id, staff_id, endpoint, p256dh, auth",
+        }.items()
+    )
+}
+{"".join(f"drop view notifierd.old_{view};" for view in VIEWS)}
+alter table app.offices drop constraint offices_pkey cascade;
+alter table app.staff drop constraint staff_pkey;
+alter table app.devices drop constraint devices_pkey;
+"""
+"""The same rows as another application has them, whose tables forbid nothing."""
+
+
+def ids(number: int) -> dict[str, UUID]:
+    """The ids of the odd ones of a case."""
+    return {
+        "office": an_id(f"o{number}"),
+        "staff": an_id(f"o{number}s0"),
+        "recipient": an_id(f"o{number}r0"),
+        "device": an_id(f"token-o{number}s0"),
+    }
+
+
+def load_cases(place: Place, application: str) -> tuple[list[Case], dict[Case, str]]:
+    """Fill *application*: the cases that PostgreSQL took, and the others with the SQLSTATE that it answered."""
+    rows = invent(MOST_CASES, staff=2, recipients=2, push_url=place.servers.push_url)
+    rows = evolve(
+        rows,
+        recipients=tuple(evolve(one, test_data=False) for one in rows.recipients),
+        cycles=tuple(evolve(one, deliverables=SHEETS[n % 2]) for n, one in enumerate(rows.cycles)),
+    )
+    place.load(rows)
+    if application != "keikakun":
+        place.sql(OTHER_APPLICATION + ";".join(grants(place.role)))
+    columns = columns_read(place.cluster, place.database)
+    pairs = [(column, value) for column in columns for value in ODD[column.type]]
+    cases = [Case(n, *pair, ROWS[pair[0].table].format(**ids(n))) for n, pair in enumerate(pairs, start=1)]
+    assert len(cases) < MOST_CASES
+    cases = [case for case in cases if str(case) not in LEFT_OUT]
+    place.sql(relax(columns) + "create table refused (n int, state text);" + "".join(case.sql for case in cases))
+    states = dict(line.split("|") for line in place.sql("select * from refused").splitlines())
+    refused = {case: states[str(case.number)] for case in cases if str(case.number) in states}
+    return [case for case in cases if case not in refused], refused
+
+
+@pytest.mark.parametrize("application", ["keikakun", "another application"])
+def test_odd_data_ends_no_command(application: str, place: Place):
+    cases, refused = load_cases(place, application)
+    keys = {str(case.column) for case in refused} - {str(case.column) for case in cases}
+    assert keys <= KEYS, "a column that no odd value was tried in"
+    assert {state[:2] for state in refused.values()} <= {"22", "23", "54"}
+
+    done = {name: run(*command, cwd=place.folder) for name, command in COMMANDS.items()}
+    for name, command in done.items():
+        assert command.code in ({0, 1} if name in SAYS_FAILURES else {0}), (name, command.err[-3000:])
+        assert "office_failed" not in command.err, (name, command.err[-3000:])
+    report = done["once"].report
+    assert (report["status"], report["offices"]["failed"]) == ("completed", 0)
+    named = {str(ids(case.number)["office"]) for case in cases if case.column.name in ADDRESSES}
+    assert {failure["office_id"] for failure in report["failures"]} <= named
+
+    there = {*place.sql("select id from notifierd.offices where id is not null").splitlines()}
+    mails, pushes = {mail.to[0] for mail in place.mails()}, {push.device_id for push in place.pushes()}
+    untold = [
+        str(case)
+        for case in cases
+        if str(ids(case.number)["office"]) in there
+        and not (f"o{case.number}s1@{DOMAIN}" in mails and str(an_id(f"token-o{case.number}s1")) in pushes)
+    ]
+    assert not untold
+    assert {f"o0s0@{DOMAIN}", f"o0s1@{DOMAIN}"} <= mails
+
+    settings = load(place.folder / "config.toml", {})
+    for case in cases:
+        if str(case) not in UNEXPLAINED and (case.value in {NULL, HUGE} or case.column.type not in {*TEXT, "uuid"}):
+            trio.run(explained, settings, ids(case.number)["staff"])
+
+
+async def explained(settings: Settings, staff: UUID) -> None:
+    """Explain a staff member, as JSON and on a terminal, unless the view has none of that id."""
+    with suppress(ConfigError):
+        explanation = await plans.explain(settings, DAY, staff)
+        assert json.dumps(explanation.as_json())
+        print_explanation(explanation, Console(file=StringIO()))
