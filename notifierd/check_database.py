@@ -18,6 +18,7 @@ from notifierd.contract import (
     functions_called,
     missing_rights,
     needless_rights,
+    passed_over,
     problems_by_view,
     sqlstate,
     system_identifier,
@@ -169,6 +170,7 @@ async def _views(db: Database) -> list[Finding]:
         found = [Finding(f"notifierd.{view}", Level.BAD, problem) for problem in problems]
         if not problems:
             found = await _uses(db, view, lacking)
+            found += [Finding(f"notifierd.{view}", Level.WARN, line) for line in await passed_over(db, view)]
         findings += found or [Finding(f"notifierd.{view}", Level.OK, f"good for {RIGHTS[view]}")]
     return findings
 

@@ -40,6 +40,9 @@ VIEWS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """The views and their columns. A view may have more; ``varchar`` counts as ``text``."""
 
+OPTIONAL: Final[Mapping[str, Mapping[str, str]]] = {"devices": {"created_at": "timestamptz"}}
+"""Columns that are used where a view has them, and passed over if they are of another type."""
+
 RIGHTS: Final[Mapping[str, str]] = {
     "offices": "select",
     "staff": "select",
@@ -84,6 +87,7 @@ _SPELLINGS: Final[Mapping[str, Collection[str]]] = {
     "text": ("text", "character varying"),
     "bool": ("boolean",),
     "int": ("integer",),
+    "timestamptz": ("timestamp with time zone", "timestamp without time zone"),
 }
 """What ``format_type`` says for a type of the contract, where that is another word."""
 
@@ -186,6 +190,19 @@ async def needless_rights(db: Database) -> list[str]:
 
 async def problems_by_view(db: Database) -> dict[str, list[str]]:
     """Say for each view what is wrong with its columns; an empty list is good. One statement."""
+    found = await _columns(db)
+    return {view: _column_problems(columns, found.get(view)) for view, columns in VIEWS.items()}
+
+
+async def passed_over(db: Database, view: str) -> list[str]:
+    """Say which of the OPTIONAL columns of *view* are passed over, and why."""
+    found = (await _columns(db)).get(view, {})
+    columns = {column: wanted for column, wanted in OPTIONAL.get(view, {}).items() if column in found}
+    return [f"{problem}: it is passed over" for problem in _column_problems(columns, found)]
+
+
+async def _columns(db: Database) -> dict[str, dict[str, str]]:
+    """The columns that the views have, and their types. One statement."""
     rows = await db.fetch(
         """
         select c.relname as view, a.attname as column, format_type(a.atttypid, null) as type
@@ -199,7 +216,7 @@ async def problems_by_view(db: Database) -> dict[str, list[str]]:
     found: dict[str, dict[str, str]] = {}
     for row in rows:
         found.setdefault(row["view"], {})[row["column"]] = row["type"]
-    return {view: _column_problems(columns, found.get(view)) for view, columns in VIEWS.items()}
+    return found
 
 
 async def functions_called(db: Database, view: str) -> list[str]:

@@ -172,3 +172,31 @@ async def explained(settings: Settings, staff: UUID) -> None:
         explanation = await plans.explain(settings, DAY, staff)
         assert json.dumps(explanation.as_json())
         print_explanation(explanation, Console(file=StringIO()))
+
+
+AGES = {"json": "'{}'::json", "point": "'(1,2)'::point", "date": "created_at::date"}
+
+
+@pytest.mark.parametrize("type_", AGES)
+def test_a_created_at_of_another_type_is_passed_over_and_named(type_: str, place: Place):
+    """Of 150 devices of one person, 20 are pushed to; `check` says why they are not the newest."""
+    rows = invent(2, staff=1, push_url=place.servers.push_url)
+    place.load(rows)
+    place.sql(
+        f"""
+        drop view notifierd.devices;
+        create view notifierd.devices as
+        select id, staff_id, endpoint, p256dh_key as p256dh, auth_key as auth, {AGES[type_]} as created_at
+        from push_subscriptions;
+        grant select, delete on notifierd.devices to {place.role};
+        insert into push_subscriptions (staff_id, endpoint, p256dh_key, auth_key)
+        select '{rows.staff[0].id}', 'https://push.example/' || n, 'x', 'x' from generate_series(1, 149) n
+        """
+    )
+    done = place.once(code=1)
+    assert (done.report["push"]["planned"], done.report["email"]["sent"]) == (21, 2)
+    run("plan", "--day", str(DAY), "--explain", str(rows.staff[0].id), cwd=place.folder, code=0)
+    checked = run("check", cwd=place.folder, code=0)
+    assert (
+        f"notifierd.devices: column created_at is {type_} and has to be timestamptz: it is passed over" in checked.out
+    )

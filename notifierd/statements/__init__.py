@@ -11,9 +11,14 @@ DUE = """(
 """Whether a delivery's turn has come: planned, or left over by a try that can no longer settle it."""
 
 # `created_at` is the view's own column where it has one, since the nearer name counts; else it is that of `absent`.
+# A column of another type may have no order (json, point), and a statement that orders by it would be refused for all:
+# it counts as absent. The way through text is good for every type, and taken for a moment only.
 DEVICES_BY_AGE = """
 select v.* from (select null::timestamptz as created_at) absent, lateral (
-    select v.id, v.staff_id, v.endpoint, v.p256dh, v.auth, created_at from notifierd.devices v where {where}
+    select v.id, v.staff_id, v.endpoint, v.p256dh, v.auth,
+           case when pg_typeof(created_at) in ('timestamptz'::regtype, 'timestamp'::regtype)
+                then created_at::text::timestamptz end as created_at
+    from notifierd.devices v where {where}
 ) v"""
 """Devices with the moment of their subscription, which is an optional column of the view."""
 
