@@ -32,6 +32,8 @@ ENOUGH = 3
 """Refusals in a row, of one settlement each, after which the others wait for a pause, too, without a try."""
 MOST_OWED = 5000
 """Settlements whose extras may be owed, some 10 MB; the outcomes themselves are written. Beyond, extras are dropped."""
+MOST_NAMED = 10_000
+"""People who are remembered for having a line in the log, some 3 MB."""
 
 REACHED_NOBODY = (State.FAILED, State.UNKNOWN)
 OUTCOMES, ASIDE, EXTRAS = "outcomes", "outcomes set aside", "audit rows"
@@ -56,6 +58,8 @@ class OutcomeWriter:
     _refused_extras: set[UUID] = field(factory=set)
     """Deliveries whose extras were refused for their content."""
     _given_up: int = 0
+    _named: set[tuple[UUID, Channel, str | None]] = field(factory=set)
+    """Who was not reached, how and why, as far as the log has said so."""
     changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     @property
@@ -193,8 +197,18 @@ class OutcomeWriter:
             if settlement.state not in OPEN:
                 ended[settlement.delivery.channel, settlement.state] += 1
             if settlement.state in REACHED_NOBODY:
-                log.warning("not_delivered", **_labels(settlement))
+                self._name(settlement)
         self._progress.end(ended)
+
+    def _name(self, settlement: Settlement) -> None:
+        """Log that somebody was not reached: once for a reason, however many devices and offices the person has."""
+        key = settlement.delivery.staff_id, settlement.delivery.channel, settlement.reason
+        if key in self._named:
+            return
+        if len(self._named) >= MOST_NAMED:
+            self._named.clear()
+        self._named.add(key)
+        log.warning("not_delivered", **_labels(settlement))
 
     # What was refused -------------------------------------------------------------------------------------------
 

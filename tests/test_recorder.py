@@ -1,5 +1,6 @@
 """The recorder: what comes together shares a statement, and what was handed on is written."""
 
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -576,3 +577,16 @@ async def test_a_recorder_that_wrote_everything_ends_at_once(autojump_clock):
             await desk.recorder.flush()
     assert trio.current_time() == pytest.approx(GATHER)
     assert logs == []
+
+
+async def test_who_is_not_reached_in_many_ways_has_one_line_for_each_reason(autojump_clock):
+    """Two people with a mail and 20 devices each, and two reasons in turn: four lines for pushes and two for mails."""
+    ledger = ShakyLedger(some_offices(1, staff=2, devices=20))
+    with capture_logs() as logs:
+        async with open_desk(ledger) as desk:
+            found = await desk.in_flight(42)
+            why = {d: "bad_address" if d.device_id is None else f"rejected:{400 + n % 2}" for n, d in enumerate(found)}
+            desk.recorder.settle([Settlement(d, d.try_no, State.FAILED, reason) for d, reason in why.items()])
+            await desk.recorder.flush()
+    said = [(line["channel"], line["reason"]) for line in logs if line["event"] == "not_delivered"]
+    assert Counter(said) == {("email", "bad_address"): 2, ("push", "rejected:400"): 2, ("push", "rejected:401"): 2}
