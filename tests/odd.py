@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
+from notifierd.contract import VIEWS, grants
 from notifierd.demo.postgres import Cluster
+from tests.application import SQL
 
 NULL = "null"
 HUGE = "repeat('長', 3500000)"
@@ -125,3 +127,23 @@ class Case:
         do $$ begin update {self.column.table} set "{self.column.name}" = {self.value} where {self.row};
         exception when others then insert into refused values ({self.number}, sqlstate); end $$;
         """
+
+
+def other_application(role: str) -> str:
+    """The statements that give keikakun's rows to another application, whose tables forbid nothing."""
+    columns = {"devices": "id, staff_id, endpoint, p256dh, auth"}
+    return f"""
+        {"".join(f"alter view notifierd.{view} rename to old_{view};" for view in VIEWS)}
+        {SQL.read_text()}
+        {
+        "".join(
+            f"insert into app.{view} select {columns.get(view, '*')} from notifierd.old_{view};"
+            for view in ("offices", "staff", "alerts", "devices")
+        )
+    }
+        {"".join(f"drop view notifierd.old_{view};" for view in VIEWS)}
+        alter table app.offices drop constraint offices_pkey cascade;
+        alter table app.staff drop constraint staff_pkey;
+        alter table app.devices drop constraint devices_pkey;
+        {";".join(grants(role))}
+    """

@@ -17,12 +17,10 @@ from rich.console import Console
 
 from notifierd import plan as plans
 from notifierd.config import load
-from notifierd.contract import grants
 from notifierd.errors import ConfigError
 from notifierd.settings import Settings
 from notifierd.tables import print_explanation
-from tests.application import SQL
-from tests.odd import HUGE, NULL, ODD, Case, columns_read, relax
+from tests.odd import HUGE, NULL, ODD, Case, columns_read, other_application, relax
 from tests.processes import DAY, DOMAIN, Place, an_id, invent, run
 
 COMMANDS: Mapping[str, Sequence[str]] = {
@@ -78,28 +76,6 @@ UNEXPLAINED = {
 }
 """What `PostgresSource.works_of` does not bear yet."""
 
-VIEWS = ("offices", "staff", "alerts", "devices", "audit_log")
-OTHER_APPLICATION = f"""
-{"".join(f"alter view notifierd.{view} rename to old_{view};" for view in VIEWS)}
-{SQL.read_text()}
-{
-    "".join(
-        f"insert into app.{view} select {columns} from notifierd.old_{view};"
-        for view, columns in {
-            "offices": "*",
-            "staff": "*",
-            "alerts": "*",
-            "devices": "id, staff_id, endpoint, p256dh, auth",
-        }.items()
-    )
-}
-{"".join(f"drop view notifierd.old_{view};" for view in VIEWS)}
-alter table app.offices drop constraint offices_pkey cascade;
-alter table app.staff drop constraint staff_pkey;
-alter table app.devices drop constraint devices_pkey;
-"""
-"""The same rows as another application has them, whose tables forbid nothing."""
-
 
 def ids(number: int) -> dict[str, UUID]:
     """The ids of the odd ones of a case."""
@@ -121,7 +97,7 @@ def load_cases(place: Place, application: str) -> tuple[list[Case], dict[Case, s
     )
     place.load(rows)
     if application != "keikakun":
-        place.sql(OTHER_APPLICATION + ";".join(grants(place.role)))
+        place.sql(other_application(place.role))
     columns = columns_read(place.cluster, place.database)
     pairs = [(column, value) for column in columns for value in ODD[column.type]]
     cases = [Case(n, *pair, ROWS[pair[0].table].format(**ids(n))) for n, pair in enumerate(pairs, start=1)]
