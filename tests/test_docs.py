@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
@@ -209,6 +210,21 @@ def test_the_readmes_in_both_languages_have_the_same_blocks_and_links():
     assert (here[0], there[0]) == ("README.ja.md", "README.md")
     assert here[1:] == there[1:]
     assert [link for link in here if not (REPOSITORY / link).exists()] == []
+
+
+def test_the_links_of_the_pages_at_the_root_lead_somewhere():
+    pages = {page.name: page.read_text(encoding="utf-8") for page in REPOSITORY.glob("*.md")}
+    assert {"CHANGELOG.md", "CONTRIBUTING.md", "README.ja.md", "README.md", "SECURITY.md"} <= pages.keys()
+    for page, text in pages.items():
+        links = [link for link in re.findall(r"\]\(([^)#]*)", text) if not re.match(r"https?:|$", link)]
+        assert [link for link in links if not (REPOSITORY / link).exists()] == [], page
+
+
+def test_a_source_distribution_has_every_page_at_the_root():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    pages = {f"/{page.name}" for page in REPOSITORY.glob("*.md")}
+    assert pages - {*included, f"/{project['project']['readme']}"} == set()
 
 
 @pytest.mark.parametrize("page", generate.PAGES)
