@@ -1,6 +1,7 @@
 """Which alerts go to whom, and why. Pure.
 
-The rule stands here for the messages and in ``planning.sql`` for the plan: a property test holds the two together.
+The messages are filled by this rule, and a day is planned by the same rule in SQL (``statements/plans.py``): a property
+test holds the two together.
 """
 
 from collections.abc import Iterable, Iterator

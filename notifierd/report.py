@@ -38,7 +38,7 @@ class RunResult:
 
 @frozen
 class RunReport:
-    """One run's report; ``as_json`` gives it in the shape that DESIGN.md promises."""
+    """One run's report; ``as_json`` gives it in the shape that docs/commands.md shows."""
 
     day: str
     result: RunResult

@@ -1,4 +1,4 @@
-"""The configuration's tables and keys, as config.toml and DESIGN.md name them.
+"""The configuration's tables and keys, as config.toml and docs/configuration.md name them.
 
 Every class is one table, frozen, with its defaults; the text below a key says what it does, its unit, and what zero or
 empty means. Secrets and addresses are left out of the classes' ``repr``.

@@ -1,4 +1,4 @@
-"""The report: its shape is DESIGN.md's, and so are the exit codes."""
+"""The report: its shape and the exit codes are those of docs/commands.md."""
 
 import json
 from uuid import UUID
