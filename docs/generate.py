@@ -64,11 +64,11 @@ environment and credentials stay as they were when the process began: after a ch
 REASONS_PAGE = """\
 # Reasons
 
-Each delivery that reached nobody has a reason: in the ledger, in the report, in the log and on the page at `/`. It is
-a code of ours, often with the status that the provider answered, as in `rejected:422`, or with `item` for one mail of
-several in a call. What the provider wrote stands nowhere: it may quote an address.
+Each delivery that reached nobody has a reason. The ledger, the report, the log and the page at `/` show it. A reason is
+a code of notifierd, often with the status that the provider answered, as in `rejected:422`, or with `item` for one mail
+of several in a call. notifierd keeps nothing of what the provider wrote, because that may quote an address.
 
-Read the code up to the first colon. In brackets after `window_ended` stands what kept the delivery back until then.
+Look up the code before the first colon. After `window_ended`, the brackets show what delayed the delivery until then.
 
 | reason | what it means, and what you can do |
 | --- | --- |

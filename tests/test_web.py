@@ -79,7 +79,7 @@ async def test_a_daemon_that_drains_is_alive_and_not_ready_and_ends_its_streams_
             assert (await page.next())["headline"].startswith("Running ")
             service.tell(signal.SIGINT)
             *_, last = await page.to_the_end()
-            assert last["headline"].startswith("Stopping in the run of ")
+            assert last["headline"].startswith("Stopping the run of ")
         assert (await service.get("/healthz")).status_code == 200
         assert (await service.get("/readyz")).text == "stopping\n"
         assert (await service.get("/events")).status_code == 503
@@ -284,7 +284,7 @@ async def test_a_person_logs_in_looks_and_logs_out_and_a_program_brings_the_toke
             assert (await browser.get("/healthz")).status_code == (await browser.get("/readyz")).status_code == 200
 
             wrong = await browser.post("/login", data={"token": "guess", "to": "/"})
-            assert (wrong.status_code, "That is not the token." in wrong.text) == (403, True)
+            assert (wrong.status_code, "The token is wrong." in wrong.text) == (403, True)
             form = {"token": TOKEN, "to": f"/days/{TODAY}"}
             foreign = await browser.post("/login", data=form, headers={"sec-fetch-site": "cross-site"})
             assert (foreign.status_code, dict(browser.cookies)) == (403, {})

@@ -198,7 +198,7 @@ async def test_a_page_that_shows_another_process_run_is_fetched_anew_now_and_the
     daemon.status.enter("standing by: the day is held by b", "standing_by", run="2026-11-24", holder="b:1:2")
     live = Live(daemon)
     before = live.now(EN)
-    assert (before.headline, before.detail) == ("Standing by for another process", "The day is run by b:1:2")
+    assert (before.headline, before.detail) == ("Standing by: another process is active", "Active process: b:1:2")
     await trio.sleep(NEWS_EVERY)
     assert live.now(EN).stamp != before.stamp
 
@@ -227,7 +227,7 @@ async def test_a_stop_ends_every_stream_with_what_is_the_case_then(autojump_cloc
             attempt.stop.set("signal", 600.0)
             daemon.status.stopping = True
     assert trio.current_time() <= 1.1 + TICK
-    assert {page.heard[-1][1]["headline"] for page in pages} == {"Stopping in the run of Tue 24 Nov"}
+    assert {page.heard[-1][1]["headline"] for page in pages} == {"Stopping the run of Tue 24 Nov"}
 
 
 async def test_a_stream_ends_with_its_session_and_tells_nothing_more(autojump_clock):
@@ -265,8 +265,8 @@ async def test_what_there_is_no_room_for_and_a_provider_that_is_out_stand_among_
     attempt.deps.gates["postmark"].record([Deferred("server_error:503", retry_after=60.0)], 0.0, an_id("office"))
     named = ", ".join(map(str, offices[:MOST_NAMED]))
     assert live.now(EN).alarms == (
-        ("resend refuses us", "blocked:401"),
-        ("postmark is out", "server_error:503"),
-        ("No room for 13 mails of 7 offices", f"limits.email_per_day: {named}, ..."),
+        ("resend rejects our credentials or account", "blocked:401"),
+        ("postmark is unavailable", "server_error:503"),
+        ("Over the limit and not sent: 13 mails of 7 offices", f"limits.email_per_day: {named}, ..."),
     )
     assert live.now(JA).alarms[2][0] == "メール13通（7事業所）は上限を超えるため送信されません"

@@ -115,7 +115,7 @@ def test_who_was_told_nothing_is_named_the_overdue_first(browser: Browser, scene
         overdue = [int(row.split("\t")[1]) for row in rows.all_inner_texts()]
         alerts = [int(row.split("\t")[2]) for row in rows.all_inner_texts()]
         expect(look.page.locator("section[aria-labelledby=untold]")).to_contain_text(
-            f"{en(TODAY)}: {sum(alerts)} in all, {sum(overdue)} overdue; offices: 3"
+            f"{en(TODAY)}: {sum(alerts)} in total, {sum(overdue)} overdue; offices: 3"
         )
     assert len(overdue) == 3
     assert overdue == sorted(overdue, reverse=True)
@@ -195,7 +195,7 @@ def test_a_person_logs_in_and_out(browser: Browser, place: Place):
         look.go(f"/days/{BAD_DAY}")
         look.page.keyboard.type("not the token")
         look.page.keyboard.press("Enter")
-        expect(look.page.get_by_role("alert")).to_have_text("That is not the token.")
+        expect(look.page.get_by_role("alert")).to_have_text("The token is wrong.")
         look.page.keyboard.type(TOKEN)
         look.page.keyboard.press("Enter")
         expect(look.page.locator("h1")).to_have_text(f"The run of {en(BAD_DAY)} {BAD_DAY.year}")
