@@ -100,15 +100,15 @@ def while_running(run: Running, watch: WatchSettings) -> Iterator[Alarm]:
         yield Alarm(
             run.day,
             "slow",
-            f"the run of {run.day} has been going on for {run.seconds:,.0f} s, longer than watch.run_seconds "
-            f"({watch.run_seconds:g}): {run.done:,} of {run.offices:,} offices are done. It goes on.",
+            f"the run of {run.day} has taken {run.seconds:,.0f} s so far, longer than watch.run_seconds "
+            f"({watch.run_seconds:g}): {run.done:,} of {run.offices:,} offices are done. It continues.",
         )
     rest = (
-        "What it has to send stays planned, and is tried again or goes through email.fallback; what is left when the "
-        "window ends expires."
+        "Its deliveries stay planned, and are retried or go through email.fallback; what is left when the window ends "
+        "expires."
     )
     for sender, lanes in run.blocked.items():
-        text = f"{sender} refuses us ({_reasons(sender, lanes)}). {rest} Look at the key, and at the account there."
+        text = f"{sender} rejects our credentials or account ({_reasons(sender, lanes)}). {rest} Check both."
         yield Alarm(run.day, f"blocked:{sender}", text)
     for sender, lanes in run.out.items():
         text = f"{sender} has failed every call for {OUT_SECONDS:.0f} s ({_reasons(sender, lanes)}). {rest}"
@@ -125,8 +125,8 @@ def at_end(day: date, counts: DayCounts, watch: WatchSettings) -> Iterator[Alarm
             day,
             "failures",
             f"{lost:,} of {planned:,} deliveries of {day} reached nobody ({lost / planned:.1%}; watch.failure_ratio is "
-            f"{watch.failure_ratio:g}): {of}{_most_common(reasons)}. Once that is mended, `notifierd retry` plans them "
-            "again, on the same day.",
+            f"{watch.failure_ratio:g}): {of}{_most_common(reasons)}. After you fix the cause, `notifierd retry` plans "
+            "them again, on the same day only.",
             tuple(office for office, _ in Counter(failure.office_id for failure in counts.failures).most_common()),
         )
     if counts.untold_overdue:
@@ -134,8 +134,8 @@ def at_end(day: date, counts: DayCounts, watch: WatchSettings) -> Iterator[Alarm
         yield Alarm(
             day,
             "untold",
-            f"{counts.untold_overdue:,} overdue alerts of {day} reached nobody, in {len(offices):,} offices: nobody "
-            "there can be reached, or nothing that was sent to them arrived. Somebody has to tell them otherwise.",
+            f"{counts.untold_overdue:,} overdue alerts of {day} reached nobody, in {len(offices):,} offices: they "
+            "have no staff who can be notified, or every delivery failed. Contact these offices yourself.",
             offices,
         )
 
@@ -150,20 +150,20 @@ def missed(days: Mapping[date, str]) -> Alarm:
     """Windows that ended without a run, each with the reason; at least one."""
     last = max(days)
     listed = [f"{day} ({_WHY_MISSED.get(days[day], days[day])})" for day in sorted(days, reverse=True)]
-    text = f"no run on {_some(listed, MOST_DAYS)}. Nobody was told; the next run tells what is still due."
+    text = f"no run on {_some(listed, MOST_DAYS)}. Nobody was notified; the next run reports what is still due."
     return Alarm(last, "missed", text, fails=True)
 
 
 def failed(day: date, why: str) -> Alarm:
     """A run that could not be made, or not to its end."""
-    text = f"the run of {day} failed: {why}. `notifierd check` tells what is to be mended."
+    text = f"the run of {day} failed: {why}. `notifierd check` shows what to fix."
     return Alarm(day, "failed", text, fails=True)
 
 
 def never_resumed(day: date, reason: str, *, over: bool) -> Alarm:
     """A run that was interrupted, and that nobody went on with before its window ended; *over*: nor before its date."""
-    left = ": what it had left expired." if over else ". `notifierd once` sends what it left, until midnight."
-    text = f"the run of {day} did not come to its end ({reason}){left} The next run tells what is still due."
+    left = ": its open deliveries expired." if over else ". `notifierd once` sends its open deliveries, until midnight."
+    text = f"the run of {day} did not finish ({reason}){left} The next run reports what is still due."
     return Alarm(day, "failed", text, fails=True)
 
 

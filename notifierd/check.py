@@ -31,7 +31,7 @@ async def check(settings: Settings) -> list[Finding]:
 
 def _config(settings: Settings) -> list[Finding]:
     missing = [Finding("config", Level.BAD, line) for line in missing_for_sending(settings)]
-    return missing or [Finding("config", Level.OK, "has all that sending needs")]
+    return missing or [Finding("config", Level.OK, "has everything that sending needs")]
 
 
 async def _page(http: HttpSettings) -> Finding:
@@ -46,7 +46,9 @@ async def _page(http: HttpSettings) -> Finding:
         if error.errno == errno.EADDRINUSE and await _is_notifierd(host, port):
             return Finding("http.bind", Level.OK, f"a daemon serves its page at {http.bind}")
         why = errno.errorcode.get(error.errno or 0, "no such address")
-        return Finding("http.bind", Level.WARN, f"nothing could be served at {http.bind} ({why}); runs would go on")
+        return Finding(
+            "http.bind", Level.WARN, f"the page cannot be served at {http.bind} ({why}); runs are not affected"
+        )
     return Finding("http.bind", Level.OK, f"the page can be served at {http.bind}")
 
 
@@ -64,7 +66,7 @@ def _safety(settings: Settings) -> Iterator[Finding]:
     if settings.safety.redirect_to:
         yield Finding("safety.redirect_to", Level.WARN, "all mail goes to one address")
     if settings.push.enabled and settings.push.allow_private_addresses:
-        yield Finding("push.allow_private_addresses", Level.WARN, "pushes go to private addresses and over http too")
+        yield Finding("push.allow_private_addresses", Level.WARN, "pushes may go to private addresses, and over http")
 
 
 def _vapid(settings: Settings) -> Iterator[Finding]:
@@ -72,7 +74,7 @@ def _vapid(settings: Settings) -> Iterator[Finding]:
         yield Finding("push", Level.OK, "switched off")
     elif settings.push.vapid_private_key:
         public = Vapid(settings.push.vapid_private_key, settings.push_subject).public_key
-        yield Finding("push.vapid_private_key", Level.OK, f"browsers have to subscribe with its public key {public}")
+        yield Finding("push.vapid_private_key", Level.OK, f"browsers must subscribe with its public key {public}")
 
 
 def _watch(watch: WatchSettings) -> Iterator[Finding]:

@@ -57,24 +57,24 @@ _ADVISED_INDEXES: Final = (
 """View, the table behind it, the column that an index should begin with, and the index's condition."""
 
 _UNREACHABLE: Final = {
-    "28P01": "the password was refused",
-    "28000": "the role was refused",
-    "3D000": "there is no such database on that server",
+    "28P01": "the server rejected the password",
+    "28000": "the server rejected the role",
+    "3D000": "the server has no such database",
     "42501": "the role may not connect to that database",
     "57P03": "the server is starting up",
     "53300": "the server has no connection left",
 }
 
 _UNQUALIFIED: Final = (
-    "a function that it calls names something without its schema: name it in full, or give the function a path "
+    "a function that it calls names an object without its schema: add the schema, or give the function a path "
     "(alter function ... set search_path = ...)"
 )
 
 _UNUSABLE: Final = {
-    "42501": "the view's owner lacks that right on the tables behind it",
-    "55000": "it has to be a view of one table, without join, grouping or distinct, or have an INSTEAD OF trigger",
-    "0A000": "a column of the contract is an expression: it has to be the table's own column, without a cast",
-    "22001": "a column is too narrow for what is written",
+    "42501": "the view's owner lacks that privilege on the tables behind it",
+    "55000": "the view must read one table, without join, grouping or distinct, or have an INSTEAD OF trigger",
+    "0A000": "a column of the contract is an expression: it must be the table's own column, without a cast",
+    "22001": "a column is too narrow for the values that are written",
     "42P01": _UNQUALIFIED,
     "42883": _UNQUALIFIED,
     "42704": _UNQUALIFIED,
@@ -82,7 +82,7 @@ _UNUSABLE: Final = {
 
 _ON_OUR_PATH: Final = (
     "a write calls {}, which runs with search_path = pg_catalog: "
-    "have it name tables in full, or give it a path (alter function ... set search_path = ...)"
+    "name tables in it with their schema, or give it a path (alter function ... set search_path = ...)"
 )
 
 _NOBODY: Final = UUID(int=0)
@@ -105,7 +105,7 @@ async def look_at_database(settings: Settings) -> list[Finding]:
     except LedgerUnavailable as error:
         findings.append(_out_of_reach(error))
     except StatementRefused as error:
-        findings.append(Finding("database", Level.BAD, f"refused to be looked at ({error.reason})"))
+        findings.append(Finding("database", Level.BAD, f"refused a check ({error.reason})"))
     return findings
 
 
@@ -123,11 +123,11 @@ async def _server(db: Database, wanted_id: str) -> list[Finding]:
             Finding("database", Level.BAD, f"PostgreSQL {row['version']} is too old: 14 or newer is needed")
         )
     elif row["standby"]:
-        findings.append(Finding("database", Level.BAD, "is a standby, where nothing can be written"))
+        findings.append(Finding("database", Level.BAD, "is a read-only standby"))
     else:
         findings.append(Finding("database", Level.OK, f"PostgreSQL {row['version']}, as role {row['role']}"))
     if row["superuser"]:
-        remedy = "`notifierd db init --role NAME` gives another what it needs"
+        remedy = "use another role, to which `notifierd db init --role NAME` grants what it needs"
         findings.append(Finding("role", Level.WARN, f"{row['role']} is a superuser: {remedy}"))
     return [*findings, await _identity(db, wanted_id)]
 
@@ -140,10 +140,12 @@ async def _identity(db: Database, wanted: str) -> Finding:
         text = f"the role may not read the cluster's identifier ({error.reason}): grant execute on pg_control_system()"
         return Finding(subject, Level.BAD if wanted else Level.WARN, text)
     if not wanted:
-        return Finding(subject, Level.OK, f"not set; this cluster's is {found}")
+        return Finding(subject, Level.OK, f"not set; the identifier of this cluster is {found}")
     if found != wanted:
-        return Finding(subject, Level.BAD, f"is {wanted}, and this cluster's is {found}: nothing will be sent")
-    return Finding(subject, Level.OK, "is this cluster's")
+        return Finding(
+            subject, Level.BAD, f"is {wanted}, but the identifier of this cluster is {found}: nothing will be sent"
+        )
+    return Finding(subject, Level.OK, "is the identifier of this cluster")
 
 
 async def _schema(db: Database) -> list[Finding]:
@@ -152,7 +154,7 @@ async def _schema(db: Database) -> list[Finding]:
     except SchemaMissing as error:
         findings = [Finding("schema", Level.BAD, str(error))]
     else:
-        findings = [Finding("schema", Level.OK, "is the one that this program was written for")]
+        findings = [Finding("schema", Level.OK, "has the version that this program needs")]
     lacking = await missing_rights(db)
     remedy = "`notifierd db init --dsn ADMIN --role NAME`"
     findings += [Finding("rights", Level.BAD, f"the role lacks {line} ({remedy})") for line in lacking]
@@ -160,7 +162,7 @@ async def _schema(db: Database) -> list[Finding]:
         Finding("rights", Level.WARN, f"the role has {line} and does not need it ({remedy})")
         for line in await needless_rights(db)
     ]
-    return findings if lacking else [*findings, Finding("rights", Level.OK, "the role lacks none on what is there")]
+    return findings if lacking else [*findings, Finding("rights", Level.OK, "the role has every privilege it needs")]
 
 
 async def _views(db: Database) -> list[Finding]:
@@ -190,7 +192,7 @@ async def _uses(db: Database, view: str, lacking: Collection[str]) -> list[Findi
             if right == "select":  # what the view calls is called by nothing else
                 await db.fetch(f"{statement} limit 1")
         except StatementRefused as error:
-            why = f"{_UNUSABLE.get(sqlstate(error), 'see there')} (SQLSTATE {sqlstate(error)})"
+            why = f"{_UNUSABLE.get(sqlstate(error), 'for another reason')} (SQLSTATE {sqlstate(error)})"
             findings[Finding(subject, Level.BAD, f"{right} would be refused: {why}")] = None
             continue
         if right != "select":
@@ -226,7 +228,7 @@ async def _unfilled(db: Database, subject: str, plan: Mapping[str, Any]) -> list
     findings = []
     for row, value in zip(rows, values, strict=False):
         if row["demanded"] and value.partition("::")[0].lstrip("(") == "NULL":
-            text = f"{row['table']}.{row['column']} must not be null, and gets no value"
+            text = f"{row['table']}.{row['column']} must not be null, but gets no value"
             if row["triggered"]:  # a trigger before the insert
                 findings.append(Finding(subject, Level.WARN, f"{text}, unless a trigger gives it one"))
             else:
@@ -275,8 +277,8 @@ async def _only_offices(db: Database, wanted: Sequence[UUID]) -> list[Finding]:
     rows = await db.fetch("select id from notifierd.offices where id = any ($1::uuid[])", list(wanted))
     absent = {str(office) for office in wanted} - {str(row["id"]) for row in rows}
     return [
-        Finding(subject, Level.WARN, f"{len(set(wanted)) - len(absent)} offices are told, and no other"),
-        *(Finding(subject, Level.BAD, f"there is no {office} in notifierd.offices") for office in sorted(absent)),
+        Finding(subject, Level.WARN, f"{len(set(wanted)) - len(absent)} offices are notified, and no others"),
+        *(Finding(subject, Level.BAD, f"{office} is not in notifierd.offices") for office in sorted(absent)),
     ]
 
 
@@ -305,7 +307,7 @@ async def _push_hosts(db: Database, settings: Settings) -> list[Finding]:
     by_count = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{origin} ({count})" for origin, count in by_count[:MOST_HOSTS])
     more = f" and {len(refused) - MOST_HOSTS} more" if len(refused) > MOST_HOSTS else ""
-    text = f"{refused.total()} of {allowed + refused.total()} devices will not be pushed to, at {shown}{more}"
+    text = f"{refused.total()} of {allowed + refused.total()} devices will get no push, at {shown}{more}"
     return [Finding("push.allowed_hosts", Level.WARN, text)]
 
 
@@ -313,7 +315,7 @@ async def _room(db: Database, settings: Settings) -> list[Finding]:
     """See whether the next day's mails, as far as they are due by now, fit into the limits."""
     limits = settings.limits
     findings = [
-        Finding(f"limits.{key}", Level.WARN, f"is 0, and {settings.email.provider} allows {allowed}: set it")
+        Finding(f"limits.{key}", Level.WARN, f"is 0, but {settings.email.provider} allows only {allowed}: set it")
         for key, allowed in _KNOWN_LIMITS.get(settings.email.provider, {}).items()
         if not getattr(limits, key)
     ]
@@ -325,9 +327,9 @@ async def _room(db: Database, settings: Settings) -> list[Finding]:
     counts = await ledger.rehearse(window.day, Rules.of(settings), room)
     for over in counts.overflows:
         offices = ", ".join(map(str, over.first[:MOST_OFFICES])) + (", ..." if over.offices > MOST_OFFICES else "")
-        text = f"no room on {window.day} for {over.words} out of {counts.email.planned:,} mails: {offices}"
+        text = f"on {window.day}, over the limit: {over.words} out of {counts.email.planned:,} mails: {offices}"
         findings.append(Finding(f"limits.{over.limit}", Level.BAD, text))
-    return findings or [Finding("limits", Level.OK, f"have room for the {counts.email.planned} mails of {window.day}")]
+    return findings or [Finding("limits", Level.OK, f"allow the {counts.email.planned} mails of {window.day}")]
 
 
 def _out_of_reach(error: LedgerUnavailable) -> Finding:
@@ -335,7 +337,7 @@ def _out_of_reach(error: LedgerUnavailable) -> Finding:
     if state == "dsn":
         return Finding("database.dsn", Level.BAD, "cannot be read: postgresql://user:password@host:5432/database")
     why = f": {_UNREACHABLE[state]}" if state in _UNREACHABLE else ""
-    return Finding("database", Level.AWAY, f"out of reach ({state}){why}")
+    return Finding("database", Level.AWAY, f"unreachable ({state}){why}")
 
 
 def _now() -> datetime:

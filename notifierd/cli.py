@@ -44,22 +44,22 @@ class InOrder(click.Group):
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The configuration; without it ./config.toml, then /etc/notifierd/config.toml.",
+    help="The configuration file; default: ./config.toml, else /etc/notifierd/config.toml.",
 )
 @click.version_option(__version__, prog_name="notifierd")
 @click.pass_context
 def cli(context: click.Context, config_path: Path | None) -> None:
-    """Tell the staff of every office what is due: each business day, once, and nobody is lost.
+    """Tell the staff of every office what is due: once every business day, and nobody is missed.
 
     \b
     A first run, against the configuration in ./config.toml:
       notifierd db init --preset keikakun --dsn postgresql://admin@/app   the schema and the views
-      notifierd check                                                     is everything there?
+      notifierd check                                                     is everything ready?
       notifierd plan                                                      what would be sent
       notifierd preview --out /tmp/preview                                and how it would look
       notifierd once                                                      send it
-    From then on systemd keeps `notifierd run`, and these tell how it goes:
-      notifierd status                                                    the last run, and what comes next
+    From then on, systemd runs `notifierd run`. These commands show how it goes:
+      notifierd status                                                    the last run, and the next window
       notifierd history                                                   one line a day
     `notifierd COMMAND --help` has examples for each.
     """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
@@ -94,14 +94,13 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 def run(context: click.Context) -> None:
     """The daemon: runs each day in its window.
 
-    It sleeps until the window opens, runs the day, and sleeps again; systemd starts it. SIGHUP loads the
-    configuration anew, SIGTERM and Ctrl-C end it when what is in flight has landed (a second Ctrl-C at once),
-    SIGUSR1 logs what is going on. Exits 0 if it was told to stop, 4 if that cut a run: the next start goes on with
-    it.
+    It sleeps until the window opens, runs the day, and sleeps again. systemd starts it. SIGHUP reloads the
+    configuration. SIGTERM and Ctrl-C stop it after the calls in flight finish; a second Ctrl-C stops it at once.
+    SIGUSR1 logs what it is doing. Exits 0 after a stop, 4 if the stop interrupted a run: the next start resumes it.
 
     \b
-      notifierd run                              as systemd does; the log goes to stderr
-      systemctl reload notifierd                 config.toml was changed
+      notifierd run                              as systemd runs it; the log goes to stderr
+      systemctl reload notifierd                 after a change of config.toml
     """  # noqa: D301
     from notifierd.assemble import first_to_tell, open_site, utc_now
     from notifierd.daemon import Daemon
@@ -119,25 +118,34 @@ def run(context: click.Context) -> None:
 
 
 @cli.command()
-@click.option("--day", "moment", type=DAY, metavar="D", help="With --force: as if today were D; --dry-run: any day.")
-@click.option("--force", is_flag=True, help="Also on a closed day, or another one.")
-@click.option("--for", "seconds", type=SECONDS, default=900.0, show_default=True, help="What is open then expires.")
-@click.option("--dry-run", is_flag=True, help="Only count what would be sent: writes no row, makes no call.")
+@click.option(
+    "--day", "moment", type=DAY, metavar="D", help="With --force, run as if today were D; with --dry-run, any day."
+)
+@click.option("--force", is_flag=True, help="Run on a closed day too, or on another day with --day.")
+@click.option(
+    "--for",
+    "seconds",
+    type=SECONDS,
+    default=900.0,
+    show_default=True,
+    help="The longest time in seconds; what is open then expires.",
+)
+@click.option("--dry-run", is_flag=True, help="Only count what would be sent: write no row, make no call.")
 @as_json_option
 @click.pass_context
 def once(
     context: click.Context, moment: datetime | None, seconds: float, *, force: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """One run now, whatever the window's hours. Whoever was told already is not told again.
+    """One run now, at any hour. What was sent already is not sent again.
 
-    Exits 0 if all is well, 1 if something failed, 3 if the database is out of reach, 4 if it was interrupted or
-    another process has the day: the next run goes on.
+    Exits 0 if all is well, 1 if something failed, 3 if the database is unreachable, 4 if the run was interrupted or
+    another process is active: the next run resumes.
 
     \b
       notifierd once                             today's run, with a bar for offices, mails and pushes
-      notifierd once --for 60 --json             at most a minute; the report for programs
+      notifierd once --for 60 --json             at most a minute; the report as JSON
       notifierd once --force --day 2026-11-23    a holiday, as if it were today
-      notifierd once --dry-run --day 2026-11-30  how much there would be
+      notifierd once --dry-run --day 2026-11-30  how much would be sent
     """  # noqa: D301
     from notifierd.display import live_progress, print_report
     from notifierd.once import Once, Options, failed_report
@@ -167,20 +175,26 @@ def once(
 
 
 @cli.command()
-@click.option("--day", "moment", type=DAY, metavar="D", help="Any day; without it today.")
-@click.option("--explain", "staff_id", type=click.UUID, metavar="STAFF_ID", help="Why they are told, or are not.")
+@click.option("--day", "moment", type=DAY, metavar="D", help="Any day; default: today.")
+@click.option(
+    "--explain",
+    "staff_id",
+    type=click.UUID,
+    metavar="STAFF_ID",
+    help="Say why this staff member is notified, or is not.",
+)
 @as_json_option
 @click.pass_context
 def plan(context: click.Context, moment: datetime | None, staff_id: UUID | None, *, as_json: bool) -> None:
     """What a run would send now, and for one staff member why.
 
-    Office by office, the most urgent first; what is sent already is left out. With --explain: why each alert is in or
-    out for one staff member, on each channel. Writes nothing, sends nothing.
+    Office by office, the most urgent first; what was sent already is left out. With --explain: why each alert is in or
+    out for one staff member, on each channel. Writes nothing and sends nothing.
 
     \b
       notifierd plan                            today
-      notifierd plan --day 2026-11-24 --json    that day, for programs
-      notifierd plan --explain 3f0e9d3e-...     why somebody is told, or is not
+      notifierd plan --day 2026-11-24 --json    that day, as JSON
+      notifierd plan --explain 3f0e9d3e-...     why somebody is notified, or is not
     """  # noqa: D301
     from notifierd import plan as plans
     from notifierd.tables import print_explanation, print_plan
@@ -196,16 +210,22 @@ def plan(context: click.Context, moment: datetime | None, staff_id: UUID | None,
 
 
 @cli.command()
-@click.option("--day", "moment", type=DAY, metavar="D", help="Any day; without it today.")
-@click.option("--office", "office_id", type=click.UUID, metavar="ID", help="Only this office's.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR", help="Where to.")
+@click.option("--day", "moment", type=DAY, metavar="D", help="Any day; default: today.")
+@click.option("--office", "office_id", type=click.UUID, metavar="ID", help="Only the messages of this office.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="The folder to write to.",
+)
 @click.pass_context
 def preview(context: click.Context, moment: datetime | None, office_id: UUID | None, out: Path) -> None:
     """Render the messages of the plan into a folder, for a browser.
 
-    Open its index.html. Nothing is sent, and no row is written. DIR is made for you alone: what is in it names
-    people. One that is there has to be empty, or an earlier preview, which is replaced. Exits 1 if an office's
-    messages cannot be made.
+    Open its index.html. Nothing is sent, and no row is written. DIR is created for you alone, because its files
+    name people. An existing DIR must be empty, or an earlier preview, which is replaced. Exits 1 if an office's
+    messages cannot be rendered.
 
     \b
       notifierd preview --out /tmp/preview
@@ -219,7 +239,7 @@ def preview(context: click.Context, moment: datetime | None, office_id: UUID | N
     wanted = Wanted(day_of(moment, settings), out, office_id)
     made = run_async(partial(render, settings, wanted, utc_now(), Console(stderr=True)))
     click.echo(f"{made.messages} messages to the staff of {len(made.offices)} offices: {out / 'index.html'}")
-    complain(*(f"office {office.id}: its messages cannot be made ({office.error})" for office in made.poisoned))
+    complain(*(f"office {office.id}: its messages cannot be rendered ({office.error})" for office in made.poisoned))
     sys.exit(EXIT_TROUBLE if made.poisoned else EXIT_OK)
 
 
@@ -229,8 +249,8 @@ def preview(context: click.Context, moment: datetime | None, office_id: UUID | N
 def status(context: click.Context, *, as_json: bool) -> None:
     """The last run, what is open, and the next window.
 
-    And who holds the day, if a run is in progress. Exits 3 if the database is out of reach; the next window is told
-    all the same.
+    Also the process that is active, if a run is in progress. Exits 3 if the database is unreachable; the next window
+    is shown even then.
 
     \b
       notifierd status
@@ -248,13 +268,13 @@ def status(context: click.Context, *, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, metavar="N", help="How many.")
+@click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, metavar="N", help="How many days.")
 @as_json_option
 @click.pass_context
 def history(context: click.Context, days: int, *, as_json: bool) -> None:
-    """The days that were, one line each.
+    """The past days, one line each.
 
-    The newest first: how it went, what was sent, how many deliveries were lost, how many alerts reached nobody.
+    The newest first: the result, what was sent, how many deliveries were lost, how many alerts reached nobody.
 
     \b
       notifierd history --days 7
@@ -270,19 +290,23 @@ def history(context: click.Context, days: int, *, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--failed", is_flag=True, help="Those that were refused for good.")
-@click.option("--unknown", is_flag=True, help="Those whose answer was lost: whoever got the message gets it again.")
-@click.option("--expired", is_flag=True, help="Those that the window's end left unsent.")
+@click.option("--failed", is_flag=True, help="Deliveries that failed for good.")
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="Deliveries whose answer was lost; without idempotency keys the message may arrive twice.",
+)
+@click.option("--expired", is_flag=True, help="Deliveries that were not sent before the window ended.")
 @as_json_option
 @click.pass_context
 def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool, as_json: bool) -> None:
     """Plan today's failed, unknown or expired deliveries again.
 
-    Each for a new call. A run in progress sends them, or the daemon while the window is open, or `once`. Another
-    day's are not planned again: today's plan tells what is still due.
+    A run in progress sends them, or the daemon while the window is open, or `once`. Deliveries of other days are
+    not planned again: today's plan has what is still due.
 
     \b
-      notifierd retry --failed --expired   after the provider's trouble is over
+      notifierd retry --failed --expired   after the provider has recovered
       notifierd once                       send them now
     """  # noqa: D301
     from notifierd.assemble import utc_now
@@ -292,7 +316,7 @@ def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool,
     wanted = {State.FAILED: failed, State.UNKNOWN: unknown, State.EXPIRED: expired}
     states = [state for state, is_wanted in wanted.items() if is_wanted]
     if not states:
-        raise click.UsageError("say which: --failed, --unknown, --expired (more than one is fine)")
+        raise click.UsageError("name at least one of --failed, --unknown and --expired")
     done = run_async(partial(plan_again, settings_of(context), states, utc_now()))
     if as_json:
         say_json(done.as_json())

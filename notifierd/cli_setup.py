@@ -18,10 +18,10 @@ T = TypeVar("T")
 @as_json_option
 @click.pass_context
 def check(context: click.Context, *, as_json: bool) -> None:
-    """See whether all is there that a run needs.
+    """Check whether everything that a run needs is ready.
 
-    One line each: good, or what to mend. Sends nothing. Exits 0 if all is good, 2 if something is to be mended, 3
-    if the database is out of reach.
+    One line for each check: good, or what to fix. Sends nothing. Exits 0 if all is good, 2 if something has to be
+    fixed, 3 if the database is unreachable.
 
     \b
       notifierd check
@@ -41,18 +41,20 @@ def check(context: click.Context, *, as_json: bool) -> None:
 
 @click.group()
 def db() -> None:
-    """Make, migrate and look at the schema notifierd. `run` and `once` never need DDL."""
+    """Create, migrate and inspect the schema notifierd. `run` and `once` never need DDL."""
 
 
 @db.command()
 @click.option("--preset", metavar="NAME", help="Also create the five views, for this application (keikakun).")
-@click.option("--dsn", metavar="ADMIN", help="Connect as somebody who may create a schema; else database.dsn.")
-@click.option("--role", metavar="NAME", help="Grant this role what `run` and `once` need, and nothing else.")
+@click.option("--dsn", metavar="ADMIN", help="Connect as a role that may create a schema; default: database.dsn.")
+@click.option(
+    "--role", metavar="NAME", help="Grant this role the privileges that `run` and `once` need, and no others."
+)
 @click.pass_context
 def init(context: click.Context, preset: str | None, dsn: str | None, role: str | None) -> None:
-    """Create the schema, and the views and grants that are asked for.
+    """Create the schema, and the views and grants that the options name.
 
-    Running it again changes nothing.
+    Run it again after an upgrade: it brings the views and grants up to date.
 
     \b
       createuser notifierd
@@ -65,7 +67,7 @@ def init(context: click.Context, preset: str | None, dsn: str | None, role: str 
 
 
 @db.command()
-@click.option("--dsn", metavar="ADMIN", help="Connect as the schema's owner; else database.dsn.")
+@click.option("--dsn", metavar="ADMIN", help="Connect as the schema's owner; default: database.dsn.")
 @click.pass_context
 def migrate(context: click.Context, dsn: str | None) -> None:
     """Bring the schema up to this program's version.
@@ -92,10 +94,10 @@ def migrate(context: click.Context, dsn: str | None) -> None:
 
 
 @db.command("status")
-@click.option("--dsn", metavar="DSN", help="Look as somebody else than database.dsn names.")
+@click.option("--dsn", metavar="DSN", help="Connect as this role; default: database.dsn.")
 @click.pass_context
 def db_status(context: click.Context, dsn: str | None) -> None:
-    """Tell how the schema, the views and the role's rights stand.
+    """Show the state of the schema, the views and the role's privileges.
 
     \b
       notifierd db status
@@ -121,7 +123,7 @@ def with_database(context: click.Context, dsn: str | None, work: Callable[[Datab
 
 @click.command()
 def vapid() -> None:
-    """Make a VAPID key pair (RFC 8292), and say what goes where.
+    """Create a VAPID key pair (RFC 8292), and say where each key goes.
 
     \b
       notifierd vapid
@@ -133,26 +135,26 @@ def vapid() -> None:
     click.echo(f"private: {private}")
     click.echo(f"public:  {public}")
     click.echo(
-        "\nThe private key is a secret of notifierd's: keep it in a file that only notifierd can read, and name that\n"
-        'file as push.vapid_private_key_file (or give it as the systemd credential "push.vapid_private_key").\n'
+        "\nThe private key is a secret: keep it in a file that only notifierd can read, and name that file\n"
+        'as push.vapid_private_key_file (or pass it as the systemd credential "push.vapid_private_key").\n'
         "The public key goes into the application, as the applicationServerKey of PushManager.subscribe().\n"
-        "Browsers bind a subscription to the key it was made with: a new pair ends all subscriptions of the old one.",
+        "Browsers bind each subscription to its key: a new pair ends all subscriptions of the old one.",
         err=True,
     )
 
 
 @click.command()
 @click.option("--offices", type=click.IntRange(3, 5000), default=50, show_default=True, help="How many offices.")
-@click.option("--keep", is_flag=True, help="Leave the database and what was sent until Ctrl-C.")
+@click.option("--keep", is_flag=True, help="Keep the database and the sent messages until Ctrl-C.")
 def demo(offices: int, *, keep: bool) -> None:
     """One full run on this machine, with no set-up.
 
-    It brings a PostgreSQL, a mail API and a push service of its own. Some trouble is built in. Exits 0 when what
-    happened is exactly what that trouble should cause.
+    It starts its own PostgreSQL, mail API and push service, and injects some faults. Exits 0 if the result is exactly
+    what these faults should cause.
 
     \b
       notifierd demo
-      notifierd demo --offices 500 --keep    the database stays, for every other command to be tried on
+      notifierd demo --offices 500 --keep    keep the database, to try the other commands on it
     """  # noqa: D301
     try:
         from notifierd.demo.show import show
@@ -166,7 +168,7 @@ def demo(offices: int, *, keep: bool) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes a shell complete commands at a press of Tab.
+    """Print a script that makes a shell complete commands with Tab.
 
     \b
       notifierd completion bash > /etc/bash_completion.d/notifierd

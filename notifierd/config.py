@@ -41,7 +41,7 @@ def find_config(path: Path | None, cwd: Path, system: Path = SYSTEM_CONFIG) -> P
             return place
     looked = " and ".join(map(str, places))
     advice = "name one with --config FILE, or copy notifierd's annotated config.toml to one of these places"
-    raise ConfigError((f"no configuration: looked for {looked} ({advice})",))
+    raise ConfigError((f"no configuration file: looked for {looked} ({advice})",))
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -148,7 +148,7 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:  # a TOMLDecodeError, or int()'s of a number thousands of digits long
         raise ConfigError((f"{path}: {_syntax_error(str(error), text)}",)) from error
     except RecursionError:
-        raise ConfigError((f"{path}: has too many brackets in each other",)) from None
+        raise ConfigError((f"{path}: has brackets that are nested too deeply",)) from None
 
 
 def _syntax_error(message: str, text: str) -> str:

@@ -297,5 +297,5 @@ def _column_problems(columns: Mapping[str, str], found: Mapping[str, str] | None
         if column not in found:
             problems.append(f"column {column} ({wanted}) is missing")
         elif found[column] not in _SPELLINGS.get(wanted, (wanted,)):
-            problems.append(f"column {column} is {found[column]} and has to be {wanted}")
+            problems.append(f"column {column} is {found[column]} and must be {wanted}")
     return problems

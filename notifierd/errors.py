@@ -90,7 +90,7 @@ class LeaseHeld(NotifierdError):
     """
 
     def __init__(self, holder: str) -> None:
-        super().__init__(f"the day is held by {holder}")
+        super().__init__(f"the lease is held by {holder}")
         self.holder = holder
 
 

@@ -71,7 +71,7 @@ class Once:
         self._watched = evolve(self.settings, watch=watch)
         if self.day != today and not (options.force or options.dry_run):
             raise ConfigError(
-                (f"--day: {self.day} is not today ({today}); add --force to run as if it were, or --dry-run to look",)
+                (f"--day: {self.day} is not today ({today}); add --force to run as if it were, or --dry-run to count",)
             )
         missing = () if options.dry_run else tuple(missing_for_sending(self.settings))
         if missing:

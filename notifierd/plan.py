@@ -272,7 +272,7 @@ async def explain(settings: Settings, day: date, staff_id: UUID) -> Explanation:
     async with open_site(settings, read_only=True) as site:
         offices = await site.source.works_of(staff_id, day)
     if not offices:
-        problem = f"--explain: {staff_id} is nobody in the view notifierd.staff: look the id up there"
+        problem = f"--explain: {staff_id} is not in the view notifierd.staff"
         raise ConfigError((problem,))
     explained = tuple(OfficeWays(work, ways(work.staff[staff_id], work, day, rules)) for work in offices)
     return Explanation(day, Calendar(settings.window).closed(day), staff_id, explained)

@@ -61,7 +61,10 @@ async def retry(settings: Settings, states: Collection[State], now: datetime) ->
 def _no_run(calendar: Calendar, day: date, now: datetime) -> tuple[str, str]:
     closed = calendar.closed(day)
     if closed:
-        return f"{day} is closed ({closed}), and nothing was sent", "what is still due is told on the next business day"
+        return (
+            f"{day} is closed ({closed}), and nothing was sent",
+            "the run of the next business day reports what is still due",
+        )
     opens, ends = (_clock(calendar, moment) for moment in calendar.window(day))
     if now < calendar.window(day)[1]:
         return f"no run of {day} yet", f"its window is from {opens} to {ends}; `notifierd once` runs it now"
@@ -84,7 +87,7 @@ def _who_sends(calendar: Calendar, day: date, now: datetime, *, going_on: bool) 
         return f"the daemon sends them within a minute, if it runs; {once} sends them now"
     if now < opens:
         return f"the daemon sends them at {_clock(calendar, opens)}, if it runs; {once} sends them now"
-    return f"the window of {day} ended at {_clock(calendar, ends)}, so that no daemon sends them: {once} does"
+    return f"the window of {day} ended at {_clock(calendar, ends)}, so no daemon sends them; {once} does"
 
 
 def _clock(calendar: Calendar, moment: datetime) -> str:

@@ -148,15 +148,15 @@ async def init(db: Database, preset: str | None = None, role: str | None = None)
     """
     views = _preset(preset)
     await _require_role(db, role)
-    with _explained("making the schema notifierd", "CREATE on the database, or a schema notifierd that is its own"):
+    with _explained("creating the schema notifierd", "CREATE on the database, or a schema notifierd that is its own"):
         await db.unit(_make_schema, patience=math.inf)
     lines = [f"migration {step}: applied" for step in await migrate(db)]
     if views:
         right = (
-            "CREATE on the schema notifierd and, as the views run with their owner's rights, SELECT on the "
+            "CREATE on the schema notifierd and, as the views run with their owner's privileges, SELECT on the "
             "application's tables, INSERT on its audit log and DELETE on its push subscriptions"
         )
-        with _explained(f"making the views for {preset}", right):
+        with _explained(f"creating the views for {preset}", right):
             await db.unit(_views_made_by(views), patience=math.inf)
         lines.append(f"views for {preset}: in place")
     if role:
@@ -207,9 +207,7 @@ class Status:
         lines = [f"schema notifierd: version {self.version}" if self.version else "schema notifierd: not there"]
         lines += [f"migration {step}: pending" for step in self.pending]
         lines += [f"view notifierd.{view}: {'; '.join(wrong) or 'good'}" for view, wrong in self.views.items()]
-        lacking = (
-            f"lacks {', '.join(self.missing_rights)}" if self.missing_rights else "lacks no right on what is there"
-        )
+        lacking = f"lacks {', '.join(self.missing_rights)}" if self.missing_rights else "has every privilege it needs"
         return [*lines, f"role {self.role}: {lacking}"]
 
 
@@ -243,7 +241,7 @@ async def _applied(db: Database) -> set[int]:
         if sqlstate(error) != _NOT_PERMITTED:
             raise
     raise SchemaMissing(
-        "the schema notifierd is there, but the connected role may not use it: "
+        "the schema notifierd exists, but the connected role may not use it: "
         "run `notifierd db init --dsn ADMIN --role NAME` with that role's name"
     )
 
@@ -252,7 +250,7 @@ def _refuse_newer(done: Iterable[int], known: Sequence[Migration]) -> None:
     version, newest = max(done, default=0), max(step.version for step in known)
     if version > newest:
         raise SchemaMissing(
-            f"a newer program made the schema notifierd (version {version}, this one knows {newest}): upgrade notifierd"
+            f"the schema notifierd is too new (version {version}, this program knows {newest}): upgrade notifierd"
         )
 
 
@@ -260,14 +258,14 @@ def _preset(name: str | None) -> str | None:
     if name is None:
         return None
     if name not in presets():
-        raise SetupFailed(f"there is no preset {name}; there are: {', '.join(presets())}")
+        raise SetupFailed(f"there is no preset {name}; the presets are: {', '.join(presets())}")
     return files("notifierd").joinpath("presets", f"{name}.sql").read_text(encoding="utf-8")
 
 
 async def _require_role(db: Database, role: str | None) -> None:
     # Also keeps "public" out, which no role can be named, and which GRANT takes for everybody even in quotes.
     if role is not None and not await db.fetch("select from pg_roles where rolname = $1::text", role):
-        raise SetupFailed(f"there is no role {role} on this server: make it first (create role ... login)")
+        raise SetupFailed(f"there is no role {role} on this server: create it first (create role ... login)")
 
 
 async def _make_schema(connection: Connection) -> None:
@@ -290,7 +288,7 @@ async def _require_own(connection: Connection) -> None:
     if not schema["ours"]:
         raise SetupFailed(
             f"the schema notifierd belongs to the role {schema['owner']}: connect as that role (--dsn), or, if you "
-            "trust all that is in it, take the schema over (alter schema notifierd owner to current_user)"
+            "trust all that is in it, take it over (alter schema notifierd owner to current_user)"
         )
 
 
@@ -350,14 +348,14 @@ async def _grant(db: Database, role: str) -> str:
             await connection.execute(";".join([*revocations(role, there), *grants(role, there)]))
             return there
 
-    with _explained(f"granting rights to {role}", _OWNERSHIP):
+    with _explained(f"granting privileges to {role}", _OWNERSHIP):
         there = await db.unit(unit, patience=math.inf)
     # PostgreSQL only warns a grantor who has some right on a table, but none to pass on.
     if lacking := await missing_rights(db, role):
-        raise SetupFailed(f"granting rights to {role} had no effect ({', '.join(lacking)}): {_needed(_OWNERSHIP)}")
+        raise SetupFailed(f"granting privileges to {role} had no effect ({', '.join(lacking)}): {_needed(_OWNERSHIP)}")
     absent = ", ".join(f"notifierd.{name}" for name in RIGHTS if name not in there)
-    later = f", but for {absent}: run this again when the application has made them" if absent else ""
-    return f"role {role}: has the rights that the daemon needs{later}"
+    later = f", except on {absent}: run this again when the application has created them" if absent else ""
+    return f"role {role}: has the privileges that the daemon needs{later}"
 
 
 async def _relations(connection: Connection) -> set[str]:
@@ -365,7 +363,7 @@ async def _relations(connection: Connection) -> set[str]:
 
 
 def _needed(right: str) -> str:
-    return f"the connected role needs {right}. Name one that has it: notifierd db init --dsn ADMIN"
+    return f"the connected role needs {right}. Name a role that has it: notifierd db init --dsn ADMIN"
 
 
 @contextmanager

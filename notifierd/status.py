@@ -51,10 +51,10 @@ class Attempt:
             left = max(0.0, self.stop.scope.deadline - trio.current_time())
             return f"stopping {done}, {len(progress.in_flight)} offices in flight, {left:.0f} s left"
         outages = self.deps.gates.outages() if self.deps else {}
-        out = "".join(f"; {lane} is out ({reason})" for lane, reason in outages.items())
+        out = "".join(f"; {lane} is unavailable ({reason})" for lane, reason in outages.items())
         waiting = f"; waiting for {progress.waiting_for}" if progress.waiting_for else ""
         overflows = progress.planned.overflows if progress.planned else ()
-        beyond = "".join(f"; no room for {over.words}" for over in overflows)
+        beyond = "".join(f"; over the limit: {over.words}" for over in overflows)
         return f"running {done}{waiting}{out}{beyond}"
 
     def limiters(self) -> Mapping[str, str]:
@@ -133,7 +133,7 @@ class Status:
     def words(self) -> str:
         """What goes on, in words."""
         doing = self.attempt.words() if self.attempt and self.attempt.progress.has_day else self.state
-        away = self.away and f"the ledger cannot be seen ({self.away})"
+        away = self.away and f"the ledger cannot be read ({self.away})"
         last = self.last and f"last run {self.last}"
         return "; ".join(filter(None, [doing, away, self.left_open, last, self.refused, self.unserved]))
 

@@ -150,9 +150,11 @@ def _left(each: Open, zone: ZoneInfo) -> str:
 def print_plan(plan: Plan, console: Console) -> None:
     """Who would be told of how much."""
     if plan.closed:
-        console.print(f"[yellow]{plan.day} is closed[/] ({escape(plan.closed)}): sent only by `notifierd once --force`")
+        console.print(
+            f"[yellow]{plan.day} is closed[/] ({escape(plan.closed)}): only `notifierd once --force` would send this"
+        )
     found = plan.as_json()
-    settled = f"; {plan.settled:,} are sent or settled already" if plan.settled else ""
+    settled = f"; {plan.settled:,} were sent or settled before" if plan.settled else ""
     console.print(
         f"[bold]{plan.day}[/]: {found['email']:,} mails and {found['push']:,} pushes to the staff of "
         f"{len(plan.offices):,} offices{settled}"
@@ -162,19 +164,19 @@ def print_plan(plan: Plan, console: Console) -> None:
     shown = _shown(plan.offices, console)
     if len(shown) < len(plan.offices):
         more = len(plan.offices) - len(shown)
-        console.print(f"... and {more:,} more offices: pipe this into a pager, or see --json")
+        console.print(f"... and {more:,} more offices: pipe this into a pager, or use --json")
     if plan.expiring:
-        console.print(f"{len(plan.expiring):,} planned deliveries would expire, as they have nothing to tell any more")
+        console.print(f"{len(plan.expiring):,} planned deliveries would expire: nothing is due for them any more")
     if plan.untold:
         alerts, overdue = (sum(getattr(office, name) for office in plan.untold) for name in ("alerts", "overdue"))
         console.print(
-            f"[bold red]{alerts:,} alerts would reach nobody[/], {overdue:,} of them overdue: nobody in "
-            f"{len(plan.untold):,} offices can be told"
+            f"[bold red]{alerts:,} alerts would reach nobody[/], {overdue:,} of them overdue: no staff "
+            f"of {len(plan.untold):,} offices can be notified"
         )
         for untold in _shown(plan.untold, console):
             console.print(f"  {untold.office_id}  {untold.alerts:,} alerts, {untold.overdue:,} overdue")
     for over in plan.overflows:
-        console.print(f"[bold red]no room for {over.words}[/], the most urgent of them:")
+        console.print(f"[bold red]over the limit: {over.words}[/], the most urgent of them:")
         for office in over.first:
             console.print(f"  {office}")
 
@@ -213,8 +215,8 @@ def _days(number: int) -> str:
 # Why -----------------------------------------------------------------------------------------------------------------
 
 TARGETS: Mapping[str, str] = {
-    "due": "is told",
-    "no_device": "no device: nobody has subscribed on one",
+    "due": "is notified",
+    "no_device": "no device has subscribed",
     "no_address": "no mail address",
     "email_off": "has switched mails off",
     "push_off": "has not switched pushes on",
@@ -224,20 +226,20 @@ TARGETS: Mapping[str, str] = {
     "nothing_due": "none of the office's alerts is due for them",
     "no_alerts": "the office has no alerts",
     "too_many_devices": "not among the newest devices that push.devices_per_person allows",
-    "told_on_another_device": "was pushed to on another device already",
-    "already_sent": "was told already",
-    "already_failed": "was tried, and failed (`notifierd retry --failed` tries again)",
-    "already_unknown": "was tried, and the answer was lost (`notifierd retry --unknown` tries again)",
-    "already_expired": "was planned, and expired (`notifierd retry --expired` plans it again)",
+    "told_on_another_device": "was notified on another device already",
+    "already_sent": "was notified already",
+    "already_failed": "failed (`notifierd retry --failed` plans it again)",
+    "already_unknown": "the answer was lost (`notifierd retry --unknown` plans it again)",
+    "already_expired": "expired (`notifierd retry --expired` plans it again)",
     "already_gone": "the device had unsubscribed",
 }
 """Why somebody is told on a channel, or is not."""
 
 ALERTS: Mapping[str, str] = {
-    "due": "{left}; told from {threshold} on",
+    "due": "{left}; notified from {threshold} on",
     "overdue": "{left}",
     "overdue_left_out": "{left}; content.overdue is false",
-    "beyond_threshold": "{left}; told from {threshold} on",
+    "beyond_threshold": "{left}; notified from {threshold} on",
     "beyond_horizon": "{left}; content.horizon_days is less",
     "no_address": "{left}; no mail address",
     "email_off": "{left}; mails are off",
@@ -253,7 +255,9 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
     of = f"{number} office{'' if number == 1 else 's'}"
     console.print(f"[bold]{explanation.day}[/]: staff {explanation.staff_id} of {of}")
     if explanation.closed:
-        console.print(f"[yellow]closed[/] ({escape(explanation.closed)}): sent only by `notifierd once --force`")
+        console.print(
+            f"[yellow]closed[/] ({escape(explanation.closed)}): only `notifierd once --force` would send this"
+        )
     for office in explanation.offices:
         console.print(f"\n[bold]{escape(clean(office.work.name or ''))}[/] {office.work.id}")
         for way in office.ways:
@@ -286,7 +290,7 @@ def _why(decision: Decision, threshold: int, day: date) -> str:
     left = decision.alert.days_left(day)
     if left is None:
         return (
-            "missing: told until it is there" if decision.included else ALERTS[decision.reason].format(left="missing")
+            "missing: notified until it exists" if decision.included else ALERTS[decision.reason].format(left="missing")
         )
     words = f"{_days(left)} left" if left > 0 else f"{_days(-left)} overdue" if left else "due today"
     return ALERTS[decision.reason].format(left=words, threshold=_days(threshold))

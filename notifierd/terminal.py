@@ -70,13 +70,13 @@ def exit_codes() -> Iterator[None]:
         complain(*error.problems)
         sys.exit(EXIT_USAGE)
     except LedgerUnavailable as error:
-        complain(f"the database is out of reach ({error.reason}): see database.dsn, and whether PostgreSQL runs there")
+        complain(f"the database is unreachable ({error.reason}): check database.dsn, and whether PostgreSQL runs there")
         sys.exit(EXIT_OUT_OF_REACH)
     except LeaseHeld as error:
-        complain(f"{error}; run this again when it is done, or let it finish")
+        complain(f"{error}; wait until that process is done, then run this again")
         sys.exit(EXIT_INTERRUPTED)
     except DatabaseError as error:
-        complain(f"the database refused ({error.reason}): `notifierd check` tells what is missing")
+        complain(f"the database refused a statement ({error.reason}): `notifierd check` shows what is missing")
         sys.exit(EXIT_USAGE)
     except NotifierdError as error:
         complain(str(error))

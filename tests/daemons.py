@@ -69,7 +69,7 @@ class World:
     Attributes:
         start: what the wall clock shows when Trio's virtual time is 0.
         skew: how far it was set since.
-        away: whether the database is out of reach.
+        away: whether the database is unreachable.
         broken: what is wrong with the configuration that lies there.
         unfit: what is wrong with the database.
         opening: seconds that it takes to open the database.

@@ -222,7 +222,7 @@ class ShakyLedger(MemoryLedger):
 
     Attributes:
         latency: seconds of each statement.
-        down: whether the database is out of reach, so that a statement is not carried out.
+        down: whether the database is unreachable, so that a statement is not carried out.
         deaf: whether its answers get lost, once a statement is carried out.
         refuses: whether it refuses to settle this (with its extras, or bare), with the reason *refusal*.
         reads: when each chunk was read.

@@ -69,16 +69,16 @@ def test_the_causes_of_a_run_that_goes_on(run: Running, watch: WatchSettings, ca
 def test_a_long_run_says_how_long_and_how_far():
     (alarm,) = while_running(Running(DAY, 1234.5, done=7, offices=1500), WatchSettings())
     assert alarm.text == (
-        "the run of 2026-11-24 has been going on for 1,234 s, longer than watch.run_seconds (600): "
-        "7 of 1,500 offices are done. It goes on."
+        "the run of 2026-11-24 has taken 1,234 s so far, longer than watch.run_seconds (600): "
+        "7 of 1,500 offices are done. It continues."
     )
 
 
 def test_a_sender_with_several_lanes_names_the_first_five():
     lanes = {f"https://{number}.example.net": "blocked:403" for number in range(7)}
     (alarm,) = while_running(Running(DAY, 1.0, blocked={"webpush": lanes}), QUIET)
-    assert alarm.text.startswith("webpush refuses us (https://0.example.net: blocked:403, ")
-    assert "https://4.example.net: blocked:403 and 2 more). What" in alarm.text
+    assert alarm.text.startswith("webpush rejects our credentials or account (https://0.example.net: blocked:403, ")
+    assert "https://4.example.net: blocked:403 and 2 more). Its" in alarm.text
 
 
 # At its end ----------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_failures_name_their_reasons_and_offices_the_most_frequent_first():
     assert alarm.offices == (two, one)
     assert alarm.text.startswith(
         "4 of 10 deliveries of 2026-11-24 reached nobody (40.0%; watch.failure_ratio is 0.05): "
-        "2 email office_error:KeyError, 1 email rejected:422, 1 push rejected:413. Once"
+        "2 email office_error:KeyError, 1 email rejected:422, 1 push rejected:413. After"
     )
 
 
@@ -154,7 +154,7 @@ def test_missed_windows_are_one_alarm_of_the_last_with_ten_named():
     assert alarm.text.startswith(
         "no run on 2026-11-24 (the machine slept, or its clock was set), 2026-11-23 (no daemon"
     )
-    assert "2026-11-15 (no daemon was running) and 2 more. Nobody was told" in alarm.text
+    assert "2026-11-15 (no daemon was running) and 2 more. Nobody was notified" in alarm.text
 
 
 def test_a_reason_that_has_no_words_is_told_as_it_is():
@@ -169,8 +169,8 @@ def test_failed_and_never_resumed_are_one_cause():
     ]
     assert {(alarm.day, alarm.cause, alarm.fails) for alarm in alarms} == {(DAY, "failed", True)}
     assert "failed: it crashed (KeyError). " in alarms[0].text
-    assert "(never_resumed (signal)): what it had left expired." in alarms[1].text
-    assert "(signal). `notifierd once` sends what it left, until midnight" in alarms[2].text
+    assert "(never_resumed (signal)): its open deliveries expired." in alarms[1].text
+    assert "(signal). `notifierd once` sends its open deliveries, until midnight" in alarms[2].text
 
 
 # Its JSON ------------------------------------------------------------------------------------------------------------

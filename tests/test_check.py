@@ -100,12 +100,12 @@ async def test_the_database_has_to_be_the_right_one(place: Place) -> None:
     """A staging copy never mails: another identifier is bad, and the right one is told."""
     (row,) = await place.admin.fetch("select system_identifier::text as id from pg_control_system()")
     found = {finding.subject: finding for finding in await check(place.settings)}["safety.database_id"]
-    assert (found.level, found.text) == (Level.OK, f"not set; this cluster's is {row['id']}")
+    assert (found.level, found.text) == (Level.OK, f"not set; the identifier of this cluster is {row['id']}")
     place.settings = evolve(place.settings, safety=SafetySettings(database_id=row["id"]))
     assert await place.trouble() == []
     place.settings = evolve(place.settings, safety=SafetySettings(database_id="7"))
     assert await place.trouble() == [
-        ("safety.database_id", "bad", f"is 7, and this cluster's is {row['id']}: nothing will be sent")
+        ("safety.database_id", "bad", f"is 7, but the identifier of this cluster is {row['id']}: nothing will be sent")
     ]
     await place.sql("revoke execute on function pg_control_system from public")
     trouble = "the role may not read the cluster's identifier (database_refused:42501): "
@@ -130,7 +130,7 @@ async def test_a_plan_that_the_limits_have_no_room_for_is_named(place: Place, cl
     ]:
         place.settings = evolve(place.settings, limits=limits)
         trouble = await place.trouble()
-        assert [text.partition(" for ")[2] for _, _, text in trouble] == found
+        assert [text.partition(": ")[2] for _, _, text in trouble] == found
         assert {(subject, level) for subject, level, _ in trouble} <= {("limits.email_per_day", "bad")}
 
 
@@ -163,9 +163,9 @@ async def test_what_is_meant_for_trying_out_is_told(place: Place) -> None:
     )
     assert await place.trouble() == [
         ("safety.redirect_to", "warn", "all mail goes to one address"),
-        ("push.allow_private_addresses", "warn", "pushes go to private addresses and over http too"),
-        ("safety.only_offices", "warn", "1 offices are told, and no other"),
-        ("safety.only_offices", "bad", f"there is no {absent} in notifierd.offices"),
+        ("push.allow_private_addresses", "warn", "pushes may go to private addresses, and over http"),
+        ("safety.only_offices", "warn", "1 offices are notified, and no others"),
+        ("safety.only_offices", "bad", f"{absent} is not in notifierd.offices"),
     ]
 
 
@@ -199,7 +199,7 @@ async def test_devices_that_will_not_be_pushed_to_are_counted(place: Place) -> N
     ((subject, level, text),) = await place.trouble()
     assert (subject, level) == ("push.allowed_hosts", "warn")
     assert text == (
-        "19 of 25 devices will not be pushed to, at no URL (6), https://push.apple.com (4), "
+        "19 of 25 devices will get no push, at no URL (6), https://push.apple.com (4), "
         "http://fcm.googleapis.com (3), https://fcm.googleapis.com (2), https://fcm.googleapis.com:8443 (2) and 2 more"
     )
     await place.sql("delete from devices where endpoint not like 'https://fcm.googleapis.com/%'")
@@ -223,16 +223,16 @@ async def test_of_the_receivers_the_hosts_are_shown_and_no_more(place: Place) ->
 
 async def test_a_superuser_is_advised_against(place: Place, database: str) -> None:
     place.settings = settings_for(database)
-    remedy = "`notifierd db init --role NAME` gives another what it needs"
+    remedy = "use another role, to which `notifierd db init --role NAME` grants what it needs"
     assert await place.trouble() == [("role", "warn", f"postgres is a superuser: {remedy}")]
 
 
 @pytest.mark.parametrize(
     ("dsn", "level", "subject", "text"),
     [
-        ("{nowhere}", "away", "database", "out of reach (3D000): there is no such database on that server"),
-        ("{nobody}", "away", "database", "out of reach (28000): the role was refused"),
-        ("postgresql://user:pass@127.0.0.1:1/x", "away", "database", "out of reach (ConnectionRefusedError)"),
+        ("{nowhere}", "away", "database", "unreachable (3D000): the server has no such database"),
+        ("{nobody}", "away", "database", "unreachable (28000): the server rejected the role"),
+        ("postgresql://user:pass@127.0.0.1:1/x", "away", "database", "unreachable (ConnectionRefusedError)"),
         (
             "postgres://user:pass@host:port/",
             "bad",
@@ -257,7 +257,7 @@ async def test_a_role_that_may_not_connect(place: Place) -> None:
     name = place.settings.database.dsn.partition("?")[0].rpartition("/")[2]
     await place.sql(f"revoke connect on database {name} from public")
     assert await place.trouble() == [
-        ("database", "away", "out of reach (42501): the role may not connect to that database")
+        ("database", "away", "unreachable (42501): the role may not connect to that database")
     ]
 
 
@@ -339,8 +339,8 @@ async def test_a_port_that_another_program_has_is_a_warning_and_that_of_a_daemon
         return finding.level.value, finding.text
 
     for handler, level, text in (
-        (shut, "warn", "nothing could be served at {bind} (EADDRINUSE); runs would go on"),
-        (answering(b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\n\r\n"), "warn", "nothing could be served at"),
+        (shut, "warn", "the page cannot be served at {bind} (EADDRINUSE); runs are not affected"),
+        (answering(b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\n\r\n"), "warn", "the page cannot be served at"),
         (answering(b"HTTP/1.1 200 OK\r\nserver: notifierd\r\n\r\n"), "ok", "a daemon serves its page at {bind}"),
     ):
         async with serving(handler) as port:
@@ -349,7 +349,7 @@ async def test_a_port_that_another_program_has_is_a_warning_and_that_of_a_daemon
             assert (level_now, text_now[: len(text.format(bind=bind))]) == (level, text.format(bind=bind))
     assert await found(evolve(place.settings, http=HttpSettings(bind="192.0.2.1:9464", token="t"))) == (
         "warn",
-        "nothing could be served at 192.0.2.1:9464 (EADDRNOTAVAIL); runs would go on",
+        "the page cannot be served at 192.0.2.1:9464 (EADDRNOTAVAIL); runs are not affected",
     )
     off = await check(evolve(place.settings, http=HttpSettings(enabled=False)))
     assert Finding("http", Level.OK, "switched off") in off

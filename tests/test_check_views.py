@@ -39,9 +39,9 @@ async def test_types_are_the_contracts(place: Place) -> None:
         """
     )
     assert await view_problems(place.admin) == [
-        "notifierd.alerts: column kind is character and has to be text",
-        "notifierd.alerts: column due_on is timestamp with time zone and has to be date",
-        "notifierd.alerts: column cycle is bigint and has to be int",
+        "notifierd.alerts: column kind is character and must be text",
+        "notifierd.alerts: column due_on is timestamp with time zone and must be date",
+        "notifierd.alerts: column cycle is bigint and must be int",
     ]
 
 
@@ -64,7 +64,7 @@ AUDIT = "create or replace view notifierd.audit_log as select {} from audit_logs
 COLUMNS = "action, target_type, target_id, office_id, details, actor_role, is_test_data"
 CONTRACT = ", ".join(VIEWS["audit_log"])
 REFUSED = "insert would be refused: "
-EMPTY = "insert would fail: public.audit_logs.{} must not be null, and gets no value ({})".format(
+EMPTY = "insert would fail: public.audit_logs.{} must not be null, but gets no value ({})".format(
     "{}", "give it a default in the table, or in the view as a further column"
 )
 TRIGGER = """
@@ -103,7 +103,7 @@ create trigger fill before insert on audit_logs for each row execute function fi
             [
                 (
                     "warn",
-                    "public.audit_logs.later must not be null, and gets no value, unless a trigger gives it one",
+                    "public.audit_logs.later must not be null, but gets no value, unless a trigger gives it one",
                     "",
                 )
             ],
@@ -112,11 +112,11 @@ create trigger fill before insert on audit_logs for each row execute function fi
             "drop view notifierd.audit_log; alter table audit_logs alter column action type varchar(24);"
             + AUDIT.format(COLUMNS)
             + "; alter view notifierd.audit_log alter column is_test_data set default false",
-            [("bad", "insert would be refused: a column is too narrow for what is written", "22001")],
+            [("bad", "insert would be refused: a column is too narrow for the values that are written", "22001")],
         ),
         (
             "drop view notifierd.audit_log;" + AUDIT.format(f"distinct {COLUMNS}"),
-            [("bad", "insert would be refused: it has to be a view of one table", "55000")],
+            [("bad", "insert would be refused: the view must read one table", "55000")],
         ),
         (  # the same view, with a trigger instead of the insert
             "drop view notifierd.audit_log;"
@@ -161,7 +161,7 @@ async def test_devices_have_to_be_deletable(place: Place) -> None:
     )
     ((subject, level, text),) = await place.trouble()
     assert (subject, level) == ("notifierd.devices", "bad")
-    assert text.startswith("delete would be refused: it has to be a view of one table")
+    assert text.startswith("delete would be refused: the view must read one table")
 
 
 async def test_views_of_an_owner_without_rights(place: Place) -> None:
@@ -176,7 +176,7 @@ async def test_views_of_an_owner_without_rights(place: Place) -> None:
             alter view notifierd.offices owner to {place.role}_owner;
             """
         )
-        why = "the view's owner lacks that right on the tables behind it (SQLSTATE 42501)"
+        why = "the view's owner lacks that privilege on the tables behind it (SQLSTATE 42501)"
         assert await place.trouble() == [
             ("notifierd.offices", "bad", f"select would be refused: {why}"),
             ("notifierd.audit_log", "bad", f"insert would be refused: {why}"),
@@ -202,7 +202,7 @@ async def test_a_function_that_names_a_table_without_its_schema_is_found(place: 
     )
     ((subject, level, text),) = await place.trouble()
     assert (subject, level) == ("notifierd.alerts", "bad")
-    assert "a function that it calls names something without its schema" in text
+    assert "a function that it calls names an object without its schema" in text
     await place.sql("alter function counts(date) set search_path = public")
     assert await place.trouble() == []
 
@@ -229,7 +229,7 @@ async def test_functions_that_a_write_calls_and_that_have_no_path_of_their_own_a
     )
     text = (
         "a write calls {}, which runs with search_path = pg_catalog: "
-        "have it name tables in full, or give it a path (alter function ... set search_path = ...)"
+        "name tables in it with their schema, or give it a path (alter function ... set search_path = ...)"
     )
     assert await place.trouble() == [
         ("notifierd.devices", "warn", text.format("public.note()")),
@@ -273,7 +273,7 @@ async def test_a_role_without_any_right(place: Place) -> None:
     await place.sql(f"drop owned by {place.role}")
     trouble = await place.trouble()
     assert [text.partition(":")[0] for subject, _, text in trouble if subject == "schema"] == [
-        "the schema notifierd is there, but the connected role may not use it"
+        "the schema notifierd exists, but the connected role may not use it"
     ]
     assert {subject for subject, _, _ in trouble} >= {"rights", "notifierd.offices", "notifierd.audit_log"}
 

@@ -247,7 +247,9 @@ def test_a_database_out_of_reach_is_exit_3_and_a_failed_report(place: Place, whe
         done = place.once(*words, code=3)
         assert (done.report["status"], done.report["day"]) == ("failed", str(DAY))
         assert done.report["reason"].startswith("database_unavailable:")
-        assert re.fullmatch(r"notifierd: the database is out of reach \(database_unavailable:\w+\): see .*\n", done.err)
+        assert re.fullmatch(
+            r"notifierd: the database is unreachable \(database_unavailable:\w+\): check .*\n", done.err
+        )
 
 
 @pytest.mark.parametrize(
@@ -374,7 +376,7 @@ def test_check_finds_nothing_to_mend_where_a_run_goes_well(place: Place):
     assert {finding["level"] for finding in findings(place, 0)} == {"ok", "warn"}
     lines = run("check", cwd=place.folder, code=0).out.splitlines()
     assert {line.split()[0] for line in lines} == {"ok", "warn"}
-    assert "ok   schema: is the one that this program was written for" in lines
+    assert "ok   schema: has the version that this program needs" in lines
     assert place.content() == before
 
 
@@ -400,7 +402,7 @@ def test_init_makes_everything_and_once_more_changes_nothing(cluster: Cluster, d
         assert run(*words, cwd=tmp_path, code=0).out.splitlines() == [
             *(f"migration {step}: applied" for step in migrations()),
             "views for keikakun: in place",
-            "role cli_daemon: has the rights that the daemon needs",
+            "role cli_daemon: has the privileges that the daemon needs",
             "schema notifierd: ready",
         ]
         assert "migration" not in run(*words, cwd=tmp_path, code=0).out
@@ -409,7 +411,7 @@ def test_init_makes_everything_and_once_more_changes_nothing(cluster: Cluster, d
         assert status == [
             f"schema notifierd: version {len(migrations())}",
             *(f"view notifierd.{view}: good" for view in VIEWS),
-            "role cli_daemon: lacks no right on what is there",
+            "role cli_daemon: has every privilege it needs",
         ]
     finally:
         cluster.psql("drop owned by cli_daemon", database)
@@ -419,7 +421,7 @@ def test_init_makes_everything_and_once_more_changes_nothing(cluster: Cluster, d
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--preset", "kekakun"], "there is no preset kekakun; there are: keikakun"),
+        (["--preset", "kekakun"], "there is no preset kekakun; the presets are: keikakun"),
         (["--role", "nobody_here"], "there is no role nobody_here on this server"),
     ],
 )
@@ -469,7 +471,7 @@ def test_migrate_takes_a_right_from_the_daemons_role_and_says_what_it_could_not_
 @pytest.mark.parametrize("command", ["init", "migrate", "status"])
 def test_a_database_out_of_reach_is_exit_3_for_db_too(command: str, tmp_path: Path):
     done = run("db", command, "--dsn", f"postgresql://me:{PASSWORD}@/app?host={tmp_path}", cwd=tmp_path, code=3)
-    assert done.err.startswith("notifierd: the database is out of reach")
+    assert done.err.startswith("notifierd: the database is unreachable")
 
 
 # ------------------------------------------------------------------------------------ vapid

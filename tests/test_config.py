@@ -114,8 +114,8 @@ def test_no_file_anywhere_is_an_error_that_tells_where_it_looked(tmp_path):
         find_config(None, tmp_path, tmp_path / "etc" / "config.toml")
     (problem,) = caught.value.problems
     assert problem == (
-        f"no configuration: looked for {tmp_path}/config.toml and {tmp_path}/etc/config.toml (name one with --config "
-        "FILE, or copy notifierd's annotated config.toml to one of these places)"
+        f"no configuration file: looked for {tmp_path}/config.toml and {tmp_path}/etc/config.toml (name one with "
+        "--config FILE, or copy notifierd's annotated config.toml to one of these places)"
     )
 
 

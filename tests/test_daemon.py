@@ -378,7 +378,7 @@ async def test_a_day_that_another_process_holds_is_stood_by_for_and_gone_on_with
             await trio.sleep(2)
             assert world.notifier.statuses()[1:] == [
                 "sleeping until Tue 24 Nov 09:00 JST",
-                "standing by: the day is held by other:1",
+                "standing by: the lease is held by other:1",
             ]
             await trio.sleep(29)
             assert len(world.email.accepted) == 2
@@ -560,7 +560,7 @@ async def test_the_status_names_a_provider_that_refuses_us(autojump_clock):
     world = World(in_zone("2026-11-24 09:00"), app=some_offices(3, staff=1), email=email)
     async with world.serving():
         await trio.sleep(30)
-        assert world.notifier.statuses()[-1].endswith("0 mails; scripted is out (blocked:401)")
+        assert world.notifier.statuses()[-1].endswith("0 mails; scripted is unavailable (blocked:401)")
 
 
 async def test_a_watchdog_is_fed_while_asleep_and_while_a_run_gets_on(autojump_clock):

@@ -77,7 +77,7 @@ def test_the_demo_ends_well_and_says_what_the_servers_received(tmp_path: Path) -
     with demo(tmp_path, "--offices", "8") as process:
         said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
-    assert "All as it should be" in said
+    assert "Everything as expected" in said
     (out,) = tmp_path.glob("notifierd-demo-*")
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     mails = read(out / "mails", AcceptedMail)
@@ -131,7 +131,7 @@ def test_whatever_is_not_as_it_should_be_is_named() -> None:
     report = {"email": nothing, "push": nothing, "offices": {"failed": 0}}
     verdict = judge(invented, servers, cast("RunReport", SimpleNamespace(as_json=lambda: report)))
     assert {line.partition(":")[0] for line in verdict.surprises} >= {"mails sent", "mails failed", "offices failed"}
-    assert "the mail API received other mails than the data asks for" in verdict.surprises
+    assert "the mail API received other mails than the data require" in verdict.surprises
     twice = AcceptedMail(1, "id", "one", ("a@example.jp",), "", "", "", "")
     servers = cast("Servers", SimpleNamespace(mails=lambda: [twice, evolve(twice, number=2)], pushes=list))
     verdict = judge(invented, servers, cast("RunReport", SimpleNamespace(as_json=lambda: report)))

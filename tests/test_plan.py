@@ -108,7 +108,7 @@ def test_what_the_limits_leave_no_room_for_is_named_and_what_was_sent_is_not_cou
         {"limit": "email_per_day", "mails": 3, "offices": 2, "first": urgent[3:]},
     ]
     assert (
-        f"no room for 3 mails of 2 offices (limits.email_per_day), the most urgent of them:\n  {urgent[3]}"
+        f"over the limit: 3 mails of 2 offices (limits.email_per_day), the most urgent of them:\n  {urgent[3]}"
         in plan(place).out
     )
     place.once("--for", "4", code=1)
@@ -122,7 +122,7 @@ def test_a_closed_day_is_planned_and_says_that_it_is_closed(place: Place) -> Non
     place.load(invent(1))
     assert plan_json(place, HOLIDAY)["closed"] == "holiday: 勤労感謝の日"
     first, second, *_ = plan(place, day=HOLIDAY).out.splitlines()
-    assert first == f"{HOLIDAY} is closed (holiday: 勤労感謝の日): sent only by `notifierd once --force`"
+    assert first == f"{HOLIDAY} is closed (holiday: 勤労感謝の日): only `notifierd once --force` would send this"
     assert second.startswith(f"{HOLIDAY}: 2 mails")
 
 
@@ -163,7 +163,7 @@ def test_why_in_words_without_an_address_or_a_name(place: Place) -> None:
         f"{DAY}: staff {an_id('o2s0')} of 1 office",
         "",
         f"事業所 o2 {an_id('o2')}",
-        "  email: is told",
+        "  email: is notified",
     ]
     told = [re.split(r"  +", line.strip()) for line in lines[4:]]
     assert ["in", "renewal", str(DAY - timedelta(days=7)), f"{an_id('o2r0')} cycle 1", "7 days overdue"] in told
@@ -171,7 +171,7 @@ def test_why_in_words_without_an_address_or_a_name(place: Place) -> None:
     assert ["push: has not switched pushes on"] in told
 
 
-SIXTEEN = "16 days left; told from 14 days on"
+SIXTEEN = "16 days left; notified from 14 days on"
 
 
 def test_whoever_was_told_already_learns_that(place: Place) -> None:
@@ -182,8 +182,8 @@ def test_whoever_was_told_already_learns_that(place: Place) -> None:
     (office,) = explanation(place, "o0s0")["offices"]
     assert [target["reason"] for way in office["ways"] for target in way["targets"]] == ["already_sent", "already_sent"]
     words = plan(place, "--explain", str(an_id("o0s0"))).out
-    assert "email: was told already\n" in words
-    assert f"push to device {an_id('token-o0s0')}: was told already\n" in words
+    assert "email: was notified already\n" in words
+    assert f"push to device {an_id('token-o0s0')}: was notified already\n" in words
 
 
 def test_a_staff_member_of_several_offices_is_explained_for_each(place: Place) -> None:
@@ -202,15 +202,13 @@ def test_a_staff_member_of_several_offices_is_explained_for_each(place: Place) -
 
 def test_nobody_has_no_explanation(place: Place) -> None:
     done = plan(place, "--explain", str(an_id("nobody")), code=2)
-    assert done.err == (
-        f"notifierd: --explain: {an_id('nobody')} is nobody in the view notifierd.staff: look the id up there\n"
-    )
+    assert done.err == (f"notifierd: --explain: {an_id('nobody')} is not in the view notifierd.staff\n")
     assert "not a valid UUID" in plan(place, "--explain", "taro", code=2).err
 
 
 def test_a_plan_without_a_database_is_exit_3(place: Place) -> None:
     place.configure(database={"dsn": f"postgresql://me@/nowhere?host={place.folder}"})
-    assert plan(place, code=3).err.startswith("notifierd: the database is out of reach")
+    assert plan(place, code=3).err.startswith("notifierd: the database is unreachable")
 
 
 def test_the_rest_of_a_pipe_that_nobody_reads_is_no_error(place: Place) -> None:

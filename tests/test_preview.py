@@ -180,7 +180,7 @@ def test_a_database_that_is_away_costs_no_earlier_preview(place: Place) -> None:
     preview(place)
     there = set((place.folder / "preview").rglob("*"))
     place.configure(database={"dsn": f"postgresql://me@/nowhere?host={place.folder}"})
-    assert preview(place, code=3).err.startswith("notifierd: the database is out of reach")
+    assert preview(place, code=3).err.startswith("notifierd: the database is unreachable")
     assert set((place.folder / "preview").rglob("*")) == there
 
 
@@ -190,7 +190,7 @@ def test_an_office_whose_messages_cannot_be_made_is_named_and_the_others_are_sho
     place.configure(content={"templates": "."})
     done = preview(place, code=1)
     assert done.out.startswith("4 messages")
-    assert done.err == f"notifierd: office {an_id('o1')}: its messages cannot be made (UndefinedError)\n"
+    assert done.err == f"notifierd: office {an_id('o1')}: its messages cannot be rendered (UndefinedError)\n"
     assert "This office's messages cannot be made: UndefinedError." in index_of(place.folder / "preview").text
 
 

@@ -103,7 +103,7 @@ async def test_the_status_names_what_there_is_no_room_for(autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, deps)
         await trio.sleep(100.0)
-        assert attempt.words().endswith("4 mails; no room for 8 mails of 4 offices (limits.email_per_day)")
+        assert attempt.words().endswith("4 mails; over the limit: 8 mails of 4 offices (limits.email_per_day)")
         nursery.cancel_scope.cancel()
 
 

@@ -76,7 +76,7 @@ async def test_what_is_planned_again_after_the_window_outlives_starts_of_the_dae
     place.configure(window=PAST)
     run("once", "--json", "--for", "2", cwd=place.folder, code=1)
     assert place.states() == {"expired": 4}
-    assert "so that no daemon sends them: `notifierd once` does" in again(place, "expired").out
+    assert "so no daemon sends them; `notifierd once` does" in again(place, "expired").out
     place.serve(rows)
     for _ in range(2):
         async with running_service(place) as service:
@@ -169,12 +169,12 @@ def test_another_days_deliveries_are_never_planned_again(place: Place) -> None:
 
 
 def test_a_retry_has_to_say_what(place: Place) -> None:
-    assert "say which: --failed, --unknown, --expired" in run("retry", cwd=place.folder, code=2).err
+    assert "name at least one of --failed, --unknown and --expired" in run("retry", cwd=place.folder, code=2).err
 
 
 def test_a_retry_without_a_database_is_exit_3(place: Place) -> None:
     place.configure(database={"dsn": f"postgresql://me@/nowhere?host={place.folder}"})
-    assert again(place, "failed", code=3).err.startswith("notifierd: the database is out of reach")
+    assert again(place, "failed", code=3).err.startswith("notifierd: the database is unreachable")
 
 
 # What is said --------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_a_retry_without_a_database_is_exit_3(place: Place) -> None:
         ("08:59", "the daemon sends them at 09:00, if it runs; `notifierd once` sends them now"),
         ("09:00", "the daemon sends them within a minute, if it runs; `notifierd once` sends them now"),
         ("11:59", "the daemon sends them within a minute, if it runs; `notifierd once` sends them now"),
-        ("12:00", "the window of 2026-11-24 ended at 12:00, so that no daemon sends them: `notifierd once` does"),
+        ("12:00", "the window of 2026-11-24 ended at 12:00, so no daemon sends them; `notifierd once` does"),
     ],
 )
 async def test_who_sends_what_is_planned_again(database: str, now: str, advice: str) -> None:
@@ -197,7 +197,7 @@ async def test_who_sends_what_is_planned_again(database: str, now: str, advice: 
 async def test_on_a_closed_day_that_was_forced_once_has_to_be_forced_again(database: str) -> None:
     settings = Settings(window=WindowSettings(timezone="UTC", closed_dates=(DAY,)))
     done = await retried_at(database, settings, "12:30")
-    assert done.advice.endswith("no daemon sends them: `notifierd once --force` does")
+    assert done.advice.endswith("no daemon sends them; `notifierd once --force` does")
 
 
 async def test_a_closed_day_is_refused_with_its_reason(database: str) -> None:

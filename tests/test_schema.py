@@ -79,7 +79,7 @@ async def test_init_makes_everything_and_then_nothing(db: Database, make_login: 
     assert first == [
         *(f"migration {step}: applied" for step in migrations()),
         "views for keikakun: in place",
-        f"role {role}: has the rights that the daemon needs",
+        f"role {role}: has the privileges that the daemon needs",
         "schema notifierd: ready",
     ]
     await require_current(db)
@@ -172,7 +172,7 @@ async def test_views_of_another_shape_are_left_alone(db: Database) -> None:
 async def test_unknown_preset_and_role_change_nothing(db: Database) -> None:
     """GRANT takes public for everybody, even in quotes: it is no role."""
     for preset, role, words in [
-        ("keikaku", None, "no preset keikaku; there are: keikakun"),
+        ("keikaku", None, "no preset keikaku; the presets are: keikakun"),
         ("keikakun", "nobody at all", "no role nobody at all"),
         ("keikakun", "public", "no role public"),
         ("keikakun", "x" * 70, "no role x"),
@@ -218,7 +218,7 @@ async def test_granting_on_what_is_somebody_elses(db: Database, make_login: Make
         await init(owner)
         view = "create view notifierd.offices as select null::uuid as id, ''::text as name"
         await run(db, f"{view}; grant select on notifierd.offices to {role}")
-        with pytest.raises(SetupFailed, match=f"rights to {other} had no effect.* needs to own the schema"):
+        with pytest.raises(SetupFailed, match=f"privileges to {other} had no effect.* needs to own the schema"):
             await init(owner, role=other)
 
 
@@ -250,7 +250,7 @@ async def test_what_is_wrong_with_the_version(db: Database) -> None:
     assert await migrate(db, [*migrations(), later]) == (later,)
     await require_current(db, [*migrations(), later])
     for refused in (require_current, pending, migrate, init, status):
-        with pytest.raises(SchemaMissing, match=rf"version {NEXT}, this one knows {NEXT - 1}\): upgrade notifierd"):
+        with pytest.raises(SchemaMissing, match=rf"version {NEXT}, this program knows {NEXT - 1}\): upgrade notifierd"):
             await refused(db)
 
 
@@ -296,7 +296,7 @@ async def test_status_before_and_after(db: Database) -> None:
     assert (await status(db)).lines() == [
         f"schema notifierd: version {len(migrations())}",
         *ALL_THERE,
-        "role postgres: lacks no right on what is there",
+        "role postgres: has every privilege it needs",
     ]
 
 
@@ -305,7 +305,8 @@ async def test_a_role_before_its_views(db: Database, make_login: MakeLogin) -> N
     role, dsn = make_login()
     lines = await init(db, role=role)
     assert (
-        f"role {role}: has the rights that the daemon needs, but for notifierd.offices, notifierd.staff, " in lines[-2]
+        f"role {role}: has the privileges that the daemon needs, except on notifierd.offices, notifierd.staff, "
+        in lines[-2]
     )
     await init(db, "keikakun")
     async with open_database(dsn) as daemon:

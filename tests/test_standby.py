@@ -67,7 +67,7 @@ class Pair:
 
     async def swap(self) -> None:
         """Wait until the one that had the day has become the standby, and knows of whom; then let the run end."""
-        other = re.compile(rf"standing by: the day is held by \S+:{self.standby.process.pid}:")
+        other = re.compile(rf"standing by: the lease is held by \S+:{self.standby.process.pid}:")
         await until(lambda: other.match(self.active.statuses[-1]) is not None, "the places to be swapped")
         assert self.active.said("lease_lost")
         assert self.place.states()["planned"] > 0

@@ -100,7 +100,7 @@ def test_a_database_out_of_reach_is_exit_3_and_the_calendar_is_told_all_the_same
     assert (found["last_run"], found["next_window"]["day"]) == (None, str(TODAY))
     done = run("status", cwd=place.folder, code=3)
     assert re.fullmatch(r"next window  .* 23:00 to .* 23:59 \S+ \(in \d+ h \d\d min\)\n", done.out)
-    assert done.err.startswith("notifierd: the database is out of reach")
+    assert done.err.startswith("notifierd: the database is unreachable")
     assert run("history", cwd=place.folder, code=3).out == ""
 
 

@@ -216,7 +216,7 @@ async def test_a_run_that_takes_long_is_told_while_it_goes_on(autojump_clock):
     (alarm,) = world.receivers.alarms
     assert alarm.cause == "slow"
     assert 30.0 < alarm.at <= 32.0
-    assert "15 of 40 offices are done. It goes on." in alarm.json["text"]
+    assert "15 of 40 offices are done. It continues." in alarm.json["text"]
     (_, success) = world.receivers.pings
     assert success.at >= 80.0
 
@@ -236,7 +236,7 @@ async def test_a_provider_that_refuses_us_is_told_at_once(autojump_clock):
     (alarm,) = world.receivers.alarms
     assert alarm.cause == "blocked:scripted"
     assert alarm.at <= 3.0
-    assert "scripted refuses us (blocked:401)" in alarm.json["text"]
+    assert "scripted rejects our credentials or account (blocked:401)" in alarm.json["text"]
     assert world.receivers.signals == ["start", "success"]
 
 
@@ -256,7 +256,10 @@ async def test_push_services_that_refuse_us_are_one_alarm_of_the_sender(autojump
     async with open_watch(lambda: settings, first_to_tell, receivers.client) as watch, watch.over(TUESDAY, deps):
         await trio.sleep(5)
     assert receivers.causes == ["blocked:webpush"]
-    assert "webpush refuses us (fcm: blocked:403, moz: blocked:401). " in receivers.alarms[0].json["text"]
+    assert (
+        "webpush rejects our credentials or account (fcm: blocked:403, moz: blocked:401). "
+        in receivers.alarms[0].json["text"]
+    )
 
 
 @pytest.mark.parametrize(("seconds", "causes"), [(20.0, []), (300.0, ["out:scripted"])])
@@ -344,7 +347,7 @@ async def test_a_run_that_nobody_went_on_with_is_told_once_by_whoever_comes_next
     (alarm,) = world.receivers.alarms
     assert (alarm.cause, alarm.day) == ("failed", "2026-11-24")
     assert alarm.at < 1900.0, "as soon as it is seen, and not at midnight"
-    assert "did not come to its end (run_died). `notifierd once` sends what it left" in alarm.json["text"]
+    assert "did not finish (run_died). `notifierd once` sends its open deliveries" in alarm.json["text"]
     assert world.receivers.signals == ["fail"]
 
 
@@ -369,7 +372,7 @@ async def test_what_was_planned_again_after_the_window_is_no_alarm_before_it_exp
         assert world.receivers.alarms == []
         await world.until(in_zone("2026-11-25 00:30"))
     assert world.receivers.causes == ["failed"]
-    assert "(never_resumed): what it had left expired" in world.receivers.alarms[0].json["text"]
+    assert "(never_resumed): its open deliveries expired" in world.receivers.alarms[0].json["text"]
 
 
 # Once ----------------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ async def test_each_cause_is_told_once_over_a_kill_a_standby_and_a_restart(place
     assert receivers.signals == ["start", "start", "start", "fail"]
     assert len({ping.rid for ping in receivers.pings}) == 1
     texts = {alarm.cause: alarm.json["text"] for alarm in receivers.alarms}
-    assert "resend refuses us (blocked:403)" in texts["blocked:resend"]
+    assert "resend rejects our credentials or account (blocked:403)" in texts["blocked:resend"]
     assert f"2 of 11 deliveries of {TODAY} reached nobody" in texts["failures"]
     assert {str(an_id("o1")), str(an_id("o2"))} <= set(texts["failures"].splitlines())
     assert "3 overdue alerts" in texts["untold"]

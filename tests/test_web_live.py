@@ -195,7 +195,7 @@ async def test_a_page_is_told_that_its_lists_are_old_when_a_run_begins_or_ends_o
 
 async def test_a_page_that_shows_another_process_run_is_fetched_anew_now_and_then(autojump_clock):
     daemon = Daemon()
-    daemon.status.enter("standing by: the day is held by b", "standing_by", run="2026-11-24", holder="b:1:2")
+    daemon.status.enter("standing by: the lease is held by b", "standing_by", run="2026-11-24", holder="b:1:2")
     live = Live(daemon)
     before = live.now(EN)
     assert (before.headline, before.detail) == ("Standing by: another process is active", "Active process: b:1:2")

@@ -83,7 +83,7 @@ def show(offices: int, *, keep: bool) -> int:
         one = Once(load(out / "config.toml", {}), Options(day, force=True, seconds=120.0))
         report = trio.run(partial(watched, one))
         if report.exit_code == EXIT_INTERRUPTED:
-            console.print("interrupted: what was not begun stays planned, and the next run would go on")
+            console.print("interrupted: what was not begun stays planned, and the next run would resume")
             return EXIT_INTERRUPTED
         (out / "report.json").write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n")
         verdict = judge(sample, servers, report)
@@ -187,9 +187,9 @@ def judge(sample: Sample, servers: Servers, report: RunReport) -> Verdict:
     if len(told) != len(accepted):
         surprises.append(f"{len(accepted) - len(told)} mails were accepted twice")
     if told != {key: (address,) for key, address in mails.items()}:
-        surprises.append("the mail API received other mails than the data asks for")
+        surprises.append("the mail API received other mails than the data require")
     if pushed != pushes:
-        surprises.append("the push service received other pushes than the data asks for")
+        surprises.append("the push service received other pushes than the data require")
     return Verdict(tuple(surprises), len(accepted), pushed.total())
 
 
@@ -202,15 +202,15 @@ def tell(report: RunReport, verdict: Verdict, sample: Sample, console: Console) 
     )
     if verdict.surprises:
         for surprise in verdict.surprises:
-            console.print(f"[bold red]not as it should be:[/] {surprise}")
+            console.print(f"[bold red]not as expected:[/] {surprise}")
         return
-    console.print("[bold green]All as it should be[/], message for message. The trouble that was built in:")
+    console.print("[bold green]Everything as expected[/], message for message. The injected faults:")
     console.print(
         f"  an address that the provider rejects: that mail failed, the rest of its batch went out\n"
         f"  a 429 with Retry-After: waited for, then sent; no attempt was used up\n"
         f"  a device that is gone: its row was deleted with the outcome, in one transaction\n"
         f"  a poisoned office ({sample.poisoned_office}): failed alone, with its name in the report\n"
-        f"  an office where all opted out and one without staff: their alerts are counted as untold"
+        f"  an office where all opted out and one without staff: their alerts are reported as untold"
     )
 
 
@@ -225,7 +225,7 @@ def where_to_look(out: Path, cluster: Cluster, console: Console, *, keep: bool) 
     else:
         (out / "config.toml").unlink()  # names a database that is gone in a moment
         shutil.rmtree(out / "templates")
-        console.print("Look into the database, too: notifierd demo --keep")
+        console.print("To look into the database, too: notifierd demo --keep")
 
 
 def wait_for_ctrl_c(console: Console) -> None:
