@@ -27,38 +27,38 @@ DOCS = Path(__file__).parent
 CONFIGURATION = f"""\
 # Configuration
 
-notifierd reads one TOML file: the one that `--config` names, else `config.toml` in the folder you are in, else
-`{SYSTEM_CONFIG}`. The annotated [config.toml](../config.toml) has every key with its default. You may
-leave out any of them; an empty file is a valid one.
+notifierd reads one TOML file: the file that `--config` names, else `config.toml` in the current folder, else
+`{SYSTEM_CONFIG}`. The annotated [config.toml](../config.toml) lists every key with its default. You may
+leave out any key; an empty file is valid.
 
-A mistake is one line, which names the key, what is wrong and what is allowed. An unknown key is a mistake, too.
-[`notifierd check`](getting-started.md#check) finds them all, and looks at the database besides.
+A mistake is reported in one line, which names the key, what is wrong, and what is allowed. An unknown key is a mistake,
+too. [`notifierd check`](getting-started.md#check) reports all mistakes, and also checks the database.
 
 ## How to write a value
 
 - Seconds are plain numbers: `30` or `30.0`.
 - Times are TOML times, `09:00:00`, or `"09:00"`. Dates are TOML dates, `2026-12-29`, or the same in quotes.
-- A relative path starts at the folder of the file that names it.
+- A relative path starts at the folder of the file that contains it.
 
 ## Where a value comes from
 
-The first of these that has the key wins:
+The first of these sources that has the key applies:
 
-1. the environment: `NOTIFIERD_LIMITS_OFFICES=5` is `offices` in `[limits]`. Strings stand there as they are, all else
-   as in the file: `NOTIFIERD_WINDOW_CLOSED_WEEKDAYS='["sun"]'`. For a secret, `NOTIFIERD_EMAIL_RESEND_API_KEY_FILE`
-   may name a file that holds it;
+1. the environment: `NOTIFIERD_LIMITS_OFFICES=5` sets `offices` in `[limits]`. Write a string without quotes, and any
+   other value as in the file: `NOTIFIERD_WINDOW_CLOSED_WEEKDAYS='["sun"]'`. For a secret,
+   `NOTIFIERD_EMAIL_RESEND_API_KEY_FILE` may name a file that contains it;
 2. a [systemd credential](operations.md#secrets), named `{CREDENTIAL_PREFIX}email.resend.api_key` or
    `email.resend.api_key`;
-3. the configuration file. For a secret, `api_key_file` may name a file that holds it, in place of `api_key`.
+3. the configuration file. For a secret, `api_key_file` may name a file that contains it, instead of `api_key`.
 
-A secret is never shown: in no log line, in no error, on no page. In one place, give it as the key or as the file, not
-as both. Below, "secret" says which files and credentials each has.
+A secret never appears in a log line, in an error or on a page. In one source, set either the key or its file, not both.
+The sections below list the file and the credential of each secret.
 
 ## When a change takes effect
 
-A [reload](operations.md#reload-a-changed-configuration) (SIGHUP) reads everything anew and checks it. If anything is
-wrong, the log and the status say what, and nothing changes. Each table below says when a change in it counts. The
-environment and credentials stay as they were when the process began: after a change there, restart it.
+A [reload](operations.md#reload-a-changed-configuration) (SIGHUP) reads and checks the whole configuration. If anything
+is wrong, the log and the status say what, and nothing changes. Each table below says when a change in it takes effect.
+The environment and the credentials are read only when the process starts: restart it after a change there.
 """
 
 REASONS_PAGE = """\
@@ -75,12 +75,12 @@ Look up the code before the first colon. After `window_ended`, the brackets show
 """
 
 RELOADS: Mapping[str, str] = {
-    "limits": "at once, also for a run that goes on",
-    "http": "at once: the page is then served anew, and everybody has to log in again",
+    "limits": "at once, even during a run",
+    "http": "at once: the page restarts, and everybody has to log in again",
     "log": "at once",
-    "watch": "at once, also for a run that goes on",
+    "watch": "at once, even during a run",
 }
-"""When a change of a table counts, after a reload, where that is not from the next run on."""
+"""When a change of a table takes effect after a reload, unless that is at the next run."""
 
 KINDS: Mapping[object, str] = {
     str: "a string",
@@ -114,7 +114,7 @@ def _tables(kind: type[Table], path: str, texts: Mapping[str, Mapping[str, str]]
         if isinstance(inner, type) and issubclass(inner, Table):
             about = re.sub(r"(https://\S+[^\s.])", r"<\1>", inspect.cleandoc(inner.__doc__ or "").partition(": ")[2])
             yield f"## [{dotted}]\n\n{about[0].upper()}{about[1:]}\n"
-            yield f"A change counts {RELOADS.get(dotted, 'from the next run on')}.\n"
+            yield f"A change takes effect {RELOADS.get(dotted, 'at the next run')}.\n"
             yield from _keys(inner, f"{dotted}.", texts[inner.__name__])
             yield from _tables(inner, f"{dotted}.", texts)
 
@@ -129,12 +129,15 @@ def _keys(kind: type[Table], path: str, texts: Mapping[str, str]) -> Iterator[st
 
 def _facts(dotted: str, field: "attrs.Attribute[Any]") -> Iterator[tuple[str, str]]:
     about = key_of(field)
-    yield "default", f"`{_toml(field.default)}`" + ("; to send through it, give one" if about.required else "")
+    yield (
+        "default",
+        f"`{_toml(field.default)}`" + ("; required to send through this provider" if about.required else ""),
+    )
     yield "allowed", _kind(field.type) + _allowed(field.type, about) + (f" ({about.unit})" if about.unit else "")
     if about.secret:
         yield "secret", f"also as `{field.name}_file`, or as the credential `{CREDENTIAL_PREFIX}{dotted}`"
     elif about.private:
-        yield "shown", "never, as it may be somebody's address"
+        yield "shown", "never, because it may be a person's address"
     yield "environment", f"`{variable(dotted)}`"
 
 

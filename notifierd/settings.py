@@ -41,11 +41,11 @@ class WindowSettings(Table):
     at: time = key(time(9))
     """When the window opens, in local time of `timezone`."""
     until: time = key(time(12))
-    """When it ends; what is not sent by then expires. Earlier than `at`: on the next morning."""
+    """When the window ends; messages that are not sent by then expire. Earlier than `at`: on the next morning."""
     timezone: str = key("Asia/Tokyo", fields.ZONE)
-    """The zone of both times, and of the business day."""
+    """The time zone of both times and of the business day."""
     holidays: str = key("JP", fields.COUNTRY)
-    """The country whose public holidays are closed; empty: none are."""
+    """The country whose public holidays are closed; empty: none."""
     closed_weekdays: tuple[Weekday, ...] = key(
         ("sat", "sun"),
         fields.Check("", lambda days: len(set(days)) < 7, "closes all seven days of the week (at most 6)"),  # noqa: PLR2004
@@ -54,7 +54,7 @@ class WindowSettings(Table):
     closed_dates: tuple[date, ...] = key(())
     """Further days without a run, such as an office's own holidays."""
     open_dates: tuple[date, ...] = key(())
-    """Days with a run all the same; they win over everything above."""
+    """Days with a run in any case; they override everything above."""
 
     @property
     def zone(self) -> ZoneInfo:
@@ -67,24 +67,24 @@ class WindowSettings(Table):
 
 @attrs.frozen
 class LimitsSettings(Table):
-    """[limits]: how much at once. The only table that may change during a run (SIGHUP)."""
+    """[limits]: how much is done at once."""
 
     offices: int = key(10, within(1, 100), unit="offices")
-    """Offices worked on at once."""
+    """Offices processed at once."""
     email: int = key(5, within(1, 100), unit="calls")
     """Calls to the mail provider at once."""
     push: int = key(20, within(1, 500), unit="calls")
-    """Calls to push services at once; at most a quarter of them for one service."""
+    """Calls to push services at once; one service gets at most a quarter of them."""
     email_per_second: float = key(0.0, within(0, 1000), unit="calls per second")
-    """Calls to the mail provider begun in a second; 0: as many as `email` allows."""
+    """Calls to the mail provider per second; 0: as many as `email` allows."""
     email_per_day: int = key(0, within(0, 10_000_000), unit="mails")
-    """Mails in a day, as the provider's quota has it; 0: no limit."""
+    """Mails per day, the provider's quota; 0: no limit."""
     send_timeout: float = key(30.0, within(0.1, 600), unit="seconds")
-    """The longest a call may take. A call cut off by it may have been carried out."""
+    """The longest time that a call may take. A call that takes longer is cancelled, and may have been carried out."""
     attempts: int = key(3, within(1, 20), unit="tries")
-    """Tries of one delivery before it counts as failed."""
+    """Tries of a delivery before it fails."""
     shutdown_grace: float = key(20.0, within(0, 600), unit="seconds")
-    """What calls in flight get after SIGTERM; 0: they are cut at once."""
+    """The time that calls in flight get after SIGTERM; 0: they are cancelled at once."""
 
 
 @attrs.frozen
@@ -92,13 +92,13 @@ class DatabaseSettings(Table):
     """[database]: the application's PostgreSQL, 14 or newer."""
 
     dsn: str = key("", fields.optional(fields.DSN), secret=True)
-    """Where it is: postgresql://user:password@host:5432/database; empty: what PGHOST, PGUSER and the like say."""
+    """Its address: postgresql://user:password@host:5432/database; empty: PGHOST, PGUSER and the like apply."""
     pool_size: int = key(4, within(1, 100), unit="connections")
-    """Connections at most."""
+    """The maximum number of connections."""
     statement_timeout: float = key(30.0, within(0.1, 3600), unit="seconds")
-    """The longest a statement may take."""
+    """The longest time that a statement may take."""
     plan_timeout: float = key(300.0, within(1, 3600), unit="seconds")
-    """The longest the one statement that plans the day may take."""
+    """The longest time that the statement that plans the day may take."""
 
 
 @attrs.frozen
@@ -106,9 +106,9 @@ class ResendSettings(Table):
     """[email.resend]: https://resend.com/docs."""
 
     api_key: str = key("", fields.TOKEN, secret=True, required=True)
-    """A key with the right to send."""
+    """A key with the permission to send."""
     base_url: str = key("https://api.resend.com", fields.BASE_URL)
-    """Where the API is."""
+    """The URL of the API."""
 
 
 @attrs.frozen
@@ -116,9 +116,9 @@ class SendgridSettings(Table):
     """[email.sendgrid]: https://www.twilio.com/docs/sendgrid."""
 
     api_key: str = key("", fields.TOKEN, secret=True, required=True)
-    """A key with the right "Mail Send"."""
+    """A key with the permission "Mail Send"."""
     base_url: str = key("https://api.sendgrid.com", fields.BASE_URL)
-    """Where the API is; for a subuser in the EU https://api.eu.sendgrid.com."""
+    """The URL of the API; for an EU subuser https://api.eu.sendgrid.com."""
 
 
 @attrs.frozen
@@ -128,9 +128,9 @@ class PostmarkSettings(Table):
     server_token: str = key("", fields.TOKEN, secret=True, required=True)
     """The server's API token; POSTMARK_API_TEST accepts everything and sends nothing."""
     message_stream: str = key("outbound")
-    """The stream that mails go through; it has to be a transactional one."""
+    """The message stream for the mails; it must be a transactional one."""
     base_url: str = key("https://api.postmarkapp.com", fields.BASE_URL)
-    """Where the API is."""
+    """The URL of the API."""
 
 
 @attrs.frozen
@@ -140,9 +140,9 @@ class MailgunSettings(Table):
     api_key: str = key("", fields.TOKEN, secret=True, required=True)
     """A sending key of the domain, or the account's."""
     domain: str = key("", fields.DOMAIN, required=True)
-    """The sending domain, as registered there."""
+    """The sending domain, as registered at Mailgun."""
     base_url: str = key("https://api.mailgun.net", fields.BASE_URL)
-    """Where the API is; for a domain in the EU https://api.eu.mailgun.net."""
+    """The URL of the API; for an EU domain https://api.eu.mailgun.net."""
 
 
 @attrs.frozen
@@ -150,17 +150,17 @@ class SesSettings(Table):
     """[email.ses]: Amazon SES, API v2. https://docs.aws.amazon.com/ses."""
 
     access_key_id: str = key("", fields.TOKEN, required=True)
-    """The access key of a user with the rights ses:SendEmail and ses:SendBulkEmail."""
+    """The access key of a user with the permissions ses:SendEmail and ses:SendBulkEmail."""
     secret_access_key: str = key("", fields.TOKEN, secret=True, required=True)
-    """Its secret."""
+    """The secret of the access key."""
     session_token: str = key("", fields.TOKEN, secret=True)
-    """For temporary credentials; empty: they are lasting ones."""
+    """The token of temporary credentials; empty: the credentials are permanent."""
     region: str = key("ap-northeast-1", fields.REGION)
-    """The region that the sender is verified in."""
+    """The region in which the sender is verified."""
     configuration_set: str = key("", fields.TOKEN)
     """The configuration set to send with; empty: the identity's default."""
     base_url: str = key("", fields.BASE_URL_OR_NONE)
-    """Where the API is; empty: the region's own, https://email.REGION.amazonaws.com."""
+    """The URL of the API; empty: https://email.REGION.amazonaws.com."""
 
     @property
     def endpoint(self) -> str:
@@ -171,38 +171,38 @@ class SesSettings(Table):
 class GmailSettings(Table):
     """[email.gmail]: Gmail with a service account that may act for a user of the domain.
 
-    https://developers.google.com/gmail/api. 60 mails a minute and 2,000 a day is what Google allows: set
+    https://developers.google.com/gmail/api. Google allows 60 mails a minute and 2,000 a day: set
     `limits.email_per_second` to 1.0 and `limits.email_per_day` to 2000.
     """
 
     service_account: str = key("", fields.optional(fields.SERVICE_ACCOUNT), secret=True, required=True)
-    """The service account's key, the whole JSON text; best given as `service_account_file`."""
+    """The service account's key, the whole JSON text; `service_account_file` is recommended."""
     user: str = key("", fields.optional(fields.ADDRESS), private=True, required=True)
     """The address of the user to send as."""
     base_url: str = key("https://gmail.googleapis.com", fields.BASE_URL)
-    """Where the API is."""
+    """The URL of the API."""
     token_url: str = key("https://oauth2.googleapis.com/token", fields.BASE_URL)
-    """Where access tokens come from."""
+    """The URL that issues access tokens."""
 
 
 @attrs.frozen
 class EmailSettings(Table):
-    """[email]: who sends the mails, and in whose name."""
+    """[email]: the provider that sends the mails, and the sender's address."""
 
     provider: Provider = key("resend")
-    """The provider's name; its table below says the rest."""
+    """The provider's name; its own table is below."""
     fallback: Literal[Provider, ""] = key("")
-    """The provider to turn to when the first refuses us or fails every call; empty: wait for the first."""
+    """The second provider, used while the first is unavailable or rejects our account; empty: wait for the first."""
     sender: str = key("", fields.optional(fields.MAILBOX), private=True)
-    """The From address, `name@example.jp` or `Name <name@example.jp>`, of a domain that the provider has verified."""
+    """The From address, `name@example.jp` or `Name <name@example.jp>`, in a domain that the provider has verified."""
     reply_to: str = key("", fields.optional(fields.MAILBOX), private=True)
-    """Where answers go; empty: to the sender."""
+    """The address for replies; empty: the sender."""
     list_unsubscribe: str = key("", fields.optional(fields.UNSUBSCRIBE), private=True)
-    """The List-Unsubscribe header, a mailto: or https: URL; empty: no such header. ``{staff_id}`` in it becomes the
-    staff member's id: a mail program may then unsubscribe them by one POST to an https: URL (RFC 8058)."""
+    """The List-Unsubscribe header, a mailto: or https: URL; empty: no such header. ``{staff_id}`` in it is replaced by
+    the staff member's id: a mail program can then unsubscribe them by one POST to an https: URL (RFC 8058)."""
     on_unknown: Literal["repeat", "hold"] = key("repeat")
-    """What happens when an answer was lost and the provider honours no idempotency keys: `repeat` sends once more (a
-    reminder too many is better than a deadline missed), `hold` leaves the delivery `unknown`."""
+    """What to do when an answer is lost and the provider honours no idempotency keys: `repeat` sends once more (a
+    duplicate reminder is better than a missed deadline), `hold` leaves the delivery `unknown`."""
     resend: ResendSettings = ResendSettings()
     sendgrid: SendgridSettings = SendgridSettings()
     postmark: PostmarkSettings = PostmarkSettings()
@@ -232,23 +232,23 @@ class PushSettings(Table):
     enabled: bool = key(default=True)
     """False: no push is planned."""
     vapid_private_key: str = key("", fields.optional(fields.VAPID_KEY), secret=True)
-    """Our key towards the push services, as `notifierd vapid` makes it. Devices subscribed under another are lost."""
+    """The key for push services, as `notifierd vapid` creates it. A change loses all devices that subscribed before."""
     subject: str = key("", fields.optional(fields.CONTACT), private=True)
-    """Whom a push service may turn to, a mailto: or https: URL; empty: mailto: with the address of `email.sender`."""
+    """The contact for push services, a mailto: or https: URL; empty: mailto: with the address of `email.sender`."""
     urgency: Literal["very-low", "low", "normal", "high"] = key("normal")
-    """RFC 8030, section 5.3: whether to wake a device that saves its battery."""
+    """Whether to wake a device in power-saving mode (RFC 8030, section 5.3)."""
     icon: str = key("/icon-192.png")
-    """The notification's picture, a path on the application's origin or a URL; empty: none."""
+    """The image of the notification, a path on the application's origin or a URL; empty: none."""
     badge: str = key("/icon-192.png")
-    """The small picture of Android's status bar; empty: none."""
+    """The small image in Android's status bar; empty: none."""
     allowed_hosts: tuple[str, ...] = key(
         ("fcm.googleapis.com", "*.push.services.mozilla.com", "*.notify.windows.com", "*.push.apple.com"), fields.HOSTS
     )
-    """The push services that may be called: endpoints come from browsers. `*.` stands for any subdomain."""
+    """The push services that may be called; endpoints come from browsers. `*.` stands for any subdomain."""
     devices_per_person: int = key(20, within(1, 100))
-    """To how many devices of one person pushes go, the newest ones; the person's others are named in the log."""
+    """Pushes go only to this many devices of a person, the newest. The log names persons with more."""
     allow_private_addresses: bool = key(default=False)
-    """True is for test set-ups: it permits private addresses, http:// and any port."""
+    """True, for tests only, allows private addresses, http:// and any port."""
 
 
 @attrs.frozen
@@ -260,26 +260,26 @@ class ContentSettings(Table):
     product: str = key("keikakun", fields.LABEL)
     """The application's name, as its users know it."""
     dashboard_url: str = key("", fields.optional(fields.HTTP_URL))
-    """Where the link in a mail leads; empty: there is no link."""
+    """The target of the link in a mail; empty: no link."""
     templates: str = key("", fields.optional(fields.FOLDER), path=True)
     """A folder of templates that replace the built-in ones of the same name; empty: the built-in ones."""
     overdue: bool = key(default=True)
-    """Whether renewals whose day has come or passed are told."""
+    """Whether to notify of renewals whose day has come or passed."""
     horizon_days: int = key(30, within(0, 366), unit="days")
-    """How far ahead deadlines are looked for; each staff member's own threshold decides within it. 0: today or past."""
+    """How far ahead to look for deadlines; each staff member's own threshold applies within that. 0: today or past."""
 
 
 @attrs.frozen
 class SafetySettings(Table):
-    """[safety]: for trying out beside a live system, so that a staging copy never mails."""
+    """[safety]: for tests beside a live system; keeps a staging copy from sending mail to staff."""
 
     redirect_to: str = key("", fields.optional(fields.ADDRESS), private=True)
-    """The one address that all mail goes to instead; empty: mail goes where it should."""
+    """The one address that receives all mail instead; empty: mail goes to its recipients."""
     only_offices: tuple[UUID, ...] = key(())
-    """The only offices to work for; empty: all."""
+    """The only offices to process; empty: all."""
     database_id: str = key("", fields.DIGITS)
-    """Send only on the cluster with this system identifier (`select system_identifier from pg_control_system()`);
-    empty: on any."""
+    """Send only if the database cluster has this system identifier (`select system_identifier from
+    pg_control_system()`); empty: any."""
 
 
 @attrs.frozen
@@ -287,13 +287,13 @@ class HttpSettings(Table):
     """[http]: health, metrics, and the page for people."""
 
     enabled: bool = key(default=True)
-    """False: nothing listens."""
+    """False: do not listen."""
     bind: str = key("127.0.0.1:9464", fields.BIND)
     """Where to listen, host:port; port 0: any free one. Beyond loopback only with a token."""
     token: str = key("", fields.TOKEN, secret=True)
-    """What the page and the metrics ask for; empty: nothing."""
+    """The token that the page and the metrics require; empty: none."""
     hosts: tuple[str, ...] = key((), fields.NAMES)
-    """Further names to be asked for by, such as a reverse proxy's; addresses and localhost need not be named."""
+    """Other host names of the page, such as a reverse proxy's; addresses and localhost are not needed here."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -307,28 +307,28 @@ class HttpSettings(Table):
 
 @attrs.frozen
 class LogSettings(Table):
-    """[log]: what goes to stderr."""
+    """[log]: the log on stderr."""
 
     format: Literal["auto", "json", "text"] = key("auto")
     """`auto`: readable on a terminal, JSON lines otherwise."""
     level: Literal["debug", "info", "warning", "error"] = key("info")
-    """The least that is told."""
+    """The lowest level that is logged."""
 
 
 @attrs.frozen
 class WatchSettings(Table):
-    """[watch]: who is told about the runs."""
+    """[watch]: who learns how the runs went."""
 
     webhook_url: str = key("", fields.optional(fields.HTTP_URL), secret=True)
-    """Where alarms are posted, as Slack's incoming webhooks take them; empty: nowhere. A secret, since knowing such a
-    URL is the right to post."""
+    """The URL to which alarms are posted, in the format of Slack's incoming webhooks; empty: none. A secret, because
+    anybody who knows such a URL can post."""
     ping_url: str = key("", fields.optional(fields.HTTP_URL), secret=True)
-    """The dead man's switch, as healthchecks has it: `/start` is added when a run begins and `/fail` when it failed,
-    and it is called as it is after a good run and on a closed day; empty: nothing."""
+    """The URL of a dead man's switch, such as a check at healthchecks.io. It is called with `/start` when a run begins,
+    with `/fail` when it failed, and unchanged after a good run and on a closed day; empty: none."""
     failure_ratio: float = key(0.05, within(0, 1), unit="of a run's deliveries")
-    """The share of failures from which a run is an alarm; 0: any failure is one."""
+    """The share of failed deliveries that raises an alarm; 0: any failure."""
     run_seconds: float = key(600.0, within(0, 86_400), unit="seconds")
-    """How long a run may take before that is an alarm; 0: as long as it likes."""
+    """The duration of a run that raises an alarm; 0: never."""
 
 
 @attrs.frozen
