@@ -10,10 +10,10 @@ export PIP_ROOT_USER_ACTION := ignore
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean
 
-help: ## this list
+help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-venv: $(STAMP) ## .venv, with the versions of constraints.txt
+venv: $(STAMP) ## create .venv with the versions of constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
@@ -24,65 +24,65 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev]'
 	@touch $@
 
-demo: $(STAMP) ## one full run on this machine, without set-up (ARGS="--offices 20 --keep")
+demo: $(STAMP) ## make one full run on this machine, without set-up (ARGS="--offices 20 --keep")
 	@$(VENV)/bin/notifierd demo $(ARGS)
 
-test: $(STAMP) ## the test suite (PYTEST_ARGS="-n 0 -k drain -x")
+test: $(STAMP) ## run the test suite (PYTEST_ARGS="-n 0 -k drain -x")
 	@$(VENV)/bin/pytest -n 4 --dist worksteal $(PYTEST_ARGS)
 
-test-system: $(STAMP) ## suites that need root and Debian packages: see .ci/run
+test-system: $(STAMP) ## run the tests that need root and Debian packages: see .ci/run
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'
 	@$(VENV)/bin/pytest tests/system -n 2 --dist loadfile $(PYTEST_ARGS)
 
-coverage: $(STAMP) ## the test suite, and what it leaves unseen: at most 5 %
+coverage: $(STAMP) ## run the test suite with coverage: at most 5 % may be missed
 	@$(VENV)/bin/pytest -n 4 --dist worksteal --cov --cov-fail-under=95 $(PYTEST_ARGS)
 
-docs: $(STAMP) ## the manual, to docs/_build; a broken link ends it
+docs: $(STAMP) ## build the manual in docs/_build; a broken link is an error
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,docs]'
 	@$(VENV)/bin/python -m docs.generate
 	@$(VENV)/bin/sphinx-build -qaE -W --keep-going docs docs/_build
 
-sim: $(STAMP) ## simulated runs with faults (RUNS=100000; SEED=n replays one; ARGS="--kinds changes")
+sim: $(STAMP) ## simulate runs with faults (RUNS=100000; SEED=n replays one; ARGS="--kinds changes")
 	@$(VENV)/bin/python -m tests.sim $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),100000)) $(ARGS)
 
-crash: $(STAMP) ## real runs killed at random moments (ROUNDS=200; ARGS=--no-keys, --failover, --restore)
+crash: $(STAMP) ## kill real runs at random moments (ROUNDS=200; ARGS=--no-keys, --failover, --restore)
 	@$(VENV)/bin/python -m tests.crash --rounds $(or $(ROUNDS),200) $(ARGS)
 
-standby: $(STAMP) ## the active one of two real daemons killed (ROUNDS=20)
+standby: $(STAMP) ## kill the active one of two real daemons (ROUNDS=20)
 	@$(VENV)/bin/python -m tests.standby --rounds $(or $(ROUNDS),20) $(ARGS)
 
-days: $(STAMP) ## many days of one daemon: tasks, files and memory (DAYS=1000)
+days: $(STAMP) ## run many days in one daemon and watch tasks, files and memory (DAYS=1000)
 	@$(VENV)/bin/python -m tests.days --days $(or $(DAYS),1000)
 
-bench: $(STAMP) ## how fast, beside the limits and the old batch: 20 minutes (ARGS="--only costs")
+bench: $(STAMP) ## measure speed and memory, about 20 minutes (ARGS="--only costs")
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench]'
 	@$(VENV)/bin/python -m bench $(ARGS)
 
-bench-full: $(STAMP) ## more latencies and sizes too, and the plots in docs/images
+bench-full: $(STAMP) ## measure more latencies and sizes, and draw the plots in docs/images
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench]'
 	@$(VENV)/bin/python -m bench --full --plots docs/images
 
-pages: $(STAMP) ## what fifty open pages cost a run (SECONDS=120)
+pages: $(STAMP) ## measure what fifty open pages cost a run (SECONDS=120)
 	@$(VENV)/bin/python -m bench.pages --seconds $(or $(SECONDS),120)
 
-strangers: $(STAMP) ## what strangers on the page's port cost a run (ARGS="--only pages")
+strangers: $(STAMP) ## measure what requests without a token cost a run (ARGS="--only pages")
 	@$(VENV)/bin/python -m bench.strangers $(ARGS)
 
-mutants: $(STAMP) ## mutation tests of the rules; then: .venv/bin/mutmut results
+mutants: $(STAMP) ## run mutation tests of the rules; then: .venv/bin/mutmut results
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,mutants]'
 	@$(VENV)/bin/mutmut run
 
-screenshots: $(STAMP) ## docs/images anew; needs chromium, fonts-noto-cjk and pngquant
+screenshots: $(STAMP) ## recreate docs/images; needs chromium, fonts-noto-cjk and pngquant
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'
 	@$(VENV)/bin/python -m tests.screenshots
 	@$(VENV)/bin/python -m tests.page_screenshots
 
-lint: $(STAMP) ## ruff, mypy, import-linter
+lint: $(STAMP) ## run ruff, mypy and import-linter
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo
 
-clean: ## removes .venv, caches and what builds leave
+clean: ## remove .venv, caches and build results
 	@rm -rf $(VENV) build dist docs/_build htmlcov mutants .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
