@@ -90,7 +90,7 @@ def test_a_failure_is_found_and_understood(browser: Browser, scene: Scene):
         look.go()
         look.page.get_by_role("link", name="Not delivered", exact=True).click()
         reasons = look.page.locator("table.reasons tbody tr")
-        expect(reasons.first).to_contain_text("The log's line office_failed says where.")
+        expect(reasons.first).to_contain_text("The log event office_failed says where.")
         look.page.get_by_role("link", name="office_error:UndefinedError").click()
         rows = look.page.locator("#list ~ table tbody tr")
         expect(rows).to_have_count(6)
@@ -132,7 +132,7 @@ def test_a_day_is_opened_from_the_chart_and_from_its_table(browser: Browser, sce
         look.page.get_by_role("table").get_by_role("link", name=en(BAD_DAY)).click()
         expect(look.page.locator("table.counts")).to_contain_text(str(LOST))
         expect(look.page.locator("table.reasons")).to_contain_text("server_error:503")
-        expect(look.page.locator("table.reasons")).to_contain_text("Look at its status page.")
+        expect(look.page.locator("table.reasons")).to_contain_text("See its status page.")
         look.page.get_by_role("link", name="Overview", exact=True).click()
         expect(look.page.locator("h1")).to_have_text("Waiting for the next window")
 
