@@ -147,7 +147,7 @@ def test_one_office_alone(place: Place) -> None:
     assert preview(place, "--office", str(an_id("o1"))).out.startswith("2 messages to the staff of 1 offices")
     assert {path.name for path in (place.folder / "preview").glob("*/")} == {str(an_id("o1"))}
     assert preview(place, "--office", str(an_id("nowhere"))).out.startswith("0 messages to the staff of 0 offices")
-    assert "nobody is due" in index_of(place.folder / "preview").text
+    assert "nothing is due" in index_of(place.folder / "preview").text
 
 
 def test_another_preview_replaces_the_first_and_touches_nothing_else(place: Place) -> None:

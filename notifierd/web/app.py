@@ -80,7 +80,7 @@ class App:
             case "/readyz":
                 return await self._readiness()
         if not self.access.knows_host(request):
-            return Response.text(421, "not a name of ours: add it to http.hosts")
+            return Response.text(421, "unknown host name: add it to http.hosts")
         if request.path in {"/login", "/logout"}:
             return await self._session(request)
         if request.method not in {"GET", "HEAD"}:
@@ -117,7 +117,7 @@ class App:
         if request.method != "POST":
             return self.pages.login(request, 200) if request.path == "/login" else _see("/")
         if not is_ours(request):
-            return Response.text(403, "not from a page of ours")
+            return Response.text(403, "the request does not come from this page")
         if request.path == "/logout":
             return _see("/", **{"set-cookie": self.access.log_out(request)})
         to = dict(parse_qsl(request.body.decode("latin-1"))).get("to", "/")

@@ -51,7 +51,7 @@ async def _serve(daemon: Shown, http: HttpSettings) -> None:
         await serve(listeners, App(daemon, Access(http)))
     except* OSError as group:
         code = getattr(first_of(group), "errno", None)
-        trouble = f"no page at {http.bind} ({errno.errorcode.get(code or 0, 'not to be listened on')})"
+        trouble = f"no page at {http.bind} ({errno.errorcode.get(code or 0, 'no such address')})"
     except* Exception as group:  # noqa: BLE001 - the page is never worth a run
         first = first_of(group)
         log.error("page_failed", error=type(first).__name__, where=places(first))  # noqa: TRY400 - its text may quote
