@@ -23,6 +23,7 @@ from notifierd.terminal import (
     install_streams,
     out,
     run_async,
+    say,
     say_json,
     settings_of,
 )
@@ -238,7 +239,7 @@ def preview(context: click.Context, moment: datetime | None, office_id: UUID | N
     settings = settings_of(context)
     wanted = Wanted(day_of(moment, settings), out, office_id)
     made = run_async(partial(render, settings, wanted, utc_now(), Console(stderr=True)))
-    click.echo(f"{made.messages} messages to the staff of {len(made.offices)} offices: {out / 'index.html'}")
+    say(f"{made.messages} messages to the staff of {len(made.offices)} offices: {out / 'index.html'}")
     complain(*(f"office {office.id}: its messages cannot be rendered ({office.error})" for office in made.poisoned))
     sys.exit(EXIT_TROUBLE if made.poisoned else EXIT_OK)
 
@@ -321,13 +322,13 @@ def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool,
     if as_json:
         say_json(done.as_json())
     elif done.reason:
-        click.echo(f"nothing is planned again: {done.reason} ({done.advice})")
+        say(f"nothing is planned again: {done.reason} ({done.advice})")
     else:
         again = done.again
-        click.echo(
-            f"{done.day}: {again.email} mails and {again.push} pushes of {again.offices} offices are planned again"
+        say(
+            f"{done.day}: {again.email} mails and {again.push} pushes of {again.offices} offices are planned again",
+            done.advice,
         )
-        click.echo(done.advice)
 
 
 for command in (cli_setup.check, cli_setup.db, cli_setup.vapid, cli_setup.demo, cli_setup.completion):

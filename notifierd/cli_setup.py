@@ -9,7 +9,7 @@ import click
 
 from notifierd.db import Database, open_database
 from notifierd.report import EXIT_USAGE
-from notifierd.terminal import as_json_option, complain, out, run_async, say_json, settings_of
+from notifierd.terminal import as_json_option, complain, out, run_async, say, say_json, settings_of
 
 T = TypeVar("T")
 
@@ -62,8 +62,7 @@ def init(context: click.Context, preset: str | None, dsn: str | None, role: str 
     """  # noqa: D301
     from notifierd import schema
 
-    for line in with_database(context, dsn, lambda db: schema.init(db, preset, role)):
-        click.echo(line)
+    say(*with_database(context, dsn, lambda db: schema.init(db, preset, role)))
 
 
 @db.command()
@@ -84,12 +83,9 @@ def migrate(context: click.Context, dsn: str | None) -> None:
         return await schema.migrate(db), await rights.narrow(db)
 
     done, narrowed = with_database(context, dsn, work)
-    for migration in done:
-        click.echo(f"{migration}: applied")
-    for line in narrowed.taken:
-        click.echo(line)
+    say(*(f"{migration}: applied" for migration in done), *narrowed.taken)
     if not (done or narrowed.taken):
-        click.echo("up to date")
+        say("up to date")
     complain(*narrowed.left)
 
 
@@ -105,9 +101,7 @@ def db_status(context: click.Context, dsn: str | None) -> None:
     """  # noqa: D301
     from notifierd import schema
 
-    found = with_database(context, dsn, schema.status)
-    for line in found.lines():
-        click.echo(line)
+    say(*with_database(context, dsn, schema.status).lines())
 
 
 def with_database(context: click.Context, dsn: str | None, work: Callable[[Database], Awaitable[T]]) -> T:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import trio
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,7 @@ from notifierd import stderr
 from notifierd.counts import ChannelCounts, DayCounts
 from notifierd.model import Channel, State
 from notifierd.report import RunReport
+from notifierd.text import visible
 
 REDRAW_EVERY = 0.1
 NAMES = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
@@ -93,7 +95,7 @@ def print_report(report: RunReport, console: Console) -> None:
     """Print the summary of a run, for a person."""
     result = report.result
     style = {"completed": "green", "skipped": "cyan", "dry-run": "cyan"}.get(result.state, "red")
-    reason = f" ({result.reason})" if result.reason else ""
+    reason = f" ({escape(visible(result.reason))})" if result.reason else ""
     console.print(f"[bold]{report.day}[/]: [bold {style}]{result.state}[/]{reason} in {report.seconds:.1f} s")
     if result.counts is None:
         return
@@ -140,7 +142,7 @@ def _print_failures(counts: DayCounts, console: Console) -> None:
     for (channel, reason), number in reasons.most_common(MOST_REASONS):
         offices = sorted({str(f.office_id) for f in counts.failures if (f.channel, f.reason) == (channel, reason)})
         more = f" and {len(offices) - 1} more" if len(offices) > 1 else ""
-        console.print(f"  [red]{number:>4} {NAMES[channel]}[/] {reason}  office {offices[0]}{more}")
+        console.print(f"  [red]{number:>4} {NAMES[channel]}[/] {escape(visible(reason))}  office {offices[0]}{more}")
     hidden = len(reasons) - MOST_REASONS
     if hidden > 0 or counts.failures_omitted:
         console.print(f"  ... and {max(hidden, 0)} more reasons ({counts.failures_omitted} failures are not listed)")

@@ -17,7 +17,7 @@ from notifierd.model import Channel
 from notifierd.overview import Day, Open
 from notifierd.plan import Explanation, Plan, PlannedOffice
 from notifierd.standing import Standing
-from notifierd.text import clean
+from notifierd.text import clean, visible
 
 T = TypeVar("T")
 
@@ -32,7 +32,12 @@ MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "bad": "[red]bad [/]
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
     """A line for each thing that was looked at."""
     for finding in findings:
-        console.print(f"{MARKS[finding.level]} [bold]{escape(finding.subject)}[/]: {escape(finding.text)}")
+        console.print(f"{MARKS[finding.level]} [bold]{plain(finding.subject)}[/]: {plain(finding.text)}")
+
+
+def plain(text: str) -> str:
+    """What comes from elsewhere, as markup that shows it and does nothing."""
+    return escape(visible(text))
 
 
 # Days ----------------------------------------------------------------------------------------------------------------
@@ -47,7 +52,9 @@ def print_history(days: Sequence[Day], zone: ZoneInfo, console: Console) -> None
     for column in table.columns[2:8]:
         column.justify = "right"
     for day in days:
-        state = f"[{STYLES.get(day.state, '')}]{day.state}[/]" + (f" ({escape(day.reason)})" if day.reason else "")
+        state = f"[{STYLES.get(day.state, '')}]{plain(day.state)}[/]" + (
+            f" ({plain(day.reason)})" if day.reason else ""
+        )
         table.add_row(f"{day.day:%Y-%m-%d %a}", state, *_numbers(day), *_times(day, zone))
     _show(table, console)
 
@@ -105,21 +112,21 @@ def print_standing(standing: Standing, zone: ZoneInfo, console: Console) -> None
     if standing.is_open:
         _line(console, "window", f"[cyan]open[/] until {ends} {zone.key} (for {_span(window.ends - standing.now)})")
     else:
-        closed = f"; today is closed: {escape(standing.closed)}" if standing.closed else ""
+        closed = f"; today is closed: {plain(standing.closed)}" if standing.closed else ""
         wait = _span(window.opens - standing.now)
         _line(console, "next window", f"{opens} to {ends} {zone.key} (in {wait}){closed}")
 
 
 def _print_last(standing: Standing, zone: ZoneInfo, console: Console) -> None:
     for missed in standing.missed:
-        _line(console, "missed", f"[bold red]{missed.day}[/] ({escape(missed.reason or '')})")
+        _line(console, "missed", f"[bold red]{missed.day}[/] ({plain(missed.reason or '')})")
     if (day := standing.last) is None:
         _line(console, "last run", "none yet")
         return
-    reason = f" ({escape(day.reason)})" if day.reason else ""
+    reason = f" ({plain(day.reason)})" if day.reason else ""
     began, took = _times(day, zone)
     when = f", began {began}" + f", took {took}" * bool(took)
-    _line(console, "last run", f"{day.day}: [{STYLES.get(day.state, '')}]{day.state}[/]{reason}{when}")
+    _line(console, "last run", f"{day.day}: [{STYLES.get(day.state, '')}]{plain(day.state)}[/]{reason}{when}")
     _line(console, "", f"{day.offices:,} offices" + f", {_bad(day.offices_failed)} failed" * bool(day.offices_failed))
     for channel, counts in ((Channel.EMAIL, day.email), (Channel.PUSH, day.push)):
         _line(console, "", _counted(counts, NAMES[channel]))
@@ -128,7 +135,7 @@ def _print_last(standing: Standing, zone: ZoneInfo, console: Console) -> None:
         words = f"{untold.alerts:,} alerts reached nobody[/], {untold.overdue:,} overdue, in {untold.offices:,} offices"
         _line(console, "", f"[bold red]{words}")
     _line(console, "open", "; ".join(_left(each, zone) for each in standing.open) or "nothing")
-    _line(console, "lease", f"held by {escape(day.holder)}" if day.holder else "free")
+    _line(console, "lease", f"held by {plain(day.holder)}" if day.holder else "free")
 
 
 def _counted(counts: ChannelCounts, name: str) -> str:
@@ -151,7 +158,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     """Who would be told of how much."""
     if plan.closed:
         console.print(
-            f"[yellow]{plan.day} is closed[/] ({escape(plan.closed)}): only `notifierd once --force` would send this"
+            f"[yellow]{plan.day} is closed[/] ({plain(plan.closed)}): only `notifierd once --force` would send this"
         )
     found = plan.as_json()
     settled = f"; {plan.settled:,} were sent or settled before" if plan.settled else ""
@@ -194,7 +201,7 @@ def _offices(offices: Sequence[PlannedOffice], console: Console) -> Table:
             f"{office.told.alerts:,}",
             _bad(office.told.overdue),
             str(office.office_id),
-            escape(clean(office.name)),
+            plain(clean(office.name)),
         )
     return table
 
@@ -255,11 +262,9 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
     of = f"{number} office{'' if number == 1 else 's'}"
     console.print(f"[bold]{explanation.day}[/]: staff {explanation.staff_id} of {of}")
     if explanation.closed:
-        console.print(
-            f"[yellow]closed[/] ({escape(explanation.closed)}): only `notifierd once --force` would send this"
-        )
+        console.print(f"[yellow]closed[/] ({plain(explanation.closed)}): only `notifierd once --force` would send this")
     for office in explanation.offices:
-        console.print(f"\n[bold]{escape(clean(office.work.name or ''))}[/] {office.work.id}")
+        console.print(f"\n[bold]{plain(clean(office.work.name or ''))}[/] {office.work.id}")
         for way in office.ways:
             threshold = office.work.staff[explanation.staff_id].days(way.channel)
             _print_way(way, threshold, explanation, console)

@@ -5,7 +5,6 @@ import errno
 import io
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,6 +21,7 @@ from notifierd.config import load
 from notifierd.errors import ConfigError, DatabaseError, LeaseHeld, LedgerUnavailable, NotifierdError, plain_errors
 from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE, EXIT_USAGE
 from notifierd.settings import Settings
+from notifierd.text import visible, visible_json
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -102,21 +102,21 @@ def abandon_stdout() -> None:
 
 def complain(*lines: str) -> None:
     """Say on stderr what is wrong."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
     for line in lines:
-        console.print(f"[red]notifierd:[/] {escape(line)}")
+        console.print(f"[red]notifierd:[/] {escape(visible(line))}")
+
+
+def say(*lines: str) -> None:
+    """Print results that are lines of text."""
+    for line in lines:
+        click.echo(visible(line))
 
 
 def say_json(found: object) -> None:
     """Print a result as one line of JSON, with an escape for what a terminal would obey, hide or turn round."""
     readable = codecs.lookup(sys.stdout.encoding).name == "utf-8"
-    text = json.dumps(found, ensure_ascii=not readable)
-    click.echo(_UNSEEN.sub(lambda one: f"\\u{ord(one[0]):04x}", text))
-
-
-_UNSEEN = re.compile(
-    r"[\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
-)
+    click.echo(visible_json(json.dumps(found, ensure_ascii=not readable)))
 
 
 def run_async(work: Callable[[], Awaitable[T]]) -> T:
@@ -157,7 +157,7 @@ class _Out(Console):
 def out() -> Console:
     """Where results go: as wide as they are when that is no terminal."""
     terminal = sys.stdout.isatty()
-    return _Out(highlight=False, soft_wrap=not terminal, width=None if terminal else 1000)
+    return _Out(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 1000)
 
 
 def settings_of(context: click.Context) -> Settings:

@@ -31,6 +31,35 @@ def clean(text: str) -> str:
     return _COMPOSED.sub(lambda run: unicodedata.normalize("NFC", run[0]), line)
 
 
+def visible(text: str) -> str:
+    """Return *text* as one line for a terminal, with an escape for what nobody sees, or what a terminal would obey.
+
+    What joins characters, or chooses their shape, stays: people's names and emoji are written with it.
+    """
+    return _UNSEEN.sub(_escape, text)
+
+
+def visible_json(text: str) -> str:
+    """Return JSON of the same value, with an escape for what nobody sees, or what a terminal would obey."""
+    return _UNSEEN_OR_JOINING.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+_INVISIBLE = (
+    r"\x7f-\x9f\xad\u034f\u061c\u070f\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164"
+    r"\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e001f\U000e0080-\U000e00ff"
+)
+"""Controls, marks of direction, fillers, ends of lines, what UTF-8 cannot hold, and what is kept for such (Unicode's
+Default_Ignorable_Code_Point)."""
+
+_UNSEEN = re.compile(rf"[\x00-\x1f{_INVISIBLE}]")
+_UNSEEN_OR_JOINING = re.compile(rf"[{_INVISIBLE}\u180b-\u180f\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e0fff]")
+
+
 def cut(text: str, limit: int) -> str:
     """Return at most *limit* characters of *text*, with an ellipsis for the rest, never splitting what reads as one."""
     if len(text) <= limit:
