@@ -361,6 +361,56 @@ async def test_each_reason_of_a_trouble_is_told_with_what_waits_for_it(autojump_
     ]
 
 
+@pytest.mark.parametrize("fault", [Fault("42P01", AUDIT, ends=9.0), Fault("55P03", SETTLING, ends=9.0)], ids=str)
+async def test_ones_next_push_is_written_without_extras_while_one_is_in_hand_and_ones_mail_is_not(
+    fault: Fault, autojump_clock
+):
+    """In hand is a push that is set aside, or whose audit row is owed."""
+    app = some_offices(1, staff=1, devices=2)
+    ledger = FaultyLedger(app)
+    async with open_desk(ledger, grace=60.0) as desk:
+        flying = await flying_under(desk, 3)
+        mail, *pushes = sorted(flying, key=lambda delivery: delivery.channel is Channel.PUSH)
+        ledger.faults = [evolve(fault, only=frozenset({pushes[0].id}))]
+        for delivery in (pushes[0], pushes[1], mail):
+            before = len(ledger.tries)
+            desk.recorder.settle([sent(delivery)])
+            await desk.recorder.flush()
+            whole = "settle" in {statement for _, statement, _ in ledger.tries[before:]}
+            assert whole == (delivery is not pushes[1])
+        assert ledger.states()[State.SENT] == (3 if fault.statements == AUDIT else 2)
+    assert (ledger.states(), ledger.unaudited(), len(app.audit_log)) == ({State.SENT: 3}, set(), 2)
+
+
+async def test_a_push_is_written_whole_where_none_is_in_hand(autojump_clock):
+    ledger = FaultyLedger(some_offices(1, staff=1, devices=2))
+    async with open_desk(ledger) as desk:
+        for delivery in await flying_under(desk, 3):
+            desk.recorder.settle([sent(delivery)])
+            await desk.recorder.flush()
+    assert {statement for _, statement, _ in ledger.tries} == {"settle"}
+    assert len(ledger.app.audit_log) == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault("08006", ALL, ends=3.0), Fault("55P03", SETTLING, ends=3.0), Fault("42P01", AUDIT, ends=3.0)],
+    ids=str,
+)
+async def test_who_looks_on_sees_what_is_waited_for_as_long_as_it_is(fault: Fault, autojump_clock):
+    """Whether the database is out of reach, refuses the outcomes, or refuses their audit rows."""
+    ledger = a_ledger(2, fault)
+    async with open_desk(ledger, grace=100.0) as desk:
+        desk.recorder.settle([sent(delivery) for delivery in await flying_under(desk, 2)])
+        for at in (0.5, 1.0, 2.0):
+            await trio.sleep_until(at)
+            assert desk.progress.waiting_for == f"the database ({fault.error().reason})"
+        await trio.sleep_until(10.0)
+        assert desk.progress.waiting_for == ""
+        assert (ledger.states(), len(ledger.app.audit_log)) == ({State.SENT: 2}, 2)
+    assert desk.progress.trouble.waiting_for == ""
+
+
 async def test_ones_further_pushes_are_written_without_extras_one_by_one_too(autojump_clock):
     """The audit row of each one's first push is undecided; of the second ones, one breaks a constraint."""
     app = some_offices(3, staff=1, devices=2)
@@ -428,6 +478,7 @@ async def test_outcomes_that_are_refused_to_the_end_are_evidence_and_counted_in_
             desk.recorder.settle([sent(delivery) for delivery in await flying_under(desk, 30)])
     assert trio.current_time() == 7.0
     assert ledger.states() == {State.SENDING: 30}
+    assert desk.progress.trouble.waiting_for == "", "nothing waits any more"
     assert len(ledger.tries) < 40, "after growing pauses"
     assert [(line["event"], line.get("deliveries")) for line in logs] == [
         ("waiting_for_database", None),
