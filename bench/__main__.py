@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from bench.application import Application, Applications, Size, running_applications
 from bench.measure import measured
-from bench.runs import Row, asleep, bare, notifierd, old_batch
+from bench.runs import Row, asleep, bare, beside_one_person, notifierd, old_batch
 from bench.servers import Servers, running_servers
 
 ROUNDS = 3
@@ -206,6 +206,25 @@ def latencies(bench: Bench, latency: float) -> Iterator[Figure]:
     yield from ()
 
 
+HOSTILE = {"60 keys of 1 MB": (1_000_000, 60), "20 keys of 60 MB": (60_000_000, 20), "20,000 devices": (20, 20_000)}
+"""What one person has: how long their devices' keys are, and how many devices there are."""
+
+
+def one_person(bench: Bench) -> Iterator[Figure]:
+    """What the rows of one person cost a run, the first of the most urgent office."""
+    with bench.applications.of(Size(500, devices=5)) as application:
+        alone = bench.row(bench.quickest(ROUNDS, application, latency=0.0, single=False))
+        for what, (length, number) in HOSTILE.items():
+            script = f"""
+                insert into push_subscriptions (staff_id, endpoint, p256dh_key, auth_key)
+                select md5('staff 1.1')::uuid, 'https://push.example/' || n, repeat(chr(1), {length}), 'x'
+                from generate_series(1, {number}) n
+            """
+            with application.with_devices(script):
+                seconds = min(beside_one_person(application, bench.servers) for _ in range(ROUNDS))
+            yield Figure(f"8. time with {what} of one person, over that without", seconds / alone.seconds, 1.5)
+
+
 def year(bench: Bench) -> Iterator[Figure]:
     """The business days of a year, in one process."""
     lines = measured("tests.days", "--days", "250", "--every", "10", folder=bench.folder).out.splitlines()
@@ -222,6 +241,7 @@ def main() -> None:
         "old": against_old_batch,
         "growth": lambda bench: growth(bench, (500, 50_000)),
         "planning": lambda bench: planning(bench, 50_000),
+        "one-person": one_person,
         "year": year,
     }
     more: dict[str, Callable[[Bench], Iterator[Figure]]] = {

@@ -76,6 +76,20 @@ class Application:
         read, write = map(int, found.split("|"))
         return read, write
 
+    @contextmanager
+    def with_devices(self, script: str) -> Iterator[None]:
+        """Have *script* add devices, for the length of the block."""
+        self._sql(f"create table before as table push_subscriptions; {script}; analyze push_subscriptions")
+        yield
+        self._sql(
+            """
+            truncate push_subscriptions;
+            insert into push_subscriptions select * from before;
+            drop table before;
+            analyze push_subscriptions;
+            """
+        )
+
     def _sql(self, script: str) -> None:
         self._cluster.psql(script, self._database)
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from attrs import frozen
@@ -32,8 +33,12 @@ class Measured:
     out: str
 
 
-def measured(module: str, *arguments: str, folder: Path) -> Measured:
-    """Run ``python -m module`` to its end, which has to be a good one; what it writes to stderr goes to *folder*."""
+def measured(module: str, *arguments: str, folder: Path, good: Collection[int] = (0,)) -> Measured:
+    """Run ``python -m module`` to its end; what it writes to stderr goes to *folder*.
+
+    Args:
+        good: the exit codes of a good end.
+    """
     out, err = folder / "out", folder / "err"
     with out.open("w") as stdout, err.open("w") as stderr:
         began = time.monotonic()
@@ -52,7 +57,7 @@ def measured(module: str, *arguments: str, folder: Path) -> Measured:
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     seconds = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode not in good:
         raise RuntimeError(f"{module} ended with {process.returncode}: {err.read_text()[-2000:]}")
     return Measured(began, seconds, usage.ru_utime + usage.ru_stime, peak / 1024, out.read_text())
 

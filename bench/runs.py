@@ -95,6 +95,19 @@ def notifierd(
     )
 
 
+def beside_one_person(application: Application, servers: Servers) -> float:
+    """Run the day with one person's rows that are no good, and see that everybody else is told; the seconds it took."""
+    application.forget()
+    servers.next()
+    command = ("once", "--force", "--day", str(DAY), "--for", SECONDS, "--json")
+    process = measured("notifierd", *command, folder=application.folder, good=(1,))
+    accepted, size = servers.next(), application.size
+    # One push at most is not made: that to the person's own device, which is older than the others.
+    assert (accepted.mails, accepted.again) == (size.mail_count, 0), accepted
+    assert size.push_count - 1 <= accepted.pushes <= size.push_count, accepted
+    return process.seconds
+
+
 def bare(recorded: Path, size: Size, servers: Servers, *, latency: float = 0.0) -> Row:
     """Have `bench.bare` send what was recorded of a run of *size*, one mail in a call."""
     servers.next(Orders(latency))
