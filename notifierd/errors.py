@@ -51,6 +51,16 @@ class DatabaseError(NotifierdError):
         """Whether the answer speaks of a row's content, so that it will be the same later: the only final one."""
         return False
 
+    @property
+    def about_rows(self) -> bool:
+        """Whether a statement that only reads gets the same answer later, as long as it meets the same rows."""
+        return False
+
+    @property
+    def perhaps_about_rows(self) -> bool:
+        """Whether a statement that reads less may pass, as it is something in some of the rows that is refused."""
+        return False
+
 
 class LedgerUnavailable(DatabaseError):
     """PostgreSQL could not be reached, or went away before it answered: the statement may have been carried out."""
@@ -76,6 +86,19 @@ class StatementRefused(DatabaseError):
         trigger, a pooler's lost statement.
         """
         return self.sqlstate == UNENCODABLE or self.sqlstate[:2] in {"22", "23"}
+
+    @property
+    def about_rows(self) -> bool:
+        """Whether a value was the reason, or that the rows are more than PostgreSQL can put into one (class 54)."""
+        return self.about_row or self.sqlstate[:2] == "54"
+
+    @property
+    def perhaps_about_rows(self) -> bool:
+        """Whether the rows were the reason, or what a view does with them: by its subqueries and functions.
+
+        Those classes (20, 21, 38, 39, P0) may as well speak of a view that refuses everybody until it is mended.
+        """
+        return self.about_rows or self.sqlstate[:2] in {"20", "21", "38", "39", "P0"}
 
 
 class SchemaMissing(NotifierdError):
@@ -111,6 +134,16 @@ def plain_errors() -> Iterator[None]:
         if ours is None or others is not None:
             raise
         raise first_of(ours) from None
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an office that *error* was met in may do later, with the data that there is."""
+    return isinstance(error, DatabaseError) and not error.about_rows
+
+
+def office_error(error: BaseException) -> str:
+    """The reason for which an office fails that *error* was met in."""
+    return f"office_error:{error.sqlstate if isinstance(error, DatabaseError) else type(error).__name__}"
 
 
 def first_of(group: BaseException) -> BaseException:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import date
 from enum import StrEnum
+from math import inf
 from typing import assert_never
 from uuid import UUID
 
@@ -147,13 +148,18 @@ class Delivery:
     due: bool = True
 
 
+NOT_READ = -inf
+"""See `OfficeWork`."""
+
+
 @frozen(eq=False)
 class OfficeWork:
     """What there is to do for one office in one pass, with all that its messages are made from.
 
     Attributes:
         name: None if the office is no more.
-        as_of: Trio's time right before the first statement that read any of it but the deliveries.
+        as_of: Trio's time right before the first statement that read any of it but the deliveries. NOT_READ if none
+            did: then it holds nothing but these.
     """
 
     id: UUID
@@ -163,6 +169,16 @@ class OfficeWork:
     alerts: tuple[Alert, ...]
     devices: Mapping[UUID, Device]
     as_of: float
+
+    @classmethod
+    def unread(cls, office_id: UUID, deliveries: tuple[Delivery, ...]) -> "OfficeWork":
+        """An office with *deliveries*, of which the views say what cannot be read along with others."""
+        return cls(office_id, None, deliveries, {}, (), {}, NOT_READ)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether there is what its messages are made from, however old."""
+        return self.as_of > NOT_READ
 
 
 @frozen

@@ -11,7 +11,7 @@ from attrs import define, evolve
 from notifierd.calls import Call, Content, Prepared, line_by
 from notifierd.counts import Outlook
 from notifierd.deps import Deps
-from notifierd.errors import DatabaseError, first_of, places
+from notifierd.errors import DatabaseError, first_of, may_pass, office_error, places
 from notifierd.facts import FRESH, Facts
 from notifierd.life import Circumstances, settle
 from notifierd.model import (
@@ -108,11 +108,13 @@ async def guard_office(work: OfficeWork, slot: object, this_pass: Pass) -> None:
     try:
         with structlog.contextvars.bound_contextvars(office=str(work.id)):
             await tell_office(work, this_pass)
-    except* DatabaseError as group:
-        progress.trouble.met("offices", first_of(group).args[0])
-        this_pass.skip(DATABASE_PAUSE)
     except* Exception as group:  # noqa: BLE001 - the one place that isolates
-        await fail_office(work, this_pass, first_of(group))
+        passing, lasting = group.split(may_pass)
+        if lasting:
+            await fail_office(work, this_pass, first_of(lasting))
+        elif passing:
+            progress.trouble.met("offices", first_of(passing).args[0])
+            this_pass.skip(DATABASE_PAUSE)
     finally:
         this_pass.deps.offices.release_on_behalf_of(slot)
         progress.offices_done += 1
@@ -320,7 +322,7 @@ def give_up(delivery: Delivery, deps: Deps) -> Settlement:
 
 async def fail_office(work: OfficeWork, this_pass: Pass, error: BaseException) -> None:
     """Settle an office that cannot be worked on: its deliveries fail, and the report names it."""
-    reason = f"office_error:{type(error).__name__}"
+    reason = office_error(error)
     log.error("office_failed", office=str(work.id), reason=reason, where=places(error))
     deps = this_pass.deps
     deps.progress.offices_failed += 1

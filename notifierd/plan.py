@@ -14,7 +14,7 @@ from attrs import asdict, field, frozen
 from notifierd.assemble import PostgresSite, open_site
 from notifierd.choose import Decision, Rules, Target, Way, notice_for, ways
 from notifierd.counts import Overflow, Untold
-from notifierd.errors import ConfigError
+from notifierd.errors import ConfigError, may_pass, office_error
 from notifierd.model import Alert, Channel, Delivery, Notice, OfficeWork
 from notifierd.schedule import Calendar
 from notifierd.send.open import room_for_mails
@@ -87,6 +87,14 @@ class Expiring:
 
 
 @frozen
+class Unreadable:
+    """An office that cannot be read, or decided on, and why: the reason for which a run fails it."""
+
+    office_id: UUID
+    reason: str
+
+
+@frozen
 class Plan:
     """What a run of *day* would do now.
 
@@ -96,6 +104,7 @@ class Plan:
         offices: the most urgent first.
         untold: the offices with alerts that no way leads to anybody for.
         overflows: the mails that the limits leave no room for.
+        unreadable: the offices whose data is broken, and of which no more is known.
     """
 
     day: date
@@ -105,6 +114,7 @@ class Plan:
     expiring: tuple[Expiring, ...]
     untold: tuple[Untold, ...]
     overflows: tuple[Overflow, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The plan as one JSON object."""
@@ -132,6 +142,7 @@ class Plan:
             ],
             "untold": [asdict(office) | {"office_id": str(office.office_id)} for office in self.untold],
             "no_room": [asdict(over) | {"first": list(map(str, over.first))} for over in self.overflows],
+            "unreadable": [{"office_id": str(each.office_id), "reason": each.reason} for each in self.unreadable],
         }
 
 
@@ -145,9 +156,17 @@ async def plan(settings: Settings, day: date) -> Plan:
     rules, calendar = Rules.of(settings), Calendar(settings.window)
     offices: list[PlannedOffice] = []
     expiring: list[Expiring] = []
+    unreadable: list[Unreadable] = []
     async with open_site(settings, read_only=True) as site:
         async for work in works(site, day, await site.ledger.foresee(day, rules)):
-            notices = {delivery: notice_for(delivery, work, day, rules) for delivery in work.deliveries}
+            if isinstance(work, Unreadable):
+                unreadable.append(work)
+                continue
+            try:
+                notices = {delivery: notice_for(delivery, work, day, rules) for delivery in work.deliveries}
+            except Exception as error:  # noqa: BLE001 - whatever values a view may hold: an office's error is its own
+                unreadable.append(Unreadable(work.id, office_error(error)))
+                continue
             told = {delivery: notice for delivery, notice in notices.items() if isinstance(notice, Notice)}
             if told:
                 offices.append(_office(work, told, day))
@@ -162,17 +181,35 @@ async def plan(settings: Settings, day: date) -> Plan:
         so_far = await site.overview.day(day)
     settled = sum(counts.planned - counts.open for counts in (so_far.email, so_far.push)) if so_far else 0
     closed = calendar.closed(day)
-    return Plan(day, closed, settled, tuple(offices), tuple(expiring), rehearsed.untold, rehearsed.overflows)
+    return Plan(
+        day,
+        closed,
+        settled,
+        tuple(offices),
+        tuple(expiring),
+        rehearsed.untold,
+        rehearsed.overflows,
+        tuple(unreadable),
+    )
 
 
 async def works(
     site: PostgresSite, day: date, deliveries: Mapping[UUID, tuple[Delivery, ...]]
-) -> AsyncGenerator[OfficeWork, None]:
-    """The offices of *deliveries*, in the same order, read in chunks."""
+) -> AsyncGenerator[OfficeWork | Unreadable, None]:
+    """The offices of *deliveries*, in the same order, read in chunks; one that cannot be is read alone."""
     rules, rest = Rules.of(site.settings), iter(deliveries.items())
     while chunk := dict(islice(rest, CHUNK)):
         for work in await site.source.works(chunk, day, rules):
-            yield work
+            yield work if work.is_read else await _alone(work, site, day, rules)
+
+
+async def _alone(work: OfficeWork, site: PostgresSite, day: date, rules: Rules) -> OfficeWork | Unreadable:
+    try:
+        return await site.source.read_again(work, day, rules)
+    except Exception as error:
+        if may_pass(error):
+            raise
+        return Unreadable(work.id, office_error(error))
 
 
 def _office(work: OfficeWork, told: dict[Delivery, Notice], day: date) -> PlannedOffice:

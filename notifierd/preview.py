@@ -21,7 +21,7 @@ from notifierd.calls import SHORTEST_TTL
 from notifierd.choose import Rules, notice_for
 from notifierd.errors import ConfigError
 from notifierd.model import Channel, Delivery, Notice, OfficeWork, Push
-from notifierd.plan import works
+from notifierd.plan import Unreadable, works
 from notifierd.render import Renderer
 from notifierd.schedule import Calendar
 from notifierd.send.mime import dated, undated
@@ -130,8 +130,10 @@ class _Maker:
     out: Path
     now: datetime
 
-    def office(self, work: OfficeWork) -> ShownOffice:
+    def office(self, work: OfficeWork | Unreadable) -> ShownOffice:
         """An error in one office touches no other, as in a run."""
+        if isinstance(work, Unreadable):
+            return ShownOffice(work.office_id, "", error=work.reason)
         shown = ShownOffice(work.id, clean(work.name or ""))
         rules = Rules.of(self.settings)
         try:

@@ -121,7 +121,8 @@ async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[Office
     """The offices whose turn has come, the most urgent first, read in chunks as they are wanted.
 
     What is left of a chunk that has become old is read again. Its first office is not, however long the reading took:
-    its calls see to it that they are not made from what is old, and the pass goes on.
+    its calls see to it that they are not made from what is old, and the pass goes on. Nor is one without facts, which
+    are read by themselves.
     """
     deps = this_pass.deps
     after: Place | None = START
@@ -130,7 +131,7 @@ async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[Office
         chunk = await patiently(deps.progress, "reading", read)
         began, after = trio.current_time(), chunk.after
         for begun, work in enumerate(chunk.offices):
-            if begun and trio.current_time() - work.as_of > CHUNK_LASTS:
+            if begun and work.is_read and trio.current_time() - work.as_of > CHUNK_LASTS:
                 size.became_old(begun)
                 after = chunk.places[begun - 1]
                 break

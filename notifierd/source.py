@@ -11,7 +11,8 @@ from attrs import define, field, frozen
 
 from notifierd.choose import Rules
 from notifierd.db import Database, Row, columns
-from notifierd.model import Alert, Channel, Delivery, Device, Kind, OfficeWork, Staff, State
+from notifierd.errors import StatementRefused
+from notifierd.model import NOT_READ, Alert, Channel, Delivery, Device, Kind, OfficeWork, Staff, State
 from notifierd.statements import reading
 
 CHUNK = 500
@@ -48,7 +49,8 @@ class ChunkSize:
 class Chunk:
     """Up to CHUNK offices that have something to do now, and where to read on; None at the end.
 
-    The offices are made as they are asked for, once, and not kept.
+    The offices are made as they are asked for, once, and not kept. One whose facts cannot be read along with the others
+    comes without: it is to be read again by itself, and if that fails, it fails alone.
 
     Attributes:
         places: where each of the offices stands, in the same order.
@@ -104,7 +106,7 @@ class PostgresSource:
             for device in zip(row["device_ids"] or (), row["pushed_to"] or (), strict=True)
         ]
         facts = await self._facts(list(deliveries), devices, day, rules)
-        works = (facts.take(office, _deliveries(deliveries.pop(office))) for office in tuple(deliveries))
+        works = (facts.take_or_leave(office, _deliveries(deliveries.pop(office))) for office in tuple(deliveries))
         places = [(row["urgency"], row["office_id"]) for row in chunk]
         return Chunk(works, places, places[-1] if more else None)
 
@@ -119,10 +121,13 @@ class PostgresSource:
     async def works(
         self, deliveries: Mapping[UUID, tuple[Delivery, ...]], day: date, rules: Rules
     ) -> Iterable[OfficeWork]:
-        """All that the messages of *deliveries*, given by their office, are made from; in the same order."""
+        """All that the messages of *deliveries*, given by their office, are made from; in the same order.
+
+        As in a chunk, an office that cannot be read along with the others comes without.
+        """
         devices = [(d.office_id, d.device_id, d.staff_id) for ds in deliveries.values() for d in ds if d.device_id]
         facts = await self._facts(list(deliveries), devices, day, rules)
-        return (facts.take(office, group) for office, group in deliveries.items())
+        return (facts.take_or_leave(office, group) for office, group in deliveries.items())
 
     async def works_of(self, staff_id: UUID, day: date) -> tuple[OfficeWork, ...]:
         """Each office of one staff member, with all its alerts, their devices, and their deliveries of *day*."""
@@ -138,11 +143,19 @@ class PostgresSource:
     async def _facts(
         self, offices: Sequence[UUID], devices: Sequence[tuple[UUID, UUID, UUID]], day: date, rules: Rules
     ) -> "_Facts":
-        """What the views say of *offices*, and of their *devices*: (office, device, staff member)."""
+        """What the views say of *offices*, and of their *devices*: (office, device, staff member).
+
+        Nothing, and as of NOT_READ, if a statement is refused for something in the rows of one of the offices.
+        """
         as_of = trio.current_time()
-        people = {row["office_id"]: row for row in await self._db.read(reading.STAFF, offices)}
-        alerts = await self._db.read(reading.ALERTS, offices, day + timedelta(days=rules.horizon_days))
-        found = await self._db.read(reading.DEVICES, *columns(devices, 3)) if devices else ()
+        try:
+            people = {row["office_id"]: row for row in await self._db.read(reading.STAFF, offices)}
+            alerts = await self._db.read(reading.ALERTS, offices, day + timedelta(days=rules.horizon_days))
+            found = await self._db.read(reading.DEVICES, *columns(devices, 3)) if devices else ()
+        except StatementRefused as refused:
+            if not refused.perhaps_about_rows:
+                raise
+            return _Facts({}, {}, {}, NOT_READ)
         return _Facts(people, _by_office(alerts, "alerts"), _by_office(found, "devices"), as_of)
 
 
@@ -154,6 +167,15 @@ class _Facts:
     _alerts: dict[UUID, str]
     _devices: dict[UUID, str]
     _as_of: float
+
+    def take_or_leave(self, office_id: UUID, deliveries: tuple[Delivery, ...]) -> OfficeWork:
+        """The same, but without what cannot be read: who reads the office by itself meets what is wrong with it."""
+        if self._as_of == NOT_READ:
+            return OfficeWork.unread(office_id, deliveries)
+        try:
+            return self.take(office_id, deliveries)
+        except Exception:  # noqa: BLE001 - whatever values a view may hold; it comes again where the office is read alone
+            return OfficeWork.unread(office_id, deliveries)
 
     def take(self, office_id: UUID, deliveries: tuple[Delivery, ...]) -> OfficeWork:
         """What there is to do for an office that has *deliveries*."""

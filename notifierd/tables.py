@@ -182,6 +182,10 @@ def print_plan(plan: Plan, console: Console) -> None:
         )
         for untold in _shown(plan.untold, console):
             console.print(f"  {untold.office_id}  {untold.alerts:,} alerts, {untold.overdue:,} overdue")
+    for each in plan.unreadable:
+        console.print(
+            f"[bold red]office {each.office_id} cannot be read[/] ({each.reason}): nobody there would be told"
+        )
     for over in plan.overflows:
         console.print(f"[bold red]over the limit: {over.words}[/], the most urgent of them:")
         for office in over.first:
