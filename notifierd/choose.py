@@ -193,11 +193,12 @@ def _overdue(alert: Alert, day: date) -> bool:
     return left is not None and left <= 0
 
 
-def _order(alert: Alert) -> tuple[bool, date, str, UUID, int]:
+def _order(alert: Alert) -> tuple[bool, date, bool, str, UUID | None, int]:
     """Total, so that the same alerts always make the same bytes."""
     return (
         alert.kind is Kind.ASSESSMENT,
         alert.due_on or date.max,
+        alert.unlisted > 0,
         alert.recipient_name,
         alert.recipient_id,
         -1 if alert.cycle is None else alert.cycle,

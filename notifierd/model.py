@@ -46,12 +46,19 @@ class Kind(StrEnum):
     ASSESSMENT = "assessment"
 
 
+LISTED = 100
+"""Alerts that one mail lists, the most urgent first; the rest are counted. With the longest names that is less HTML
+than the 102 kB that Gmail shows before it clips."""
+
+
 @frozen(cache_hash=True)
 class Alert:
     """One reason to tell: a renewal that is near or overdue, or a missing assessment (whose ``due_on`` is None).
 
     Attributes:
         cycle: the number of the recipient's plan cycle; None if the application has none.
+        unlisted: how many alerts of the same kind and day it stands for, of nobody in particular: those of an office
+            that come after so many that no mail lists them. 0 for an alert of its own.
     """
 
     recipient_id: UUID
@@ -59,6 +66,12 @@ class Alert:
     kind: Kind
     due_on: date | None
     cycle: int | None
+    unlisted: int = 0
+
+    @property
+    def number(self) -> int:
+        """How many alerts it counts for."""
+        return self.unlisted or 1
 
     def days_left(self, day: date) -> int | None:
         """Days from *day* to the deadline: 0 or less is overdue; None for an assessment, which has no date."""

@@ -32,8 +32,12 @@ class Told:
     @classmethod
     def of(cls, alerts: Iterable[Alert], day: date) -> "Told":
         """Those of *alerts*, as of *day*."""
-        lefts = [alert.days_left(day) for alert in alerts]
-        return cls(len(lefts), sum(left is not None and left <= 0 for left in lefts))
+        told = overdue = 0
+        for alert in alerts:
+            left = alert.days_left(day)
+            told += alert.number
+            overdue += alert.number if left is not None and left <= 0 else 0
+        return cls(told, overdue)
 
 
 @frozen
@@ -287,7 +291,8 @@ class Explanation:
     def _decision(self, decision: Decision) -> dict[str, Any]:
         alert = decision.alert
         return {
-            "recipient_id": str(alert.recipient_id),
+            "recipient_id": None if alert.unlisted else str(alert.recipient_id),
+            "number": alert.number,
             "kind": alert.kind.value,
             "cycle": alert.cycle,
             "due_on": str(alert.due_on) if alert.due_on else None,

@@ -18,20 +18,16 @@ import jinja2
 from attrs import evolve, frozen
 from markupsafe import escape
 
-from notifierd.address import BadAddress, parse_address, parse_mailbox
+from notifierd.address import Address, BadAddress, parse_address, parse_mailbox
 from notifierd.errors import ConfigError
 from notifierd.fields import ascii_url
-from notifierd.model import Alert, Channel, Delivery, Device, Kind, Mail, Notice, Push, Staff
+from notifierd.model import LISTED, Alert, Channel, Delivery, Device, Kind, Mail, Notice, Push, Staff
 from notifierd.settings import Settings
 from notifierd.text import clean, cut, pad
 
 PUSH_BYTES = 2641
 """Plaintext that every device takes: its encrypted record has 2,744 bytes. Push services must take 4,096 (RFC 8291,
 section 4), but those for Firefox on Android do not: https://mozilla-services.github.io/autopush-rs/http.html"""
-
-ROWS = 100
-"""Alerts that one mail lists, the most urgent first; the rest are counted. With the longest names that is less HTML
-than the 102 kB that Gmail shows before it clips."""
 
 STAFF_ID = "{staff_id}"
 """What ``email.list_unsubscribe`` may hold for the staff member's id."""
@@ -106,9 +102,7 @@ class Renderer:
         Raises:
             BadAddress: no mail can be sent to the staff member.
         """
-        to = (self._safety.redirect_to or notice.staff.email or "").strip(AROUND)
-        if not to:
-            raise BadAddress("no_address")
+        to = self.address(notice.staff)
         name = _name(notice.staff.name, "")
         anybody = _anybody(_SOMEBODY if name else "", notice.staff.email_days)
         subject, text, html = self._written(evolve(notice, staff=anybody))
@@ -118,13 +112,24 @@ class Renderer:
         return Mail(
             delivery_id=delivery.id,
             sender=self._sender,
-            to=parse_address(to),
+            to=to,
             subject=cut(clean(subject).replace("=?", "= ?"), SUBJECT),  # RFC 2047: or a name could be an encoded word
             text=text.replace(_SOMEBODY, name),
             html=html.replace(_SOMEBODY, escape(name)),
             headers=self._headers(notice.staff, delivery),
             reply_to=self._reply_to,
         )
+
+    def address(self, staff: Staff) -> Address:
+        """Return where a mail to *staff* goes.
+
+        Raises:
+            BadAddress: no mail can be sent to them.
+        """
+        to = (self._safety.redirect_to or staff.email or "").strip(AROUND)
+        if not to:
+            raise BadAddress("no_address")
+        return parse_address(to)
 
     def _write(self, notice: Notice) -> tuple[str, str, str]:
         """Return subject, text and HTML of what *notice* tells, to whomever it is."""
@@ -196,7 +201,7 @@ class Renderer:
     def _context(self, notice: Notice) -> dict[str, object]:
         """Return what the templates may name; an unknown name in one of them is an error."""
         words, counts = self._words, _counts(notice)
-        listed = notice.alerts[:ROWS]
+        listed = notice.alerts[:LISTED]
         groups = tuple(
             Group(
                 tone,
@@ -213,7 +218,7 @@ class Renderer:
             "day": words.date(notice.day),
             "parts": words.parts(notice),
             "groups": groups,
-            "unlisted": len(notice.alerts) - len(listed),
+            "unlisted": sum(counts.values()) - len(listed),
             "threshold": notice.threshold,
             "product": self._content.product,
             "dashboard_url": self._content.dashboard_url,
@@ -249,7 +254,7 @@ class Renderer:
     def _try_out(self) -> None:
         """Render a notice that takes every branch, so that a bad template is found at start and not at nine o'clock."""
         day, nobody = date(2026, 11, 24), UUID(int=0)
-        days = (-1, 0, 1, *[9] * ROWS)
+        days = (-1, 0, 1, *[9] * LISTED)
         alerts = [Alert(nobody, "-", Kind.RENEWAL, day + timedelta(left), 1) for left in days]
         staff = Staff(nobody, "-", "-@example.jp", email_enabled=True, email_days=30, push_enabled=True, push_days=10)
         for shown in (alerts, [Alert(nobody, "-", Kind.ASSESSMENT, None, 1)]):
@@ -355,14 +360,16 @@ def _tone(alert: Alert, day: date) -> Tone:
 
 
 def _counts(notice: Notice) -> Mapping[Tone, int]:
-    tones = [_tone(alert, notice.day) for alert in notice.alerts]
-    return {tone: tones.count(tone) for tone in _TONES}
+    counts: dict[Tone, int] = dict.fromkeys(_TONES, 0)
+    for alert in notice.alerts:
+        counts[_tone(alert, notice.day)] += alert.number
+    return counts
 
 
 def _tally(notice: Notice) -> tuple[int, int, int, int]:
     """Count what is past its day, due on it, due later, and missing."""
     counts = _counts(notice)
-    today = sum(alert.due_on == notice.day for alert in notice.alerts)
+    today = sum(alert.number for alert in notice.alerts if alert.due_on == notice.day)
     return counts["overdue"] - today, today, counts["soon"], counts["missing"]
 
 

@@ -15,6 +15,7 @@ from notifierd.errors import StatementRefused
 from notifierd.model import NOT_READ, Alert, Channel, Delivery, Device, Kind, OfficeWork, Staff, State
 from notifierd.statements import reading
 
+NOBODY = UUID(int=0)
 CHUNK = 500
 MOST_DEVICES = 100
 """Devices of one staff member that are explained, the newest ones: as many as pushes can be allowed to go to."""
@@ -112,8 +113,8 @@ class PostgresSource:
 
     async def read_again(self, work: OfficeWork, day: date, rules: Rules) -> OfficeWork:
         devices = [(d.office_id, d.device_id, d.staff_id) for d in work.deliveries if d.device_id]
-        last_day, as_of = day + timedelta(days=rules.horizon_days), trio.current_time()
-        rows = await self._db.read(reading.OFFICE, [work.id], last_day, *columns(devices, 3))
+        as_of = trio.current_time()
+        rows = await self._db.read(reading.OFFICE, [work.id], *_scope(day, rules), *columns(devices, 3))
         people = {row["office_id"]: row for row in rows}
         facts = _Facts(people, _by_office(rows, "alerts"), _by_office(rows, "devices"), as_of)
         return facts.take(work.id, work.deliveries)
@@ -133,7 +134,8 @@ class PostgresSource:
         """Each office of one staff member, with all its alerts, their devices, and their deliveries of *day*."""
         as_of = trio.current_time()
         people = {row["office_id"]: row for row in await self._db.read(reading.STAFF_MEMBER, staff_id)}
-        alerts = await self._db.read(reading.ALERTS, list(people), date.max)
+        until, overdue = date.max, True  # all there are: why one is left out is explained, too
+        alerts = await self._db.read(reading.ALERTS, list(people), until, day, overdue)
         (devices,) = await self._db.read(reading.DEVICES_OF, staff_id, MOST_DEVICES)
         rows = await self._db.read(reading.DELIVERIES_OF, day, list(people), staff_id)
         deliveries = {row["office_id"]: row["deliveries"] for row in rows}
@@ -150,7 +152,7 @@ class PostgresSource:
         as_of = trio.current_time()
         try:
             people = {row["office_id"]: row for row in await self._db.read(reading.STAFF, offices)}
-            alerts = await self._db.read(reading.ALERTS, offices, day + timedelta(days=rules.horizon_days))
+            alerts = await self._db.read(reading.ALERTS, offices, *_scope(day, rules))
             found = await self._db.read(reading.DEVICES, *columns(devices, 3)) if devices else ()
         except StatementRefused as refused:
             if not refused.perhaps_about_rows:
@@ -192,6 +194,11 @@ class _Facts:
         )
 
 
+def _scope(day: date, rules: Rules) -> tuple[date, date, bool]:
+    """Which alerts are looked at: the parameters $2 to $4 of ALERTS."""
+    return day + timedelta(days=rules.horizon_days), day, rules.overdue
+
+
 def _by_office(rows: Iterable[Row], column: str) -> dict[UUID, str]:
     return {row["office_id"]: row[column] for row in rows}
 
@@ -211,7 +218,9 @@ def _device(row: Mapping[str, Any]) -> Device:
 
 def _alert(row: Mapping[str, Any]) -> Alert:
     due_on = date.fromisoformat(row["due_on"]) if row["due_on"] else None
-    return Alert(UUID(row["recipient_id"]), row["recipient_name"] or "", Kind(row["kind"]), due_on, row["cycle"])
+    if unlisted := row.get("unlisted"):
+        return Alert(NOBODY, "", Kind(row["kind"]), due_on, None, unlisted)
+    return Alert(UUID(row["recipient_id"]), row["recipient_name"], Kind(row["kind"]), due_on, row["cycle"])
 
 
 def _deliveries(text: str | None) -> tuple[Delivery, ...]:

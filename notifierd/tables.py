@@ -13,7 +13,7 @@ from rich.table import Table
 from notifierd.choose import Decision, Way
 from notifierd.counts import ChannelCounts
 from notifierd.finding import Finding
-from notifierd.model import Channel
+from notifierd.model import Alert, Channel
 from notifierd.overview import Day, Open
 from notifierd.plan import Explanation, Plan, PlannedOffice
 from notifierd.standing import Standing
@@ -289,10 +289,16 @@ def _print_way(way: Way, threshold: int, explanation: Explanation, console: Cons
             mark,
             alert.kind,
             due,
-            f"{alert.recipient_id} cycle {'-' if alert.cycle is None else alert.cycle}",
+            _whose(alert),
             why,
         )
     _show(table, console)
+
+
+def _whose(alert: Alert) -> str:
+    if alert.unlisted:
+        return f"and {alert.unlisted:,} more"
+    return f"{alert.recipient_id} cycle {'-' if alert.cycle is None else alert.cycle}"
 
 
 def _why(decision: Decision, threshold: int, day: date) -> str:

@@ -6,14 +6,16 @@ from uuid import UUID
 import pytest
 from attrs import evolve
 
-from notifierd.choose import Rules
+from notifierd.choose import Rules, notice_for
 from notifierd.db import Database, open_database
 from notifierd.ledger import PostgresLedger
-from notifierd.model import OfficeWork
+from notifierd.model import Notice, OfficeWork
+from notifierd.render import Renderer
+from notifierd.settings import Settings
 from notifierd.source import MOST_DEVICES, START, PostgresSource
 from tests import application
-from tests.memory import Application
-from tests.people import DAY, a_device, a_renewal, a_staff, an_id
+from tests.memory import Application, MemoryLedger
+from tests.people import DAY, a_device, a_renewal, a_staff, an_assessment, an_id
 from tests.processes import Place, invent
 
 OFFICE = an_id("office")
@@ -100,3 +102,45 @@ def test_who_has_too_many_devices_is_named_once_and_costs_nobody_else(place: Pla
     assert done.err.count("devices_left_out") == 1
     assert done.report["email"]["sent"] == done.report["email"]["planned"] == 6
     assert done.report["push"]["failed"] + done.report["push"]["sent"] == done.report["push"]["planned"] < 40
+
+
+async def test_of_alerts_beyond_those_that_a_mail_lists_only_numbers_are_read(database: str):
+    """Of 260 renewals, with many on each day, and 150 assessments, 100 each; all mails and pushes are to the byte the
+    same as with all of them, whatever the threshold, whether they are told of what is overdue or not."""
+    app = Application(offices={OFFICE: "Office"})
+    app.staff = [
+        (OFFICE, a_staff(f"within{days}", email_days=days, push_enabled=True, push_days=days))
+        for days in (-4, 0, 1, 7, 30)
+    ]
+    for n in range(260):
+        name = ("", "青木", "O'Neil", "🙂", "Ａ")[n % 5]
+        app.alerts.append((OFFICE, evolve(a_renewal(n % 41 - 12, f"{name}{n % 3}"), recipient_id=an_id(str(n)))))
+    app.alerts += [(OFFICE, evolve(an_assessment(f"a{n % 9}"), recipient_id=an_id(f"a{n}"))) for n in range(150)]
+    phones = [a_device(staff) for _, staff in app.staff]
+    app.devices = {phone.id: phone for phone in phones}
+    renderer = Renderer(Settings())
+
+    def said(work: OfficeWork, rules: Rules) -> dict[UUID, object]:
+        texts: dict[UUID, object] = {}
+        for delivery in work.deliveries:
+            notice = notice_for(delivery, work, DAY, rules)
+            assert isinstance(notice, Notice)
+            if delivery.device_id:
+                texts[delivery.id] = renderer.push(notice, delivery, work.devices[delivery.device_id], 60)
+            else:
+                texts[delivery.id] = renderer.mail(notice, delivery), renderer.audit(notice)
+        return texts
+
+    async with open_database(database) as db:
+        await application.create(db)
+        await application.replace(db, app)
+        for rules in (Rules(), Rules(overdue=False)):
+            await db.fetch("delete from notifierd.deliveries")
+            work = await read(db, rules)
+            again = await PostgresSource(db).read_again(work, DAY, rules)
+            memory = MemoryLedger(app)
+            await memory.plan(DAY, rules)
+            (whole,) = (await memory.read(DAY, START, rules)).offices
+            assert len(whole.alerts) > 380
+            assert len(work.alerts) <= 200 + 41 + 1
+            assert said(work, rules) == said(again, rules) == said(whole, rules)

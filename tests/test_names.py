@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from notifierd.address import BadAddress, Mailbox
-from notifierd.model import Channel, Delivery, Device, Notice
-from notifierd.render import NAME, PUSH_BYTES, ROWS, Renderer
+from notifierd.model import LISTED, Channel, Delivery, Device, Notice
+from notifierd.render import NAME, PUSH_BYTES, Renderer
 from notifierd.send.mime import undated
 from notifierd.send.open import PROVIDERS
 from notifierd.settings import ContentSettings, EmailSettings, Language, Settings
@@ -243,7 +243,7 @@ def test_no_mail_is_clipped(character: str) -> None:
     name = character * NAME
     alerts = (evolve(a_renewal(-1), recipient_name=name),) * 5000
     html = JAPANESE.mail(evolve(notice(name, name, name), alerts=alerts), MAIL).html
-    assert html.count("1日超過") == ROWS
+    assert html.count("1日超過") == LISTED
     assert len(html.encode()) < 102_000
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from notifierd.address import Address, BadAddress, Mailbox
 from notifierd.errors import ConfigError
-from notifierd.model import Alert, Channel, Delivery, Device, Kind, Notice, Staff
-from notifierd.render import NAME, PUSH_BYTES, ROWS, SUBJECT, Renderer
+from notifierd.model import LISTED, Alert, Channel, Delivery, Device, Kind, Notice, Staff
+from notifierd.render import NAME, PUSH_BYTES, SUBJECT, Renderer
 from notifierd.settings import ContentSettings, EmailSettings, PushSettings, SafetySettings, Settings
 from notifierd.text import clean, cut, pad
 
@@ -302,10 +302,10 @@ def test_a_mail_has_an_end() -> None:
     """5,000 alerts: the most urgent are listed, the others counted, in every part; no heading stands over nothing."""
     alerts = tuple(renewal(number // 200, f"利用者{number}") for number in range(5000))
     mail = JAPANESE.mail(notice(*alerts), DELIVERY)
-    assert f"利用者{ROWS - 1} 様" in mail.text
-    assert f"利用者{ROWS} 様" not in mail.text
-    assert f"ほか{5000 - ROWS}件" in mail.text
-    assert f"ほか{5000 - ROWS}件" in mail.html
+    assert f"利用者{LISTED - 1} 様" in mail.text
+    assert f"利用者{LISTED} 様" not in mail.text
+    assert f"ほか{5000 - LISTED}件" in mail.text
+    assert f"ほか{5000 - LISTED}件" in mail.html
     assert mail.subject.endswith("本日期限200件・期限間近4800件")
     assert mail.html.count("<thead>") == 1
 

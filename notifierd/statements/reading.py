@@ -7,6 +7,7 @@ The views hold what others wrote, browsers among them, so no text comes out long
 else is too long comes as a text that is good for nothing.
 """
 
+from notifierd.model import LISTED
 from notifierd.statements import DEVICES_BY_AGE, DUE
 
 _DELIVERY = """json_build_object(
@@ -66,14 +67,42 @@ where o.id = any ($1::uuid[])
 group by o.id, o.name
 """
 
-# $1 offices, $2 the last day of the horizon
+FARTHEST = 4000
+"""Days before or after the day beyond which alerts that no mail lists count as if they were just so far away. So they
+are no more rows than days, and what is told of them stays the same for every threshold within ten years."""
+
+# $1 offices, $2 the last day of the horizon, $3 the day, $4 overdue. Of each kind, an office's first LISTED in the
+# order of `choose` are all that a mail can list; the others are counted by their day.
 ALERTS = f"""
-select office_id, json_agg(json_build_object(
-    'recipient_id', recipient_id, 'recipient_name', {NAME.format("recipient_name")}, 'kind', kind,
-    'due_on', case kind when 'renewal' then greatest(due_on, '0001-01-01') end, 'cycle', cycle
-)) as alerts
-from notifierd.alerts
-where office_id = any ($1::uuid[]) and (kind = 'assessment' or (kind = 'renewal' and due_on <= $2::date))
+with ranked as (
+    select office_id, kind, due_on, recipient_id, recipient_name, cycle,
+           row_number() over (
+               partition by office_id, kind
+               order by due_on, recipient_name collate "C", recipient_id, cycle nulls first
+           ) as nth
+    from (
+        select office_id, kind, recipient_id, coalesce({NAME.format("recipient_name")}, '') as recipient_name, cycle,
+               case kind when 'renewal' then greatest(due_on, '0001-01-01') end as due_on
+        from notifierd.alerts
+        where office_id = any ($1::uuid[]) and (
+            kind = 'assessment' or (kind = 'renewal' and due_on <= $2::date and ($4::bool or due_on > $3::date))
+        )
+    ) due
+)
+select office_id, json_agg(alert) as alerts from (
+    select office_id, json_build_object(
+        'recipient_id', recipient_id, 'recipient_name', recipient_name, 'kind', kind, 'due_on', due_on, 'cycle', cycle
+    ) as alert
+    from ranked where nth <= {LISTED}
+    union all
+    select office_id, json_build_object('kind', kind, 'due_on', due_on, 'unlisted', count(*))
+    from (
+        select office_id, kind, case kind when 'renewal' then
+                   least(greatest(due_on, $3::date - {FARTHEST}), $3::date + {FARTHEST}) end as due_on
+        from ranked where nth > {LISTED}
+    ) others
+    group by office_id, kind, due_on
+) alerts
 group by office_id
 """
 
@@ -91,12 +120,12 @@ group by w.office_id
 
 DEVICES = _devices("$1", "$2", "$3")
 
-# All of it for one office, as of one moment. $1 the office, in an array, $2 the last day of the horizon, $3 to $5 as
-# those of DEVICES
+# All of it for one office, as of one moment. $1 the office, in an array, $2 to $4 as those of ALERTS, $5 to $7 as $1 to
+# $3 of DEVICES
 OFFICE = f"""
 select o.office_id, o.office_name, o.members,
        (select alerts from ({ALERTS}) a) as alerts,
-       (select devices from ({_devices("$3", "$4", "$5")}) d) as devices
+       (select devices from ({_devices("$5", "$6", "$7")}) d) as devices
 from ({STAFF}) o
 """
 
