@@ -5,7 +5,7 @@ by a failover or a restore: their deliveries, planned again then, make exactly t
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from uuid import UUID
@@ -175,16 +175,23 @@ def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content
     What was put back as often makes calls of its own, all of them full but the last. So the deliveries of any of these
     calls, taken together, make the same calls again.
     """
+    for line, batch in batches(planned, lambda delivery: line_for(delivery, contents[delivery].message, deps)):
+        yield from _fitting(line, batch, contents)
+
+
+def batches(
+    planned: Iterable[Delivery], line_of: Callable[[Delivery], Line]
+) -> Iterator[tuple[Line, Sequence[Delivery]]]:
+    """What `first_calls` puts into one call, as far as the sender can; with the line it goes through."""
     groups: dict[tuple[Line, int], list[Delivery]] = {}
     for delivery in sorted(planned, key=_order):
-        line = line_for(delivery, contents[delivery].message, deps)
-        groups.setdefault((line, delivery.put_back), []).append(delivery)
+        groups.setdefault((line_of(delivery), delivery.put_back), []).append(delivery)
     for (line, _), deliveries in groups.items():
         together = [delivery for delivery in deliveries if not goes_alone(delivery)]
         size = line.sender.max_batch
-        batches = [together[start : start + size] for start in range(0, len(together), size)]
-        for batch in [*batches, *([delivery] for delivery in deliveries if goes_alone(delivery))]:
-            yield from _fitting(line, batch, contents)
+        full = [together[start : start + size] for start in range(0, len(together), size)]
+        for batch in [*full, *([delivery] for delivery in deliveries if goes_alone(delivery))]:
+            yield line, batch
 
 
 def goes_alone(delivery: Delivery) -> bool:

@@ -8,12 +8,13 @@ from typing import Any, Literal, Protocol
 import trio
 from attrs import define, field
 
+from notifierd.address import Address
 from notifierd.choose import Rules
 from notifierd.counts import Room
 from notifierd.gate import Gates
 from notifierd.ledger import Ledger
 from notifierd.life import Policy
-from notifierd.model import Channel, Delivery, Device, Mail, Message, Notice, Push
+from notifierd.model import Channel, Delivery, Device, Mail, Message, Notice, Push, Staff
 from notifierd.progress import Progress
 from notifierd.send import Sender
 from notifierd.source import Source
@@ -36,6 +37,14 @@ class Renderer(Protocol):
 
         Raises:
             BadAddress: no mail can be sent to its staff member.
+        """
+        ...
+
+    def address(self, staff: Staff) -> Address:
+        """Where a mail to *staff* goes.
+
+        Raises:
+            BadAddress: no mail can be sent to them.
         """
         ...
 

@@ -8,7 +8,8 @@ from attrs import define, evolve, field
 
 from notifierd.calls import Call, Prepared, describe, prepare
 from notifierd.deps import Deps
-from notifierd.model import Delivery, OfficeWork
+from notifierd.model import Delivery, Mail, OfficeWork
+from notifierd.portions import AT_ONCE, Portion, by_lane, sample, way_of
 
 MOST_AGE = 5.0
 """Seconds from the reading of facts to the calls that are made from them, at most."""
@@ -26,6 +27,26 @@ class Facts:
     _day: date
     _deps: Deps
     _reading: trio.Lock = field(factory=trio.Lock)
+
+    async def portions(self, since: float) -> list[list[Portion]]:
+        """The office's deliveries in portions to be prepared one after the other: for each lane, those that go there.
+
+        They are one for all lanes if they are few. *since*: see `prepare`.
+
+        Raises:
+            DatabaseError: see `prepare`.
+        """
+        deliveries = self._work.deliveries
+        if len(deliveries) <= AT_ONCE:
+            return [[deliveries]]
+        work, ways, mail = await self._read(since), {}, None
+        for delivery in deliveries:
+            message = sample(delivery, work, self._day, self._deps, mail)
+            if message is not None:
+                ways[delivery.id] = way_of(delivery, message, self._deps)
+                mail = message if isinstance(message, Mail) else mail
+            await trio.lowlevel.checkpoint()  # as below
+        return by_lane(deliveries, ways, self._deps)
 
     async def prepare(self, deliveries: Sequence[Delivery], since: float) -> Prepared:
         """What is to be done for *deliveries* of the office, by facts that were read at *since* (Trio's time) or later.

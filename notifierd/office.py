@@ -30,6 +30,7 @@ from notifierd.model import (
     State,
     Unknown,
 )
+from notifierd.portions import Portion
 from notifierd.recorder import Recorder
 
 DATABASE_PAUSE = 2.0
@@ -122,20 +123,58 @@ async def guard_office(work: OfficeWork, slot: object, this_pass: Pass) -> None:
 
 
 async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
-    """Make all messages first, so that bad data is met before any of them is sent; then make the calls.
+    """Make the messages of a portion first, so that bad data is met before any of them is sent; then make its calls.
 
-    A call waits for its lane's share and its channel's slot in a task of its own, so that a slow mail never holds up a
-    push, nor one push service another.
+    A large office has many portions, and each lane its own, so that a slow mail never holds up a push, nor one push
+    service another. An error ends the office, but cuts nothing that is in flight.
     """
-    deps = this_pass.deps
-    facts = Facts(work, this_pass.day, deps)
-    todo = await facts.prepare(work.deliveries, since=trio.current_time() - FRESH)
+    facts, errors = Facts(work, this_pass.day, this_pass.deps), list[Exception]()
+    lanes = await facts.portions(since=trio.current_time() - FRESH)
+    try:
+        async with trio.open_nursery() as nursery:
+            for portions in lanes[1:]:
+                nursery.start_soon(tell_lane, portions, facts, this_pass, errors)
+            for portions in lanes[:1]:  # mostly all there is, and not worth another task
+                await tell_lane(portions, facts, this_pass, errors)
+    except BaseException as cut:  # noqa: BLE001 - a cancellation, which passes beside an error
+        raise BaseExceptionGroup("an office was cut", [cut, *errors]) from None
+    if errors:
+        raise errors[0]
+
+
+async def tell_lane(portions: Sequence[Portion], facts: Facts, this_pass: Pass, errors: list[Exception]) -> None:
+    """Make the calls of one portion after the other, the next ones once those of the last have their slots.
+
+    So what is held are the messages in flight, and of those that wait one portion.
+    """
+    async with trio.open_nursery() as nursery:
+        for portion in portions:
+            if errors or this_pass.deps.stop.is_set():
+                return
+            try:
+                await begin(portion, facts, this_pass, nursery, errors)
+            except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
+                errors.append(error)
+
+
+async def begin(
+    portion: Portion, facts: Facts, this_pass: Pass, nursery: trio.Nursery, errors: list[Exception]
+) -> None:
+    """Prepare *portion*, and wait until each of its calls has its slots, or had them."""
+    todo = await facts.prepare(portion, since=trio.current_time() - FRESH)
     await end_others(todo, this_pass)
     if todo.waiting:
         this_pass.skip(DATABASE_PAUSE)
-    async with trio.open_nursery() as nursery:
-        for call in todo.calls:
-            nursery.start_soon(make_call, call, facts, this_pass)
+
+    def start(call: Call) -> trio.Event:
+        turn = trio.Event()
+        nursery.start_soon(make_call, call, facts, this_pass, turn, errors)
+        return turn
+
+    turns = [start(call) for call in todo.calls]
+    del todo  # the calls' own tasks hold their messages
+    for turn in turns:
+        await turn.wait()
 
 
 async def end_others(todo: Prepared, this_pass: Pass) -> None:
@@ -150,17 +189,26 @@ async def end_others(todo: Prepared, this_pass: Pass) -> None:
         deps.progress.end(Counter((delivery.channel, State.FAILED) for delivery in todo.failed))
 
 
-async def make_call(prepared: Call, facts: Facts, this_pass: Pass) -> None:
-    """Wait for the turn of one HTTP request, and make it with its slots in hand."""
+async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Event, errors: list[Exception]) -> None:
+    """Wait for the turn of one HTTP request, and make it with its slots in hand; set *turn* once it has them.
+
+    An error is added to *errors*: the other calls of the office go on.
+    """
     line = prepared.line
-    async with line.lane_limiter(prepared.lane), line.limiter:
-        async with line.in_turn():
-            call = await when_due(prepared, facts, this_pass)
-            if call is None:
-                return
-            line.begin()
-        with this_pass.deps.gates[call.lane].in_use():
-            await carry_out(call, facts, this_pass)
+    try:
+        async with line.lane_limiter(prepared.lane), line.limiter:
+            turn.set()
+            async with line.in_turn():
+                call = await when_due(prepared, facts, this_pass)
+                if call is None:
+                    return
+                line.begin()
+            with this_pass.deps.gates[call.lane].in_use():
+                await carry_out(call, facts, this_pass)
+    except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
+        errors.append(error)
+    finally:
+        turn.set()
 
 
 async def when_due(call: Call, facts: Facts, this_pass: Pass) -> Call | None:

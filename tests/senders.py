@@ -200,6 +200,9 @@ class PlainRenderer:
         text = self._text(notice)
         return Mail(delivery.id, SENDER, Address(notice.staff.email or ""), "due", text, text, {})
 
+    def address(self, staff: Staff) -> Address:
+        return Address(staff.email or "")
+
     def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
         return Push(delivery.id, notice.office_id, device, self._text(notice).encode(), "topic", ttl)
 

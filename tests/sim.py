@@ -58,6 +58,7 @@ from notifierd.model import (
     Push,
     Rejected,
     Settlement,
+    Staff,
     State,
     Unknown,
 )
@@ -711,6 +712,9 @@ class _Renderer:
 
     def mail(self, notice: Notice, delivery: Delivery) -> Mail:
         return Mail(delivery.id, SENDER, Address(notice.staff.email or ""), "", self._text(notice, delivery), "", {})
+
+    def address(self, staff: Staff) -> Address:
+        return Address(staff.email or "")
 
     def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
         return Push(delivery.id, notice.office_id, device, self._text(notice, delivery).encode(), "", ttl)
