@@ -181,6 +181,19 @@ def growth(bench: Bench, sizes: tuple[int, ...]) -> Iterator[Figure]:
     yield Figure("5. seconds to the first send at 500 offices", first.first, 1)
 
 
+def large(bench: Bench) -> Iterator[Figure]:
+    """What one office takes that is as large as others together: by its staff, and by its alerts."""
+    many = 26  # recipients more, so that a mail lists some 30 alerts
+    peaks: dict[Size, float] = {}
+    for size in (Size(500, more=many), Size(1, staff=5000, more=many), Size(1, more=500_000)):
+        with bench.applications.of(size) as application:
+            rows = [bench.row(notifierd(application, bench.servers, single=single)) for single in (False, True)]
+        peaks[size] = max(row.peak for row in rows)
+    usual, staff, alerts = peaks.values()
+    yield Figure("3. peak RSS at an office of 5,000 staff, over that at 500 offices of 10", staff / usual, 1.3)
+    yield Figure("3. peak RSS at an office of 500,000 alerts, over the same", alerts / usual, 1.3)
+
+
 def planning(bench: Bench, offices: int) -> Iterator[Figure]:
     """One statement for all deliveries."""
     with bench.applications.of(Size(offices, devices=10)) as application:
@@ -240,6 +253,7 @@ def main() -> None:
         "rates-100": lambda bench: rates(bench, 0.1),
         "old": against_old_batch,
         "growth": lambda bench: growth(bench, (500, 50_000)),
+        "large": large,
         "planning": lambda bench: planning(bench, 50_000),
         "one-person": one_person,
         "year": year,

@@ -13,7 +13,7 @@ from notifierd.demo.postgres import Cluster, running_postgres
 from tests.processes import API_KEY, DAY, DOMAIN, PHONE_PUBLIC, VAPID_KEY, running_template, write_config
 
 STAFF = 10
-"""Members of each office. All of them are due."""
+"""Members of each office, if nothing else is said. All of them are due."""
 
 DEADLINES = (-3, 4, 11, 25, 45, 60, 90, 120, 150, 170)
 """Days until the plan of each of an office's recipients is due: one of them is overdue, and three are near. The last
@@ -29,16 +29,20 @@ class Size:
     Attributes:
         devices: how many members of an office have a device.
         mails: whether anybody wants mails.
+        staff: members of each office.
+        more: recipients of each office beyond those of DEADLINES, all of them near their deadline.
     """
 
     offices: int
     devices: int = 0
     mails: bool = True
+    staff: int = STAFF
+    more: int = 0
 
     @property
     def mail_count(self) -> int:
         """How many mails are due."""
-        return self.offices * STAFF if self.mails else 0
+        return self.offices * self.staff if self.mails else 0
 
     @property
     def push_count(self) -> int:
@@ -107,7 +111,7 @@ class Applications:
     @contextmanager
     def of(self, size: Size) -> Iterator[Application]:
         """An application of *size*, for the length of the block."""
-        folder = self.folder / f"{size.offices}-{size.devices}-{size.mails:d}"
+        folder = self.folder / f"{size.offices}-{size.devices}-{size.mails:d}-{size.staff}-{size.more}"
         folder.mkdir()
         database = folder.name
         dsn = self._cluster.create_database(database, template=self._template)
@@ -146,16 +150,17 @@ def rows_sql(size: Size, push_urls: tuple[str, ...]) -> str:
     and no more, so one with more devices than the others would hold up the run.
     """
     near = ", ".join(map(str, DEADLINES))
+    recipients = len(DEADLINES) + size.more
     return f"""
 begin;
 create function pg_temp.id(text) returns uuid immutable return md5($1)::uuid;
 create temp view office as select o, pg_temp.id('office ' || o) as id from generate_series(1, {size.offices}) o;
 create temp view staff as
 select office.id as office_id, o, s, pg_temp.id('staff ' || o || '.' || s) as id, 'o' || o || 's' || s as name
-from office, generate_series(1, {STAFF}) s;
+from office, generate_series(1, {size.staff}) s;
 create temp view recipient as
 select office.id as office_id, o, r, pg_temp.id('recipient ' || o || '.' || r) as id, 'o' || o || 'r' || r as name
-from office, generate_series(1, {len(DEADLINES)}) r;
+from office, generate_series(1, {recipients}) r;
 
 insert into staffs (id, email, hashed_password, last_name, first_name, full_name, role, is_email_verified,
     is_mfa_enabled, is_mfa_verified_by_user, mfa_backup_codes_used, failed_password_attempts, is_locked, is_deleted,
@@ -176,11 +181,12 @@ insert into welfare_recipients (id, first_name, last_name, first_name_furigana, 
 select id, name, '利用者', 'みほん', 'みほん', '1990-04-01', 'other', false from recipient;
 insert into support_plan_cycles (id, welfare_recipient_id, office_id, next_renewal_deadline, is_latest_cycle,
     cycle_number, is_test_data)
-select (o - 1) * {len(DEADLINES)} + r, id, office_id, date '{DAY}' + (array[{near}])[r] + o % 3, true, 1, false
+select (o - 1) * {recipients} + r, id, office_id, date '{DAY}' + coalesce((array[{near}])[r], r % 20) + o % 3, true, 1,
+    false
 from recipient;
 insert into plan_deliverables (plan_cycle_id, deliverable_type, file_path, original_filename, uploaded_by, is_test_data)
 select id, 'assessment_sheet', 'plans/' || id, 'sheet.pdf', '{ADMINISTRATOR}', false
-from support_plan_cycles where id % {len(DEADLINES)} <> 0;
+from support_plan_cycles where (id - 1) % {recipients} + 1 <> {len(DEADLINES)};
 insert into push_subscriptions (staff_id, endpoint, p256dh_key, auth_key)
 select id, (array['{"', '".join(push_urls)}'])[(o * {size.devices} + s) % {len(push_urls)} + 1] || '/push/' || name,
     '{PHONE_PUBLIC}', '{PHONE_AUTH}'

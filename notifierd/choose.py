@@ -193,7 +193,7 @@ def _overdue(alert: Alert, day: date) -> bool:
     return left is not None and left <= 0
 
 
-def _order(alert: Alert) -> tuple[bool, date, bool, str, UUID | None, int]:
+def _order(alert: Alert) -> tuple[bool, date, bool, str, UUID, int]:
     """Total, so that the same alerts always make the same bytes."""
     return (
         alert.kind is Kind.ASSESSMENT,
