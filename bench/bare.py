@@ -13,7 +13,7 @@ import httpx
 import trio
 
 from bench.servers import Request, requests_in
-from notifierd.settings import LimitsSettings
+from notifierd.config.settings import LimitsSettings
 
 LIMITS = LimitsSettings()
 LANE = LIMITS.push // 4

@@ -31,11 +31,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from notifierd.choose import Rules, chosen
-from notifierd.config import load_for_sending
-from notifierd.model import Alert, Channel, Delivery, Device, Kind, Notice, Staff, delivery_id
-from notifierd.render import Renderer
-from notifierd.settings import Settings
+from notifierd.config.load import load_for_sending
+from notifierd.config.settings import Settings
+from notifierd.messages.render import Renderer
+from notifierd.model.delivery import Alert, Channel, Delivery, Device, Kind, Notice, Staff, delivery_id
+from notifierd.rules.due import Rules, chosen
 from tests.processes import DAY
 
 OFFICES, MAILS, PAUSE = 10, 5, 0.1

@@ -18,7 +18,7 @@ import trio
 from attrs import frozen
 from prometheus_client.parser import text_string_to_metric_families
 
-from notifierd.demo.trouble import MailConfig
+from notifierd.demo.servers.trouble import MailConfig
 from tests.events import Events, listening
 from tests.faults import until
 from tests.processes import API_KEY, Place, invent, running_place

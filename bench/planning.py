@@ -11,12 +11,12 @@ from pathlib import Path
 
 import trio
 
-from notifierd.assemble import open_site
-from notifierd.choose import Rules
-from notifierd.config import load_for_sending
-from notifierd.db import open_database
-from notifierd.settings import Settings
-from notifierd.statements.plans import PLAN
+from notifierd.config.load import load_for_sending
+from notifierd.config.settings import Settings
+from notifierd.rules.due import Rules
+from notifierd.service.site import open_site
+from notifierd.store.database import open_database
+from notifierd.store.sql.plans import PLAN
 from tests.processes import DAY
 
 STEP = re.compile(r"^ +(->|CTE|SubPlan|InitPlan|Index Cond:) |^Execution Time")

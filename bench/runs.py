@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from bench.application import Application, Size
 from bench.measure import Measured, measured, rss_after
 from bench.servers import Accepted, Orders, Servers
-from notifierd.settings import LimitsSettings
+from notifierd.config.settings import LimitsSettings
 from tests.processes import DAY
 
 LIMITS = LimitsSettings()

@@ -1,7 +1,7 @@
 """notifierd as it is, by a Resend without its batch endpoint: ``python -m bench.single once ...``."""
 
-from notifierd import cli
-from notifierd.send.resend import Resend
+from notifierd.cli import main as cli
+from notifierd.send.mail.resend import Resend
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ import trio
 from attrs import define, frozen
 
 from notifierd.demo.postgres import running_postgres
-from notifierd.demo.servers import Servers, running_servers
-from notifierd.demo.trouble import MailConfig
+from notifierd.demo.servers.process import Servers, running_servers
+from notifierd.demo.servers.trouble import MailConfig
 from tests.attacks import ATTACKS, HOST, open_to
 from tests.faults import until
 from tests.processes import API_KEY, Place, Template, invent, running_template

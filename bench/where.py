@@ -20,16 +20,21 @@ EVERY = 0.004
 PARTS = {
     "POST: httpx, httpcore, h11": ("httpx", "httpcore", "h11"),
     "senders: bodies, answers, keys, encryption": ("notifierd.send", "pywebpush", "http_ece"),
-    "database: asyncpg, trio-asyncio": ("asyncpg", "trio_asyncio", "asyncio", "notifierd.db"),
-    "rendering: jinja2, names, addresses": ("notifierd.render", "notifierd.text", "notifierd.address", "jinja2"),
-    "rows to objects, who is told what": ("notifierd.source", "notifierd.choose"),
+    "database: asyncpg, trio-asyncio": ("asyncpg", "trio_asyncio", "asyncio", "notifierd.store.database"),
+    "rendering: jinja2, names, addresses": (
+        "notifierd.messages.render",
+        "notifierd.messages.text",
+        "notifierd.model.address",
+        "jinja2",
+    ),
+    "rows to objects, who is told what": ("notifierd.store.source", "notifierd.rules.due"),
     "calls, gates, ledger, recorder": ("notifierd",),
 }
 """Which modules, with all below them, make a part; the first that fits counts."""
 
 TRIO = "trio: tasks, limiters, channels"
 IMPORTS = "start: imports"
-ABOVE_ALL = {"notifierd.cli", "notifierd.terminal", "notifierd.once"}
+ABOVE_ALL = {"notifierd.cli.main", "notifierd.cli.terminal", "notifierd.commands.once"}
 """What trio.run itself is called by, so that each frame has it above."""
 
 

@@ -1,6 +1,6 @@
 """Writes the pages that the program knows best itself: ``python -m docs.generate``, as `make docs` does first.
 
-configuration.md comes from the classes of notifierd/settings.py, reasons.md from what the page at / says of each
+configuration.md comes from the classes of notifierd/config/settings.py, reasons.md from what the page at / says of each
 reason. A test holds both against what this makes, so that none of it changes without its page.
 """
 
@@ -16,11 +16,11 @@ from uuid import UUID
 
 import attrs
 
-from notifierd import settings
-from notifierd.config import CREDENTIAL_PREFIX, SYSTEM_CONFIG, keys, variable
-from notifierd.fields import Key, key_of, shown
-from notifierd.settings import Settings, Table
-from notifierd.web.phrases import REASONS
+from notifierd.config import settings
+from notifierd.config.keys import Key, key_of, shown
+from notifierd.config.load import CREDENTIAL_PREFIX, SYSTEM_CONFIG, keys, variable
+from notifierd.config.settings import Settings, Table
+from notifierd.web.words.phrases import REASONS
 
 DOCS = Path(__file__).parent
 

@@ -1,6 +1,6 @@
 """``python -m notifierd``."""
 
-from notifierd.cli import main
+from notifierd.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from attrs import astuple, frozen
 
-from notifierd.db import SEARCH_PATH, Connection, Database, Row
-from notifierd.schema import init
+from notifierd.store.database import SEARCH_PATH, Connection, Database, Row
+from notifierd.store.schema import init
 from tests.memory import Application
 
 T = TypeVar("T")

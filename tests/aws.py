@@ -13,7 +13,7 @@ from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel
 from botocore.validate import ParamValidator
 
-from notifierd.send.sigv4 import Signer
+from notifierd.send.mail.sigv4 import Signer
 
 
 def botocore_signs(

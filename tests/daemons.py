@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 import trio
 from attrs import define, evolve, field, frozen
 
-from notifierd.daemon import Daemon
-from notifierd.deps import Deps, Stop
-from notifierd.errors import ConfigError, LedgerUnavailable, StatementRefused
-from notifierd.notify import Notifier
-from notifierd.progress import Progress
-from notifierd.settings import HttpSettings, Settings, WindowSettings
+from notifierd.config.settings import HttpSettings, Settings, WindowSettings
+from notifierd.model.errors import ConfigError, LedgerUnavailable, StatementRefused
+from notifierd.run.context import Deps, Stop
+from notifierd.run.progress import Progress
+from notifierd.service.daemon import Daemon
+from notifierd.service.systemd import Notifier
 from tests.memory import Application
 from tests.receivers import Receivers
 from tests.senders import ScriptedSender, ShakyLedger, a_run, between

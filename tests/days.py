@@ -20,10 +20,10 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
-from notifierd.assemble import first_to_tell, open_site
-from notifierd.config import load_for_sending
-from notifierd.daemon import Daemon
-from notifierd.notify import Notifier
+from notifierd.config.load import load_for_sending
+from notifierd.service.daemon import Daemon
+from notifierd.service.site import first_to_tell, open_site
+from notifierd.service.systemd import Notifier
 from tests.processes import DAY, Place, invent, running_place
 
 OFFICES = 3

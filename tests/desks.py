@@ -9,9 +9,9 @@ from uuid import UUID
 import trio
 from attrs import define, field
 
-from notifierd.db import Database, open_database
-from notifierd.ledger import Ledger, PostgresLedger
-from notifierd.source import PostgresSource, Source
+from notifierd.store.database import Database, open_database
+from notifierd.store.ledger import Ledger, PostgresLedger
+from notifierd.store.source import PostgresSource, Source
 from tests import application
 from tests.memory import Application, MemoryLedger
 

@@ -24,7 +24,7 @@ from random import Random
 from attrs import define, evolve, frozen
 
 from notifierd.demo.postgres import Cluster
-from notifierd.demo.servers import running_servers
+from notifierd.demo.servers.process import running_servers
 from tests.fuzz import BROKEN, TROUBLE, TROUBLED, Fuzz, Journals, Round, age, figures_of, filled, wait
 from tests.processes import DAY, PATIENCE, running_template
 from tests.succession import Succession, promote, running_succession

@@ -21,10 +21,10 @@ from attrs import define, evolve, field, frozen
 
 from notifierd.demo.application import Rows
 from notifierd.demo.expected import expected
-from notifierd.demo.journal import FILE_NAME
 from notifierd.demo.postgres import Cluster
-from notifierd.demo.servers import Servers, running_servers
-from notifierd.demo.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
+from notifierd.demo.servers.journal import FILE_NAME
+from notifierd.demo.servers.process import Servers, running_servers
+from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
 from tests.processes import API_KEY, DAY, DOMAIN, PATIENCE, SECRETS, Place, an_id, invent, running_template
 from tests.verdict import Row, Story, broken
 

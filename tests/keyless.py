@@ -4,9 +4,9 @@ It sends as to Resend, for an API that takes no notice of the key. So have most 
 one that its own local API can play.
 """
 
-from notifierd import cli
+from notifierd.cli import main
 from notifierd.send import open as providers
-from notifierd.send.resend import Resend
+from notifierd.send.mail.resend import Resend
 
 
 class Keyless(Resend):
@@ -17,4 +17,4 @@ class Keyless(Resend):
 
 if __name__ == "__main__":
     providers.PROVIDERS = {**providers.PROVIDERS, "resend": (__name__, Keyless.__name__)}
-    cli.main()
+    main.main()

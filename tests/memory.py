@@ -15,11 +15,8 @@ from uuid import UUID
 import trio
 from attrs import define, evolve, field, frozen
 
-from notifierd.choose import Rules, chosen
-from notifierd.counts import ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Room, Untold
-from notifierd.errors import LeaseHeld
-from notifierd.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, Run
-from notifierd.model import (
+from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Room, Untold
+from notifierd.model.delivery import (
     OPEN,
     Alert,
     Channel,
@@ -33,7 +30,10 @@ from notifierd.model import (
     State,
     delivery_id,
 )
-from notifierd.source import CHUNK, Chunk, Place
+from notifierd.model.errors import LeaseHeld
+from notifierd.rules.due import Rules, chosen
+from notifierd.store.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, Run
+from notifierd.store.source import CHUNK, Chunk, Place
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from attrs import evolve, field, frozen
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from notifierd.address import Address, parse_mailbox
-from notifierd.model import Device, Mail, Push
+from notifierd.model.address import Address, parse_mailbox
+from notifierd.model.delivery import Device, Mail, Push
 
 AUTH = b"sixteen bytes ok"
 SENDER = parse_mailbox("keikakun <no-reply@example.jp>")

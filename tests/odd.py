@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from notifierd.contract import VIEWS, grants
 from notifierd.demo.postgres import Cluster
+from notifierd.store.contract import VIEWS, grants
 from tests.application import SQL
 
 NULL = "null"

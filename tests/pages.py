@@ -116,7 +116,7 @@ def poison(place: Place, invented: Sample) -> None:
     """A template of the operator's own that stumbles over one office."""
     templates = place.folder / "templates"
     templates.mkdir()
-    shipped = (files("notifierd") / "templates" / "mail.ja.subject.txt").read_text(encoding="utf-8")
+    shipped = (files("notifierd.messages") / "templates" / "mail.ja.subject.txt").read_text(encoding="utf-8")
     (name,) = (office.name for office in invented.rows.offices if office.id == invented.poisoned_office)
     stumble = f'{{% if office == "{name}" %}}{{{{ office.no_such_thing }}}}{{% endif %}}'
     (templates / "mail.ja.subject.txt").write_text(stumble + shipped, encoding="utf-8")

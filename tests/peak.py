@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from notifierd import cli
+from notifierd.cli import main
 
 
 def peak() -> int:
@@ -17,6 +17,6 @@ def peak() -> int:
 if __name__ == "__main__":
     said = Path(sys.argv.pop(1))
     try:
-        cli.main()
+        main.main()
     finally:
         said.write_text(str(peak()), encoding="ascii")

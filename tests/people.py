@@ -3,7 +3,7 @@
 from datetime import date, timedelta
 from uuid import UUID, uuid5
 
-from notifierd.model import Alert, Device, Kind, Staff
+from notifierd.model.delivery import Alert, Device, Kind, Staff
 from tests.memory import Application
 
 DAY = date(2026, 11, 24)

@@ -6,13 +6,20 @@ from uuid import uuid4
 
 from attrs import define
 
-from notifierd.check import check
-from notifierd.db import Database, open_database
+from notifierd.commands.check import check
+from notifierd.commands.finding import Level
+from notifierd.config.settings import (
+    DatabaseSettings,
+    EmailSettings,
+    HttpSettings,
+    PushSettings,
+    ResendSettings,
+    Settings,
+)
 from notifierd.demo.postgres import Cluster
-from notifierd.finding import Level
-from notifierd.schema import init
 from notifierd.send.vapid import make_vapid_key
-from notifierd.settings import DatabaseSettings, EmailSettings, HttpSettings, PushSettings, ResendSettings, Settings
+from notifierd.store.database import Database, open_database
+from notifierd.store.schema import init
 from tests.application import OwnPath
 
 PRIVATE_KEY, PUBLIC_KEY = make_vapid_key()

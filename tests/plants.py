@@ -16,10 +16,10 @@ from uuid import UUID
 
 from attrs import frozen
 
-from notifierd.errors import StatementRefused
-from notifierd.gate import Gate
-from notifierd.model import Delivered, Delivery, Message, Outcome
-from notifierd.recorder import Recorder
+from notifierd.model.delivery import Delivered, Delivery, Message, Outcome
+from notifierd.model.errors import StatementRefused
+from notifierd.rules.breaker import Gate
+from notifierd.run.recorder import Recorder
 from tests import sim
 from tests.troubles import Kind
 

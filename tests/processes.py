@@ -20,11 +20,11 @@ import httpx
 from attrs import frozen
 
 from notifierd.demo.application import Cycle, Device, Link, Office, Recipient, Rows, Staff, rows_sql, tables_sql
-from notifierd.demo.mail_api import AcceptedMail
 from notifierd.demo.postgres import Cluster, running_postgres
-from notifierd.demo.push_service import AcceptedPush
-from notifierd.demo.servers import Servers, running_servers
-from notifierd.demo.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
+from notifierd.demo.servers.mail_api import AcceptedMail
+from notifierd.demo.servers.process import Servers, running_servers
+from notifierd.demo.servers.push_service import AcceptedPush
+from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
 from notifierd.send.vapid import make_vapid_key
 
 DAY = date(2026, 11, 24)

@@ -14,8 +14,8 @@ import httpx
 import trio
 from attrs import evolve, frozen
 
-from notifierd.address import Address, Mailbox
-from notifierd.model import Mail
+from notifierd.model.address import Address, Mailbox
+from notifierd.model.delivery import Mail
 from tests.loopback import answering, serving
 
 

@@ -7,10 +7,10 @@ from uuid import uuid4
 import trio
 from attrs import define, evolve
 
-from notifierd.choose import Rules
-from notifierd.model import Delivery, Reservation, Settlement, State
-from notifierd.progress import Progress
-from notifierd.recorder import Recorder, open_recorder
+from notifierd.model.delivery import Delivery, Reservation, Settlement, State
+from notifierd.rules.due import Rules
+from notifierd.run.progress import Progress
+from notifierd.run.recorder import Recorder, open_recorder
 from tests.people import DAY
 from tests.senders import ShakyLedger
 

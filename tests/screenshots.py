@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from attrs import define, evolve, field, frozen
 
-from notifierd.model import Alert, Channel, Delivery, Notice
-from notifierd.render import Renderer
-from notifierd.settings import ContentSettings, EmailSettings, Settings
+from notifierd.config.settings import ContentSettings, EmailSettings, Settings
+from notifierd.messages.render import Renderer
+from notifierd.model.delivery import Alert, Channel, Delivery, Notice
 from tests.people import DAY, a_renewal, a_staff, an_assessment, an_id
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"

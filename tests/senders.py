@@ -9,13 +9,8 @@ from uuid import UUID
 import trio
 from attrs import define, evolve, field, frozen
 
-from notifierd.address import Address
-from notifierd.choose import Rules
-from notifierd.deps import Deps, Line, Stop, lasting
-from notifierd.errors import LedgerUnavailable, StatementRefused
-from notifierd.gate import Gates
-from notifierd.life import Policy
-from notifierd.model import (
+from notifierd.model.address import Address
+from notifierd.model.delivery import (
     Blame,
     Channel,
     Deferred,
@@ -34,8 +29,13 @@ from notifierd.model import (
     Unknown,
     delivery_id,
 )
-from notifierd.progress import Progress
-from notifierd.source import CHUNK, Chunk, Place
+from notifierd.model.errors import LedgerUnavailable, StatementRefused
+from notifierd.rules.breaker import Gates
+from notifierd.rules.due import Rules
+from notifierd.rules.lifecycle import Policy
+from notifierd.run.context import Deps, Line, Stop, lasting
+from notifierd.run.progress import Progress
+from notifierd.store.source import CHUNK, Chunk, Place
 from tests.memory import Application, MemoryLedger
 from tests.messages import SENDER
 from tests.people import DAY, a_device, a_renewal, a_staff, an_id

@@ -6,12 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 import trio
 from attrs import define, field
 
-from notifierd.counts import Planned
-from notifierd.deps import Site
-from notifierd.notify import Notifier
-from notifierd.schedule import Calendar, Window
-from notifierd.settings import Settings
-from notifierd.status import Attempt, Status
+from notifierd.config.settings import Settings
+from notifierd.model.counts import Planned
+from notifierd.rules.calendar import Calendar, Window
+from notifierd.run.context import Site
+from notifierd.service.state import Attempt, Status
+from notifierd.service.systemd import Notifier
 
 NINE = datetime(2026, 11, 24, tzinfo=UTC)
 """Nine o'clock in Tokyo, when Trio's clock is 0."""
@@ -21,7 +21,7 @@ WINDOW = Window(date(2026, 11, 24), NINE, NINE + timedelta(hours=3))
 
 @define
 class Daemon:
-    """Satisfies notifierd.web.shown.Shown. It has no database."""
+    """Satisfies notifierd.web.daemon.Shown. It has no database."""
 
     settings: Settings = field(factory=Settings)
     status: Status = field(factory=lambda: Status(Notifier(), NINE))

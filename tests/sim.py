@@ -35,13 +35,8 @@ import trio
 import trio.testing
 from attrs import define, evolve, field, frozen
 
-from notifierd.address import Address
-from notifierd.choose import Rules
-from notifierd.deps import SETTLE_SECONDS, Deps, Line, Stop, lasting
-from notifierd.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
-from notifierd.gate import Gates
-from notifierd.life import Policy
-from notifierd.model import (
+from notifierd.model.address import Address
+from notifierd.model.delivery import (
     OPEN,
     Blame,
     Blocked,
@@ -62,9 +57,14 @@ from notifierd.model import (
     State,
     Unknown,
 )
-from notifierd.progress import Progress
-from notifierd.report import RunResult
-from notifierd.run import run_day
+from notifierd.model.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
+from notifierd.rules.breaker import Gates
+from notifierd.rules.due import Rules
+from notifierd.rules.lifecycle import Policy
+from notifierd.rules.report import RunResult
+from notifierd.run.context import SETTLE_SECONDS, Deps, Line, Stop, lasting
+from notifierd.run.day import run_day
+from notifierd.run.progress import Progress
 from tests.memory import Application, MemoryLedger, Version
 from tests.messages import SENDER
 from tests.people import DAY, a_device, a_renewal, a_staff, an_id

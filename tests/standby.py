@@ -23,7 +23,7 @@ import trio
 from attrs import frozen
 
 from notifierd.demo.postgres import running_postgres
-from notifierd.demo.servers import running_servers
+from notifierd.demo.servers.process import running_servers
 from tests.faults import until
 from tests.fuzz import (
     BROKEN,

@@ -8,7 +8,7 @@ from email_validator import EmailNotValidError, validate_email
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from notifierd.address import LONGEST_NAME, Address, BadAddress, Mailbox, parse_address, parse_mailbox
+from notifierd.model.address import LONGEST_NAME, Address, BadAddress, Mailbox, parse_address, parse_mailbox
 from tests.providers import mailbox
 
 A = Address("a@example.jp")

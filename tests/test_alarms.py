@@ -6,7 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from notifierd.alarms import (
+from notifierd.config.settings import WatchSettings
+from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Untold
+from notifierd.model.delivery import Channel
+from notifierd.rules.alarms import (
     MOST_NAMED,
     Alarm,
     Running,
@@ -18,9 +21,6 @@ from notifierd.alarms import (
     summary,
     while_running,
 )
-from notifierd.counts import ChannelCounts, DayCounts, Failure, Outlook, Untold
-from notifierd.model import Channel
-from notifierd.settings import WatchSettings
 from tests.people import DAY, an_id
 
 DONE = Outlook(0, due_now=False, next_in=None)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from notifierd.demo.trouble import MailConfig, Rule
+from notifierd.demo.servers.trouble import MailConfig, Rule
 from tests.fuzz import age
 from tests.processes import API_KEY, DOMAIN, Done, Place, an_id, invent, until
 

@@ -6,13 +6,13 @@ from uuid import UUID
 import pytest
 from attrs import evolve
 
-from notifierd.choose import Rules, notice_for
-from notifierd.db import Database, open_database
-from notifierd.ledger import PostgresLedger
-from notifierd.model import Notice, OfficeWork
-from notifierd.render import Renderer
-from notifierd.settings import Settings
-from notifierd.source import MOST_DEVICES, START, PostgresSource
+from notifierd.config.settings import Settings
+from notifierd.messages.render import Renderer
+from notifierd.model.delivery import Notice, OfficeWork
+from notifierd.rules.due import Rules, notice_for
+from notifierd.store.database import Database, open_database
+from notifierd.store.ledger import PostgresLedger
+from notifierd.store.source import MOST_DEVICES, START, PostgresSource
 from tests import application
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, a_device, a_renewal, a_staff, an_assessment, an_id

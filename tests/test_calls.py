@@ -12,12 +12,12 @@ from attrs import define, evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifierd.calls import SHORTEST_TTL, Call, Prepared, describe, prepare
-from notifierd.choose import Rules
-from notifierd.deps import Deps
-from notifierd.model import Channel, Delivery, Message, Notice, OfficeWork, Push, Reservation, State, call_id
-from notifierd.render import Renderer
-from notifierd.settings import Settings
+from notifierd.config.settings import Settings
+from notifierd.messages.render import Renderer
+from notifierd.model.delivery import Channel, Delivery, Message, Notice, OfficeWork, Push, Reservation, State, call_id
+from notifierd.rules.due import Rules
+from notifierd.run.calls import SHORTEST_TTL, Call, Prepared, describe, prepare
+from notifierd.run.context import Deps
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, a_renewal, an_id, some_offices
 from tests.senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, a_line, a_run

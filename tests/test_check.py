@@ -9,13 +9,9 @@ import pytest
 import trio
 from attrs import evolve
 
-from notifierd.check import check
-from notifierd.demo.application import rows_sql
-from notifierd.demo.postgres import Cluster
-from notifierd.finding import Finding, Level, exit_code
-from notifierd.schedule import Calendar
-from notifierd.send.vapid import Vapid
-from notifierd.settings import (
+from notifierd.commands.check import check
+from notifierd.commands.finding import Finding, Level, exit_code
+from notifierd.config.settings import (
     DatabaseSettings,
     EmailSettings,
     HttpSettings,
@@ -30,6 +26,10 @@ from notifierd.settings import (
     Settings,
     WatchSettings,
 )
+from notifierd.demo.application import rows_sql
+from notifierd.demo.postgres import Cluster
+from notifierd.rules.calendar import Calendar
+from notifierd.send.vapid import Vapid
 from tests.application import OwnPath
 from tests.loopback import Handler, serving
 from tests.place import PRIVATE_KEY, PUBLIC_KEY, Place, open_place, settings_for

@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from notifierd.check import check
-from notifierd.contract import VIEWS, view_problems
-from notifierd.db import open_database
+from notifierd.commands.check import check
+from notifierd.commands.finding import exit_code
 from notifierd.demo.postgres import Cluster
-from notifierd.errors import StatementRefused
-from notifierd.finding import exit_code
-from notifierd.schema import init
+from notifierd.model.errors import StatementRefused
+from notifierd.store.contract import VIEWS, view_problems
+from notifierd.store.database import open_database
+from notifierd.store.schema import init
 from tests.place import Place, open_place
 
 

@@ -7,8 +7,19 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifierd.choose import Rules, chosen, decide, notice_for, ways
-from notifierd.model import Alert, Channel, Delivery, Device, Kind, Notice, OfficeWork, Staff, State, delivery_id
+from notifierd.model.delivery import (
+    Alert,
+    Channel,
+    Delivery,
+    Device,
+    Kind,
+    Notice,
+    OfficeWork,
+    Staff,
+    State,
+    delivery_id,
+)
+from notifierd.rules.due import Rules, chosen, decide, notice_for, ways
 from tests.people import DAY, a_device, a_renewal, a_staff, an_assessment, an_id
 
 RULES = Rules()

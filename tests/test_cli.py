@@ -19,13 +19,13 @@ import click
 import pytest
 
 from notifierd import __version__
-from notifierd.cli import cli
-from notifierd.config import SYSTEM_CONFIG
-from notifierd.contract import VIEWS
+from notifierd.cli.main import cli
+from notifierd.config.keys import parse_vapid_key
+from notifierd.config.load import SYSTEM_CONFIG
 from notifierd.demo.postgres import Cluster
-from notifierd.fields import parse_vapid_key
-from notifierd.schema import migrations
 from notifierd.send.vapid import Vapid
+from notifierd.store.contract import VIEWS
+from notifierd.store.schema import migrations
 from tests.documented import differences, documented
 from tests.processes import DAY, PASSWORD, VAPID_KEY, Place, ended, invent, run, running, write_config
 

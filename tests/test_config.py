@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifierd import fields
-from notifierd import settings as settings_module
-from notifierd.config import find_config, keys, load, missing_for_sending, parse, variable
-from notifierd.errors import ConfigError
-from notifierd.fields import key_of, parse_vapid_key
-from notifierd.settings import HttpSettings, LimitsSettings, SesSettings, Settings
+from notifierd.config import keys as fields
+from notifierd.config import settings as settings_module
+from notifierd.config.keys import key_of, parse_vapid_key
+from notifierd.config.load import find_config, keys, load, missing_for_sending, parse, variable
+from notifierd.config.settings import HttpSettings, LimitsSettings, SesSettings, Settings
+from notifierd.model.errors import ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.toml"
 EVERY_KEY = dict(keys())

@@ -11,12 +11,12 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from notifierd.choose import Rules
-from notifierd.errors import ConfigError
-from notifierd.ledger import LEASE_SECONDS
-from notifierd.model import Blocked, Delivered, Rejected, State
-from notifierd.run import run_day
-from notifierd.settings import DatabaseSettings, LimitsSettings, Settings, WindowSettings
+from notifierd.config.settings import DatabaseSettings, LimitsSettings, Settings, WindowSettings
+from notifierd.model.delivery import Blocked, Delivered, Rejected, State
+from notifierd.model.errors import ConfigError
+from notifierd.rules.due import Rules
+from notifierd.run.day import run_day
+from notifierd.store.ledger import LEASE_SECONDS
 from tests.daemons import Heard, World, in_window, in_zone, tell
 from tests.people import some_offices
 from tests.senders import ScriptedSender, a_run, between, most_at_once, spans

@@ -16,8 +16,8 @@ from attrs import frozen
 
 from notifierd.demo.application import Rows
 from notifierd.demo.postgres import running_postgres
-from notifierd.demo.servers import Servers
-from notifierd.demo.trouble import MailConfig, Rule
+from notifierd.demo.servers.process import Servers
+from notifierd.demo.servers.trouble import MailConfig, Rule
 from tests.faults import counting, until
 from tests.processes import API_KEY, DOMAIN, Place, Template, an_id, invent, running_template
 from tests.services import AHEAD, OPEN, TODAY, Service, running_service

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
-from notifierd import db
 from notifierd.demo.postgres import Cluster
-from notifierd.errors import UNENCODABLE, LedgerUnavailable, StatementRefused
+from notifierd.model.errors import UNENCODABLE, LedgerUnavailable, StatementRefused
+from notifierd.store import database as db
 from tests.proxy import a_door
 
 SOCKET = ".s.PGSQL.5432"

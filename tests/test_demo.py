@@ -17,12 +17,12 @@ from typing import Any, cast
 import pytest
 from attrs import evolve
 
-from notifierd.demo.journal import read
-from notifierd.demo.mail_api import AcceptedMail
 from notifierd.demo.sample import sample
-from notifierd.demo.servers import Servers
+from notifierd.demo.servers.journal import read
+from notifierd.demo.servers.mail_api import AcceptedMail
+from notifierd.demo.servers.process import Servers
 from notifierd.demo.show import judge
-from notifierd.report import RunReport
+from notifierd.rules.report import RunReport
 from tests.people import DAY
 
 PATIENCE = 120.0

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from notifierd.demo.postgres import Cluster
 from notifierd.demo.sample import MINIMUM_OFFICES, Sample, load, sample
-from notifierd.demo.trouble import ServersConfig
+from notifierd.demo.servers.trouble import ServersConfig
 
 DAY = date(2026, 11, 24)
 URL = "http://127.0.0.1:9"

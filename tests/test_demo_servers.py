@@ -20,8 +20,8 @@ from py_vapid import Vapid02
 from pywebpush import WebPusher
 
 from notifierd.demo.sample import Sample, sample
-from notifierd.demo.servers import Servers, ServersFailed, running_servers
-from notifierd.demo.trouble import MailConfig, PushConfig, Rule, ServersConfig
+from notifierd.demo.servers.process import Servers, ServersFailed, running_servers
+from notifierd.demo.servers.trouble import MailConfig, PushConfig, Rule, ServersConfig
 
 PATIENCE = 60.0
 """Seconds after which what has not come is a failure."""
@@ -29,7 +29,7 @@ PATIENCE = 60.0
 PARENT = """
 import signal, sys
 from pathlib import Path
-from notifierd.demo.servers import running_servers
+from notifierd.demo.servers.process import running_servers
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the suite runs in a shell's background
 with running_servers(Path(sys.argv[1])) as servers:
     print(servers.pid, flush=True)
@@ -407,7 +407,7 @@ def test_configuration_from_a_file(tmp_path: Path) -> None:
     command: list[str | Path] = [
         sys.executable,
         "-m",
-        "notifierd.demo.servers",
+        "notifierd.demo.servers.process",
         "--out",
         tmp_path,
         "--config",

@@ -8,11 +8,11 @@ import trio
 from attrs import evolve
 from rich.console import Console
 
-from notifierd.counts import ChannelCounts, DayCounts, Failure, Outlook, Planned, Untold
-from notifierd.display import MOST_OFFICES, MOST_REASONS, live_progress, print_report
-from notifierd.model import Channel, State
-from notifierd.progress import Progress
-from notifierd.report import RunReport, RunResult, RunState
+from notifierd.commands.run_display import MOST_OFFICES, MOST_REASONS, live_progress, print_report
+from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Planned, Untold
+from notifierd.model.delivery import Channel, State
+from notifierd.rules.report import RunReport, RunResult, RunState
+from notifierd.run.progress import Progress
 
 DONE = Outlook(0, due_now=False, next_in=None)
 COUNTS = DayCounts(

@@ -17,13 +17,13 @@ import pytest
 from attrs import frozen
 
 from docs import generate
-from notifierd.contract import RIGHTS, VIEWS
 from notifierd.demo.application import tables_sql
-from notifierd.demo.mail_api import AcceptedMail
 from notifierd.demo.postgres import Cluster, running_postgres
 from notifierd.demo.sample import load, sample
-from notifierd.demo.servers import Servers, running_servers
-from notifierd.demo.trouble import MailConfig, ServersConfig
+from notifierd.demo.servers.mail_api import AcceptedMail
+from notifierd.demo.servers.process import Servers, running_servers
+from notifierd.demo.servers.trouble import MailConfig, ServersConfig
+from notifierd.store.contract import RIGHTS, VIEWS
 from tests.manual import REPOSITORY, SHELL, Block, blocks, pages
 from tests.processes import VAPID_KEY, Tables, run, write_config
 from tests.services import OPEN, TODAY
@@ -269,7 +269,7 @@ def test_every_metric_has_its_line_and_no_other():
 
 
 def test_every_cause_that_the_webhook_hears_of_has_its_line():
-    code = (REPOSITORY / "notifierd/alarms.py").read_text(encoding="utf-8")
+    code = (REPOSITORY / "notifierd/rules/alarms.py").read_text(encoding="utf-8")
     causes = set(re.findall(r'Alarm\(\s*[\w.]+,\s*f?"(\w+)', code))
     page = (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8")
     listed = page.partition("## Who is told\n")[2].partition("A post that")[0]

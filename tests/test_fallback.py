@@ -12,13 +12,13 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from notifierd.gate import OUT_FAILURES
-from notifierd.model import Blame, Blocked, Channel, Deferred, Outcome, Rejected, State, Unknown
-from notifierd.recorder import GATHER
-from notifierd.run import run_day
+from notifierd.config.settings import ResendSettings
+from notifierd.model.delivery import Blame, Blocked, Channel, Deferred, Outcome, Rejected, State, Unknown
+from notifierd.rules.breaker import OUT_FAILURES
+from notifierd.run.day import run_day
+from notifierd.run.recorder import GATHER
 from notifierd.send._http import open_client
-from notifierd.send.resend import Resend
-from notifierd.settings import ResendSettings
+from notifierd.send.mail.resend import Resend
 from tests.people import DAY, some_offices
 from tests.processes import Place, invent
 from tests.senders import DOWN, NINE_O_CLOCK, TAKEN, ScriptedSender, ShakyLedger, Swallowed, Try, a_line, a_run

@@ -9,8 +9,8 @@ from attrs import evolve, field, frozen
 
 from notifierd.demo.application import Rows
 from notifierd.demo.postgres import Cluster
-from notifierd.demo.trouble import MailConfig, PushConfig, PushDevice, Rule, ServersConfig
-from notifierd.report import EXIT_OUT_OF_REACH
+from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, Rule, ServersConfig
+from notifierd.rules.report import EXIT_OUT_OF_REACH
 from tests import faults
 from tests.faults import PROVIDER_TEXT, Holding, Run, Seen, once, running_once, until
 from tests.loopback import Handler, serving

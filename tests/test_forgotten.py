@@ -6,9 +6,9 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from notifierd.model import Channel, Deferred, Delivered, Delivery, Settlement, State
-from notifierd.progress import MOST_REMEMBERED, Sent
-from notifierd.run import run_day
+from notifierd.model.delivery import Channel, Deferred, Delivered, Delivery, Settlement, State
+from notifierd.run.day import run_day
+from notifierd.run.progress import MOST_REMEMBERED, Sent
 from tests.people import DAY, an_id, some_offices
 from tests.senders import ScriptedSender, ShakyLedger, a_run
 

@@ -18,11 +18,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from notifierd.choose import Rules, notice_for
-from notifierd.deps import Deps
-from notifierd.errors import StatementRefused
-from notifierd.facts import FRESH, MOST_AGE
-from notifierd.model import (
+from notifierd.model.delivery import (
     OPEN,
     Blame,
     Blocked,
@@ -35,10 +31,14 @@ from notifierd.model import (
     State,
     Unknown,
 )
-from notifierd.office import AHEAD
-from notifierd.recorder import GATHER
-from notifierd.run import run_day
-from notifierd.source import CHUNK, CHUNK_LASTS, Chunk, ChunkSize, Place
+from notifierd.model.errors import StatementRefused
+from notifierd.rules.due import Rules, notice_for
+from notifierd.run.context import Deps
+from notifierd.run.day import run_day
+from notifierd.run.facts import FRESH, MOST_AGE
+from notifierd.run.office import AHEAD
+from notifierd.run.recorder import GATHER
+from notifierd.store.source import CHUNK, CHUNK_LASTS, Chunk, ChunkSize, Place
 from tests.memory import Application
 from tests.people import DAY, a_renewal, some_offices
 from tests.senders import (

@@ -6,7 +6,7 @@ from datetime import timedelta
 from attrs import evolve
 
 from notifierd.demo.application import Rows
-from notifierd.demo.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
+from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
 from tests.processes import API_KEY, DAY, DOMAIN, Place, an_id, ended, invent, until
 
 FIRST = 12

@@ -8,7 +8,8 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifierd.gate import (
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
+from notifierd.rules.breaker import (
     FIRST_BLOCKED_PAUSE,
     FIRST_PAUSE,
     LAST_PAUSE,
@@ -21,7 +22,6 @@ from notifierd.gate import (
     Gate,
     Gates,
 )
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 
 OK = Delivered()
 DOWN = Deferred("connection_failed", blame=Blame.PROVIDER)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from notifierd.db import SEARCH_PATH, open_database
 from notifierd.demo.postgres import Cluster
-from notifierd.errors import StatementRefused
-from notifierd.schema import Migration, SetupFailed, init, migrate, migrations
+from notifierd.model.errors import StatementRefused
+from notifierd.store.database import SEARCH_PATH, open_database
+from notifierd.store.schema import Migration, SetupFailed, init, migrate, migrations
 from tests.application import OwnPath
 from tests.processes import DAY, Place, invent, run
 

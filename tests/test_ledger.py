@@ -9,12 +9,12 @@ import pytest
 import trio
 from attrs import evolve
 
-from notifierd.choose import Rules
-from notifierd.counts import Room
 from notifierd.demo.postgres import Cluster
-from notifierd.errors import LeaseHeld
-from notifierd.model import Channel, Delivery, OfficeWork, Reservation, Settlement, State
-from notifierd.source import START
+from notifierd.model.counts import Room
+from notifierd.model.delivery import Channel, Delivery, OfficeWork, Reservation, Settlement, State
+from notifierd.model.errors import LeaseHeld
+from notifierd.rules.due import Rules
+from notifierd.store.source import START
 from tests.desks import Desk, open_desk
 from tests.memory import Application
 from tests.people import DAY, a_device, a_renewal, a_staff, an_assessment, an_id, some_offices

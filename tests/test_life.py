@@ -7,8 +7,7 @@ from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from notifierd.life import FIRST_WAIT, LONGEST_WAIT, Circumstances, Policy, settle
-from notifierd.model import (
+from notifierd.model.delivery import (
     Blame,
     Blocked,
     Channel,
@@ -22,6 +21,7 @@ from notifierd.model import (
     State,
     Unknown,
 )
+from notifierd.rules.lifecycle import FIRST_WAIT, LONGEST_WAIT, Circumstances, Policy, settle
 
 POLICY = Policy(attempts=3, on_unknown="repeat")
 HOLD = Policy(attempts=3, on_unknown="hold")

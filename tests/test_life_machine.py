@@ -12,9 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from notifierd.choose import Rules
-from notifierd.life import Circumstances, Policy, settle
-from notifierd.model import (
+from notifierd.model.delivery import (
     OPEN,
     Blame,
     Blocked,
@@ -29,7 +27,9 @@ from notifierd.model import (
     Unknown,
     call_id,
 )
-from notifierd.source import START
+from notifierd.rules.due import Rules
+from notifierd.rules.lifecycle import Circumstances, Policy, settle
+from notifierd.store.source import START
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, a_renewal, a_staff, an_id
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from notifierd import logs
+from notifierd.service import logs
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 def test_lines_are_json_on_stderr_where_there_is_no_terminal(capsys):
     logs.set_up()
-    structlog.get_logger("notifierd.run").info("planned", offices=3, name="青木")
+    structlog.get_logger("notifierd.run.day").info("planned", offices=3, name="青木")
     err = capsys.readouterr().err
     assert err.endswith("\n")
     assert "青木" in err
@@ -152,7 +152,7 @@ def test_setting_up_again_says_nothing_twice(capsys):
 
 def test_lines_for_the_journal_begin_with_their_priority(tmp_path):
     """sd-daemon(3): <3> is an error, <4> a warning, <6> information."""
-    program = "import structlog; from notifierd import logs; logs.set_up(); log = structlog.get_logger()"
+    program = "import structlog; from notifierd.service import logs; logs.set_up(); log = structlog.get_logger()"
     program += "; log.info('ready'); log.warning('slow'); log.error('untold')"
     with (tmp_path / "journal").open("w+b") as journal:
         there = os.fstat(journal.fileno())
@@ -171,7 +171,7 @@ def test_lines_for_the_journal_begin_with_their_priority(tmp_path):
 def test_a_crash_is_one_line_that_says_where_and_quotes_nobody():
     program = """
 import trio
-from notifierd import logs
+from notifierd.service import logs
 logs.set_up()
 
 async def fail():

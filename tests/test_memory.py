@@ -4,7 +4,7 @@ import gc
 import os
 from pathlib import Path
 
-from notifierd.memory import give_back
+from notifierd.service.memory import give_back
 
 
 def resident() -> int:

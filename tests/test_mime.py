@@ -7,8 +7,8 @@ from email.message import EmailMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifierd.model import Mail
-from notifierd.send.mime import dated, undated
+from notifierd.model.delivery import Mail
+from notifierd.send.mail.mime import dated, undated
 from tests.messages import mail
 from tests.providers import mailbox
 

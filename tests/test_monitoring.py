@@ -15,8 +15,8 @@ import trio
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from notifierd.counts import ChannelCounts
-from notifierd.overview import Day, UntoldTotal
+from notifierd.model.counts import ChannelCounts
+from notifierd.store.history import Day, UntoldTotal
 from notifierd.web.metrics import scrape
 from tests.people import DAY
 from tests.shown import NINE, Daemon

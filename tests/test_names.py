@@ -13,13 +13,13 @@ from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from notifierd.address import BadAddress, Mailbox
-from notifierd.model import LISTED, Channel, Delivery, Device, Notice
-from notifierd.render import NAME, PUSH_BYTES, Renderer
-from notifierd.send.mime import undated
+from notifierd.config.settings import ContentSettings, EmailSettings, Language, Settings
+from notifierd.messages.render import NAME, PUSH_BYTES, Renderer
+from notifierd.messages.text import clean, cut
+from notifierd.model.address import BadAddress, Mailbox
+from notifierd.model.delivery import LISTED, Channel, Delivery, Device, Notice
+from notifierd.send.mail.mime import undated
 from notifierd.send.open import PROVIDERS
-from notifierd.settings import ContentSettings, EmailSettings, Language, Settings
-from notifierd.text import clean, cut
 from tests.people import DAY, a_renewal, a_staff, an_assessment, an_id
 from tests.providers import Read
 from tests.test_senders import KINDS, calls_for

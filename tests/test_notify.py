@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 import trio
 
-from notifierd.notify import Notifier
+from notifierd.service.systemd import Notifier
 
 MESSAGES: dict[str, tuple[Callable[[Notifier], None], bytes]] = {
     "ready": (Notifier.ready, b"READY=1"),

@@ -15,11 +15,11 @@ import trio
 from attrs import evolve
 from rich.console import Console
 
-from notifierd import plan as plans
-from notifierd.config import load
-from notifierd.errors import ConfigError
-from notifierd.settings import Settings
-from notifierd.tables import print_explanation
+from notifierd.cli.tables import print_explanation
+from notifierd.commands import plan as plans
+from notifierd.config.load import load
+from notifierd.config.settings import Settings
+from notifierd.model.errors import ConfigError
 from tests.odd import HUGE, NULL, ODD, Case, columns_read, other_application, relax
 from tests.processes import DAY, DOMAIN, Place, an_id, invent, run
 

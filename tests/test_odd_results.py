@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from notifierd.config import load
-from notifierd.errors import ConfigError
+from notifierd.config.load import load
+from notifierd.model.errors import ConfigError
 from tests.faults import until
 from tests.processes import DAY, Place, invent, run
 from tests.services import AHEAD, running_service

@@ -16,15 +16,15 @@ from uuid import UUID
 import pytest
 from attrs import evolve, frozen
 
+from notifierd.config.settings import LimitsSettings
 from notifierd.demo.application import Cycle, Rows
 from notifierd.demo.expected import ExpectedMail, expected
-from notifierd.demo.mail_api import AcceptedMail
 from notifierd.demo.postgres import running_postgres
 from notifierd.demo.sample import sample
-from notifierd.demo.servers import Servers
-from notifierd.demo.trouble import MailConfig, Rule
-from notifierd.settings import LimitsSettings
-from notifierd.source import CHUNK_LASTS
+from notifierd.demo.servers.mail_api import AcceptedMail
+from notifierd.demo.servers.process import Servers
+from notifierd.demo.servers.trouble import MailConfig, Rule
+from notifierd.store.source import CHUNK_LASTS
 from tests.processes import API_KEY, DAY, Done, Place, Template, an_id, ended, invent, running_template, until
 
 OF_THIS_PROCESS = ("statements", "seconds")
@@ -225,7 +225,7 @@ def test_a_poisoned_office_among_50_fails_alone_and_is_named(place: Place):
     place.load(rows)
     templates = place.folder / "templates"
     templates.mkdir()
-    shipped = (files("notifierd") / "templates" / "mail.ja.subject.txt").read_text(encoding="utf-8")
+    shipped = (files("notifierd.messages") / "templates" / "mail.ja.subject.txt").read_text(encoding="utf-8")
     poison = '{% if office == "事業所 o17" %}{{ office.no_such_thing }}{% endif %}'
     (templates / "mail.ja.subject.txt").write_text(poison + shipped, encoding="utf-8")
     place.configure(content={"templates": str(templates)})

@@ -8,12 +8,12 @@ import trio
 from attrs import evolve
 from structlog.testing import capture_logs
 
-from notifierd.errors import LeaseHeld, LedgerUnavailable, StatementRefused
-from notifierd.ledger import LEASE_SECONDS
-from notifierd.model import State
-from notifierd.once import Once, Options
-from notifierd.report import RunResult
-from notifierd.settings import Settings
+from notifierd.commands.once import Once, Options
+from notifierd.config.settings import Settings
+from notifierd.model.delivery import State
+from notifierd.model.errors import LeaseHeld, LedgerUnavailable, StatementRefused
+from notifierd.rules.report import RunResult
+from notifierd.store.ledger import LEASE_SECONDS
 from tests.people import DAY, some_offices
 from tests.place import settings_for
 from tests.senders import ScriptedSender, ShakyLedger, a_run, between

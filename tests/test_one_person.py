@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from notifierd.demo.application import Rows
-from notifierd.demo.servers import Servers
-from notifierd.demo.trouble import MailConfig, PushConfig, PushDevice, Rule, ServersConfig
+from notifierd.demo.servers.process import Servers
+from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, Rule, ServersConfig
 from tests.odd import Column, columns_read, other_application, relax
 from tests.processes import API_KEY, DAY, PHONE_PUBLIC, Done, Place, Template, an_id, ended, invent, running
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from notifierd import outcomes
-from notifierd.errors import DatabaseError, LedgerUnavailable, StatementRefused
-from notifierd.model import Channel, Delivery, Reservation, Settlement, State, delivery_id
-from notifierd.recorder import LONGEST_OWED, MOST_UNWRITTEN
-from notifierd.run import run_day
+from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State, delivery_id
+from notifierd.model.errors import DatabaseError, LedgerUnavailable, StatementRefused
+from notifierd.run import outcomes
+from notifierd.run.day import run_day
+from notifierd.run.recorder import LONGEST_OWED, MOST_UNWRITTEN
 from tests.people import DAY, some_offices
 from tests.recording import Desk, open_desk, sent
 from tests.senders import ScriptedSender, ShakyLedger, Swallowed, a_run
@@ -54,7 +54,7 @@ class Fault:
         )
 
     def error(self) -> DatabaseError:
-        """What db.py makes of it."""
+        """What store/database.py makes of it."""
         if self.state[:2] in {"53", "08"} or self.state.startswith("57P"):
             return LedgerUnavailable(f"database_unavailable:{self.state}")
         return StatementRefused(f"database_refused:{self.state}")

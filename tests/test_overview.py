@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 import pytest
 from attrs import evolve, frozen
 
-from notifierd.choose import Rules
-from notifierd.counts import ChannelCounts, Untold
-from notifierd.db import Database, open_database
-from notifierd.ledger import PostgresLedger
-from notifierd.model import Channel, State, delivery_id
-from notifierd.overview import Narrowed, Open, Overview, Reason, TroubledOffice, UntoldOffice, UntoldTotal
+from notifierd.model.counts import ChannelCounts, Untold
+from notifierd.model.delivery import Channel, State, delivery_id
+from notifierd.rules.due import Rules
+from notifierd.store.database import Database, open_database
+from notifierd.store.history import Narrowed, Open, Overview, Reason, TroubledOffice, UntoldOffice, UntoldTotal
+from notifierd.store.ledger import PostgresLedger
 from tests import application
 from tests.memory import Application
 from tests.people import DAY, a_renewal, an_id

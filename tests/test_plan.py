@@ -7,10 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from notifierd import choose
+from notifierd.cli.tables import ALERTS, TARGETS
 from notifierd.demo.sample import sample
-from notifierd.model import OPEN, State
-from notifierd.tables import ALERTS, TARGETS
+from notifierd.model.delivery import OPEN, State
+from notifierd.rules import due as choose
 from tests.documented import differences, documented
 from tests.processes import DAY, Done, Place, an_id, invent, run, running
 
@@ -224,7 +224,7 @@ def test_the_rest_of_a_pipe_that_nobody_reads_is_no_error(place: Place) -> None:
 
 
 def test_every_reason_has_its_words() -> None:
-    """Those that choose.py can give, by its own text."""
+    """Those that rules/due.py can give, by its own text."""
     text = Path(choose.__file__).read_text(encoding="utf-8")
     codes = set(re.findall(r'"([a-z]+(?:_[a-z]+)+)"', text)) | {"due", "overdue"}
     codes -= {"staff_gone", "device_gone", "no_longer_due"}  # of deliveries that nobody asks about any more

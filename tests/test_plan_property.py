@@ -13,16 +13,16 @@ from attrs import astuple, evolve, field, frozen
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from notifierd import plan as plans
-from notifierd.choose import Rules, chosen, notice_for, ways
-from notifierd.counts import DayCounts, Room
-from notifierd.db import Connection, Database, open_database
+from notifierd.commands import plan as plans
+from notifierd.config.settings import ContentSettings, DatabaseSettings, PushSettings, SafetySettings, Settings
 from notifierd.demo.postgres import Cluster
-from notifierd.ledger import UNLIMITED, Ledger, PostgresLedger
-from notifierd.model import OPEN, Alert, Channel, Delivery, Device, Kind, Notice, OfficeWork, Staff, State
-from notifierd.run import run_day
-from notifierd.settings import ContentSettings, DatabaseSettings, PushSettings, SafetySettings, Settings
-from notifierd.source import START, PostgresSource
+from notifierd.model.counts import DayCounts, Room
+from notifierd.model.delivery import OPEN, Alert, Channel, Delivery, Device, Kind, Notice, OfficeWork, Staff, State
+from notifierd.rules.due import Rules, chosen, notice_for, ways
+from notifierd.run.day import run_day
+from notifierd.store.database import Connection, Database, open_database
+from notifierd.store.ledger import UNLIMITED, Ledger, PostgresLedger
+from notifierd.store.source import START, PostgresSource
 from tests import application
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from notifierd import portions
-from notifierd.calls import Call
-from notifierd.facts import Facts
-from notifierd.model import Delivery, Mail, Notice, State
-from notifierd.run import run_day
+from notifierd.model.delivery import Delivery, Mail, Notice, State
+from notifierd.run import portions
+from notifierd.run.calls import Call
+from notifierd.run.day import run_day
+from notifierd.run.facts import Facts
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, an_id, some_offices
 from tests.senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, ShakyLedger, a_line, a_member, a_run

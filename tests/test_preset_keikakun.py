@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from notifierd.db import Connection, open_database
-from notifierd.schema import init
+from notifierd.store.database import Connection, open_database
+from notifierd.store.schema import init
 from tests.application import OwnPath
 
 DEFAULTS = (True, 30, False, 10)

@@ -12,8 +12,8 @@ from typing import Any
 
 from attrs import define, field
 
+from notifierd.commands.preview import INDEX, MARK
 from notifierd.demo.sample import sample
-from notifierd.preview import INDEX, MARK
 from tests.processes import DAY, Done, Place, an_id, invent, run
 
 POISON = '{% if office == "事業所 o1" %}{{ office.no_such_thing }}{% endif %}期限のお知らせ'

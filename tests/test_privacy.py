@@ -11,8 +11,8 @@ from attrs import evolve
 
 from notifierd.demo.application import Rows
 from notifierd.demo.postgres import running_postgres
-from notifierd.demo.servers import Servers
-from notifierd.demo.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
+from notifierd.demo.servers.process import Servers
+from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
 from tests.events import listening
 from tests.faults import Turnstile, counting, response, until
 from tests.processes import DOMAIN, Place, Tables, an_id, invent, running_template
@@ -31,7 +31,10 @@ AUTH = f"{MARK * 3}A"  # 16 bytes
 SENDER = f"{MARK}@{DOMAIN}"
 
 VIEWS = (
-    files("notifierd").joinpath("presets/keikakun.sql").read_text(encoding="utf-8").replace("application.", "public.")
+    files("notifierd.store")
+    .joinpath("presets/keikakun.sql")
+    .read_text(encoding="utf-8")
+    .replace("application.", "public.")
 )
 
 BAD_ROW = """
@@ -190,7 +193,7 @@ async def test_whatever_happens_no_name_address_endpoint_or_secret_is_logged_tol
         servers.configure(ServersConfig(mail, PushConfig(devices=devices, gone=(devices[1].token,))))
         templates = tmp_path / "templates"
         templates.mkdir()
-        shipped = files("notifierd").joinpath("templates/mail.ja.subject.txt").read_text(encoding="utf-8")
+        shipped = files("notifierd.messages").joinpath("templates/mail.ja.subject.txt").read_text(encoding="utf-8")
         (templates / "mail.ja.subject.txt").write_text(POISON + shipped, encoding="utf-8")
         receivers = Receivers(answers=lambda got: 500 if got.is_ping else 403)
         async with (

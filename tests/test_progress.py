@@ -3,7 +3,7 @@
 import pytest
 from trio.testing import MockClock
 
-from notifierd.progress import Progress
+from notifierd.run.progress import Progress
 
 
 @pytest.mark.parametrize(("slice_seconds", "slices"), [(1.0, 25), (10.0, 3), (60.0, 1)])

@@ -15,19 +15,19 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import notifierd
-from notifierd import report
-from notifierd.alarms import Alarm
-from notifierd.cli import cli
-from notifierd.config import keys, variable
-from notifierd.contract import VIEWS
-from notifierd.db import open_database
-from notifierd.fields import key_of
-from notifierd.model import Channel, Delivery, Notice
-from notifierd.render import Renderer
-from notifierd.schema import init, presets
-from notifierd.settings import Settings
-from notifierd.tables import ALERTS, TARGETS
-from notifierd.web.phrases import REASONS
+from notifierd.cli.main import cli
+from notifierd.cli.tables import ALERTS, TARGETS
+from notifierd.config.keys import key_of
+from notifierd.config.load import keys, variable
+from notifierd.config.settings import Settings
+from notifierd.messages.render import Renderer
+from notifierd.model.delivery import Channel, Delivery, Notice
+from notifierd.rules import report
+from notifierd.rules.alarms import Alarm
+from notifierd.store.contract import VIEWS
+from notifierd.store.database import open_database
+from notifierd.store.schema import init, presets
+from notifierd.web.words.phrases import REASONS
 from tests.documented import documented
 from tests.people import DAY, a_device, a_renewal, a_staff, an_id
 from tests.test_monitoring import a_scrape

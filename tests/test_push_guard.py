@@ -20,12 +20,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from notifierd.model import Blame, Deferred, Outcome, Rejected
+from notifierd.config.settings import PushSettings, Settings
+from notifierd.model.delivery import Blame, Deferred, Outcome, Rejected
 from notifierd.send._http import Client
 from notifierd.send.open import open_push
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush
-from notifierd.settings import PushSettings, Settings
 from tests.hostile import INSIDE, PRIVATE_HOSTS, REFUSED
 from tests.messages import Browser, push
 

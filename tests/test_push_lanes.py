@@ -11,14 +11,14 @@ import trio
 from attrs import define, evolve, field
 from structlog.testing import capture_logs
 
-from notifierd.assemble import limit
-from notifierd.deps import Deps, Line
-from notifierd.model import State
-from notifierd.run import run_day
+from notifierd.config.settings import LimitsSettings, PushSettings
+from notifierd.model.delivery import State
+from notifierd.run.context import Deps, Line
+from notifierd.run.day import run_day
 from notifierd.send._http import open_client
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush
-from notifierd.settings import LimitsSettings, PushSettings
+from notifierd.service.site import limit
 from tests.memory import Application
 from tests.messages import AUTH, Browser, base64url
 from tests.people import DAY

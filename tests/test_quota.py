@@ -6,13 +6,13 @@ from uuid import UUID
 import trio
 from structlog.testing import capture_logs
 
-from notifierd.deps import Deps
-from notifierd.model import Channel, Rejected, State
-from notifierd.office import QUOTA_PAUSE
-from notifierd.report import RunResult
-from notifierd.run import run_day
-from notifierd.schedule import Window
-from notifierd.status import Attempt
+from notifierd.model.delivery import Channel, Rejected, State
+from notifierd.rules.calendar import Window
+from notifierd.rules.report import RunResult
+from notifierd.run.context import Deps
+from notifierd.run.day import run_day
+from notifierd.run.office import QUOTA_PAUSE
+from notifierd.service.state import Attempt
 from tests.people import DAY, an_id, some_offices
 from tests.processes import Place, invent
 from tests.senders import NINE_O_CLOCK, TAKEN, ScriptedSender, ShakyLedger, a_line, a_run

@@ -9,16 +9,16 @@ import pytest
 from attrs import field, frozen
 from structlog.testing import capture_logs
 
-from notifierd.choose import Rules
-from notifierd.counts import Planned, Room
-from notifierd.db import Database, open_database
 from notifierd.demo.application import tables_sql
 from notifierd.demo.postgres import Cluster
-from notifierd.demo.servers import Servers
-from notifierd.ledger import UNLIMITED, PostgresLedger
-from notifierd.report import RunResult
-from notifierd.run import run_day
-from notifierd.source import PostgresSource
+from notifierd.demo.servers.process import Servers
+from notifierd.model.counts import Planned, Room
+from notifierd.rules.due import Rules
+from notifierd.rules.report import RunResult
+from notifierd.run.day import run_day
+from notifierd.store.database import Database, open_database
+from notifierd.store.ledger import UNLIMITED, PostgresLedger
+from notifierd.store.source import PostgresSource
 from tests import application
 from tests.memory import Application, MemoryLedger
 from tests.people import DAY, a_device, a_renewal, a_staff, an_id

@@ -4,12 +4,13 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from notifierd.model import BATCH
-from notifierd.send import ses, webpush
+from notifierd.config.settings import WindowSettings
+from notifierd.model.delivery import BATCH
+from notifierd.send import webpush
 from notifierd.send._network import REFUSED
-from notifierd.settings import WindowSettings
-from notifierd.web.phrases import REASONS
-from notifierd.web.words import Words
+from notifierd.send.mail import ses
+from notifierd.web.words.language import Words
+from notifierd.web.words.phrases import REASONS
 
 SOURCES = {
     file: file.read_text(encoding="utf-8")

@@ -9,11 +9,11 @@ import trio
 from attrs import define, evolve, field
 from structlog.testing import capture_logs
 
-from notifierd.errors import LedgerUnavailable, StatementRefused
-from notifierd.model import Channel, Delivery, Reservation, Settlement, State
-from notifierd.outcomes import MOST_TOGETHER
-from notifierd.recorder import ANSWER_SECONDS, GATHER, MOST_UNWRITTEN
-from notifierd.trouble import CALM
+from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
+from notifierd.model.errors import LedgerUnavailable, StatementRefused
+from notifierd.run.outcomes import MOST_TOGETHER
+from notifierd.run.recorder import ANSWER_SECONDS, GATHER, MOST_UNWRITTEN
+from notifierd.run.trouble import CALM
 from tests.people import DAY, some_offices
 from tests.recording import Desk, open_desk, sent
 from tests.senders import ShakyLedger, between

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import trio
 
-from notifierd.demo.trouble import MailConfig
+from notifierd.demo.servers.trouble import MailConfig
 from tests import faults
 from tests.faults import running_once, until
 from tests.processes import API_KEY, Place, invent

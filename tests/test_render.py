@@ -13,12 +13,12 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifierd.address import Address, BadAddress, Mailbox
-from notifierd.errors import ConfigError
-from notifierd.model import LISTED, Alert, Channel, Delivery, Device, Kind, Notice, Staff
-from notifierd.render import NAME, PUSH_BYTES, SUBJECT, Renderer
-from notifierd.settings import ContentSettings, EmailSettings, PushSettings, SafetySettings, Settings
-from notifierd.text import clean, cut, pad
+from notifierd.config.settings import ContentSettings, EmailSettings, PushSettings, SafetySettings, Settings
+from notifierd.messages.render import NAME, PUSH_BYTES, SUBJECT, Renderer
+from notifierd.messages.text import clean, cut, pad
+from notifierd.model.address import Address, BadAddress, Mailbox
+from notifierd.model.delivery import LISTED, Alert, Channel, Delivery, Device, Kind, Notice, Staff
+from notifierd.model.errors import ConfigError
 
 DAY = date(2026, 11, 24)
 OFFICE, STAFF = UUID(int=1), UUID(int=2)

@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from attrs import evolve
 
-from notifierd.counts import ChannelCounts, DayCounts, Failure, Outlook, Untold
-from notifierd.model import Channel
-from notifierd.report import RunReport, RunResult, RunState
+from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Untold
+from notifierd.model.delivery import Channel
+from notifierd.rules.report import RunReport, RunResult, RunState
 
 DONE = Outlook(0, due_now=False, next_in=None)
 OPEN = Outlook(3, due_now=True, next_in=None)

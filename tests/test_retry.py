@@ -8,14 +8,14 @@ import pytest
 import trio
 from attrs import evolve
 
-from notifierd.choose import Rules
-from notifierd.db import Connection, open_database
-from notifierd.demo.trouble import MailConfig, Rule
-from notifierd.ledger import PostgresLedger
-from notifierd.model import State
-from notifierd.retry import Retried, retry
-from notifierd.settings import DatabaseSettings, Settings, WindowSettings
-from notifierd.statements import deliveries
+from notifierd.commands.retry import Retried, retry
+from notifierd.config.settings import DatabaseSettings, Settings, WindowSettings
+from notifierd.demo.servers.trouble import MailConfig, Rule
+from notifierd.model.delivery import State
+from notifierd.rules.due import Rules
+from notifierd.store.database import Connection, open_database
+from notifierd.store.ledger import PostgresLedger
+from notifierd.store.sql import deliveries
 from tests import application
 from tests.documented import differences, documented
 from tests.faults import until

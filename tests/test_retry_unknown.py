@@ -6,9 +6,9 @@ import pytest
 import trio
 from attrs import evolve
 
-from notifierd.model import State
-from notifierd.office import DATABASE_PAUSE
-from notifierd.run import run_day
+from notifierd.model.delivery import State
+from notifierd.run.day import run_day
+from notifierd.run.office import DATABASE_PAUSE
 from notifierd.send.open import honouring_keys
 from tests.people import DAY, some_offices
 from tests.senders import ScriptedSender, ShakyLedger, Swallowed, a_run

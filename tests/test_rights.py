@@ -7,7 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from notifierd.contract import (
+from notifierd.demo.postgres import Cluster
+from notifierd.model.errors import StatementRefused
+from notifierd.store.contract import (
     RIGHTS,
     VIEWS,
     grants,
@@ -18,11 +20,9 @@ from notifierd.contract import (
     system_identifier,
     view_problems,
 )
-from notifierd.db import open_database
-from notifierd.demo.postgres import Cluster
-from notifierd.errors import StatementRefused
-from notifierd.rights import Narrowed, narrow
-from notifierd.schema import init, require_current, status
+from notifierd.store.database import open_database
+from notifierd.store.rights import Narrowed, narrow
+from notifierd.store.schema import init, require_current, status
 from tests.application import OwnPath
 from tests.place import Place, open_place
 

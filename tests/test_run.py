@@ -15,18 +15,18 @@ import trio
 from attrs import evolve
 from structlog.testing import capture_logs
 
-from notifierd.choose import Rules
-from notifierd.counts import Outlook
-from notifierd.deps import SETTLE_SECONDS, Deps
-from notifierd.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
-from notifierd.ledger import LEASE_SECONDS, UNLIMITED
-from notifierd.life import Policy
-from notifierd.model import Blame, Blocked, Channel, Deferred, Gone, Outcome, Rejected, State, Unknown
-from notifierd.recorder import GATHER
-from notifierd.render import Renderer
-from notifierd.report import RunReport, RunResult
-from notifierd.run import run_day
-from notifierd.settings import Settings
+from notifierd.config.settings import Settings
+from notifierd.messages.render import Renderer
+from notifierd.model.counts import Outlook
+from notifierd.model.delivery import Blame, Blocked, Channel, Deferred, Gone, Outcome, Rejected, State, Unknown
+from notifierd.model.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
+from notifierd.rules.due import Rules
+from notifierd.rules.lifecycle import Policy
+from notifierd.rules.report import RunReport, RunResult
+from notifierd.run.context import SETTLE_SECONDS, Deps
+from notifierd.run.day import run_day
+from notifierd.run.recorder import GATHER
+from notifierd.store.ledger import LEASE_SECONDS, UNLIMITED
 from tests.memory import Application
 from tests.people import DAY, an_id, some_offices
 from tests.senders import (

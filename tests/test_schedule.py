@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifierd.schedule import Calendar, Window
-from notifierd.settings import WindowSettings
+from notifierd.config.settings import WindowSettings
+from notifierd.rules.calendar import Calendar, Window
 
 DAY = timedelta(days=1)
 

@@ -11,12 +11,12 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifierd.contract import RIGHTS, VIEWS, missing_rights, view_problems
-from notifierd.db import Database, open_database
 from notifierd.demo.postgres import Cluster
-from notifierd.errors import LedgerUnavailable, SchemaMissing
-from notifierd.model import Channel, delivery_id
-from notifierd.schema import Migration, SetupFailed, init, migrate, migrations, pending, require_current, status
+from notifierd.model.delivery import Channel, delivery_id
+from notifierd.model.errors import LedgerUnavailable, SchemaMissing
+from notifierd.store.contract import RIGHTS, VIEWS, missing_rights, view_problems
+from notifierd.store.database import Database, open_database
+from notifierd.store.schema import Migration, SetupFailed, init, migrate, migrations, pending, require_current, status
 from tests.application import OwnPath
 
 NEXT = max(step.version for step in migrations()) + 1

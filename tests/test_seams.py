@@ -7,12 +7,12 @@ import pytest
 import trio
 from attrs import define
 
-from notifierd.deps import EXIT_SLACK, SETTLE_SECONDS
-from notifierd.errors import LedgerUnavailable
-from notifierd.model import Blocked, Message, Outcome, State, Unknown
-from notifierd.once import Once, Options
-from notifierd.progress import SLICE
-from notifierd.run import RETENTION, run_day
+from notifierd.commands.once import Once, Options
+from notifierd.model.delivery import Blocked, Message, Outcome, State, Unknown
+from notifierd.model.errors import LedgerUnavailable
+from notifierd.run.context import EXIT_SLACK, SETTLE_SECONDS
+from notifierd.run.day import RETENTION, run_day
+from notifierd.run.progress import SLICE
 from tests.people import DAY, some_offices
 from tests.place import settings_for
 from tests.senders import DOWN, TAKEN, ScriptedSender, ShakyLedger, a_run

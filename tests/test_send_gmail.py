@@ -14,14 +14,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
-from notifierd.errors import ConfigError
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
-from notifierd.send import oauth
+from notifierd.config.settings import EmailSettings, Settings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.model.errors import ConfigError
 from notifierd.send._http import open_client
-from notifierd.send.gmail import Gmail
-from notifierd.send.oauth import Token
+from notifierd.send.mail import oauth
+from notifierd.send.mail.gmail import Gmail
+from notifierd.send.mail.oauth import Token
 from notifierd.send.open import open_email
-from notifierd.settings import EmailSettings, Settings
 from tests.google_api import ACCOUNT, USER, Google, account_json, gmail_settings, google_error, private_key
 from tests.messages import mail
 

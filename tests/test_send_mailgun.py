@@ -8,10 +8,10 @@ import pytest
 from mailgun.builders import MailgunMessageBuilder
 from mailgun.client import Client as VendorClient
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.config.settings import MailgunSettings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
-from notifierd.send.mailgun import Mailgun
-from notifierd.settings import MailgunSettings
+from notifierd.send.mail.mailgun import Mailgun
 from tests.messages import mail
 from tests.providers import made_by, made_here, mailgun_answers
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from postmark import ServerClient
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.config.settings import PostmarkSettings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
-from notifierd.send.postmark import Postmark, _of_items
-from notifierd.settings import PostmarkSettings
+from notifierd.send.mail.postmark import Postmark, _of_items
 from tests.messages import mail
 from tests.providers import made_by, made_here, postmark_answers
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.config.settings import ResendSettings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
-from notifierd.send.resend import Resend, _of_items
-from notifierd.settings import ResendSettings
+from notifierd.send.mail.resend import Resend, _of_items
 from tests.messages import mail
 
 NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)

@@ -9,11 +9,11 @@ import pytest
 from sendgrid import SendGridAPIClient
 from sendgrid.helpers import mail as vendor
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.config.settings import SendgridSettings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
 from notifierd.send._waits import LONGEST_WAIT
-from notifierd.send.sendgrid import Sendgrid
-from notifierd.settings import SendgridSettings
+from notifierd.send.mail.sendgrid import Sendgrid
 from tests.messages import mail
 from tests.providers import made_by, made_here
 

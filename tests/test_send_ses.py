@@ -11,12 +11,12 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.config.settings import EmailSettings, SesSettings, Settings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
+from notifierd.send.mail.ses import BULK_BYTES, ENTRY_CHARACTERS, TEMPLATE, Ses
+from notifierd.send.mail.sigv4 import Signer
 from notifierd.send.open import open_email
-from notifierd.send.ses import BULK_BYTES, ENTRY_CHARACTERS, TEMPLATE, Ses
-from notifierd.send.sigv4 import Signer
-from notifierd.settings import EmailSettings, SesSettings, Settings
 from tests.aws import botocore_signs, operation, schema_problems, sesv2
 from tests.messages import mail
 

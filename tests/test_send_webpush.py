@@ -13,13 +13,13 @@ from attrs import evolve
 from cryptography.exceptions import InvalidSignature
 from py_vapid.jwt import decode
 
-from notifierd.fields import parse_vapid_key
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected, Unknown
-from notifierd.render import PUSH_BYTES
+from notifierd.config.keys import parse_vapid_key
+from notifierd.config.settings import PushSettings
+from notifierd.messages.render import PUSH_BYTES
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected, Unknown
 from notifierd.send._http import open_client
 from notifierd.send.vapid import TOKENS, Vapid, make_vapid_key
 from notifierd.send.webpush import WebPush
-from notifierd.settings import PushSettings
 from tests.messages import AUTH, Browser, base64url, push
 
 NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)

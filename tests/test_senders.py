@@ -17,8 +17,21 @@ import trio
 from attrs import evolve, frozen
 from structlog.testing import capture_logs
 
-from notifierd.errors import ConfigError
-from notifierd.model import (
+from notifierd.config.settings import (
+    EmailSettings,
+    LimitsSettings,
+    MailgunSettings,
+    PostmarkSettings,
+    Provider,
+    PushSettings,
+    ResendSettings,
+    SafetySettings,
+    SendgridSettings,
+    SesSettings,
+    Settings,
+)
+from notifierd.messages.render import Renderer
+from notifierd.model.delivery import (
     Blame,
     Blocked,
     Channel,
@@ -32,32 +45,19 @@ from notifierd.model import (
     Rejected,
     Unknown,
 )
-from notifierd.render import Renderer
+from notifierd.model.errors import ConfigError
 from notifierd.send import Sender
 from notifierd.send._answers import Answer, outcomes
 from notifierd.send._http import Client, open_client
-from notifierd.send.gmail import Gmail
-from notifierd.send.mailgun import Mailgun
+from notifierd.send.mail.gmail import Gmail
+from notifierd.send.mail.mailgun import Mailgun
+from notifierd.send.mail.postmark import Postmark
+from notifierd.send.mail.resend import Resend
+from notifierd.send.mail.sendgrid import Sendgrid
+from notifierd.send.mail.ses import Ses
 from notifierd.send.open import EMAIL_WIDTH, PROVIDERS, PUSH_WIDTH, open_email, open_push
-from notifierd.send.postmark import Postmark
-from notifierd.send.resend import Resend
-from notifierd.send.sendgrid import Sendgrid
-from notifierd.send.ses import Ses
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush
-from notifierd.settings import (
-    EmailSettings,
-    LimitsSettings,
-    MailgunSettings,
-    PostmarkSettings,
-    Provider,
-    PushSettings,
-    ResendSettings,
-    SafetySettings,
-    SendgridSettings,
-    SesSettings,
-    Settings,
-)
 from tests import providers
 from tests.google_api import gmail_settings
 from tests.loopback import read_request, serving

@@ -5,7 +5,7 @@ from random import Random
 
 from attrs import evolve
 
-from notifierd.send.sigv4 import Signer
+from notifierd.send.mail.sigv4 import Signer
 from tests.aws import botocore_signs
 
 SIGNER = Signer("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "", "us-east-1", "service")

@@ -11,8 +11,8 @@ from pathlib import Path
 import trio
 from attrs import evolve, frozen
 
-from notifierd.demo.servers import running_servers
-from notifierd.demo.trouble import MailConfig
+from notifierd.demo.servers.process import running_servers
+from notifierd.demo.servers.trouble import MailConfig
 from tests.faults import until
 from tests.processes import API_KEY, PASSWORD, Place, Template, invent
 from tests.proxy import Door, a_door

@@ -12,15 +12,15 @@ from attrs import evolve
 from rich.console import Console
 
 from notifierd import __version__
-from notifierd.counts import ChannelCounts
-from notifierd.demo.trouble import MailConfig
-from notifierd.model import Channel
-from notifierd.overview import Day, Open, UntoldTotal
-from notifierd.plan import Plan, PlannedOffice, PlannedStaff, Told
-from notifierd.schedule import Window
-from notifierd.settings import DatabaseSettings, Settings
-from notifierd.standing import Standing, standing
-from notifierd.tables import MOST_OFFICES, print_history, print_plan, print_standing
+from notifierd.cli.tables import MOST_OFFICES, print_history, print_plan, print_standing
+from notifierd.commands.plan import Plan, PlannedOffice, PlannedStaff, Told
+from notifierd.commands.status import Standing, standing
+from notifierd.config.settings import DatabaseSettings, Settings
+from notifierd.demo.servers.trouble import MailConfig
+from notifierd.model.counts import ChannelCounts
+from notifierd.model.delivery import Channel
+from notifierd.rules.calendar import Window
+from notifierd.store.history import Day, Open, UntoldTotal
 from tests.documented import differences, documented
 from tests.people import DAY, an_id
 from tests.processes import API_KEY, DOMAIN, Place, ended, invent, run, running

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 from attrs import define, field
 
-from notifierd.stderr import _PIECE, Patient
+from notifierd.service.stderr import _PIECE, Patient
 
 SOON = 30.0
 """Seconds for what takes a moment."""
@@ -174,7 +174,7 @@ def test_a_line_that_a_full_disk_cut_short_does_not_swallow_the_next_one(monkeyp
         written.append(bytes(data[:most]))
         return len(written[-1])
 
-    monkeypatch.setattr("notifierd.stderr.os.write", write)
+    monkeypatch.setattr("notifierd.service.stderr.os.write", write)
     told: SimpleQueue[int] = SimpleQueue()
     stream = Patient(-1)
     stream.again = told.put

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from notifierd.demo.trouble import MailConfig
+from notifierd.demo.servers.trouble import MailConfig
 from tests.processes import API_KEY, PATIENCE, Place, invent, run, running, until
 from tests.services import OPEN, TODAY
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from notifierd.config import keys
-from notifierd.fields import key_of
+from notifierd.config.keys import key_of
+from notifierd.config.load import keys
+from notifierd.config.settings import Settings
 from notifierd.send._network import is_public
-from notifierd.settings import Settings
 from tests.hostile import METADATA
 
 FOLDER = Path(__file__).parents[1] / "systemd"

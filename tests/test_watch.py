@@ -11,13 +11,13 @@ import trio
 from attrs import evolve
 from structlog.testing import capture_logs
 
-from notifierd.alarms import Alarm
-from notifierd.choose import Rules
-from notifierd.ledger import LEASE_SECONDS
-from notifierd.model import Blame, Blocked, Channel, Deferred, Outcome, Rejected, State
-from notifierd.run import run_day
-from notifierd.settings import Settings, WatchSettings
-from notifierd.watch import DRAIN_SECONDS, open_watch
+from notifierd.config.settings import Settings, WatchSettings
+from notifierd.model.delivery import Blame, Blocked, Channel, Deferred, Outcome, Rejected, State
+from notifierd.rules.alarms import Alarm
+from notifierd.rules.due import Rules
+from notifierd.run.day import run_day
+from notifierd.service.watch import DRAIN_SECONDS, open_watch
+from notifierd.store.ledger import LEASE_SECONDS
 from tests.daemons import World, in_zone, tell
 from tests.memory import Application, MemoryLedger
 from tests.people import an_id, some_offices

@@ -10,7 +10,7 @@ import pytest
 import trio
 from attrs import evolve
 
-from notifierd.demo.trouble import MailConfig
+from notifierd.demo.servers.trouble import MailConfig
 from tests.faults import deaf_port, until
 from tests.processes import API_KEY, DOMAIN, Place, an_id, invent, run
 from tests.receivers import SECRET, Answer, Receivers, receiving

@@ -13,7 +13,7 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from notifierd.demo.trouble import MailConfig, Rule
+from notifierd.demo.servers.trouble import MailConfig, Rule
 from notifierd.web.live import MOST_STREAMS
 from tests.events import listening
 from tests.faults import until

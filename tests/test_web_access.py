@@ -5,7 +5,7 @@ import trio
 from attrs import evolve
 from structlog.testing import capture_logs
 
-from notifierd.settings import HttpSettings
+from notifierd.config.settings import HttpSettings
 from notifierd.web.access import (
     MOST_PAUSING,
     MOST_SESSIONS,
@@ -15,7 +15,7 @@ from notifierd.web.access import (
     Access,
     is_ours,
 )
-from notifierd.web.http import Request
+from notifierd.web.server.http import Request
 
 TOKEN = "a-token-of-the-tests"
 LOCKED = HttpSettings(bind="ops1.example.jp:9464", token=TOKEN, hosts=("ops.example.jp",))

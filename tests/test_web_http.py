@@ -12,14 +12,14 @@ import trio
 from attrs import define, evolve, field
 from structlog.testing import capture_logs
 
-from notifierd.deps import Site as DaemonSite
-from notifierd.errors import LedgerUnavailable
-from notifierd.settings import DatabaseSettings, HttpSettings, Settings
+from notifierd.config.settings import DatabaseSettings, HttpSettings, Settings
+from notifierd.model.errors import LedgerUnavailable
+from notifierd.run.context import Site as DaemonSite
 from notifierd.web.access import Access
 from notifierd.web.app import App
-from notifierd.web.framing import MOST_LINES
-from notifierd.web.http import MOST_BODY, MOST_HEAD, Request, Response, Send, serve
-from notifierd.web.places import STRANGER, Kind
+from notifierd.web.server.framing import MOST_LINES
+from notifierd.web.server.http import MOST_BODY, MOST_HEAD, Request, Response, Send, serve
+from notifierd.web.server.places import STRANGER, Kind
 from tests.port_fuzz import Sent, fuzz
 from tests.shown import Daemon
 

@@ -9,12 +9,12 @@ from zoneinfo import ZoneInfo
 import trio
 from attrs import define, evolve, field
 
-from notifierd.counts import Overflow, Planned
-from notifierd.model import Blocked, Channel, Deferred, State
-from notifierd.status import Attempt
-from notifierd.web.http import Send
+from notifierd.model.counts import Overflow, Planned
+from notifierd.model.delivery import Blocked, Channel, Deferred, State
+from notifierd.service.state import Attempt
 from notifierd.web.live import MOST_NAMED, NEWS_EVERY, QUIET_SECONDS, TICK, Live
-from notifierd.web.words import Words
+from notifierd.web.server.http import Send
+from notifierd.web.words.language import Words
 from tests.people import an_id, some_offices
 from tests.senders import ScriptedSender, ShakyLedger, a_run
 from tests.shown import WINDOW, Daemon

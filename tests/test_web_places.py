@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import trio
 
-from notifierd.web.places import ALIVE, METRICS, READER, READY, STRANGER, Kind, Pace, Places
+from notifierd.web.server.places import ALIVE, METRICS, READER, READY, STRANGER, Kind, Pace, Places
 
 SMALL = Kind("small", waiting=2, answered=2, per_second=10.0, burst=3)
 OTHER = Kind("other", waiting=1, answered=1, per_second=10.0, burst=3)

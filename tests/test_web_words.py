@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import notifierd
-from notifierd.counts import ChannelCounts
-from notifierd.overview import Day
+from notifierd.model.counts import ChannelCounts
+from notifierd.store.history import Day
 from notifierd.web.chart import COLUMN, HEIGHT, LEAST, chart
-from notifierd.web.phrases import PHRASES, REASONS
-from notifierd.web.words import Words, preferred
+from notifierd.web.words.language import Words, preferred
+from notifierd.web.words.phrases import PHRASES, REASONS
 
 PACKAGE = Path(notifierd.__file__).parent
 TOKYO = ZoneInfo("Asia/Tokyo")
@@ -104,9 +104,9 @@ def test_every_reason_that_a_delivery_can_end_with_is_explained():
     """Of those in the code: the first words of what outcomes and the ledger are given."""
     outcome = r'(?:Rejected|Deferred|Blocked|Unknown|Gone)\(\s*f?"([a-z_]+)[:"]'
     found = set()
-    for file in [*PACKAGE.glob("send/*.py"), PACKAGE / "office.py"]:
+    for file in [*PACKAGE.glob("send/**/*.py"), PACKAGE / "run/office.py"]:
         found |= set(re.findall(outcome, file.read_text(encoding="utf-8")))
-    for name in ("calls.py", "choose.py"):
+    for name in ("run/calls.py", "rules/due.py"):
         found |= set(
             re.findall(r'return "(\w+_gone|channel_disabled|no_longer_due)"', (PACKAGE / name).read_text("utf-8"))
         )
@@ -123,7 +123,9 @@ def test_both_languages_say_the_same_with_the_same_values():
 
 
 def test_each_phrase_is_used_and_each_that_is_used_is_there():
-    texts = [file.read_text(encoding="utf-8") for file in [*PACKAGE.glob("web/*.py"), *PACKAGE.glob("web/templates/*")]]
+    texts = [
+        file.read_text(encoding="utf-8") for file in [*PACKAGE.glob("web/**/*.py"), *PACKAGE.glob("web/templates/*")]
+    ]
     used = set()
     for text in texts:
         used |= set(re.findall(r'\b(?:t|words|self)\(\s*"([a-z_]*[a-z])"', text))

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from attrs import evolve, frozen
 
-from notifierd.model import Settlement, Staff
+from notifierd.model.delivery import Settlement, Staff
 from tests.memory import Application
 
 READS = frozenset({"read", "read_again", "counts"})

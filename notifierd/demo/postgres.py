@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from notifierd.errors import NotifierdError
+from notifierd.model.errors import NotifierdError
 
 BIN_DIR_VARIABLE: Final = "DEMO_PG_BIN"
 """Environment variable that names another directory of PostgreSQL programs, such as /usr/lib/postgresql/15/bin."""

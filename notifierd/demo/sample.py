@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from notifierd.demo.application import Cycle, Device, Link, Office, Recipient, Rows, Staff, rows_sql
 from notifierd.demo.expected import Expected, expected
 from notifierd.demo.postgres import Cluster
-from notifierd.demo.trouble import MailConfig, PushConfig, PushDevice, Rule, ServersConfig
+from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, Rule, ServersConfig
 
 MINIMUM_OFFICES: Final = 5
 

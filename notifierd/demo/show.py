@@ -16,23 +16,24 @@ import trio
 from attrs import frozen
 from rich.console import Console
 
-from notifierd import logs, schema
-from notifierd.assemble import utc_now
-from notifierd.config import load
-from notifierd.db import open_database
+from notifierd.commands.once import Once, Options
+from notifierd.commands.run_display import live_progress, print_report
+from notifierd.config.load import load
+from notifierd.config.settings import WindowSettings
 from notifierd.demo.application import tables_sql
 from notifierd.demo.postgres import Cluster, running_postgres
 from notifierd.demo.sample import Sample
 from notifierd.demo.sample import load as load_rows
 from notifierd.demo.sample import sample as invent
-from notifierd.demo.servers import Servers, running_servers
-from notifierd.display import live_progress, print_report
-from notifierd.model import Channel, delivery_id
-from notifierd.once import Once, Options
-from notifierd.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_TROUBLE, RunReport
-from notifierd.schedule import Calendar
+from notifierd.demo.servers.process import Servers, running_servers
+from notifierd.model.delivery import Channel, delivery_id
+from notifierd.rules.calendar import Calendar
+from notifierd.rules.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_TROUBLE, RunReport
 from notifierd.send.vapid import make_vapid_key
-from notifierd.settings import WindowSettings
+from notifierd.service import logs
+from notifierd.service.site import utc_now
+from notifierd.store import schema
+from notifierd.store.database import open_database
 
 DATABASE = "keikakun"
 ROLE = "notifierd"
@@ -129,7 +130,7 @@ def configure(out: Path, dsn: str, servers: Servers, sample: Sample) -> None:
     """Write the configuration, and the poison: a template of the operator's own that stumbles over one office."""
     templates = out / "templates"
     templates.mkdir()
-    shipped = (files("notifierd") / "templates" / "mail.ja.subject.txt").read_text(encoding="utf-8")
+    shipped = (files("notifierd.messages") / "templates" / "mail.ja.subject.txt").read_text(encoding="utf-8")
     (poisoned,) = (office.name for office in sample.rows.offices if office.id == sample.poisoned_office)
     poison = f'{{% if office == "{poisoned}" %}}{{{{ office.no_such_thing }}}}{{% endif %}}'
     (templates / "mail.ja.subject.txt").write_text(poison + shipped, encoding="utf-8")

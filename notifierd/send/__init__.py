@@ -1,4 +1,4 @@
-"""Senders: the code that talks to one email API, or to push services.
+"""One HTTP call, and what its answer means.
 
 A sender turns messages into one HTTP request and the answer into outcomes. It does not retry, wait, limit or log:
 when to call, and what an outcome means for a delivery, is decided elsewhere.
@@ -7,7 +7,7 @@ when to call, and what an outcome means for a delivery, is decided elsewhere.
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from notifierd.model import Message, Outcome
+from notifierd.model.delivery import Message, Outcome
 
 M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 

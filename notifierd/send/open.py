@@ -8,22 +8,22 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from notifierd.counts import Room
-from notifierd.errors import ConfigError
-from notifierd.model import Mail, Push
+from notifierd.config.settings import Settings
+from notifierd.model.counts import Room
+from notifierd.model.delivery import Mail, Push
+from notifierd.model.errors import ConfigError
 from notifierd.send import Sender
 from notifierd.send._http import open_client
 from notifierd.send.webpush import WebPush
-from notifierd.settings import Settings
 
 PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "mailgun": ("notifierd.send.mailgun", "Mailgun"),
-        "postmark": ("notifierd.send.postmark", "Postmark"),
-        "resend": ("notifierd.send.resend", "Resend"),
-        "sendgrid": ("notifierd.send.sendgrid", "Sendgrid"),
-        "ses": ("notifierd.send.ses", "Ses"),
-        "gmail": ("notifierd.send.gmail", "Gmail"),
+        "mailgun": ("notifierd.send.mail.mailgun", "Mailgun"),
+        "postmark": ("notifierd.send.mail.postmark", "Postmark"),
+        "resend": ("notifierd.send.mail.resend", "Resend"),
+        "sendgrid": ("notifierd.send.mail.sendgrid", "Sendgrid"),
+        "ses": ("notifierd.send.mail.ses", "Ses"),
+        "gmail": ("notifierd.send.mail.gmail", "Gmail"),
     }
 )
 """The module and class of each provider: a class takes a client, its own table of the settings, and ``now``."""

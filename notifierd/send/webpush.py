@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from notifierd.model import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected, Unknown
+from notifierd.config.settings import PushSettings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected, Unknown
 from notifierd.send._answers import Answer, meaning, outcomes
 from notifierd.send._http import Client, Url, parse_url
 from notifierd.send._network import REFUSED
 from notifierd.send._words import About
 from notifierd.send.vapid import Vapid
-from notifierd.settings import PushSettings
 
 WNS = ".notify.windows.com"
 

@@ -1,1 +1,1 @@
-"""What an operator looks at: health, metrics, and the page. Nothing here may hold up a run, or end one."""
+"""Health, metrics, the page; it looks, and never touches a run."""

@@ -12,8 +12,8 @@ import structlog
 import trio
 from attrs import define, field
 
-from notifierd.settings import HttpSettings
-from notifierd.web.http import Request
+from notifierd.config.settings import HttpSettings
+from notifierd.web.server.http import Request
 
 COOKIE = "notifierd"
 SESSION_SECONDS = 7 * 86_400.0

@@ -9,15 +9,15 @@ from uuid import UUID
 import trio
 from attrs import define, evolve, field
 
-from notifierd.errors import NotifierdError
+from notifierd.model.errors import NotifierdError
 from notifierd.web.access import Access, is_ours
 from notifierd.web.archive import LOOK_SECONDS, Archive
-from notifierd.web.http import Request, Response
+from notifierd.web.daemon import Shown
 from notifierd.web.live import MOST_STREAMS, Live
 from notifierd.web.metrics import CONTENT_TYPE, scrape
 from notifierd.web.pages import Pages, parsed, path_of_ours
-from notifierd.web.places import ALIVE, METRICS, READER, READY, STRANGER, Kind
-from notifierd.web.shown import Shown
+from notifierd.web.server.http import Request, Response
+from notifierd.web.server.places import ALIVE, METRICS, READER, READY, STRANGER, Kind
 
 READY_FOR = 5.0
 """Seconds for which a look at the database is believed, so that probes do not become its load."""

@@ -12,9 +12,9 @@ from uuid import UUID
 import trio
 from attrs import define, field, frozen
 
-from notifierd.db import open_database
-from notifierd.errors import DatabaseError, LedgerUnavailable
-from notifierd.overview import (
+from notifierd.model.errors import DatabaseError, LedgerUnavailable
+from notifierd.store.database import open_database
+from notifierd.store.history import (
     ALL,
     Day,
     DeliveryLine,
@@ -26,7 +26,7 @@ from notifierd.overview import (
     TroubledOffice,
     UntoldOffice,
 )
-from notifierd.web.shown import Shown
+from notifierd.web.daemon import Shown
 
 T = TypeVar("T")
 

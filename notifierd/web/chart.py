@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
-from notifierd.overview import Day
+from notifierd.store.history import Day
 
 COLUMN: Final = 10
 GAP: Final = 2

@@ -14,12 +14,12 @@ from typing import Final
 import trio
 from attrs import asdict, define, field, frozen
 
-from notifierd.model import Channel, State
-from notifierd.status import Attempt
-from notifierd.text import clean
-from notifierd.web.http import Send
-from notifierd.web.shown import Shown
-from notifierd.web.words import Words
+from notifierd.messages.text import clean
+from notifierd.model.delivery import Channel, State
+from notifierd.service.state import Attempt
+from notifierd.web.daemon import Shown
+from notifierd.web.server.http import Send
+from notifierd.web.words.language import Words
 
 TICK = 0.5
 QUIET_SECONDS = 15.0

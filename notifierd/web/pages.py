@@ -12,16 +12,16 @@ import jinja2
 from attrs import define, evolve, field, frozen
 
 from notifierd import __version__
-from notifierd.errors import DatabaseError
-from notifierd.model import Channel, State
-from notifierd.overview import Narrowed
-from notifierd.text import clean
+from notifierd.messages.text import clean
+from notifierd.model.delivery import Channel, State
+from notifierd.model.errors import DatabaseError
+from notifierd.store.history import Narrowed
 from notifierd.web.archive import DAYS, LISTED, Archive
 from notifierd.web.chart import chart
-from notifierd.web.http import Request, Response
+from notifierd.web.daemon import Shown
 from notifierd.web.live import Live
-from notifierd.web.shown import Shown
-from notifierd.web.words import Words, preferred
+from notifierd.web.server.http import Request, Response
+from notifierd.web.words.language import Words, preferred
 
 T = TypeVar("T")
 

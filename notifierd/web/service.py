@@ -5,12 +5,12 @@ import errno
 import structlog
 import trio
 
-from notifierd.errors import first_of, places
-from notifierd.settings import HttpSettings
+from notifierd.config.settings import HttpSettings
+from notifierd.model.errors import first_of, places
 from notifierd.web.access import Access
 from notifierd.web.app import App
-from notifierd.web.http import serve
-from notifierd.web.shown import Shown
+from notifierd.web.daemon import Shown
+from notifierd.web.server.http import serve
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0

@@ -16,8 +16,8 @@ import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
-from notifierd.demo.http11 import Answer, Request, serve_connection
-from notifierd.demo.push_service import Head, Refused, read_head
+from notifierd.demo.servers.http11 import Answer, Request, serve_connection
+from notifierd.demo.servers.push_service import Head, Refused, read_head
 
 DELIVERED = 100
 """What the browser acknowledges a message with that it has decrypted, and woken the service worker for."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from notifierd.demo.http11 import Answer, Request, serve_connection
+from notifierd.demo.servers.http11 import Answer, Request, serve_connection
 from notifierd.send.vapid import Vapid
 from tests.faults import Seen, once
 from tests.loopback import serving

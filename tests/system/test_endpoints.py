@@ -14,7 +14,7 @@ import certifi
 import pytest
 from attrs import evolve, frozen
 
-from notifierd.settings import PushSettings
+from notifierd.config.settings import PushSettings
 from tests.hostile import INSIDE, PRIVATE_HOSTS, REFUSED
 from tests.processes import DAY, Place, ended, invent, running
 from tests.system.island import Island, an_island, tcp_connects

@@ -9,9 +9,9 @@ import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.auth import jwt
 
-from notifierd.model import Delivered
+from notifierd.model.delivery import Delivered
 from notifierd.send._http import open_client
-from notifierd.send.gmail import SCOPE, Gmail
+from notifierd.send.mail.gmail import SCOPE, Gmail
 from tests.google_api import ACCOUNT, Google, gmail_settings, private_key
 from tests.messages import mail
 

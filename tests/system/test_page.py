@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from playwright.sync_api import Browser, expect
 
-from notifierd.web.words import Words
+from notifierd.web.words.language import Words
 from tests.browser import NARROW, WIDE, Scheme, Window, chromium, window
 from tests.pages import BAD_DAY, LOST, TOKEN, Scene, a_scene, await_that
 from tests.processes import Place

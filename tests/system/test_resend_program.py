@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from notifierd.model import Blocked, Delivered, Mail, Outcome
+from notifierd.config.settings import ResendSettings
+from notifierd.model.delivery import Blocked, Delivered, Mail, Outcome
 from notifierd.send._http import open_client
-from notifierd.send.resend import Resend
-from notifierd.settings import ResendSettings
+from notifierd.send.mail.resend import Resend
 from tests.messages import mail
 from tests.processes import API_KEY, Place, invent
 from tests.system.programs import installed, serving

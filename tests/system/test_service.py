@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from attrs import define, evolve
 
-from notifierd.config import keys
+from notifierd.config.keys import key_of
+from notifierd.config.load import keys
+from notifierd.config.settings import WindowSettings
 from notifierd.demo.application import Rows
 from notifierd.demo.postgres import Cluster
-from notifierd.demo.servers import Servers, running_servers
-from notifierd.fields import key_of
-from notifierd.schedule import Calendar
-from notifierd.settings import WindowSettings
+from notifierd.demo.servers.process import Servers, running_servers
+from notifierd.rules.calendar import Calendar
 from tests.hostile import METADATA
 from tests.manual import blocks
 from tests.processes import API_KEY, DAY, DOMAIN, PASSWORD, VAPID_KEY, Place, invent, write_config

@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from notifierd.model import Blocked, Deferred, Delivered, Mail, Outcome
+from notifierd.config.settings import SesSettings
+from notifierd.model.delivery import Blocked, Deferred, Delivered, Mail, Outcome
 from notifierd.send._http import open_client
-from notifierd.send.ses import BULK_BYTES, Ses
-from notifierd.settings import SesSettings
+from notifierd.send.mail.ses import BULK_BYTES, Ses
 from tests.messages import mail
 from tests.processes import Place, invent
 from tests.system.programs import installed, serving

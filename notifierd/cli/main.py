@@ -1,0 +1,337 @@
+"""The command line: arguments in, exit code out. Results go to stdout, messages for people to stderr."""
+
+import os
+import sys
+from datetime import date, datetime
+from functools import partial
+from pathlib import Path
+from uuid import UUID
+
+import click
+from rich.console import Console
+
+from notifierd import __version__
+from notifierd.cli import setup
+from notifierd.cli.terminal import (
+    abandon_stdout,
+    as_json_option,
+    complain,
+    exit_codes,
+    install_streams,
+    out,
+    run_async,
+    say,
+    say_json,
+    settings_of,
+)
+from notifierd.config.load import load_for_sending
+from notifierd.config.settings import Settings
+from notifierd.model.errors import DatabaseError, LeaseHeld, LedgerUnavailable
+from notifierd.rules.report import EXIT_OK, EXIT_TROUBLE, RunReport
+from notifierd.service import logs
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class InOrder(click.Group):
+    """Lists its commands as they are made: the daily ones first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        """Their names."""
+        return list(self.commands)
+
+
+@click.group(cls=InOrder, context_settings=CONTEXT)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The configuration file; default: ./config.toml, else /etc/notifierd/config.toml.",
+)
+@click.version_option(__version__, prog_name="notifierd")
+@click.pass_context
+def cli(context: click.Context, config_path: Path | None) -> None:
+    """Tell the staff of every office what is due: once every business day, and nobody is missed.
+
+    \b
+    A first run, against the configuration in ./config.toml:
+      notifierd db init --preset keikakun --dsn postgresql://admin@/app   the schema and the views
+      notifierd check                                                     is everything ready?
+      notifierd plan                                                      what would be sent
+      notifierd preview --out /tmp/preview                                and how it would look
+      notifierd once                                                      send it
+    From then on, systemd runs `notifierd run`. These commands show how it goes:
+      notifierd status                                                    the last run, and the next window
+      notifierd history                                                   one line a day
+    `notifierd COMMAND --help` has examples for each.
+    """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
+    context.obj = config_path
+
+
+def main() -> None:
+    """Run the command line, and exit."""
+    install_streams()
+    with exit_codes():
+        try:
+            cli(standalone_mode=False)
+        finally:
+            sys.stdout.flush()
+    sys.exit(0)
+
+
+def day_of(moment: datetime | None, settings: Settings) -> date:
+    """The day that the command line names, or today."""
+    from notifierd.rules.calendar import Calendar
+    from notifierd.service.site import utc_now
+
+    return moment.date() if moment else Calendar(settings.window).today(utc_now())
+
+
+DAY = click.DateTime(["%Y-%m-%d"])
+SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+@cli.command()
+@click.pass_context
+def run(context: click.Context) -> None:
+    """The daemon: runs each day in its window.
+
+    It sleeps until the window opens, runs the day, and sleeps again. systemd starts it. SIGHUP reloads the
+    configuration. SIGTERM and Ctrl-C stop it after the calls in flight finish; a second Ctrl-C stops it at once.
+    SIGUSR1 logs what it is doing. Exits 0 after a stop, 4 if the stop interrupted a run: the next start resumes it.
+
+    \b
+      notifierd run                              as systemd runs it; the log goes to stderr
+      systemctl reload notifierd                 after a change of config.toml
+    """  # noqa: D301
+    from notifierd.service.daemon import Daemon
+    from notifierd.service.site import first_to_tell, open_site, utc_now
+    from notifierd.service.systemd import Notifier
+
+    daemon = Daemon(
+        load=partial(load_for_sending, context.obj),
+        open_site=open_site,
+        now=utc_now,
+        notifier=Notifier.of(os.environ),
+        in_force=lambda settings: logs.set_up(settings.log.level, settings.log.format),
+        first_to_tell=first_to_tell,
+    )
+    sys.exit(run_async(daemon.run))
+
+
+@cli.command()
+@click.option(
+    "--day", "moment", type=DAY, metavar="D", help="With --force, run as if today were D; with --dry-run, any day."
+)
+@click.option("--force", is_flag=True, help="Run on a closed day too, or on another day with --day.")
+@click.option(
+    "--for",
+    "seconds",
+    type=SECONDS,
+    default=900.0,
+    show_default=True,
+    help="The longest time in seconds; what is open then expires.",
+)
+@click.option("--dry-run", is_flag=True, help="Only count what would be sent: write no row, make no call.")
+@as_json_option
+@click.pass_context
+def once(
+    context: click.Context, moment: datetime | None, seconds: float, *, force: bool, dry_run: bool, as_json: bool
+) -> None:
+    """One run now, at any hour. What was sent already is not sent again.
+
+    Exits 0 if all is well, 1 if something failed, 3 if the database is unreachable, 4 if the run was interrupted or
+    another process is active: the next run resumes.
+
+    \b
+      notifierd once                             today's run, with a bar for offices, mails and pushes
+      notifierd once --for 60 --json             at most a minute; the report as JSON
+      notifierd once --force --day 2026-11-23    a holiday, as if it were today
+      notifierd once --dry-run --day 2026-11-30  how much would be sent
+    """  # noqa: D301
+    from notifierd.commands.once import Once, Options, failed_report
+    from notifierd.commands.run_display import live_progress, print_report
+
+    options = Options(moment.date() if moment else None, force, seconds, dry_run)
+    one = Once(settings_of(context), options)
+
+    async def watched() -> RunReport:
+        async with live_progress(one.progress, Console(stderr=True)):
+            return await one.run()
+
+    try:
+        report = run_async(watched)
+    except (DatabaseError, LeaseHeld) as error:
+        if as_json:
+            report = failed_report(one.day, error)
+            say_json(report.as_json())
+        raise
+    try:
+        if as_json:
+            say_json(report.as_json())
+        else:
+            print_report(report, out())
+    except BrokenPipeError:  # nobody reads; the exit code still says how the run went
+        abandon_stdout()
+    sys.exit(report.exit_code)
+
+
+@cli.command()
+@click.option("--day", "moment", type=DAY, metavar="D", help="Any day; default: today.")
+@click.option(
+    "--explain",
+    "staff_id",
+    type=click.UUID,
+    metavar="STAFF_ID",
+    help="Say why this staff member is notified, or is not.",
+)
+@as_json_option
+@click.pass_context
+def plan(context: click.Context, moment: datetime | None, staff_id: UUID | None, *, as_json: bool) -> None:
+    """What a run would send now, and for one staff member why.
+
+    Office by office, the most urgent first; what was sent already is left out. With --explain: why each alert is in or
+    out for one staff member, on each channel. Writes nothing and sends nothing.
+
+    \b
+      notifierd plan                            today
+      notifierd plan --day 2026-11-24 --json    that day, as JSON
+      notifierd plan --explain 3f0e9d3e-...     why somebody is notified, or is not
+    """  # noqa: D301
+    from notifierd.cli.tables import print_explanation, print_plan
+    from notifierd.commands import plan as plans
+
+    settings = settings_of(context)
+    day = day_of(moment, settings)
+    if staff_id:
+        explanation = run_async(partial(plans.explain, settings, day, staff_id))
+        say_json(explanation.as_json()) if as_json else print_explanation(explanation, out())
+    else:
+        found = run_async(partial(plans.plan, settings, day))
+        say_json(found.as_json()) if as_json else print_plan(found, out())
+
+
+@cli.command()
+@click.option("--day", "moment", type=DAY, metavar="D", help="Any day; default: today.")
+@click.option("--office", "office_id", type=click.UUID, metavar="ID", help="Only the messages of this office.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="The folder to write to.",
+)
+@click.pass_context
+def preview(context: click.Context, moment: datetime | None, office_id: UUID | None, out: Path) -> None:
+    """Render the messages of the plan into a folder, for a browser.
+
+    Open its index.html. Nothing is sent, and no row is written. DIR is created for you alone, because its files
+    name people. An existing DIR must be empty, or an earlier preview, which is replaced. Exits 1 if an office's
+    messages cannot be rendered.
+
+    \b
+      notifierd preview --out /tmp/preview
+      notifierd preview --day 2026-11-24 --office 18072e8c-... --out /tmp/preview
+    """  # noqa: D301
+    from notifierd.commands.preview import Wanted
+    from notifierd.commands.preview import preview as render
+    from notifierd.service.site import utc_now
+
+    settings = settings_of(context)
+    wanted = Wanted(day_of(moment, settings), out, office_id)
+    made = run_async(partial(render, settings, wanted, utc_now(), Console(stderr=True)))
+    say(f"{made.messages} messages to the staff of {len(made.offices)} offices: {out / 'index.html'}")
+    complain(*(f"office {office.id}: its messages cannot be rendered ({office.error})" for office in made.poisoned))
+    sys.exit(EXIT_TROUBLE if made.poisoned else EXIT_OK)
+
+
+@cli.command()
+@as_json_option
+@click.pass_context
+def status(context: click.Context, *, as_json: bool) -> None:
+    """The last run, what is open, and the next window.
+
+    Also the process that is active, if a run is in progress. Exits 3 if the database is unreachable; the next window
+    is shown even then.
+
+    \b
+      notifierd status
+      notifierd status --json | jq .last_run.untold
+    """  # noqa: D301
+    from notifierd.cli.tables import print_standing
+    from notifierd.commands.status import standing
+    from notifierd.service.site import utc_now
+
+    settings = settings_of(context)
+    found = run_async(partial(standing, settings, utc_now()))
+    say_json(found.as_json()) if as_json else print_standing(found, settings.window.zone, out())
+    if found.database:
+        raise LedgerUnavailable(found.database)
+
+
+@cli.command()
+@click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, metavar="N", help="How many days.")
+@as_json_option
+@click.pass_context
+def history(context: click.Context, days: int, *, as_json: bool) -> None:
+    """The past days, one line each.
+
+    The newest first: the result, what was sent, how many deliveries were lost, how many alerts reached nobody.
+
+    \b
+      notifierd history --days 7
+      notifierd history --json | jq '.[] | select(.untold.overdue > 0) | .day'
+    """  # noqa: D301
+    from notifierd.cli.tables import print_history
+    from notifierd.commands.status import history as look_back
+    from notifierd.service.site import utc_now
+
+    settings = settings_of(context)
+    found = run_async(partial(look_back, settings, utc_now(), days))
+    say_json([day.as_json() for day in found]) if as_json else print_history(found, settings.window.zone, out())
+
+
+@cli.command()
+@click.option("--failed", is_flag=True, help="Deliveries that failed for good.")
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="Deliveries whose answer was lost; without idempotency keys the message may arrive twice.",
+)
+@click.option("--expired", is_flag=True, help="Deliveries that were not sent before the window ended.")
+@as_json_option
+@click.pass_context
+def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool, as_json: bool) -> None:
+    """Plan today's failed, unknown or expired deliveries again.
+
+    A run in progress sends them, or the daemon while the window is open, or `once`. Deliveries of other days are
+    not planned again: today's plan has what is still due.
+
+    \b
+      notifierd retry --failed --expired   after the provider has recovered
+      notifierd once                       send them now
+    """  # noqa: D301
+    from notifierd.commands.retry import retry as plan_again
+    from notifierd.model.delivery import State
+    from notifierd.service.site import utc_now
+
+    wanted = {State.FAILED: failed, State.UNKNOWN: unknown, State.EXPIRED: expired}
+    states = [state for state, is_wanted in wanted.items() if is_wanted]
+    if not states:
+        raise click.UsageError("name at least one of --failed, --unknown and --expired")
+    done = run_async(partial(plan_again, settings_of(context), states, utc_now()))
+    if as_json:
+        say_json(done.as_json())
+    elif done.reason:
+        say(f"nothing is planned again: {done.reason} ({done.advice})")
+    else:
+        again = done.again
+        say(
+            f"{done.day}: {again.email} mails and {again.push} pushes of {again.offices} offices are planned again",
+            done.advice,
+        )
+
+
+for command in (setup.check, setup.db, setup.vapid, setup.demo, setup.completion):
+    cli.add_command(command)

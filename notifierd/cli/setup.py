@@ -1,0 +1,176 @@
+"""The commands for setting notifierd up, and for seeing whether that is well done."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+import click
+
+from notifierd.cli.terminal import as_json_option, complain, out, run_async, say, say_json, settings_of
+from notifierd.rules.report import EXIT_USAGE
+from notifierd.store.database import Database, open_database
+
+T = TypeVar("T")
+
+
+@click.command()
+@as_json_option
+@click.pass_context
+def check(context: click.Context, *, as_json: bool) -> None:
+    """Check whether everything that a run needs is ready.
+
+    One line for each check: good, or what to fix. Sends nothing. Exits 0 if all is good, 2 if something has to be
+    fixed, 3 if the database is unreachable.
+
+    \b
+      notifierd check
+      notifierd check --json | jq -r '.[] | select(.level == "bad") | .subject'
+    """  # noqa: D301
+    from notifierd.cli.tables import print_findings
+    from notifierd.commands import check as checks
+    from notifierd.commands.finding import exit_code
+
+    findings = run_async(partial(checks.check, settings_of(context)))
+    if as_json:
+        say_json([{"subject": f.subject, "level": f.level.value, "text": f.text} for f in findings])
+    else:
+        print_findings(findings, out())
+    sys.exit(exit_code(findings))
+
+
+@click.group()
+def db() -> None:
+    """Create, migrate and inspect the schema notifierd. `run` and `once` never need DDL."""
+
+
+@db.command()
+@click.option("--preset", metavar="NAME", help="Also create the five views, for this application (keikakun).")
+@click.option("--dsn", metavar="ADMIN", help="Connect as a role that may create a schema; default: database.dsn.")
+@click.option(
+    "--role", metavar="NAME", help="Grant this role the privileges that `run` and `once` need, and no others."
+)
+@click.pass_context
+def init(context: click.Context, preset: str | None, dsn: str | None, role: str | None) -> None:
+    """Create the schema, and the views and grants that the options name.
+
+    Run it again after an upgrade: it brings the views and grants up to date.
+
+    \b
+      createuser notifierd
+      notifierd db init --preset keikakun --dsn postgresql://admin@/app --role notifierd
+    """  # noqa: D301
+    from notifierd.store import schema
+
+    say(*with_database(context, dsn, lambda db: schema.init(db, preset, role)))
+
+
+@db.command()
+@click.option("--dsn", metavar="ADMIN", help="Connect as the schema's owner; default: database.dsn.")
+@click.pass_context
+def migrate(context: click.Context, dsn: str | None) -> None:
+    """Bring the schema up to this program's version.
+
+    It also takes from the daemon's role what an earlier version gave it without need. Where it cannot, it says which
+    statement does.
+
+    \b
+      notifierd db migrate --dsn postgresql://admin@/app    after an upgrade, while the daemon is stopped
+    """  # noqa: D301
+    from notifierd.store import rights, schema
+
+    async def work(db: Database) -> tuple[tuple[schema.Migration, ...], rights.Narrowed]:
+        return await schema.migrate(db), await rights.narrow(db)
+
+    done, narrowed = with_database(context, dsn, work)
+    say(*(f"{migration}: applied" for migration in done), *narrowed.taken)
+    if not (done or narrowed.taken):
+        say("up to date")
+    complain(*narrowed.left)
+
+
+@db.command("status")
+@click.option("--dsn", metavar="DSN", help="Connect as this role; default: database.dsn.")
+@click.pass_context
+def db_status(context: click.Context, dsn: str | None) -> None:
+    """Show the state of the schema, the views and the role's privileges.
+
+    \b
+      notifierd db status
+      notifierd db status --dsn postgresql://notifierd@/app    as another role sees it
+    """  # noqa: D301
+    from notifierd.store import schema
+
+    say(*with_database(context, dsn, schema.status).lines())
+
+
+def with_database(context: click.Context, dsn: str | None, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Connect to *dsn*, or to where the configuration says, and do *work*."""
+    where = dsn if dsn is not None else settings_of(context).database.dsn
+
+    async def connected() -> T:
+        async with open_database(where, pool_size=1) as database:
+            return await work(database)
+
+    return run_async(connected)
+
+
+@click.command()
+def vapid() -> None:
+    """Create a VAPID key pair (RFC 8292), and say where each key goes.
+
+    \b
+      notifierd vapid
+      notifierd vapid | sed -n 's/^private: //p' > /etc/credstore/notifierd.push.vapid_private_key
+    """  # noqa: D301
+    from notifierd.send.vapid import make_vapid_key
+
+    private, public = make_vapid_key()
+    click.echo(f"private: {private}")
+    click.echo(f"public:  {public}")
+    click.echo(
+        "\nThe private key is a secret: keep it in a file that only notifierd can read, and name that file\n"
+        'as push.vapid_private_key_file (or pass it as the systemd credential "push.vapid_private_key").\n'
+        "The public key goes into the application, as the applicationServerKey of PushManager.subscribe().\n"
+        "Browsers bind each subscription to its key: a new pair ends all subscriptions of the old one.",
+        err=True,
+    )
+
+
+@click.command()
+@click.option("--offices", type=click.IntRange(3, 5000), default=50, show_default=True, help="How many offices.")
+@click.option("--keep", is_flag=True, help="Keep the database and the sent messages until Ctrl-C.")
+def demo(offices: int, *, keep: bool) -> None:
+    """One full run on this machine, with no set-up.
+
+    It starts its own PostgreSQL, mail API and push service, and injects some faults. Exits 0 if the result is exactly
+    what these faults should cause.
+
+    \b
+      notifierd demo
+      notifierd demo --offices 500 --keep    keep the database, to try the other commands on it
+    """  # noqa: D301
+    try:
+        from notifierd.demo.show import show
+    except ModuleNotFoundError as error:
+        complain(f"the demo needs {error.name}: pip install 'notifierd[demo]'")
+        sys.exit(EXIT_USAGE)
+    sys.exit(show(offices, keep=keep))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print a script that makes a shell complete commands with Tab.
+
+    \b
+      notifierd completion bash > /etc/bash_completion.d/notifierd
+      notifierd completion zsh  > ~/.zfunc/_notifierd    (in a folder of your fpath)
+      notifierd completion fish > ~/.config/fish/completions/notifierd.fish
+    """  # noqa: D301
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind, shell  # noqa: S101 - of the three that are offered
+    click.echo(kind(context.find_root().command, {}, "notifierd", "_NOTIFIERD_COMPLETE").source())

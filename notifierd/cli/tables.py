@@ -1,0 +1,339 @@
+"""What the commands that look on show to a person: tables and colours on a terminal, plain lines elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from notifierd.commands.finding import Finding
+from notifierd.commands.plan import Explanation, Plan, PlannedOffice
+from notifierd.commands.status import Standing
+from notifierd.messages.text import clean, visible
+from notifierd.model.counts import ChannelCounts
+from notifierd.model.delivery import Alert, Channel
+from notifierd.rules.due import Decision, Way
+from notifierd.store.history import Day, Open
+
+T = TypeVar("T")
+
+MOST_OFFICES = 25
+"""Offices that a terminal is shown; elsewhere all of them are."""
+
+NAMES = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
+STYLES = {"completed": "green", "running": "cyan", "skipped": "dim", "missed": "bold red", "interrupted": "red"}
+MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "bad": "[red]bad [/]", "away": "[red]away[/]"}
+
+
+def print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """A line for each thing that was looked at."""
+    for finding in findings:
+        console.print(f"{MARKS[finding.level]} [bold]{plain(finding.subject)}[/]: {plain(finding.text)}")
+
+
+def plain(text: str) -> str:
+    """What comes from elsewhere, as markup that shows it and does nothing."""
+    return escape(visible(text))
+
+
+# Days ----------------------------------------------------------------------------------------------------------------
+
+
+def print_history(days: Sequence[Day], zone: ZoneInfo, console: Console) -> None:
+    """One line a day."""
+    if not days:
+        console.print("no run yet")
+        return
+    table = _table(console, "day", "", "offices", "mails", "pushes", "lost", "untold", "overdue", "began", "took")
+    for column in table.columns[2:8]:
+        column.justify = "right"
+    for day in days:
+        state = f"[{STYLES.get(day.state, '')}]{plain(day.state)}[/]" + (
+            f" ({plain(day.reason)})" if day.reason else ""
+        )
+        table.add_row(f"{day.day:%Y-%m-%d %a}", state, *_numbers(day), *_times(day, zone))
+    _show(table, console)
+
+
+def _numbers(day: Day) -> tuple[str, ...]:
+    """A day's figures; those of a day without a run are left out."""
+    if day.state in {"skipped", "missed"}:
+        return ("",) * 6
+    lost, untold = day.email.lost + day.push.lost, day.untold
+    return (
+        f"{day.offices:,}",
+        _sent(day.email),
+        _sent(day.push),
+        _bad(lost),
+        _bad(untold.alerts) if untold else "",
+        _bad(untold.overdue) if untold else "",
+    )
+
+
+def _sent(counts: ChannelCounts) -> str:
+    return f"{counts.sent:,}" if counts.sent == counts.planned else f"{counts.sent:,} of {counts.planned:,}"
+
+
+def _bad(number: int) -> str:
+    return f"[red]{number:,}[/]" if number else "0"
+
+
+def _times(day: Day, zone: ZoneInfo) -> tuple[str, str]:
+    if day.started_at is None:
+        return "", ""
+    took = _span(day.finished_at - day.started_at) if day.finished_at else ""
+    return f"{day.started_at.astimezone(zone):%H:%M}", took
+
+
+def _span(length: timedelta) -> str:
+    """A length of time in words: 2.4 s, 12 min, 3 h 05 min, 2 days."""
+    seconds = length.total_seconds()
+    minutes = round(seconds / 60)
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    if minutes < 120:  # noqa: PLR2004
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes < 48 * 60 else f"{minutes // 1440} days"
+
+
+# How things stand ----------------------------------------------------------------------------------------------------
+
+
+def print_standing(standing: Standing, zone: ZoneInfo, console: Console) -> None:
+    """The last run, what is open, who has the lease, the next window."""
+    if standing.database is None:
+        _print_last(standing, zone, console)
+    window = standing.window
+    opens, ends = (f"{moment.astimezone(zone):%a %d %b %H:%M}" for moment in (window.opens, window.ends))
+    if standing.is_open:
+        _line(console, "window", f"[cyan]open[/] until {ends} {zone.key} (for {_span(window.ends - standing.now)})")
+    else:
+        closed = f"; today is closed: {plain(standing.closed)}" if standing.closed else ""
+        wait = _span(window.opens - standing.now)
+        _line(console, "next window", f"{opens} to {ends} {zone.key} (in {wait}){closed}")
+
+
+def _print_last(standing: Standing, zone: ZoneInfo, console: Console) -> None:
+    for missed in standing.missed:
+        _line(console, "missed", f"[bold red]{missed.day}[/] ({plain(missed.reason or '')})")
+    if (day := standing.last) is None:
+        _line(console, "last run", "none yet")
+        return
+    reason = f" ({plain(day.reason)})" if day.reason else ""
+    began, took = _times(day, zone)
+    when = f", began {began}" + f", took {took}" * bool(took)
+    _line(console, "last run", f"{day.day}: [{STYLES.get(day.state, '')}]{plain(day.state)}[/]{reason}{when}")
+    _line(console, "", f"{day.offices:,} offices" + f", {_bad(day.offices_failed)} failed" * bool(day.offices_failed))
+    for channel, counts in ((Channel.EMAIL, day.email), (Channel.PUSH, day.push)):
+        _line(console, "", _counted(counts, NAMES[channel]))
+    if day.untold and day.untold.alerts:
+        untold = day.untold
+        words = f"{untold.alerts:,} alerts reached nobody[/], {untold.overdue:,} overdue, in {untold.offices:,} offices"
+        _line(console, "", f"[bold red]{words}")
+    _line(console, "open", "; ".join(_left(each, zone) for each in standing.open) or "nothing")
+    _line(console, "lease", f"held by {plain(day.holder)}" if day.holder else "free")
+
+
+def _counted(counts: ChannelCounts, name: str) -> str:
+    others = ("failed", "gone", "unknown", "expired", "open")
+    numbers = {word: getattr(counts, word) for word in others}
+    rest = "".join(f", [red]{number:,} {word}[/]" for word, number in numbers.items() if number)
+    return f"{counts.sent:,} of {counts.planned:,} {name} sent{rest}"
+
+
+def _left(each: Open, zone: ZoneInfo) -> str:
+    sending = f", {each.sending:,} being sent" if each.sending else ""
+    turn = f", {each.waiting:,} not before {each.next_turn.astimezone(zone):%H:%M:%S}" if each.next_turn else ""
+    return f"[yellow]{each.planned + each.sending:,} {NAMES[each.channel]}[/] of {each.day}{sending}{turn}"
+
+
+# The plan ------------------------------------------------------------------------------------------------------------
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Who would be told of how much."""
+    if plan.closed:
+        console.print(
+            f"[yellow]{plan.day} is closed[/] ({plain(plan.closed)}): only `notifierd once --force` would send this"
+        )
+    found = plan.as_json()
+    settled = f"; {plan.settled:,} were sent or settled before" if plan.settled else ""
+    console.print(
+        f"[bold]{plan.day}[/]: {found['email']:,} mails and {found['push']:,} pushes to the staff of "
+        f"{len(plan.offices):,} offices{settled}"
+    )
+    if plan.offices:
+        _show(_offices(plan.offices, console), console)
+    shown = _shown(plan.offices, console)
+    if len(shown) < len(plan.offices):
+        more = len(plan.offices) - len(shown)
+        console.print(f"... and {more:,} more offices: pipe this into a pager, or use --json")
+    if plan.expiring:
+        console.print(f"{len(plan.expiring):,} planned deliveries would expire: nothing is due for them any more")
+    if plan.untold:
+        alerts, overdue = (sum(getattr(office, name) for office in plan.untold) for name in ("alerts", "overdue"))
+        console.print(
+            f"[bold red]{alerts:,} alerts would reach nobody[/], {overdue:,} of them overdue: no staff "
+            f"of {len(plan.untold):,} offices can be notified"
+        )
+        for untold in _shown(plan.untold, console):
+            console.print(f"  {untold.office_id}  {untold.alerts:,} alerts, {untold.overdue:,} overdue")
+    for each in plan.unreadable:
+        console.print(
+            f"[bold red]office {each.office_id} cannot be read[/] ({each.reason}): nobody there would be told"
+        )
+    for over in plan.overflows:
+        console.print(f"[bold red]over the limit: {over.words}[/], the most urgent of them:")
+        for office in over.first:
+            console.print(f"  {office}")
+
+
+def _offices(offices: Sequence[PlannedOffice], console: Console) -> Table:
+    table = _table(console, "days", "staff", "mails", "pushes", "alerts", "overdue", "office", "")
+    for column in table.columns[:6]:
+        column.justify = "right"
+    for office in _shown(offices, console):
+        table.add_row(
+            _nearest(office.nearest),
+            f"{len(office.staff):,}",
+            f"{office.mails:,}",
+            f"{office.pushes:,}",
+            f"{office.told.alerts:,}",
+            _bad(office.told.overdue),
+            str(office.office_id),
+            plain(clean(office.name)),
+        )
+    return table
+
+
+def _shown(offices: Sequence[T], console: Console) -> Sequence[T]:
+    return offices[:MOST_OFFICES] if console.is_terminal else offices
+
+
+def _nearest(left: int | None) -> str:
+    """Days to the nearest deadline; nothing where only assessments are missing."""
+    return "" if left is None else f"{left}" if left > 0 else f"[red]{left}[/]"
+
+
+def _days(number: int) -> str:
+    return f"{number:,} day{'' if number == 1 else 's'}"
+
+
+# Why -----------------------------------------------------------------------------------------------------------------
+
+TARGETS: Mapping[str, str] = {
+    "due": "is notified",
+    "no_device": "no device has subscribed",
+    "no_address": "no mail address",
+    "email_off": "has switched mails off",
+    "push_off": "has not switched pushes on",
+    "push_disabled": "pushes are off for all (push.enabled, safety.redirect_to)",
+    "office_gone": "the office is not in the view notifierd.offices",
+    "office_left_out": "the office is left out by safety.only_offices",
+    "nothing_due": "none of the office's alerts is due for them",
+    "no_alerts": "the office has no alerts",
+    "too_many_devices": "not among the newest devices that push.devices_per_person allows",
+    "told_on_another_device": "was notified on another device already",
+    "already_sent": "was notified already",
+    "already_failed": "failed (`notifierd retry --failed` plans it again)",
+    "already_unknown": "the answer was lost (`notifierd retry --unknown` plans it again)",
+    "already_expired": "expired (`notifierd retry --expired` plans it again)",
+    "already_gone": "the device had unsubscribed",
+}
+"""Why somebody is told on a channel, or is not."""
+
+ALERTS: Mapping[str, str] = {
+    "due": "{left}; notified from {threshold} on",
+    "overdue": "{left}",
+    "overdue_left_out": "{left}; content.overdue is false",
+    "beyond_threshold": "{left}; notified from {threshold} on",
+    "beyond_horizon": "{left}; content.horizon_days is less",
+    "no_address": "{left}; no mail address",
+    "email_off": "{left}; mails are off",
+    "push_off": "{left}; pushes are off",
+    "push_disabled": "{left}; pushes are off for all",
+}
+"""Why an alert is told of, or is not."""
+
+
+def print_explanation(explanation: Explanation, console: Console) -> None:
+    """Why a staff member is told of what, alert by alert."""
+    number = len(explanation.offices)
+    of = f"{number} office{'' if number == 1 else 's'}"
+    console.print(f"[bold]{explanation.day}[/]: staff {explanation.staff_id} of {of}")
+    if explanation.closed:
+        console.print(f"[yellow]closed[/] ({plain(explanation.closed)}): only `notifierd once --force` would send this")
+    for office in explanation.offices:
+        console.print(f"\n[bold]{plain(clean(office.work.name or ''))}[/] {office.work.id}")
+        for way in office.ways:
+            threshold = office.work.staff[explanation.staff_id].days(way.channel)
+            _print_way(way, threshold, explanation, console)
+
+
+def _print_way(way: Way, threshold: int, explanation: Explanation, console: Console) -> None:
+    for target in way.targets:
+        device = f" to device {target.delivery.device_id}" if target.delivery and target.delivery.device_id else ""
+        style = "green" if target.included else "yellow"
+        console.print(f"  {way.channel}{device}: [{style}]{TARGETS[target.reason]}[/]")
+    table = _table(console, "", "", "", "", "", "", header=False)
+    for decision in way.decisions:
+        alert = decision.alert
+        mark = "[green]in [/]" if decision.included else "[yellow]out[/]"
+        due, why = str(alert.due_on or ""), _why(decision, threshold, explanation.day)
+        table.add_row(
+            "   ",
+            mark,
+            alert.kind,
+            due,
+            _whose(alert),
+            why,
+        )
+    _show(table, console)
+
+
+def _whose(alert: Alert) -> str:
+    if alert.unlisted:
+        return f"and {alert.unlisted:,} more"
+    return f"{alert.recipient_id} cycle {'-' if alert.cycle is None else alert.cycle}"
+
+
+def _why(decision: Decision, threshold: int, day: date) -> str:
+    left = decision.alert.days_left(day)
+    if left is None:
+        return (
+            "missing: notified until it exists" if decision.included else ALERTS[decision.reason].format(left="missing")
+        )
+    words = f"{_days(left)} left" if left > 0 else f"{_days(-left)} overdue" if left else "due today"
+    return ALERTS[decision.reason].format(left=words, threshold=_days(threshold))
+
+
+# The looks -----------------------------------------------------------------------------------------------------------
+
+
+def _table(console: Console, *columns: str, header: bool = True) -> Table:
+    """A table: a rule below its header, and a last column that gives way, on a terminal; bare columns elsewhere."""
+    terminal = console.is_terminal and header
+    table = Table(
+        box=box.SIMPLE_HEAD if terminal else None, padding=(0, 1 if terminal else 2, 0, 0), show_header=header
+    )
+    for place, column in enumerate(columns, 1):
+        table.add_column(column, no_wrap=not console.is_terminal or place < len(columns))
+    return table
+
+
+def _show(table: Table, console: Console) -> None:
+    """Print *table*; elsewhere than on a terminal without the spaces that fill its lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as capture:
+        console.print(table)
+    console.print("\n".join(line.rstrip() for line in capture.get().splitlines()), markup=False)
+
+
+def _line(console: Console, label: str, text: str) -> None:
+    console.print(f"[bold]{label:<12}[/] {text}")

@@ -1,0 +1,174 @@
+"""What all commands share: where results and complaints go, and what an error exits with. Never a traceback."""
+
+import codecs
+import errno
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+import trio
+from rich.console import Console
+from rich.markup import escape
+
+from notifierd.config.load import load
+from notifierd.config.settings import Settings
+from notifierd.messages.text import visible, visible_json
+from notifierd.model.errors import (
+    ConfigError,
+    DatabaseError,
+    LeaseHeld,
+    LedgerUnavailable,
+    NotifierdError,
+    plain_errors,
+)
+from notifierd.rules.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE, EXIT_USAGE
+from notifierd.service import logs, memory, stderr
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+T = TypeVar("T")
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="The result as JSON, alone on stdout.")
+
+
+class ResultLost(Exception):
+    """Stdout takes nothing, for another reason than that nobody reads it; the argument is the error's name."""
+
+
+class _Results(io.FileIO):
+    """Stdout's descriptor, whose errors are told from those of all other files."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ResultLost(errno.errorcode.get(error.errno or 0, "unknown")) from None
+
+
+def install_streams() -> None:
+    """Make stderr a stream that never waits, and stdout one whose errors are `ResultLost` or BrokenPipeError."""
+    stderr.install()
+    raw = _Results(1, "w", closefd=False)
+    encoding = getattr(sys.stdout, "encoding", None)
+    # A name that the locale cannot write is no reason to end a command for everybody.
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=raw.isatty()
+    )
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn what went wrong into a line on stderr and an exit code: a traceback on a user's terminal is a bug."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except ConfigError as error:
+        complain(*error.problems)
+        sys.exit(EXIT_USAGE)
+    except LedgerUnavailable as error:
+        complain(f"the database is unreachable ({error.reason}): check database.dsn, and whether PostgreSQL runs there")
+        sys.exit(EXIT_OUT_OF_REACH)
+    except LeaseHeld as error:
+        complain(f"{error}; wait until that process is done, then run this again")
+        sys.exit(EXIT_INTERRUPTED)
+    except DatabaseError as error:
+        complain(f"the database refused a statement ({error.reason}): `notifierd check` shows what is missing")
+        sys.exit(EXIT_USAGE)
+    except NotifierdError as error:
+        complain(str(error))
+        sys.exit(EXIT_USAGE)
+    except BrokenPipeError:  # whoever reads has read enough, as `head` does
+        abandon_stdout()
+        sys.exit(EXIT_OK)
+    except ResultLost as error:
+        abandon_stdout()
+        complain(f"the result could not be written ({error})")
+        sys.exit(EXIT_TROUBLE)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        complain("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def abandon_stdout() -> None:
+    """Send what is still buffered for stdout nowhere, or Python's own flush at the exit fails and exits 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def complain(*lines: str) -> None:
+    """Say on stderr what is wrong."""
+    console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+    for line in lines:
+        console.print(f"[red]notifierd:[/] {escape(visible(line))}")
+
+
+def say(*lines: str) -> None:
+    """Print results that are lines of text."""
+    for line in lines:
+        click.echo(visible(line))
+
+
+def say_json(found: object) -> None:
+    """Print a result as one line of JSON, with an escape for what a terminal would obey, hide or turn round."""
+    readable = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+    click.echo(visible_json(json.dumps(found, ensure_ascii=not readable)))
+
+
+def run_async(work: Callable[[], Awaitable[T]]) -> T:
+    """Run *work* to its end, or until Ctrl-C if *work* does not listen for that itself.
+
+    Raises:
+        KeyboardInterrupt: it was ended.
+    """
+    memory.settle_in()
+    with plain_errors():
+        return trio.run(_until_interrupted, work)
+
+
+async def _until_interrupted(work: Callable[[], Awaitable[T]]) -> T:
+    """Cancel *work* at Ctrl-C: Trio's own KeyboardInterrupt may strike inside trio_asyncio's loop, which hangs then."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_cancel_at_interrupt, nursery.cancel_scope)
+        result = await work()
+        nursery.cancel_scope.cancel()
+        return result
+    raise KeyboardInterrupt
+
+
+async def _cancel_at_interrupt(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
+
+
+class _Out(Console):
+    """Leaves it to `exit_codes` that nobody reads any more; rich would exit 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def out() -> Console:
+    """Where results go: as wide as they are when that is no terminal."""
+    terminal = sys.stdout.isatty()
+    return _Out(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 1000)
+
+
+def settings_of(context: click.Context) -> Settings:
+    """The configuration that the command line names; log lines go where it says."""
+    settings = load(context.obj)
+    logs.set_up(settings.log.level, settings.log.format)
+    return settings

@@ -1,0 +1,1 @@
+"""One command each: it does or looks, and answers with a value."""

@@ -1,0 +1,115 @@
+"""``notifierd check``: whether a run would go well, without running one. Sends nothing and writes nothing."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+
+from notifierd.commands.check_database import look_at_database
+from notifierd.commands.finding import Finding, Level
+from notifierd.config.keys import is_loopback
+from notifierd.config.load import missing_for_sending
+from notifierd.config.settings import HttpSettings, Settings, WatchSettings
+from notifierd.model.errors import ConfigError
+from notifierd.send.open import open_email
+from notifierd.send.vapid import Vapid
+
+PAGE_SECONDS: Final = 3.0
+
+
+async def check(settings: Settings) -> list[Finding]:
+    """Look at everything that a run needs: *settings* first, then the database."""
+    findings = [*_config(settings), *_safety(settings), *_vapid(settings), *await _providers(settings)]
+    findings += _watch(settings.watch)
+    findings.append(await _page(settings.http))
+    return [*findings, *await look_at_database(settings)]
+
+
+def _config(settings: Settings) -> list[Finding]:
+    missing = [Finding("config", Level.BAD, line) for line in missing_for_sending(settings)]
+    return missing or [Finding("config", Level.OK, "has everything that sending needs")]
+
+
+async def _page(http: HttpSettings) -> Finding:
+    """Whether the page could be served; the port of a daemon that runs is taken by it."""
+    if not http.enabled:
+        return Finding("http", Level.OK, "switched off")
+    host, port = http.address
+    try:
+        for listener in await trio.open_tcp_listeners(port, host=host):
+            await listener.aclose()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and await _is_notifierd(host, port):
+            return Finding("http.bind", Level.OK, f"a daemon serves its page at {http.bind}")
+        why = errno.errorcode.get(error.errno or 0, "no such address")
+        return Finding(
+            "http.bind", Level.WARN, f"the page cannot be served at {http.bind} ({why}); runs are not affected"
+        )
+    return Finding("http.bind", Level.OK, f"the page can be served at {http.bind}")
+
+
+async def _is_notifierd(host: str, port: int) -> bool:
+    answer = b""
+    with trio.move_on_after(PAGE_SECONDS), suppress(OSError, trio.BrokenResourceError):
+        async with await trio.open_tcp_stream(host, port) as stream:
+            await stream.send_all(b"GET /healthz HTTP/1.0\r\n\r\n")
+            async for part in stream:
+                answer += part
+    return b"\r\nserver: notifierd\r\n" in answer.lower()
+
+
+def _safety(settings: Settings) -> Iterator[Finding]:
+    if settings.safety.redirect_to:
+        yield Finding("safety.redirect_to", Level.WARN, "all mail goes to one address")
+    if settings.push.enabled and settings.push.allow_private_addresses:
+        yield Finding("push.allow_private_addresses", Level.WARN, "pushes may go to private addresses, and over http")
+
+
+def _vapid(settings: Settings) -> Iterator[Finding]:
+    if not settings.push.enabled:
+        yield Finding("push", Level.OK, "switched off")
+    elif settings.push.vapid_private_key:
+        public = Vapid(settings.push.vapid_private_key, settings.push_subject).public_key
+        yield Finding("push.vapid_private_key", Level.OK, f"browsers must subscribe with its public key {public}")
+
+
+def _watch(watch: WatchSettings) -> Iterator[Finding]:
+    """Who hears of the runs: of their URLs, which are secrets, the host."""
+    for key, url in (("webhook_url", watch.webhook_url), ("ping_url", watch.ping_url)):
+        where = f"is at {urlsplit(url).hostname}" + (", unencrypted" if _is_open(url) else "") if url else "not set"
+        yield Finding(f"watch.{key}", Level.WARN if _is_open(url) else Level.OK, where)
+
+
+async def _providers(settings: Settings) -> list[Finding]:
+    email = settings.email
+    findings = []
+    for name in email.providers:
+        subject = f"email.{name}"
+        if any(line.startswith(f"{subject}.") for line in missing_for_sending(settings)):
+            continue  # told already
+        try:
+            async with open_email(name, settings, now=_now):
+                pass
+        except ConfigError as error:
+            findings += [Finding(subject, Level.BAD, line) for line in error.problems]
+            continue
+        table = getattr(email, name)
+        url = getattr(table, "endpoint", table.base_url)
+        if _is_open(url):
+            findings.append(Finding(subject, Level.WARN, f"the key and all mails go to {url} unencrypted"))
+        else:
+            findings.append(Finding(subject, Level.OK, f"sends through {url}"))
+    return findings
+
+
+def _is_open(url: str) -> bool:
+    """Whether what goes to *url* may be read on its way."""
+    return urlsplit(url).scheme == "http" and not is_loopback(urlsplit(url).hostname or "")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,344 @@
+"""What a run needs of the database: that it is the right one, its views, rights and indexes, room for what is due.
+
+What the views are good for is found out by EXPLAIN of the very statements, which goes through the same rules, defaults
+and rights, and writes nothing; and by reading a row.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from notifierd.commands.finding import Finding, Level
+from notifierd.config.settings import Settings
+from notifierd.model.delivery import Device, Push
+from notifierd.model.errors import LedgerUnavailable, SchemaMissing, StatementRefused
+from notifierd.rules.calendar import Calendar
+from notifierd.rules.due import Rules
+from notifierd.send._http import parse_url
+from notifierd.send._network import REFUSED
+from notifierd.send.open import open_push, room_for_mails
+from notifierd.store.contract import (
+    RIGHTS,
+    USES,
+    functions_called,
+    missing_rights,
+    needless_rights,
+    passed_over,
+    problems_by_view,
+    sqlstate,
+    system_identifier,
+)
+from notifierd.store.database import Database, open_database
+from notifierd.store.ledger import PostgresLedger
+from notifierd.store.schema import require_current
+
+OLDEST_SERVER: Final = 140_000
+MOST_HOSTS: Final = 5
+"""Push services that a line names."""
+
+MOST_OFFICES: Final = 10
+"""Offices that a line names."""
+
+_KNOWN_LIMITS: Final[Mapping[str, Mapping[str, str]]] = {
+    # https://developers.google.com/workspace/gmail/api/reference/quota, https://support.google.com/a/answer/166852
+    "gmail": {"email_per_second": "60 mails a minute (1.0)", "email_per_day": "2,000 mails a day and user (2000)"},
+}
+"""Providers that take so little that a plan easily exceeds it."""
+
+_ADVISED_INDEXES: Final = (
+    ("alerts", "support_plan_cycles", "office_id", "is_latest_cycle"),
+    ("alerts", "plan_deliverables", "plan_cycle_id", ""),
+    ("staff", "office_staffs", "office_id", ""),
+    ("devices", "push_subscriptions", "staff_id", ""),
+)
+"""View, the table behind it, the column that an index should begin with, and the index's condition."""
+
+_UNREACHABLE: Final = {
+    "28P01": "the server rejected the password",
+    "28000": "the server rejected the role",
+    "3D000": "the server has no such database",
+    "42501": "the role may not connect to that database",
+    "57P03": "the server is starting up",
+    "53300": "the server has no connection left",
+}
+
+_UNQUALIFIED: Final = (
+    "a function that it calls names an object without its schema: add the schema, or give the function a path "
+    "(alter function ... set search_path = ...)"
+)
+
+_UNUSABLE: Final = {
+    "42501": "the view's owner lacks that privilege on the tables behind it",
+    "55000": "the view must read one table, without join, grouping or distinct, or have an INSTEAD OF trigger",
+    "0A000": "a column of the contract is an expression: it must be the table's own column, without a cast",
+    "22001": "a column is too narrow for the values that are written",
+    "42P01": _UNQUALIFIED,
+    "42883": _UNQUALIFIED,
+    "42704": _UNQUALIFIED,
+}
+
+_ON_OUR_PATH: Final = (
+    "a write calls {}, which runs with search_path = pg_catalog: "
+    "name tables in it with their schema, or give it a path (alter function ... set search_path = ...)"
+)
+
+_NOBODY: Final = UUID(int=0)
+
+
+async def look_at_database(settings: Settings) -> list[Finding]:
+    """What is to say of the database that *settings* name, and of what it holds."""
+    findings = []
+    try:
+        async with open_database(settings.database.dsn, pool_size=1) as db:
+            findings += await _server(db, settings.safety.database_id)
+            findings += await _schema(db)
+            findings += await _indexes(db)
+            views = await _views(db)
+            findings += views
+            if all(finding.ok for finding in views):
+                findings += await _only_offices(db, settings.safety.only_offices)
+                findings += await _push_hosts(db, settings)
+                findings += await _room(db, settings)
+    except LedgerUnavailable as error:
+        findings.append(_out_of_reach(error))
+    except StatementRefused as error:
+        findings.append(Finding("database", Level.BAD, f"refused a check ({error.reason})"))
+    return findings
+
+
+async def _server(db: Database, wanted_id: str) -> list[Finding]:
+    (row,) = await db.fetch(
+        """
+        select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
+               pg_is_in_recovery() as standby, r.rolname::text as role, r.rolsuper as superuser
+        from pg_roles r where r.rolname = current_user
+        """
+    )
+    findings = []
+    if row["number"] < OLDEST_SERVER:
+        findings.append(
+            Finding("database", Level.BAD, f"PostgreSQL {row['version']} is too old: 14 or newer is needed")
+        )
+    elif row["standby"]:
+        findings.append(Finding("database", Level.BAD, "is a read-only standby"))
+    else:
+        findings.append(Finding("database", Level.OK, f"PostgreSQL {row['version']}, as role {row['role']}"))
+    if row["superuser"]:
+        remedy = "use another role, to which `notifierd db init --role NAME` grants what it needs"
+        findings.append(Finding("role", Level.WARN, f"{row['role']} is a superuser: {remedy}"))
+    return [*findings, await _identity(db, wanted_id)]
+
+
+async def _identity(db: Database, wanted: str) -> Finding:
+    subject = "safety.database_id"
+    try:
+        found = await system_identifier(db)
+    except StatementRefused as error:
+        text = f"the role may not read the cluster's identifier ({error.reason}): grant execute on pg_control_system()"
+        return Finding(subject, Level.BAD if wanted else Level.WARN, text)
+    if not wanted:
+        return Finding(subject, Level.OK, f"not set; the identifier of this cluster is {found}")
+    if found != wanted:
+        return Finding(
+            subject, Level.BAD, f"is {wanted}, but the identifier of this cluster is {found}: nothing will be sent"
+        )
+    return Finding(subject, Level.OK, "is the identifier of this cluster")
+
+
+async def _schema(db: Database) -> list[Finding]:
+    try:
+        await require_current(db)
+    except SchemaMissing as error:
+        findings = [Finding("schema", Level.BAD, str(error))]
+    else:
+        findings = [Finding("schema", Level.OK, "has the version that this program needs")]
+    lacking = await missing_rights(db)
+    remedy = "`notifierd db init --dsn ADMIN --role NAME`"
+    findings += [Finding("rights", Level.BAD, f"the role lacks {line} ({remedy})") for line in lacking]
+    findings += [
+        Finding("rights", Level.WARN, f"the role has {line} and does not need it ({remedy})")
+        for line in await needless_rights(db)
+    ]
+    return findings if lacking else [*findings, Finding("rights", Level.OK, "the role has every privilege it needs")]
+
+
+async def _views(db: Database) -> list[Finding]:
+    lacking = await missing_rights(db)
+    findings = []
+    for view, problems in (await problems_by_view(db)).items():
+        found = [Finding(f"notifierd.{view}", Level.BAD, problem) for problem in problems]
+        if not problems:
+            found = await _uses(db, view, lacking)
+            found += [Finding(f"notifierd.{view}", Level.WARN, line) for line in await passed_over(db, view)]
+        findings += found or [Finding(f"notifierd.{view}", Level.OK, f"good for {RIGHTS[view]}")]
+    return findings
+
+
+async def _uses(db: Database, view: str, lacking: Collection[str]) -> list[Finding]:
+    """Say what is wrong with what is done with *view*."""
+    subject = f"notifierd.{view}"
+    findings: dict[Finding, None] = {}
+    for name, right, statement in USES:
+        if name != view:
+            continue
+        if {f"{right} on {subject}", "usage on schema notifierd"} & {*lacking}:
+            findings[Finding(subject, Level.BAD, f"the role may not {right}")] = None
+            continue
+        try:
+            (row,) = await db.fetch(f"explain (verbose, format json) {statement}")
+            if right == "select":  # what the view calls is called by nothing else
+                await db.fetch(f"{statement} limit 1")
+        except StatementRefused as error:
+            why = f"{_UNUSABLE.get(sqlstate(error), 'for another reason')} (SQLSTATE {sqlstate(error)})"
+            findings[Finding(subject, Level.BAD, f"{right} would be refused: {why}")] = None
+            continue
+        if right != "select":
+            findings |= dict.fromkeys(
+                [Finding(subject, Level.WARN, _ON_OUR_PATH.format(name)) for name in await functions_called(db, view)]
+            )
+        if right == "insert":
+            findings |= dict.fromkeys(await _unfilled(db, subject, json.loads(row[0])[0]["Plan"]))
+    return list(findings)
+
+
+async def _unfilled(db: Database, subject: str, plan: Mapping[str, Any]) -> list[Finding]:
+    """Find the columns of the table behind a view that must not be null and get no value from an insert's *plan*.
+
+    The plan writes out one expression for each column of the table, in order, with all defaults filled in: the view's
+    before the table's.
+    """
+    rows = await db.fetch(
+        """
+        select a.attname as column, c.oid::regclass::text as table,
+               a.attnotnull and a.attgenerated = '' as demanded,
+               exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgtype & 7 = 7) as triggered
+        from pg_class c
+        join pg_namespace n on n.oid = c.relnamespace
+        join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+        where n.nspname = $1::text and c.relname = $2::text
+        order by a.attnum
+        """,
+        plan.get("Schema"),
+        plan.get("Relation Name"),
+    )
+    values = plan.get("Plans", [{}])[0].get("Output", [])
+    findings = []
+    for row, value in zip(rows, values, strict=False):
+        if row["demanded"] and value.partition("::")[0].lstrip("(") == "NULL":
+            text = f"{row['table']}.{row['column']} must not be null, but gets no value"
+            if row["triggered"]:  # a trigger before the insert
+                findings.append(Finding(subject, Level.WARN, f"{text}, unless a trigger gives it one"))
+            else:
+                remedy = "give it a default in the table, or in the view as a further column"
+                findings.append(Finding(subject, Level.BAD, f"insert would fail: {text} ({remedy})"))
+    return findings
+
+
+async def _indexes(db: Database) -> list[Finding]:
+    """Advise on the tables of the applications that there are presets for."""
+    rows = await db.fetch(
+        """
+        select w.column, w.condition, t.oid::regclass::text as table, exists (
+            select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+            where i.indrelid = t.oid and i.indisvalid and a.attname = w.column
+              and coalesce(pg_get_expr(i.indpred, i.indrelid), '') in (w.condition, '(' || w.condition || ')')
+        ) as there
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality
+            as w (view, "table", "column", condition, place)
+        join pg_class v on v.relname = w.view
+        join pg_namespace n on n.oid = v.relnamespace and n.nspname = 'notifierd'
+        join pg_class t on t.relname = w.table
+        where exists (
+            select from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+            where r.ev_class = v.oid and d.refclassid = 'pg_class'::regclass and d.refobjid = t.oid
+        )
+        order by w.place
+        """,
+        *map(list, zip(*_ADVISED_INDEXES, strict=True)),
+    )
+    findings = []
+    for row in rows:
+        index = f"{row['table']} ({row['column']})" + (f" where {row['condition']}" if row["condition"] else "")
+        if row["there"]:
+            findings.append(Finding("index", Level.OK, f"on {index}"))
+        else:
+            advice = f"advised for many offices: create index concurrently on {index}"
+            findings.append(Finding("index", Level.WARN, advice))
+    return findings
+
+
+async def _only_offices(db: Database, wanted: Sequence[UUID]) -> list[Finding]:
+    if not wanted:
+        return []
+    subject = "safety.only_offices"
+    rows = await db.fetch("select id from notifierd.offices where id = any ($1::uuid[])", list(wanted))
+    absent = {str(office) for office in wanted} - {str(row["id"]) for row in rows}
+    return [
+        Finding(subject, Level.WARN, f"{len(set(wanted)) - len(absent)} offices are notified, and no others"),
+        *(Finding(subject, Level.BAD, f"{office} is not in notifierd.offices") for office in sorted(absent)),
+    ]
+
+
+async def _push_hosts(db: Database, settings: Settings) -> list[Finding]:
+    """Count the devices whose endpoint the sender itself would not call. Endpoints are secrets: origins are shown."""
+    if not (settings.push.enabled and settings.push.vapid_private_key):
+        return []
+    # What an endpoint has before its path says where it leads.
+    rows = await db.fetch(
+        """
+        select coalesce(substring(endpoint from '^[^/]*//[^/?#]*'), '') as endpoint, count(*) as devices
+        from notifierd.devices group by 1
+        """
+    )
+    allowed, refused = 0, Counter[str]()
+    async with open_push(settings, now=_now) as sender:
+        for row in rows:
+            device = Device(_NOBODY, _NOBODY, row["endpoint"], "", "")
+            if sender.lane(Push(_NOBODY, _NOBODY, device, b"", "", 0)) != REFUSED:
+                allowed += row["devices"]
+            else:
+                url = parse_url(device.endpoint)
+                refused[url.origin if url else "no URL"] += row["devices"]
+    if not refused:
+        return [Finding("push.allowed_hosts", Level.OK, f"covers all devices ({allowed})")]
+    by_count = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{origin} ({count})" for origin, count in by_count[:MOST_HOSTS])
+    more = f" and {len(refused) - MOST_HOSTS} more" if len(refused) > MOST_HOSTS else ""
+    text = f"{refused.total()} of {allowed + refused.total()} devices will get no push, at {shown}{more}"
+    return [Finding("push.allowed_hosts", Level.WARN, text)]
+
+
+async def _room(db: Database, settings: Settings) -> list[Finding]:
+    """See whether the next day's mails, as far as they are due by now, fit into the limits."""
+    limits = settings.limits
+    findings = [
+        Finding(f"limits.{key}", Level.WARN, f"is 0, but {settings.email.provider} allows only {allowed}: set it")
+        for key, allowed in _KNOWN_LIMITS.get(settings.email.provider, {}).items()
+        if not getattr(limits, key)
+    ]
+    if not (limits.email_per_day or limits.email_per_second):
+        return findings
+    window = Calendar(settings.window).next_window(_now())
+    room = room_for_mails(settings, (window.ends - window.opens).total_seconds())
+    ledger = PostgresLedger(db)
+    counts = await ledger.rehearse(window.day, Rules.of(settings), room)
+    for over in counts.overflows:
+        offices = ", ".join(map(str, over.first[:MOST_OFFICES])) + (", ..." if over.offices > MOST_OFFICES else "")
+        text = f"on {window.day}, over the limit: {over.words} out of {counts.email.planned:,} mails: {offices}"
+        findings.append(Finding(f"limits.{over.limit}", Level.BAD, text))
+    return findings or [Finding("limits", Level.OK, f"allow the {counts.email.planned} mails of {window.day}")]
+
+
+def _out_of_reach(error: LedgerUnavailable) -> Finding:
+    state = error.reason.partition(":")[2]
+    if state == "dsn":
+        return Finding("database.dsn", Level.BAD, "cannot be read: postgresql://user:password@host:5432/database")
+    why = f": {_UNREACHABLE[state]}" if state in _UNREACHABLE else ""
+    return Finding("database", Level.AWAY, f"unreachable ({state}){why}")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,188 @@
+"""One run now: ``notifierd once``."""
+
+import signal
+from datetime import date
+
+import structlog
+import trio
+from attrs import define, evolve, field, frozen
+
+from notifierd.config.load import missing_for_sending
+from notifierd.config.settings import Settings
+from notifierd.model.errors import (
+    ConfigError,
+    DatabaseError,
+    LeaseHeld,
+    LeaseLost,
+    LeaseNotRenewed,
+    LedgerUnavailable,
+    first_of,
+    plain_errors,
+)
+from notifierd.rules.calendar import Calendar
+from notifierd.rules.due import Rules
+from notifierd.rules.report import RunReport, RunResult
+from notifierd.run.context import Deps, Stop, lasting
+from notifierd.run.day import report_overflows, run_day
+from notifierd.run.progress import Progress
+from notifierd.send.open import room_for_mails
+from notifierd.service.site import PostgresSite, first_to_tell, open_site, utc_now
+from notifierd.service.watch import Watch, open_watch
+from notifierd.store.ledger import LEASE_SECONDS
+
+LEASE_POLL = 1.0
+DATABASE_POLL = 2.0
+"""Seconds until a run that the database's trouble ended is begun anew."""
+
+log = structlog.get_logger(__name__)
+
+
+@frozen
+class Options:
+    """What the command line asks of one run.
+
+    Attributes:
+        seconds: how long it may take; what is open then expires.
+    """
+
+    day: date | None = None
+    force: bool = False
+    seconds: float = 900.0
+    dry_run: bool = False
+
+
+@define
+class Once:
+    """One run, from the connection to the report."""
+
+    settings: Settings
+    options: Options
+    progress: Progress = field(factory=Progress)
+    stop: Stop = field(factory=Stop)
+    day: date = field(init=False)
+    _watched: Settings = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        calendar, options = Calendar(self.settings.window), self.options
+        today = calendar.today(utc_now())
+        self.day = options.day or today
+        # The dead man's switch waits for today's run.
+        watch = self.settings.watch if self.day == today else evolve(self.settings.watch, ping_url="")
+        self._watched = evolve(self.settings, watch=watch)
+        if self.day != today and not (options.force or options.dry_run):
+            raise ConfigError(
+                (f"--day: {self.day} is not today ({today}); add --force to run as if it were, or --dry-run to count",)
+            )
+        missing = () if options.dry_run else tuple(missing_for_sending(self.settings))
+        if missing:
+            raise ConfigError(missing)
+
+    async def run(self) -> RunReport:
+        """Run, and report.
+
+        Raises:
+            ConfigError: the database or its views are not what the configuration says.
+            SchemaMissing: the ledger is not there.
+            LedgerUnavailable: the database could not be reached.
+            LeaseHeld: another process runs the day.
+        """
+        began = trio.current_time()
+        with plain_errors():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._obey_signals)
+                async with open_watch(lambda: self._watched, first_to_tell) as watch:
+                    async with open_site(self.settings, read_only=self.options.dry_run) as site:
+                        result = await self._watched_result(site, watch)
+                    seconds = trio.current_time() - began
+                nursery.cancel_scope.cancel()
+        return RunReport(str(self.day), result, site.statements.read, site.statements.write, seconds)
+
+    async def _watched_result(self, site: PostgresSite, watch: Watch) -> RunResult:
+        """The result, of which the operator hears if this is more than a rehearsal."""
+        if self.options.dry_run:
+            return await self._result(site, watch)
+        try:
+            result = await self._result(site, watch)
+        except Exception as error:
+            watch.failed(self.day, first_of(error))
+            raise
+        watch.ended(self.day, result)
+        return result
+
+    async def _result(self, site: PostgresSite, watch: Watch) -> RunResult:
+        closed = None if self.options.force else Calendar(self.settings.window).closed(self.day)
+        if closed:
+            if not self.options.dry_run:
+                await site.ledger.record({self.day: ("skipped", closed)})
+            return RunResult("skipped", closed, None)
+        if self.options.dry_run:
+            room = room_for_mails(self.settings, self.options.seconds)
+            counts = await site.ledger.rehearse(self.day, Rules.of(self.settings), room)
+            report_overflows(counts.overflows)
+            return RunResult("dry-run", None, counts)
+        async with (
+            site.open_deps(window_left=lasting(self.options.seconds), stop=self.stop, progress=self.progress) as deps,
+            watch.over(self.day, deps),
+        ):
+            return await self.run_with(deps)
+
+    async def run_with(self, deps: Deps) -> RunResult:
+        """Run the day. If another process has it, try for as long as a dead one's lease would last.
+
+        A lease that was lost is tried for again: a database may have forgotten its last renewals. If the database was
+        in trouble for longer than the lease, after the day was planned, go on when it is back, while there is time.
+        """
+        give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
+        while True:
+            if deps.progress.planned is None:
+                deps.window_left = lasting(self.options.seconds)  # from the run's own beginning
+            try:
+                return await run_day(self.day, deps)
+            except LeaseLost:
+                if deps.window_left() <= 0.0 or await self.stop.wait(LEASE_POLL):
+                    raise
+                self._begin_anew(deps)
+                give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
+            except LeaseHeld as held:
+                if trio.current_time() > give_up or await self.stop.wait(LEASE_POLL):
+                    raise
+                if not self.progress.waiting_for:
+                    log.warning("waiting_for_lease", holder=held.holder)
+                self.progress.waiting_for = held.holder
+            except DatabaseError as error:
+                if deps.progress.planned is None or error.about_row:
+                    raise
+                await self._await_database(deps, error)
+                give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
+
+    async def _await_database(self, deps: Deps, error: DatabaseError) -> None:
+        """Wait a little before the run begins anew, without what ended the former one.
+
+        Raises:
+            LedgerUnavailable: a signal came, or the time is up.
+        """
+        what, pause = "the run", min(DATABASE_POLL, deps.window_left())
+        if not isinstance(error, LeaseNotRenewed):  # else the refusals are counted
+            self.progress.trouble.met(what, error.reason)
+        with self.progress.trouble.place(what):
+            self.progress.waits(what, error.reason)
+            if pause <= 0.0 or await self.stop.wait(pause):
+                raise LedgerUnavailable(error.reason) from None
+        self._begin_anew(deps)
+
+    def _begin_anew(self, deps: Deps) -> None:
+        self.stop = deps.stop = Stop()  # a scope can be entered once
+
+    async def _obey_signals(self) -> None:
+        """The first signal drains the run; a second SIGINT stops it at once."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for received in signals:
+                if received == signal.SIGINT and self.stop.reason == "signal":
+                    self.stop.scope.cancel()
+                self.stop.set("signal", self.settings.limits.shutdown_grace)
+
+
+def failed_report(day: date, error: DatabaseError | LeaseHeld) -> RunReport:
+    """The report of a run that could not be made, or whose end is not known."""
+    result = RunResult("interrupted" if isinstance(error, LeaseHeld) else "failed", str(error), None)
+    return RunReport(str(day), result, 0, 0, 0.0)

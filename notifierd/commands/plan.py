@@ -1,0 +1,320 @@
+"""``notifierd plan``: what a run would send now, and for one staff member why. Writes nothing, sends nothing.
+
+A run's own rule decides here, too: ``due.notice_for``, over the deliveries that its plan would find open.
+"""
+
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from datetime import date
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from attrs import asdict, field, frozen
+
+from notifierd.config.settings import Settings
+from notifierd.model.counts import Overflow, Untold
+from notifierd.model.delivery import Alert, Channel, Delivery, Notice, OfficeWork
+from notifierd.model.errors import ConfigError, may_pass, office_error
+from notifierd.rules.calendar import Calendar
+from notifierd.rules.due import Decision, Rules, Target, Way, notice_for, ways
+from notifierd.send.open import room_for_mails
+from notifierd.service.site import PostgresSite, open_site
+from notifierd.store.source import CHUNK
+
+
+@frozen
+class Told:
+    """How many alerts a message tells of, and how many of those are overdue."""
+
+    alerts: int
+    overdue: int
+
+    @classmethod
+    def of(cls, alerts: Iterable[Alert], day: date) -> "Told":
+        """Those of *alerts*, as of *day*."""
+        told = overdue = 0
+        for alert in alerts:
+            left = alert.days_left(day)
+            told += alert.number
+            overdue += alert.number if left is not None and left <= 0 else 0
+        return cls(told, overdue)
+
+
+@frozen
+class PlannedStaff:
+    """What one staff member would be told; a channel that is None tells nothing.
+
+    Attributes:
+        devices: how many devices the push goes to.
+    """
+
+    staff_id: UUID
+    email: Told | None
+    push: Told | None
+    devices: int
+
+
+@frozen
+class PlannedOffice:
+    """What one office's staff would be told.
+
+    Attributes:
+        nearest: days to the nearest deadline that anybody is told of; None if only assessments are missing.
+        told: the alerts that somebody is told of, each once.
+    """
+
+    office_id: UUID
+    name: str
+    nearest: int | None
+    told: Told
+    staff: tuple[PlannedStaff, ...]
+
+    @property
+    def mails(self) -> int:
+        """How many mails."""
+        return sum(someone.email is not None for someone in self.staff)
+
+    @property
+    def pushes(self) -> int:
+        """How many pushes."""
+        return sum(someone.devices for someone in self.staff)
+
+
+@frozen
+class Expiring:
+    """A delivery that was planned and would expire, as there is nothing to tell any more, with the reason."""
+
+    office_id: UUID
+    staff_id: UUID
+    channel: Channel
+    reason: str
+
+
+@frozen
+class Unreadable:
+    """An office that cannot be read, or decided on, and why: the reason for which a run fails it."""
+
+    office_id: UUID
+    reason: str
+
+
+@frozen
+class Plan:
+    """What a run of *day* would do now.
+
+    Attributes:
+        closed: why there is no run on *day* without ``--force``; None on a business day.
+        settled: how many deliveries of *day* came to their end already.
+        offices: the most urgent first.
+        untold: the offices with alerts that no way leads to anybody for.
+        overflows: the mails that the limits leave no room for.
+        unreadable: the offices whose data is broken, and of which no more is known.
+    """
+
+    day: date
+    closed: str | None
+    settled: int
+    offices: tuple[PlannedOffice, ...]
+    expiring: tuple[Expiring, ...]
+    untold: tuple[Untold, ...]
+    overflows: tuple[Overflow, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as one JSON object."""
+        return {
+            "day": str(self.day),
+            "closed": self.closed,
+            "email": sum(office.mails for office in self.offices),
+            "push": sum(office.pushes for office in self.offices),
+            "settled": self.settled,
+            "offices": [
+                {
+                    "office_id": str(office.office_id),
+                    "name": office.name,
+                    "nearest_days": office.nearest,
+                    "email": office.mails,
+                    "push": office.pushes,
+                    **asdict(office.told),
+                    "staff": [asdict(someone) | {"staff_id": str(someone.staff_id)} for someone in office.staff],
+                }
+                for office in self.offices
+            ],
+            "expiring": [
+                asdict(each) | {"office_id": str(each.office_id), "staff_id": str(each.staff_id)}
+                for each in self.expiring
+            ],
+            "untold": [asdict(office) | {"office_id": str(office.office_id)} for office in self.untold],
+            "no_room": [asdict(over) | {"first": list(map(str, over.first))} for over in self.overflows],
+            "unreadable": [{"office_id": str(each.office_id), "reason": each.reason} for each in self.unreadable],
+        }
+
+
+async def plan(settings: Settings, day: date) -> Plan:
+    """What a run of *day* would send now.
+
+    Raises:
+        ConfigError, SchemaMissing: see `open_site`.
+        LedgerUnavailable: the database could not be reached.
+    """
+    rules, calendar = Rules.of(settings), Calendar(settings.window)
+    offices: list[PlannedOffice] = []
+    expiring: list[Expiring] = []
+    unreadable: list[Unreadable] = []
+    async with open_site(settings, read_only=True) as site:
+        async for work in works(site, day, await site.ledger.foresee(day, rules)):
+            if isinstance(work, Unreadable):
+                unreadable.append(work)
+                continue
+            try:
+                notices = {delivery: notice_for(delivery, work, day, rules) for delivery in work.deliveries}
+            except Exception as error:  # noqa: BLE001 - whatever values a view may hold: an office's error is its own
+                unreadable.append(Unreadable(work.id, office_error(error)))
+                continue
+            told = {delivery: notice for delivery, notice in notices.items() if isinstance(notice, Notice)}
+            if told:
+                offices.append(_office(work, told, day))
+            expiring += [
+                Expiring(work.id, delivery.staff_id, delivery.channel, why)
+                for delivery, why in notices.items()
+                if isinstance(why, str)
+            ]
+        opens, ends = calendar.window(day)
+        room = room_for_mails(settings, (ends - opens).total_seconds())
+        rehearsed = await site.ledger.rehearse(day, rules, room)
+        so_far = await site.overview.day(day)
+    settled = sum(counts.planned - counts.open for counts in (so_far.email, so_far.push)) if so_far else 0
+    closed = calendar.closed(day)
+    return Plan(
+        day,
+        closed,
+        settled,
+        tuple(offices),
+        tuple(expiring),
+        rehearsed.untold,
+        rehearsed.overflows,
+        tuple(unreadable),
+    )
+
+
+async def works(
+    site: PostgresSite, day: date, deliveries: Mapping[UUID, tuple[Delivery, ...]]
+) -> AsyncGenerator[OfficeWork | Unreadable, None]:
+    """The offices of *deliveries*, in the same order, read in chunks; one that cannot be is read alone."""
+    rules, rest = Rules.of(site.settings), iter(deliveries.items())
+    while chunk := dict(islice(rest, CHUNK)):
+        for work in await site.source.works(chunk, day, rules):
+            yield work if work.is_read else await _alone(work, site, day, rules)
+
+
+async def _alone(work: OfficeWork, site: PostgresSite, day: date, rules: Rules) -> OfficeWork | Unreadable:
+    try:
+        return await site.source.read_again(work, day, rules)
+    except Exception as error:
+        if may_pass(error):
+            raise
+        return Unreadable(work.id, office_error(error))
+
+
+def _office(work: OfficeWork, told: dict[Delivery, Notice], day: date) -> PlannedOffice:
+    alerts = {alert for notice in told.values() for alert in notice.alerts}
+    lefts = (alert.days_left(day) for alert in alerts)
+    return PlannedOffice(
+        office_id=work.id,
+        name=work.name or "",
+        nearest=min((left for left in lefts if left is not None), default=None),
+        told=Told.of(alerts, day),
+        staff=tuple(_staff(told, day)),
+    )
+
+
+def _staff(told: dict[Delivery, Notice], day: date) -> Iterator[PlannedStaff]:
+    for staff_id in sorted({delivery.staff_id for delivery in told}):
+        mine = {delivery: notice for delivery, notice in told.items() if delivery.staff_id == staff_id}
+        by_channel = {delivery.channel: Told.of(notice.alerts, day) for delivery, notice in mine.items()}
+        devices = sum(delivery.channel is Channel.PUSH for delivery in mine)
+        yield PlannedStaff(staff_id, by_channel.get(Channel.EMAIL), by_channel.get(Channel.PUSH), devices)
+
+
+# For one staff member ------------------------------------------------------------------------------------------------
+
+
+@frozen
+class OfficeWays:
+    """One office of a staff member, and every way to tell them of it."""
+
+    work: OfficeWork = field(repr=False)
+    ways: tuple[Way, ...]
+
+
+@frozen
+class Explanation:
+    """Why one staff member is told, or is not."""
+
+    day: date
+    closed: str | None
+    staff_id: UUID
+    offices: tuple[OfficeWays, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The explanation as one JSON object."""
+        return {
+            "day": str(self.day),
+            "closed": self.closed,
+            "staff_id": str(self.staff_id),
+            "offices": [
+                {
+                    "office_id": str(office.work.id),
+                    "name": office.work.name,
+                    "ways": [self._way(way, office.work) for way in office.ways],
+                }
+                for office in self.offices
+            ],
+        }
+
+    def _way(self, way: Way, work: OfficeWork) -> dict[str, Any]:
+        return {
+            "channel": way.channel.value,
+            "threshold_days": work.staff[self.staff_id].days(way.channel),
+            "targets": [self._target(target) for target in way.targets],
+            "alerts": [self._decision(decision) for decision in way.decisions],
+        }
+
+    def _target(self, target: Target) -> dict[str, Any]:
+        device = target.delivery.device_id if target.delivery else None
+        return {
+            "device_id": str(device) if device else None,
+            "included": target.included,
+            "reason": target.reason,
+        }
+
+    def _decision(self, decision: Decision) -> dict[str, Any]:
+        alert = decision.alert
+        return {
+            "recipient_id": None if alert.unlisted else str(alert.recipient_id),
+            "number": alert.number,
+            "kind": alert.kind.value,
+            "cycle": alert.cycle,
+            "due_on": str(alert.due_on) if alert.due_on else None,
+            "days_left": alert.days_left(self.day),
+            "included": decision.included,
+            "reason": decision.reason,
+        }
+
+
+async def explain(settings: Settings, day: date, staff_id: UUID) -> Explanation:
+    """Why a staff member is told of each alert of their offices on *day*, or is not.
+
+    Raises:
+        ConfigError: there is no such staff member; or see `open_site`.
+        SchemaMissing: see `open_site`.
+        LedgerUnavailable: the database could not be reached.
+    """
+    rules = Rules.of(settings)
+    async with open_site(settings, read_only=True) as site:
+        offices = await site.source.works_of(staff_id, day)
+    if not offices:
+        problem = f"--explain: {staff_id} is not in the view notifierd.staff"
+        raise ConfigError((problem,))
+    explained = tuple(OfficeWays(work, ways(work.staff[staff_id], work, day, rules)) for work in offices)
+    return Explanation(day, Calendar(settings.window).closed(day), staff_id, explained)

@@ -1,0 +1,94 @@
+"""``notifierd status``: how things stand, by the calendar and by the ledger. And ``history``: the days that were."""
+
+from datetime import date, datetime
+from typing import Any
+
+from attrs import evolve, frozen
+
+from notifierd import __version__
+from notifierd.config.settings import Settings
+from notifierd.model.errors import LedgerUnavailable
+from notifierd.rules.calendar import Calendar, Window
+from notifierd.service.site import open_site
+from notifierd.store.history import Day, Open
+
+LOOK_BACK = 30
+"""Days among which the last run is looked for."""
+
+
+@frozen
+class Standing:
+    """How things stand at a moment.
+
+    Attributes:
+        window: the one that is open, or the next to open.
+        closed: why there is no run today; None on a business day.
+        database: why the ledger could not be asked; the rest is then what the calendar knows.
+        last: the last run: the newest day that was neither skipped nor missed.
+        missed: the days since then on which a run should have been, the newest first.
+        open: what is still to be done.
+    """
+
+    now: datetime
+    today: date
+    window: Window
+    closed: str | None
+    database: str | None = None
+    last: Day | None = None
+    missed: tuple[Day, ...] = ()
+    open: tuple[Open, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a window is open now."""
+        return self.window.opens <= self.now
+
+    def as_json(self) -> dict[str, Any]:
+        """It as one JSON object."""
+        return {
+            "version": __version__,
+            "now": self.now.isoformat(),
+            "today": {"day": str(self.today), "closed": self.closed},
+            "next_window": {
+                "day": str(self.window.day),
+                "opens": self.window.opens.isoformat(),
+                "ends": self.window.ends.isoformat(),
+                "open": self.is_open,
+            },
+            "database": self.database,
+            "last_run": self.last and self.last.as_json(),
+            "missed": [day.as_json() for day in self.missed],
+            "open": [each.as_json() for each in self.open],
+        }
+
+
+async def standing(settings: Settings, now: datetime) -> Standing:
+    """How things stand at *now*. A database that is out of reach is told, and no error.
+
+    Raises:
+        ConfigError, SchemaMissing: see `open_site`.
+    """
+    calendar = Calendar(settings.window)
+    today = calendar.today(now)
+    bare = Standing(now, today, calendar.next_window(now), calendar.closed(today))
+    try:
+        async with open_site(settings, read_only=True) as site:
+            days = await site.overview.days(today, LOOK_BACK)
+            left = await site.overview.open()
+    except LedgerUnavailable as error:
+        return evolve(bare, database=error.reason)
+    runs = [day for day in days if day.state not in ("skipped", "missed")]
+    last = runs[0] if runs else None
+    missed = tuple(day for day in days if day.state == "missed" and (last is None or day.day > last.day))
+    return evolve(bare, last=last, missed=missed, open=left)
+
+
+async def history(settings: Settings, now: datetime, days: int) -> tuple[Day, ...]:
+    """The last *days* of which anything is written, the newest first.
+
+    Raises:
+        ConfigError, SchemaMissing: see `open_site`.
+        LedgerUnavailable: the database could not be reached.
+    """
+    async with open_site(settings, read_only=True) as site:
+        return await site.overview.days(Calendar(settings.window).today(now), days)

@@ -1,0 +1,1 @@
+"""One TOML file, credentials and the environment become frozen tables."""

@@ -1,0 +1,352 @@
+"""The configuration's tables and keys, as config.toml and docs/configuration.md name them.
+
+Every class is one table, frozen, with its defaults; the text below a key says what it does, its unit, and what zero or
+empty means. Secrets and addresses are left out of the classes' ``repr``.
+"""
+# ruff: noqa: RUF009 - key() makes a field, anew for each key
+
+from collections.abc import Iterator
+from datetime import date, time
+from typing import Literal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import attrs
+
+from notifierd.config import keys
+from notifierd.config.keys import key, within
+from notifierd.model.address import Address, Mailbox, parse_mailbox
+
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Provider = Literal["resend", "sendgrid", "postmark", "mailgun", "ses", "gmail"]
+Language = Literal["ja", "en"]
+
+Conflict = tuple[tuple[str, ...], str]
+"""Keys of one table that do not go together, and why; the first is the one to mend."""
+
+
+@attrs.frozen
+class Table:
+    """What the loader asks of every table."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Tell which keys, each good by itself, do not go together."""
+        yield from ()
+
+
+@attrs.frozen
+class WindowSettings(Table):
+    """[window]: when a run may send."""
+
+    at: time = key(time(9))
+    """When the window opens, in local time of `timezone`."""
+    until: time = key(time(12))
+    """When the window ends; messages that are not sent by then expire. Earlier than `at`: on the next morning."""
+    timezone: str = key("Asia/Tokyo", keys.ZONE)
+    """The time zone of both times and of the business day."""
+    holidays: str = key("JP", keys.COUNTRY)
+    """The country whose public holidays are closed; empty: none."""
+    closed_weekdays: tuple[Weekday, ...] = key(
+        ("sat", "sun"),
+        keys.Check("", lambda days: len(set(days)) < 7, "closes all seven days of the week (at most 6)"),  # noqa: PLR2004
+    )
+    """The weekdays without a run; empty: none."""
+    closed_dates: tuple[date, ...] = key(())
+    """Further days without a run, such as an office's own holidays."""
+    open_dates: tuple[date, ...] = key(())
+    """Days with a run in any case; they override everything above."""
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.at == self.until:
+            yield ("until", "at"), f"{self.until.isoformat()} is when the window opens (any other time is allowed)"
+
+
+@attrs.frozen
+class LimitsSettings(Table):
+    """[limits]: how much is done at once."""
+
+    offices: int = key(10, within(1, 100), unit="offices")
+    """Offices processed at once."""
+    email: int = key(5, within(1, 100), unit="calls")
+    """Calls to the mail provider at once."""
+    push: int = key(20, within(1, 500), unit="calls")
+    """Calls to push services at once; one service gets at most a quarter of them."""
+    email_per_second: float = key(0.0, within(0, 1000), unit="calls per second")
+    """Calls to the mail provider per second; 0: as many as `email` allows."""
+    email_per_day: int = key(0, within(0, 10_000_000), unit="mails")
+    """Mails per day, the provider's quota; 0: no limit."""
+    send_timeout: float = key(30.0, within(0.1, 600), unit="seconds")
+    """The longest time that a call may take. A call that takes longer is cancelled, and may have been carried out."""
+    attempts: int = key(3, within(1, 20), unit="tries")
+    """Tries of a delivery before it fails."""
+    shutdown_grace: float = key(20.0, within(0, 600), unit="seconds")
+    """The time that calls in flight get after SIGTERM; 0: they are cancelled at once."""
+
+
+@attrs.frozen
+class DatabaseSettings(Table):
+    """[database]: the application's PostgreSQL, 14 or newer."""
+
+    dsn: str = key("", keys.optional(keys.DSN), secret=True)
+    """Its address: postgresql://user:password@host:5432/database; empty: PGHOST, PGUSER and the like apply."""
+    pool_size: int = key(4, within(1, 100), unit="connections")
+    """The maximum number of connections."""
+    statement_timeout: float = key(30.0, within(0.1, 3600), unit="seconds")
+    """The longest time that a statement may take."""
+    plan_timeout: float = key(300.0, within(1, 3600), unit="seconds")
+    """The longest time that the statement that plans the day may take."""
+
+
+@attrs.frozen
+class ResendSettings(Table):
+    """[email.resend]: https://resend.com/docs."""
+
+    api_key: str = key("", keys.TOKEN, secret=True, required=True)
+    """A key with the permission to send."""
+    base_url: str = key("https://api.resend.com", keys.BASE_URL)
+    """The URL of the API."""
+
+
+@attrs.frozen
+class SendgridSettings(Table):
+    """[email.sendgrid]: https://www.twilio.com/docs/sendgrid."""
+
+    api_key: str = key("", keys.TOKEN, secret=True, required=True)
+    """A key with the permission "Mail Send"."""
+    base_url: str = key("https://api.sendgrid.com", keys.BASE_URL)
+    """The URL of the API; for an EU subuser https://api.eu.sendgrid.com."""
+
+
+@attrs.frozen
+class PostmarkSettings(Table):
+    """[email.postmark]: https://postmarkapp.com/developer."""
+
+    server_token: str = key("", keys.TOKEN, secret=True, required=True)
+    """The server's API token; POSTMARK_API_TEST accepts everything and sends nothing."""
+    message_stream: str = key("outbound")
+    """The message stream for the mails; it must be a transactional one."""
+    base_url: str = key("https://api.postmarkapp.com", keys.BASE_URL)
+    """The URL of the API."""
+
+
+@attrs.frozen
+class MailgunSettings(Table):
+    """[email.mailgun]: https://documentation.mailgun.com."""
+
+    api_key: str = key("", keys.TOKEN, secret=True, required=True)
+    """A sending key of the domain, or the account's."""
+    domain: str = key("", keys.DOMAIN, required=True)
+    """The sending domain, as registered at Mailgun."""
+    base_url: str = key("https://api.mailgun.net", keys.BASE_URL)
+    """The URL of the API; for an EU domain https://api.eu.mailgun.net."""
+
+
+@attrs.frozen
+class SesSettings(Table):
+    """[email.ses]: Amazon SES, API v2. https://docs.aws.amazon.com/ses."""
+
+    access_key_id: str = key("", keys.TOKEN, required=True)
+    """The access key of a user with the permissions ses:SendEmail and ses:SendBulkEmail."""
+    secret_access_key: str = key("", keys.TOKEN, secret=True, required=True)
+    """The secret of the access key."""
+    session_token: str = key("", keys.TOKEN, secret=True)
+    """The token of temporary credentials; empty: the credentials are permanent."""
+    region: str = key("ap-northeast-1", keys.REGION)
+    """The region in which the sender is verified."""
+    configuration_set: str = key("", keys.TOKEN)
+    """The configuration set to send with; empty: the identity's default."""
+    base_url: str = key("", keys.BASE_URL_OR_NONE)
+    """The URL of the API; empty: https://email.REGION.amazonaws.com."""
+
+    @property
+    def endpoint(self) -> str:
+        return self.base_url or f"https://email.{self.region}.amazonaws.com"
+
+
+@attrs.frozen
+class GmailSettings(Table):
+    """[email.gmail]: Gmail with a service account that may act for a user of the domain.
+
+    https://developers.google.com/gmail/api. Google allows 60 mails a minute and 2,000 a day: set
+    `limits.email_per_second` to 1.0 and `limits.email_per_day` to 2000.
+    """
+
+    service_account: str = key("", keys.optional(keys.SERVICE_ACCOUNT), secret=True, required=True)
+    """The service account's key, the whole JSON text; `service_account_file` is recommended."""
+    user: str = key("", keys.optional(keys.ADDRESS), private=True, required=True)
+    """The address of the user to send as."""
+    base_url: str = key("https://gmail.googleapis.com", keys.BASE_URL)
+    """The URL of the API."""
+    token_url: str = key("https://oauth2.googleapis.com/token", keys.BASE_URL)
+    """The URL that issues access tokens."""
+
+
+@attrs.frozen
+class EmailSettings(Table):
+    """[email]: the provider that sends the mails, and the sender's address."""
+
+    provider: Provider = key("resend")
+    """The provider's name; its own table is below."""
+    fallback: Literal[Provider, ""] = key("")
+    """The second provider, used while the first is unavailable or rejects our account; empty: wait for the first."""
+    sender: str = key("", keys.optional(keys.MAILBOX), private=True)
+    """The From address, `name@example.jp` or `Name <name@example.jp>`, in a domain that the provider has verified."""
+    reply_to: str = key("", keys.optional(keys.MAILBOX), private=True)
+    """The address for replies; empty: the sender."""
+    list_unsubscribe: str = key("", keys.optional(keys.UNSUBSCRIBE), private=True)
+    """The List-Unsubscribe header, a mailto: or https: URL; empty: no such header. ``{staff_id}`` in it is replaced by
+    the staff member's id: a mail program can then unsubscribe them by one POST to an https: URL (RFC 8058)."""
+    on_unknown: Literal["repeat", "hold"] = key("repeat")
+    """What to do when an answer is lost and the provider honours no idempotency keys: `repeat` sends once more (a
+    duplicate reminder is better than a missed deadline), `hold` leaves the delivery `unknown`."""
+    resend: ResendSettings = ResendSettings()
+    sendgrid: SendgridSettings = SendgridSettings()
+    postmark: PostmarkSettings = PostmarkSettings()
+    mailgun: MailgunSettings = MailgunSettings()
+    ses: SesSettings = SesSettings()
+    gmail: GmailSettings = GmailSettings()
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The providers to use, the preferred one first."""
+        return (self.provider, self.fallback) if self.fallback else (self.provider,)
+
+    @property
+    def sender_mailbox(self) -> Mailbox:
+        """`sender`, read; where it is empty, as it may be before anything is sent, a stand-in."""
+        return parse_mailbox(self.sender) if self.sender else Mailbox(Address("nobody@localhost"))
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.fallback == self.provider:
+            yield ("fallback", "provider"), f'"{self.fallback}" is the provider itself (another one, or "")'
+
+
+@attrs.frozen
+class PushSettings(Table):
+    """[push]: Web Push."""
+
+    enabled: bool = key(default=True)
+    """False: no push is planned."""
+    vapid_private_key: str = key("", keys.optional(keys.VAPID_KEY), secret=True)
+    """The key for push services, as `notifierd vapid` creates it. A change loses all devices that subscribed before."""
+    subject: str = key("", keys.optional(keys.CONTACT), private=True)
+    """The contact for push services, a mailto: or https: URL; empty: mailto: with the address of `email.sender`."""
+    urgency: Literal["very-low", "low", "normal", "high"] = key("normal")
+    """Whether to wake a device in power-saving mode (RFC 8030, section 5.3)."""
+    icon: str = key("/icon-192.png")
+    """The image of the notification, a path on the application's origin or a URL; empty: none."""
+    badge: str = key("/icon-192.png")
+    """The small image in Android's status bar; empty: none."""
+    allowed_hosts: tuple[str, ...] = key(
+        ("fcm.googleapis.com", "*.push.services.mozilla.com", "*.notify.windows.com", "*.push.apple.com"), keys.HOSTS
+    )
+    """The push services that may be called; endpoints come from browsers. `*.` stands for any subdomain."""
+    devices_per_person: int = key(20, within(1, 100))
+    """Pushes go only to this many devices of a person, the newest. The log names persons with more."""
+    allow_private_addresses: bool = key(default=False)
+    """True, for tests only, allows private addresses, http:// and any port."""
+
+
+@attrs.frozen
+class ContentSettings(Table):
+    """[content]: what the messages say."""
+
+    language: Language = key("ja")
+    """The language of the messages."""
+    product: str = key("keikakun", keys.LABEL)
+    """The application's name, as its users know it."""
+    dashboard_url: str = key("", keys.optional(keys.HTTP_URL))
+    """The target of the link in a mail; empty: no link."""
+    templates: str = key("", keys.optional(keys.FOLDER), path=True)
+    """A folder of templates that replace the built-in ones of the same name; empty: the built-in ones."""
+    overdue: bool = key(default=True)
+    """Whether to notify of renewals whose day has come or passed."""
+    horizon_days: int = key(30, within(0, 366), unit="days")
+    """How far ahead to look for deadlines; each staff member's own threshold applies within that. 0: today or past."""
+
+
+@attrs.frozen
+class SafetySettings(Table):
+    """[safety]: for tests beside a live system; keeps a staging copy from sending mail to staff."""
+
+    redirect_to: str = key("", keys.optional(keys.ADDRESS), private=True)
+    """The one address that receives all mail instead; empty: mail goes to its recipients."""
+    only_offices: tuple[UUID, ...] = key(())
+    """The only offices to process; empty: all."""
+    database_id: str = key("", keys.DIGITS)
+    """Send only if the database cluster has this system identifier (`select system_identifier from
+    pg_control_system()`); empty: any."""
+
+
+@attrs.frozen
+class HttpSettings(Table):
+    """[http]: health, metrics, and the page for people."""
+
+    enabled: bool = key(default=True)
+    """False: do not listen."""
+    bind: str = key("127.0.0.1:9464", keys.BIND)
+    """Where to listen, host:port; port 0: any free one. Beyond loopback only with a token."""
+    token: str = key("", keys.TOKEN, secret=True)
+    """The token that the page and the metrics require; empty: none."""
+    hosts: tuple[str, ...] = key((), keys.NAMES)
+    """Other host names of the page, such as a reverse proxy's; addresses and localhost are not needed here."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return keys.parse_bind(self.bind)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.enabled and not self.token and not keys.is_loopback(self.address[0]):
+            why = f"required, because {self.bind} is reachable from beyond this machine"
+            yield ("token", "bind", "enabled"), f"{why} (or bind to 127.0.0.1 or [::1])"
+
+
+@attrs.frozen
+class LogSettings(Table):
+    """[log]: the log on stderr."""
+
+    format: Literal["auto", "json", "text"] = key("auto")
+    """`auto`: readable on a terminal, JSON lines otherwise."""
+    level: Literal["debug", "info", "warning", "error"] = key("info")
+    """The lowest level that is logged."""
+
+
+@attrs.frozen
+class WatchSettings(Table):
+    """[watch]: who learns how the runs went."""
+
+    webhook_url: str = key("", keys.optional(keys.HTTP_URL), secret=True)
+    """The URL to which alarms are posted, in the format of Slack's incoming webhooks; empty: none. A secret, because
+    anybody who knows such a URL can post."""
+    ping_url: str = key("", keys.optional(keys.HTTP_URL), secret=True)
+    """The URL of a dead man's switch, such as a check at healthchecks.io. It is called with `/start` when a run begins,
+    with `/fail` when it failed, and unchanged after a good run and on a closed day; empty: none."""
+    failure_ratio: float = key(0.05, within(0, 1), unit="of a run's deliveries")
+    """The share of failed deliveries that raises an alarm; 0: any failure."""
+    run_seconds: float = key(600.0, within(0, 86_400), unit="seconds")
+    """The duration of a run that raises an alarm; 0: never."""
+
+
+@attrs.frozen
+class Settings(Table):
+    """The whole configuration."""
+
+    window: WindowSettings = WindowSettings()
+    limits: LimitsSettings = LimitsSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    email: EmailSettings = EmailSettings()
+    push: PushSettings = PushSettings()
+    content: ContentSettings = ContentSettings()
+    safety: SafetySettings = SafetySettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    watch: WatchSettings = WatchSettings()
+
+    @property
+    def push_subject(self) -> str:
+        """The ``sub`` of RFC 8292, section 2.1: `push.subject`, or the sender's address."""
+        return keys.ascii_contact(self.push.subject or f"mailto:{self.email.sender_mailbox.address}")

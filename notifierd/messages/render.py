@@ -1,0 +1,383 @@
+"""Notice -> Message: what a staff member reads. Pure: the same notice gives the same bytes, in any process.
+
+Names come from a database that others fill, so all of them pass `text.clean` before they stand anywhere.
+"""
+
+import base64
+import hashlib
+import json
+import string
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, timedelta
+from functools import lru_cache
+from typing import Literal
+from uuid import UUID
+
+import jinja2
+from attrs import evolve, frozen
+from markupsafe import escape
+
+from notifierd.config.keys import ascii_url
+from notifierd.config.settings import Settings
+from notifierd.messages.text import clean, cut, pad
+from notifierd.model.address import Address, BadAddress, parse_address, parse_mailbox
+from notifierd.model.delivery import LISTED, Alert, Channel, Delivery, Device, Kind, Mail, Notice, Push, Staff
+from notifierd.model.errors import ConfigError
+
+PUSH_BYTES = 2641
+"""Plaintext that every device takes: its encrypted record has 2,744 bytes. Push services must take 4,096 (RFC 8291,
+section 4), but those for Firefox on Android do not: https://mozilla-services.github.io/autopush-rs/http.html"""
+
+STAFF_ID = "{staff_id}"
+"""What ``email.list_unsubscribe`` may hold for the staff member's id."""
+
+NAME, SUBJECT = 60, 200
+"""Characters that a name, and a whole subject, may have; what is longer is cut."""
+
+AROUND = f"{string.whitespace}\u00a0\u3000\u200b\u2060\ufeff"
+"""What is pasted along with an address, before or after it; within one, it makes it a bad address."""
+
+RECENT = 16
+"""So many texts are kept, as an office's staff are mostly told the same, one after the other."""
+
+_SOMEBODY = "\ufdd0"
+"""Stands for the name of whom a text is for until it is filled in. A noncharacter, so `clean` leaves none in a name."""
+
+_PARTS = ("subject.txt", "txt", "html")
+
+Tone = Literal["overdue", "soon", "missing"]
+
+
+@frozen
+class Row:
+    """One alert as a line of a mail: when (empty for an assessment), how many days are left, and whose plan it is.
+
+    ``cycle`` is empty where the application has no number.
+    """
+
+    when: str
+    left: str
+    name: str
+    cycle: str
+
+
+@frozen
+class Group:
+    """Alerts of one urgency: a heading, how many there are, and those that are listed."""
+
+    tone: Tone
+    title: str
+    total: int
+    rows: tuple[Row, ...]
+
+
+class Renderer:
+    """Makes messages in the operator's language, with the operator's own templates where there are some.
+
+    ``mail.<language>.html``, ``.txt`` and ``.subject.txt`` (and ``layout.html``) are looked for, each by itself, in
+    ``content.templates`` first, then among the shipped ones.
+
+    Raises:
+        ConfigError: a template cannot be read or used, or ``push.icon`` and ``push.badge`` leave no room in a payload.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._content, self._email, self._push, self._safety = (
+            settings.content,
+            settings.email,
+            settings.push,
+            settings.safety,
+        )
+        self._words: Japanese | English = English() if settings.content.language == "en" else Japanese()
+        self._sender = settings.email.sender_mailbox
+        self._reply_to = parse_mailbox(settings.email.reply_to) if settings.email.reply_to else None
+        self._templates = self._load(settings.content.templates)
+        self._written = lru_cache(RECENT)(self._write)
+        self._try_out()
+
+    def mail(self, notice: Notice, delivery: Delivery) -> Mail:
+        """Render *notice* as an email.
+
+        Raises:
+            BadAddress: no mail can be sent to the staff member.
+        """
+        to = self.address(notice.staff)
+        name = _name(notice.staff.name, "")
+        anybody = _anybody(_SOMEBODY if name else "", notice.staff.email_days)
+        subject, text, html = self._written(evolve(notice, staff=anybody))
+        subject = subject.replace(_SOMEBODY, name)
+        if self._safety.redirect_to:
+            subject = f"[staff {notice.staff.id}] {subject}"
+        return Mail(
+            delivery_id=delivery.id,
+            sender=self._sender,
+            to=to,
+            subject=cut(clean(subject).replace("=?", "= ?"), SUBJECT),  # RFC 2047: or a name could be an encoded word
+            text=text.replace(_SOMEBODY, name),
+            html=html.replace(_SOMEBODY, escape(name)),
+            headers=self._headers(notice.staff, delivery),
+            reply_to=self._reply_to,
+        )
+
+    def address(self, staff: Staff) -> Address:
+        """Return where a mail to *staff* goes.
+
+        Raises:
+            BadAddress: no mail can be sent to them.
+        """
+        to = (self._safety.redirect_to or staff.email or "").strip(AROUND)
+        if not to:
+            raise BadAddress("no_address")
+        return parse_address(to)
+
+    def _write(self, notice: Notice) -> tuple[str, str, str]:
+        """Return subject, text and HTML of what *notice* tells, to whomever it is."""
+        context = self._context(notice)
+        subject, text, html = (self._templates[part].render(context) for part in _PARTS)
+        return subject, text, html
+
+    def _headers(self, staff: Staff, delivery: Delivery) -> dict[str, str]:
+        key = str(delivery.id)
+        headers = {
+            "Message-ID": f"<{key}@{self._sender.address.rpartition('@')[2]}>",
+            "X-Entity-Ref-ID": key,
+            "Auto-Submitted": "auto-generated",  # RFC 3834, section 5: no out-of-office reply answers it
+        }
+        url = self._email.list_unsubscribe
+        is_personal = STAFF_ID in url
+        if url and not (is_personal and self._safety.redirect_to):  # who tries us out must not unsubscribe another
+            url = ascii_url(url.replace(STAFF_ID, str(staff.id)))
+            headers["List-Unsubscribe"] = f"<{url}>"  # RFC 2369, section 3.2
+            if is_personal and url.startswith("https:"):  # RFC 8058, section 3.1: the URL alone tells whom it is for
+                headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        return headers
+
+    def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
+        """Render *notice* for one device; *ttl* in seconds."""
+        return Push(
+            delivery_id=delivery.id,
+            office_id=notice.office_id,
+            device=device,
+            payload=self._payload(notice),
+            topic=_topic(notice.office_id, notice.staff.id),
+            ttl=ttl,
+            urgency=self._push.urgency,
+        )
+
+    def audit(self, notice: Notice) -> dict[str, object]:
+        """Return the details of the audit row: counts, threshold and office; no address, no person's name."""
+        counts = _counts(notice)
+        return {
+            "office_name": _name(notice.office_name, self._words.nameless),
+            "renewal_count": counts["overdue"] + counts["soon"],
+            "overdue_count": counts["overdue"],
+            "assessment_count": counts["missing"],
+            "threshold_days": notice.threshold,
+        }
+
+    def _payload(self, notice: Notice) -> bytes:
+        """Return the JSON that the application's service worker reads, always shorter than PUSH_BYTES."""
+        office_name = cut(clean(notice.office_name), NAME)
+        counts = _counts(notice)
+        renewals = counts["overdue"] + counts["soon"]
+        pictures = {"icon": self._push.icon, "badge": self._push.badge}
+        payload = {
+            "title": self._words.push_title(office_name),
+            "body": self._words.push_body(renewals, counts["missing"]),
+            **{key: url for key, url in pictures.items() if url},
+            "requireInteraction": True,
+            "data": {
+                "type": "deadline_alert",
+                "office_id": str(notice.office_id),
+                "office_name": office_name,
+                "renewal_count": renewals,
+                "assessment_count": counts["missing"],
+                "push_threshold_days": notice.threshold,
+            },
+        }
+        return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def _context(self, notice: Notice) -> dict[str, object]:
+        """Return what the templates may name; an unknown name in one of them is an error."""
+        words, counts = self._words, _counts(notice)
+        listed = notice.alerts[:LISTED]
+        groups = tuple(
+            Group(
+                tone,
+                words.titles[tone],
+                counts[tone],
+                tuple(self._row(alert, notice.day) for alert in listed if _tone(alert, notice.day) == tone),
+            )
+            for tone in _TONES
+            if counts[tone]
+        )
+        return {
+            "office": _name(notice.office_name, words.nameless),
+            "staff": notice.staff.name,
+            "day": words.date(notice.day),
+            "parts": words.parts(notice),
+            "groups": groups,
+            "unlisted": sum(counts.values()) - len(listed),
+            "threshold": notice.threshold,
+            "product": self._content.product,
+            "dashboard_url": self._content.dashboard_url,
+            "can_reply": bool(self._email.reply_to),
+        }
+
+    def _row(self, alert: Alert, day: date) -> Row:
+        left = alert.days_left(day)
+        return Row(
+            when=self._words.date(alert.due_on) if alert.due_on else "",
+            left="" if left is None else self._words.left(left),
+            name=_name(alert.recipient_name, self._words.nameless),
+            cycle="" if alert.cycle is None else self._words.cycle(alert.cycle),
+        )
+
+    def _load(self, folder: str) -> Mapping[str, jinja2.Template]:
+        shipped = jinja2.PackageLoader("notifierd.messages", "templates")
+        environment = jinja2.Environment(
+            loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(folder), shipped]) if folder else shipped,
+            autoescape=jinja2.select_autoescape(["html"]),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        environment.filters["pad"] = pad
+        with _complaining():
+            templates = {part: environment.get_template(f"mail.{self._content.language}.{part}") for part in _PARTS}
+        for template in templates.values():
+            template.globals = dict(template.globals)  # which each rendering copies: a ChainMap takes 20 times as long
+        return templates
+
+    def _try_out(self) -> None:
+        """Render a notice that takes every branch, so that a bad template is found at start and not at nine o'clock."""
+        day, nobody = date(2026, 11, 24), UUID(int=0)
+        days = (-1, 0, 1, *[9] * LISTED)
+        alerts = [Alert(nobody, "-", Kind.RENEWAL, day + timedelta(left), 1) for left in days]
+        staff = Staff(nobody, "-", "-@example.jp", email_enabled=True, email_days=30, push_enabled=True, push_days=10)
+        for shown in (alerts, [Alert(nobody, "-", Kind.ASSESSMENT, None, 1)]):
+            notice = Notice(day, nobody, "-", staff, Channel.EMAIL, tuple(shown))
+            with _complaining():
+                self.mail(notice, Delivery(nobody, nobody, nobody, Channel.EMAIL))
+        longest = evolve(notice, office_name="🌸" * NAME)  # four bytes each, as many as any character has
+        if len(self._payload(longest)) > PUSH_BYTES - 100:  # for the figures
+            raise ConfigError((f"push.icon, push.badge: too long for a payload of {PUSH_BYTES} bytes",))
+
+
+class Japanese:
+    """How deadlines are told in Japanese."""
+
+    titles: Mapping[Tone, str] = {"overdue": "期限超過・本日期限", "soon": "期限間近", "missing": "アセスメント未完了"}
+    nameless = "（名称なし）"
+
+    def date(self, day: date) -> str:
+        return f"{day.year}年{day.month:02}月{day.day:02}日（{'月火水木金土日'[day.weekday()]}）"
+
+    def left(self, days: int) -> str:
+        if days == 0:
+            return "本日が期限"
+        return f"あと{days}日" if days > 0 else f"{-days}日超過"
+
+    def cycle(self, number: int) -> str:
+        return f"第{number}期"
+
+    def parts(self, notice: Notice) -> list[str]:
+        past, today, soon, missing = _tally(notice)
+        labels = (("期限超過", past), ("本日期限", today), ("期限間近", soon), ("アセスメント未完了", missing))
+        return [f"{label}{count}件" for label, count in labels if count]
+
+    def push_title(self, office: str) -> str:
+        return f"期限アラート（{office}）"
+
+    def push_body(self, renewals: int, assessments: int) -> str:
+        return f"更新期限: {renewals}件、アセスメント未完了: {assessments}件"
+
+
+class English:
+    """How deadlines are told in English."""
+
+    titles: Mapping[Tone, str] = {
+        "overdue": "Overdue or due today",
+        "soon": "Due soon",
+        "missing": "Assessment missing",
+    }
+    nameless = "(no name)"
+
+    def date(self, day: date) -> str:
+        weekday = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[day.weekday()]
+        month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[day.month - 1]
+        return f"{weekday} {day.day:2} {month} {day.year}"
+
+    def left(self, days: int) -> str:
+        if days == 0:
+            return "due today"
+        counted = f"{abs(days)} day{'' if abs(days) == 1 else 's'}"
+        return f"{counted} left" if days > 0 else f"{counted} overdue"
+
+    def cycle(self, number: int) -> str:
+        return f"cycle {number}"
+
+    def parts(self, notice: Notice) -> list[str]:
+        past, today, soon, missing = _tally(notice)
+        labels = (("overdue", past), ("due today", today), ("due soon", soon))
+        parts = [f"{count} {label}" for label, count in labels if count]
+        return parts + [f"{missing} assessment{'' if missing == 1 else 's'} missing"] * bool(missing)
+
+    def push_title(self, office: str) -> str:
+        return f"Deadline alert ({office})"
+
+    def push_body(self, renewals: int, assessments: int) -> str:
+        return f"Renewals due: {renewals}, assessments missing: {assessments}"
+
+
+@contextmanager
+def _complaining() -> Iterator[None]:
+    """Turn what a template can do wrong into a ConfigError."""
+    try:
+        yield
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError((f"content.templates: {error.name}, line {error.lineno}: {error.message}",)) from error
+    except (jinja2.TemplateError, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        raise ConfigError((f"content.templates: {type(error).__name__}: {error}",)) from error
+
+
+@lru_cache
+def _anybody(name: str, email_days: int) -> Staff:
+    """Return the one who stands for all that are told the same."""
+    return Staff(UUID(int=0), name, None, email_enabled=True, email_days=email_days, push_enabled=True, push_days=0)
+
+
+_TONES: tuple[Tone, ...] = ("overdue", "soon", "missing")
+
+
+def _tone(alert: Alert, day: date) -> Tone:
+    left = alert.days_left(day)
+    if left is None:
+        return "missing"
+    return "overdue" if left <= 0 else "soon"
+
+
+def _counts(notice: Notice) -> Mapping[Tone, int]:
+    counts: dict[Tone, int] = dict.fromkeys(_TONES, 0)
+    for alert in notice.alerts:
+        counts[_tone(alert, notice.day)] += alert.number
+    return counts
+
+
+def _tally(notice: Notice) -> tuple[int, int, int, int]:
+    """Count what is past its day, due on it, due later, and missing."""
+    counts = _counts(notice)
+    today = sum(alert.number for alert in notice.alerts if alert.due_on == notice.day)
+    return counts["overdue"] - today, today, counts["soon"], counts["missing"]
+
+
+def _topic(office_id: UUID, staff_id: UUID) -> str:
+    """Return 32 characters of base64url: a later notice for the same two replaces this one at the push service."""
+    digest = hashlib.sha256(office_id.bytes + staff_id.bytes).digest()
+    return base64.urlsafe_b64encode(digest[:24]).decode()
+
+
+def _name(text: str, nameless: str) -> str:
+    return cut(clean(text), NAME) or nameless

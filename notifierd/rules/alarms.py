@@ -1,0 +1,215 @@
+"""What a person has to hear of: which causes a day gives for an alarm, and its words. Pure.
+
+An alarm names offices by their ids, and nobody else: it goes to a service that may be anybody's. Its JSON is that of
+Slack's incoming webhooks (https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks): a ``text``, and
+one attachment with fields for programs. Mattermost and Rocket.Chat read the same.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import date
+from html import escape
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID, uuid5
+
+from attrs import Factory, asdict, frozen
+
+from notifierd.config.settings import WatchSettings
+from notifierd.model.counts import DayCounts
+
+MOST_NAMED = 20
+"""Offices in one alarm."""
+
+MOST_REASONS = 5
+MOST_DAYS = 10
+
+OUT_SECONDS = 60.0
+"""How long a sender has to fail every call before that is an alarm: now and then, each of them does."""
+
+_RUNS = UUID("5b6f9c1e-4d0b-4a53-9d2e-6e6f74696679")
+
+_WHY_MISSED = {"not_running": "no daemon was running", "slept_through": "the machine slept, or its clock was set"}
+
+
+@frozen
+class Alarm:
+    """Something about a day that a person has to hear.
+
+    Attributes:
+        cause: a code; of each, a day has one alarm at most.
+        text: what happened and how many it concerns, then what to do.
+        offices: those that it concerns, the worst first.
+        fails: whether it stands for a run that has no end: the dead man's switch has to hear of it, too.
+    """
+
+    day: date
+    cause: str
+    text: str
+    offices: tuple[UUID, ...] = ()
+    fails: bool = False
+
+    def words(self) -> str:
+        """The text, with the offices' ids."""
+        if not self.offices:
+            return self.text
+        more = len(self.offices) - MOST_NAMED
+        named = "\n".join(map(str, self.offices[:MOST_NAMED])) + (f"\nand {more:,} more" if more > 0 else "")
+        return f"{self.text}\nOffices:\n{named}"
+
+    def as_json(self, host: str, page: str) -> dict[str, Any]:
+        """The body for the webhook: said by *host*, whose page is at *page*, if it has one."""
+        look = "`notifierd status`, `notifierd history`" + (f", the page at {page}" if page else "")
+        # Slack reads &, < and > as markup: https://docs.slack.dev/messaging/formatting-message-text#escaping
+        text = escape(f"notifierd: {self.words()}\nSee {look}.", quote=False)
+        fields = {"Day": str(self.day), "Cause": self.cause, "Host": escape(host, quote=False)}
+        return {
+            "text": text,
+            "attachments": [
+                {
+                    "fallback": f"{self.day} {self.cause}",
+                    "color": "danger" if self.fails else "warning",
+                    "fields": [{"title": title, "value": value, "short": True} for title, value in fields.items()],
+                }
+            ],
+        }
+
+
+@frozen
+class Running:
+    """A run that goes on.
+
+    Attributes:
+        seconds: since it began.
+        done: how many of its *offices* were worked on.
+        blocked: by sender, the lanes that refuse us, with the reason.
+        out: by sender, the lanes that have been out for OUT_SECONDS, and do not refuse us.
+    """
+
+    day: date
+    seconds: float
+    done: int = 0
+    offices: int = 0
+    blocked: Mapping[str, Mapping[str, str]] = Factory(dict)
+    out: Mapping[str, Mapping[str, str]] = Factory(dict)
+
+
+def while_running(run: Running, watch: WatchSettings) -> Iterator[Alarm]:
+    """What there is to say of a run while it goes on."""
+    if watch.run_seconds and run.seconds > watch.run_seconds:
+        yield Alarm(
+            run.day,
+            "slow",
+            f"the run of {run.day} has taken {run.seconds:,.0f} s so far, longer than watch.run_seconds "
+            f"({watch.run_seconds:g}): {run.done:,} of {run.offices:,} offices are done. It continues.",
+        )
+    rest = (
+        "Its deliveries stay planned, and are retried or go through email.fallback; what is left when the window ends "
+        "expires."
+    )
+    for sender, lanes in run.blocked.items():
+        text = f"{sender} rejects our credentials or account ({_reasons(sender, lanes)}). {rest} Check both."
+        yield Alarm(run.day, f"blocked:{sender}", text)
+    for sender, lanes in run.out.items():
+        text = f"{sender} has failed every call for {OUT_SECONDS:.0f} s ({_reasons(sender, lanes)}). {rest}"
+        yield Alarm(run.day, f"out:{sender}", text)
+
+
+def at_end(day: date, counts: DayCounts, watch: WatchSettings) -> Iterator[Alarm]:
+    """What there is to say of a day once its run is over."""
+    if too_many_failures(counts, watch):
+        lost, planned = _lost(counts)
+        reasons = Counter(f"{failure.channel} {failure.reason}" for failure in counts.failures)
+        of = f"of the first {len(counts.failures):,}, " if counts.failures_omitted else ""
+        yield Alarm(
+            day,
+            "failures",
+            f"{lost:,} of {planned:,} deliveries of {day} reached nobody ({lost / planned:.1%}; watch.failure_ratio is "
+            f"{watch.failure_ratio:g}): {of}{_most_common(reasons)}. After you fix the cause, `notifierd retry` plans "
+            "them again, on the same day only.",
+            tuple(office for office, _ in Counter(failure.office_id for failure in counts.failures).most_common()),
+        )
+    if counts.untold_overdue:
+        offices = tuple(office.office_id for office in counts.untold if office.overdue)
+        yield Alarm(
+            day,
+            "untold",
+            f"{counts.untold_overdue:,} overdue alerts of {day} reached nobody, in {len(offices):,} offices: they "
+            "have no staff who can be notified, or every delivery failed. Contact these offices yourself.",
+            offices,
+        )
+
+
+def too_many_failures(counts: DayCounts, watch: WatchSettings) -> bool:
+    """Whether as many deliveries reached nobody as make a run a failed one."""
+    lost, planned = _lost(counts)
+    return lost > 0 and lost >= watch.failure_ratio * planned
+
+
+def missed(days: Mapping[date, str]) -> Alarm:
+    """Windows that ended without a run, each with the reason; at least one."""
+    last = max(days)
+    listed = [f"{day} ({_WHY_MISSED.get(days[day], days[day])})" for day in sorted(days, reverse=True)]
+    text = f"no run on {_some(listed, MOST_DAYS)}. Nobody was notified; the next run reports what is still due."
+    return Alarm(last, "missed", text, fails=True)
+
+
+def failed(day: date, why: str) -> Alarm:
+    """A run that could not be made, or not to its end."""
+    text = f"the run of {day} failed: {why}. `notifierd check` shows what to fix."
+    return Alarm(day, "failed", text, fails=True)
+
+
+def never_resumed(day: date, reason: str, *, over: bool) -> Alarm:
+    """A run that was interrupted, and that nobody went on with before its window ended; *over*: nor before its date."""
+    left = ": its open deliveries expired." if over else ". `notifierd once` sends its open deliveries, until midnight."
+    text = f"the run of {day} did not finish ({reason}){left} The next run reports what is still due."
+    return Alarm(day, "failed", text, fails=True)
+
+
+def summary(day: date, state: str, reason: str | None, counts: DayCounts | None) -> str:
+    """How a day went, in a few lines, for the dead man's switch."""
+    lines = [f"{day} {state}" + (f" ({reason})" if reason else "")]
+    if counts:
+        untold = {"alerts": counts.untold_alerts, "overdue": counts.untold_overdue, "offices": len(counts.untold)}
+        lines += [
+            _counts("offices", {"total": counts.offices, "failed": counts.offices_failed}),
+            _counts("email", asdict(counts.email)),
+            _counts("push", asdict(counts.push)),
+            _counts("untold", untold),
+        ]
+    return "\n".join(lines)
+
+
+def ping_address(url: str, signal: str, day: date) -> str:
+    """Where a *signal* goes ("start", "fail", or "" for success): https://healthchecks.io/docs/http_api/.
+
+    Its ``rid`` is the day's own, whichever process pings, so that a start and its end are seen to belong together.
+    """
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/") + (f"/{signal}" if signal else "")
+    rid = f"rid={uuid5(_RUNS, day.isoformat())}"
+    return urlunsplit(parts._replace(path=path, query=f"{parts.query}&{rid}" if parts.query else rid, fragment=""))
+
+
+def _lost(counts: DayCounts) -> tuple[int, int]:
+    """How many deliveries reached nobody, and how many there were."""
+    return counts.email.lost + counts.push.lost, counts.email.planned + counts.push.planned
+
+
+def _reasons(sender: str, lanes: Mapping[str, str]) -> str:
+    """Why, and on which lanes, where a sender has several."""
+    return _some([why if lane == sender else f"{lane}: {why}" for lane, why in sorted(lanes.items())], MOST_REASONS)
+
+
+def _most_common(reasons: Counter[str]) -> str:
+    return _some([f"{n:,} {reason}" for reason, n in reasons.most_common()], MOST_REASONS)
+
+
+def _some(items: list[str], most: int) -> str:
+    more = len(items) - most
+    return ", ".join(items[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _counts(of: str, counts: Mapping[str, int]) -> str:
+    return f"{of}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items())

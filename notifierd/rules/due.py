@@ -1,0 +1,205 @@
+"""Which alerts go to whom, and why. Pure.
+
+The messages are filled by this rule, and a day is planned by the same rule in SQL (``statements/plans.py``): a property
+test holds the two together.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import date
+from uuid import UUID
+
+from attrs import frozen
+
+from notifierd.config.settings import Settings
+from notifierd.model.delivery import OPEN, Alert, Channel, Delivery, Kind, Notice, OfficeWork, Staff, State, delivery_id
+
+
+@frozen
+class Rules:
+    """What of the configuration decides who is due.
+
+    Attributes:
+        horizon_days: renewals further away than this are not looked at, whatever a threshold says.
+        overdue: whether renewals due on the day or before it are told of.
+        push: whether pushes are sent at all.
+        only_offices: if not empty, no other office exists.
+        devices_per_person: to how many devices of one person pushes go, the newest ones.
+    """
+
+    horizon_days: int = 30
+    overdue: bool = True
+    push: bool = True
+    only_offices: frozenset[UUID] = frozenset()
+    devices_per_person: int = 20
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Rules":
+        """The rules of a configuration. With all mail redirected there is no device to push to."""
+        return cls(
+            horizon_days=settings.content.horizon_days,
+            overdue=settings.content.overdue,
+            push=settings.push.enabled and not settings.safety.redirect_to,
+            only_offices=frozenset(settings.safety.only_offices),
+            devices_per_person=settings.push.devices_per_person,
+        )
+
+
+@frozen
+class Decision:
+    """Whether one alert is told to one staff member on one channel; ``reason`` is a code."""
+
+    alert: Alert
+    included: bool
+    reason: str
+
+
+def decide(staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, rules: Rules) -> Iterator[Decision]:
+    """Decide on each of an office's *alerts* for one staff member on one channel, as of *day*."""
+    shut = _shut(staff, channel, rules)
+    for alert in alerts:
+        reason = shut or _out_of_scope(alert, staff.days(channel), day, rules)
+        yield Decision(alert, reason is None, reason or ("overdue" if _overdue(alert, day) else "due"))
+
+
+def chosen(staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, rules: Rules) -> tuple[Alert, ...]:
+    """The alerts that one staff member is told of: overdue first, then by deadline, then missing assessments."""
+    told = [decision.alert for decision in decide(staff, channel, alerts, day, rules) if decision.included]
+    return tuple(sorted(told, key=_order))
+
+
+def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) -> Notice | str:
+    """What *delivery* of an office tells, or why it tells nothing any more: a code."""
+    staff = work.staff.get(delivery.staff_id)
+    if work.name is None:
+        return "office_gone"
+    if rules.only_offices and work.id not in rules.only_offices:
+        return "office_left_out"
+    if staff is None:
+        return "staff_gone"
+    alerts = chosen(staff, delivery.channel, work.alerts, day, rules)
+    if not alerts:
+        return "no_longer_due"
+    if delivery.channel is Channel.PUSH and not _has_device(delivery, work):
+        return "device_gone"
+    return Notice(day, work.id, work.name, staff, delivery.channel, alerts)
+
+
+def _has_device(delivery: Delivery, work: OfficeWork) -> bool:
+    """Whether the device of *delivery* still belongs to its staff member: a colleague of the office may have it now."""
+    device = work.devices.get(delivery.device_id) if delivery.device_id else None
+    return device is not None and device.staff_id == delivery.staff_id
+
+
+@frozen
+class Target:
+    """What a run would make now of one staff member's mail, or of their push to one device.
+
+    Attributes:
+        delivery: as it stands in the ledger, or as it would be planned; None where there is no device to push to.
+        reason: a code; "due" for what would be sent.
+    """
+
+    delivery: Delivery | None
+    included: bool
+    reason: str
+
+
+@frozen
+class Way:
+    """Whether one staff member of an office is told on one channel, and why.
+
+    Attributes:
+        targets: one for each device; one for mail.
+        decisions: on each of the office's alerts.
+    """
+
+    channel: Channel
+    targets: tuple[Target, ...]
+    decisions: tuple[Decision, ...]
+
+
+def ways(staff: Staff, work: OfficeWork, day: date, rules: Rules) -> tuple[Way, ...]:
+    """Every way to tell a staff member of an office, and what a run would make of it now.
+
+    Args:
+        work: the office with all alerts, the devices of *staff*, the newest first, and all their deliveries of *day*,
+            settled or not.
+    """
+    alerts = sorted(work.alerts, key=_order)
+    return tuple(
+        Way(
+            channel,
+            tuple(_targets(staff, channel, work, day, rules)),
+            tuple(decide(staff, channel, alerts, day, rules)),
+        )
+        for channel in Channel
+    )
+
+
+def _targets(staff: Staff, channel: Channel, work: OfficeWork, day: date, rules: Rules) -> Iterator[Target]:
+    there = {delivery.id: delivery for delivery in work.deliveries}
+    told = any(delivery.channel is channel and delivery.state is State.SENT for delivery in work.deliveries)
+    devices = list(work.devices) if channel is Channel.PUSH else [None]
+    for nth, device in enumerate(devices, 1):
+        key = delivery_id(day, work.id, staff.id, channel, device)
+        delivery = there.get(key) or Delivery(key, work.id, staff.id, channel, device)
+        reason = _kept_from(delivery, staff, work, day, rules)
+        if reason is None and told and key not in there:
+            reason = "told_on_another_device"
+        if reason is None and nth > rules.devices_per_person and key not in there:
+            reason = "too_many_devices"
+        yield Target(delivery, reason is None, reason or "due")
+    if not devices:
+        yield Target(None, included=False, reason=_shut(staff, channel, rules) or "no_device")
+
+
+def _kept_from(delivery: Delivery, staff: Staff, work: OfficeWork, day: date, rules: Rules) -> str | None:
+    """Why a run would not make *delivery*, or None."""
+    if delivery.state not in OPEN:
+        return f"already_{delivery.state}"
+    notice = notice_for(delivery, work, day, rules)
+    if notice == "no_longer_due":
+        return _shut(staff, delivery.channel, rules) or ("nothing_due" if work.alerts else "no_alerts")
+    return notice if isinstance(notice, str) else None
+
+
+def _shut(staff: Staff, channel: Channel, rules: Rules) -> str | None:
+    """Why the channel is shut for this staff member whatever there is to tell, or None."""
+    match channel:
+        case Channel.EMAIL if not staff.email:
+            return "no_address"
+        case Channel.EMAIL if not staff.email_enabled:
+            return "email_off"
+        case Channel.PUSH if not rules.push:
+            return "push_disabled"
+        case Channel.PUSH if not staff.push_enabled:
+            return "push_off"
+    return None
+
+
+def _out_of_scope(alert: Alert, threshold: int, day: date, rules: Rules) -> str | None:
+    left = alert.days_left(day)
+    if left is None:
+        return None
+    if left <= 0 and not rules.overdue:
+        return "overdue_left_out"
+    if left > rules.horizon_days:
+        return "beyond_horizon"
+    return "beyond_threshold" if left > threshold else None
+
+
+def _overdue(alert: Alert, day: date) -> bool:
+    left = alert.days_left(day)
+    return left is not None and left <= 0
+
+
+def _order(alert: Alert) -> tuple[bool, date, bool, str, UUID, int]:
+    """Total, so that the same alerts always make the same bytes."""
+    return (
+        alert.kind is Kind.ASSESSMENT,
+        alert.due_on or date.max,
+        alert.unlisted > 0,
+        alert.recipient_name,
+        alert.recipient_id,
+        -1 if alert.cycle is None else alert.cycle,
+    )

@@ -1,0 +1,144 @@
+"""The life of a delivery: what an outcome makes of the try that it ends. Pure.
+
+This is the table "Life of a delivery", its rows that leave ``sending``. A settlement whose state is ``sending``
+keeps the call: the same call goes again, whole, under its key.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal, assert_never
+
+from attrs import frozen
+
+from notifierd.model.delivery import (
+    BATCH,
+    Blame,
+    Blocked,
+    Deferred,
+    Delivered,
+    Delivery,
+    Gone,
+    Outcome,
+    Rejected,
+    Settlement,
+    State,
+    Unknown,
+)
+
+FIRST_WAIT = 5.0
+LONGEST_WAIT = 300.0
+"""Seconds, whatever a provider asks for: it is looked again at least every five minutes."""
+
+
+@frozen
+class Policy:
+    """What of the configuration decides how a try is settled.
+
+    Attributes:
+        attempts: how many tries may be deferred, while other messages pass, before the delivery fails.
+        on_unknown: what to do with a lost answer where no key can settle the doubt.
+    """
+
+    attempts: int = 3
+    on_unknown: Literal["repeat", "hold"] = "repeat"
+
+
+@frozen
+class Circumstances:
+    """What is known beside the outcome.
+
+    Attributes:
+        keyed: the sender honours the call's idempotency key.
+        others_pass: other messages passed through the lane while this one was tried.
+        lane_wait: seconds until the lane may be used again.
+        elsewhere: another sender may be used meanwhile, for what this one certainly did not accept.
+        lane_works: messages have passed through the lane in this run, and it does not refuse everybody by now.
+        carried_out: the answer is of the call as the provider carried it out, whichever try of it that was: it took
+            other messages of it.
+    """
+
+    keyed: bool
+    others_pass: bool = False
+    lane_wait: float = 0.0
+    elsewhere: bool = False
+    lane_works: bool = False
+    carried_out: bool = False
+
+
+def settle(
+    delivery: Delivery,
+    outcome: Outcome,
+    now: Circumstances,
+    policy: Policy,
+    audit: Mapping[str, object] | None = None,
+) -> Settlement:
+    """What *outcome* makes of *delivery*, as reserved: its ``try_no`` and ``call_tries`` are this try's.
+
+    Args:
+        audit: the details of the audit row to write if it is sent.
+    """
+    end = partial(
+        Settlement,
+        delivery,
+        delivery.try_no,
+        attempts=delivery.attempts,
+        doubts=delivery.doubts,
+        put_back=delivery.put_back,
+    )
+    again = partial(end, State.PLANNED, put_back=delivery.put_back + 1)
+    in_doubt = now.keyed and delivery.call_tries > 1 and not now.carried_out
+    match outcome:
+        case Delivered(provider_message_id):
+            return end(State.SENT, provider_message_id=provider_message_id, audit=audit)
+        case Rejected(reason, blame) if blame is Blame.MESSAGE or now.lane_works:
+            return end(State.FAILED, reason)
+        case Gone(reason):
+            return end(State.GONE, reason)
+        case Deferred(reason) | Blocked(reason) | Rejected(reason) if (
+            in_doubt
+        ):  # says nothing of the try whose answer was lost
+            return end(State.SENDING, reason, wait=_wait(outcome, now, delivery.call_tries))
+        case Deferred(reason) if _costs(outcome, now):
+            spent = delivery.attempts + 1
+            if spent >= policy.attempts:
+                return end(State.FAILED, reason, attempts=spent)
+            return again(reason, attempts=spent, wait=_wait(outcome, now, spent))
+        case Deferred(reason) | Blocked(reason) | Rejected(reason):
+            wait = 0.0 if now.elsewhere and not delivery.doubts else _wait(outcome, now, _odd(delivery, now))
+            return again(reason, wait=wait)
+        case Unknown(reason, key_usable=key_usable) if now.keyed and key_usable:
+            return end(State.SENDING, reason, wait=_wait(outcome, now, delivery.call_tries))
+        case Unknown(reason):
+            doubts = delivery.doubts + 1
+            if doubts > (1 if policy.on_unknown == "repeat" else 0):
+                return end(State.UNKNOWN, reason, doubts=doubts)
+            return again(reason, doubts=doubts, wait=now.lane_wait)
+    assert_never(outcome)
+
+
+def _costs(outcome: Deferred, now: Circumstances) -> bool:
+    """Whether a deferral costs an attempt: not if it is the provider's trouble, which every call meets.
+
+    Nor does the refusal of a batch, whatever for: each of its messages goes alone from then on.
+    """
+    if outcome.reason.startswith(BATCH):
+        return False
+    match outcome.blame:
+        case Blame.MESSAGE:
+            return True
+        case Blame.PROVIDER | Blame.PATH:
+            return False
+        case Blame.UNCLEAR:
+            return now.others_pass
+    assert_never(outcome.blame)
+
+
+def _odd(delivery: Delivery, now: Circumstances) -> int:
+    """Which wait a deferral without cost is: growing with the tries where others pass, and this one never does."""
+    return delivery.try_no if now.lane_works else 1
+
+
+def _wait(outcome: Deferred | Blocked | Rejected | Unknown, now: Circumstances, nth: int) -> float:
+    """Seconds to the next try: what the provider asked for, else growing with *nth*; at least what the lane waits."""
+    asked = None if isinstance(outcome, Rejected) else outcome.retry_after
+    return min(LONGEST_WAIT, max(asked or FIRST_WAIT * 2.0 ** (min(nth, 20) - 1), now.lane_wait))

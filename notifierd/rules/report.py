@@ -1,0 +1,88 @@
+"""What a run came to, as the report that people and programs read. Pure."""
+
+from typing import Any, Literal
+
+from attrs import asdict, frozen
+
+from notifierd.model.counts import ChannelCounts, DayCounts
+
+RunState = Literal["completed", "interrupted", "skipped", "failed", "dry-run"]
+
+EXIT_OK = 0
+EXIT_TROUBLE = 1
+EXIT_USAGE = 2
+EXIT_OUT_OF_REACH = 3
+EXIT_INTERRUPTED = 4
+
+
+def channels_json(email: ChannelCounts, push: ChannelCounts) -> dict[str, dict[str, int]]:
+    """What became of the mails and the pushes, as every JSON object of ours has it: no mail is ever gone."""
+    return {"email": {key: n for key, n in asdict(email).items() if key != "gone"}, "push": asdict(push)}
+
+
+@frozen
+class RunResult:
+    """How a run ended, and how its day stood then."""
+
+    state: RunState
+    reason: str | None
+    counts: DayCounts | None
+
+    @classmethod
+    def of(cls, counts: DayCounts, stopped: str | None) -> "RunResult":
+        """The result of a run that came to its end, or was *stopped* for a reason."""
+        if counts.outlook.open:
+            return cls("interrupted", stopped or "interrupted", counts)
+        return cls("completed", None, counts)
+
+
+@frozen
+class RunReport:
+    """One run's report; ``as_json`` gives it in the shape that docs/commands.md shows."""
+
+    day: str
+    result: RunResult
+    reads: int
+    writes: int
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should exit with."""
+        match self.result.state:
+            case "interrupted":
+                return EXIT_INTERRUPTED
+            case "failed":
+                return EXIT_OUT_OF_REACH
+            case "skipped" | "dry-run":
+                return EXIT_OK
+        counts = self.result.counts
+        if counts is None:
+            return EXIT_OK
+        lost = counts.email.lost + counts.push.lost
+        return EXIT_TROUBLE if lost or counts.offices_failed else EXIT_OK
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as one JSON object."""
+        counts = self.result.counts
+        email, push = (counts.email, counts.push) if counts else (ChannelCounts(), ChannelCounts())
+        offices, failed = (counts.offices, counts.offices_failed) if counts else (0, 0)
+        return {
+            "day": self.day,
+            "status": self.result.state,
+            "reason": self.result.reason,
+            "offices": {"total": offices, "ok": offices - failed, "failed": failed},
+            **channels_json(email, push),
+            "untold": {
+                "alerts": counts.untold_alerts if counts else 0,
+                "overdue": counts.untold_overdue if counts else 0,
+                "offices": len(counts.untold_offices) if counts else 0,
+            },
+            "statements": {"read": self.reads, "write": self.writes},
+            "seconds": round(self.seconds, 3),
+            "failures": [
+                {"office_id": str(failure.office_id), "channel": failure.channel.value, "reason": failure.reason}
+                for failure in (counts.failures if counts else ())
+            ],
+            "failures_omitted": counts.failures_omitted if counts else 0,
+        }

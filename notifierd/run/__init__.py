@@ -1,0 +1,1 @@
+"""One day's run, from the lease to the report."""

@@ -1,0 +1,276 @@
+"""Which HTTP calls an office's open deliveries make, and what they say. Pure.
+
+A call's id is its idempotency key, and is derived. A database may forget the reservations of some calls of an office,
+by a failover or a restore: their deliveries, planned again then, make exactly these calls, under the same keys.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from functools import cached_property
+from uuid import UUID
+
+from attrs import evolve, field, frozen
+
+from notifierd.model.address import BadAddress
+from notifierd.model.delivery import BATCH, OPEN, Delivery, Message, OfficeWork, Push, Reservation, State, call_id
+from notifierd.rules.due import notice_for
+from notifierd.run.context import Deps, Line
+
+NIL = UUID(int=0)
+
+SHORTEST_TTL = 3600
+"""Seconds for which a push is kept at least: also where a day is run late, or a past one is forced."""
+
+
+@frozen
+class Content:
+    """What one delivery says: its message, and the details of its audit row.
+
+    Attributes:
+        as_of: when what it is made from was read; see `OfficeWork`.
+    """
+
+    message: Message
+    audit: Mapping[str, object] = field(repr=False)
+    as_of: float
+
+
+Description = Content | str | BadAddress
+"""What a delivery says; or why there is nothing to say; or that its address is none."""
+
+
+@frozen(eq=False)
+class Call:
+    """One HTTP request to come.
+
+    Attributes:
+        id: its idempotency key.
+        deliveries: all that it carries, in order.
+        digest: SHA-256 of the body.
+        repeat: it was made before, and its answer was lost; *deliveries* may then include settled ones.
+    """
+
+    id: UUID
+    line: Line
+    deliveries: tuple[Delivery, ...]
+    contents: tuple[Content, ...]
+    body: bytes = field(repr=False)
+    digest: bytes
+    repeat: bool = False
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages, in the order of the deliveries."""
+        return tuple(content.message for content in self.contents)
+
+    @property
+    def as_of(self) -> float:
+        """When what it is made from was read; see `OfficeWork`."""
+        return self.contents[0].as_of
+
+    @property
+    def tried(self) -> tuple[Delivery, ...]:
+        """The deliveries; those that it carries only to be the same call again are marked as not due."""
+        return tuple(
+            evolve(delivery, due=False) if self.repeat and delivery.state is not State.SENDING else delivery
+            for delivery in self.deliveries
+        )
+
+    @cached_property
+    def lane(self) -> str:
+        """The lane that the call goes through."""
+        return str(self.line.sender.lane(self.contents[0].message))
+
+    def says_the_same(self, other: "Call") -> bool:
+        """Whether it says the same as *other* to the same targets."""
+        return _lasting(self.messages) == _lasting(other.messages)
+
+    def reservation(self, expires: float) -> Reservation:
+        """What the ledger is to mark: each open delivery as it will stand while the call is made."""
+        marked = tuple(
+            evolve(
+                delivery,
+                state=State.SENDING,
+                try_no=delivery.try_no + 1,
+                call_id=self.id,
+                call_tries=delivery.call_tries + 1 if self.repeat else 1,
+                position=position,
+                payload_hash=self.digest,
+                provider=self.line.sender.name,
+            )
+            for position, delivery in enumerate(self.deliveries)
+            if not self.repeat or delivery.state in OPEN
+        )
+        return Reservation(self.id, marked, self.digest, self.line.sender.name, expires)
+
+
+@frozen
+class Prepared:
+    """What is to be done for an office.
+
+    Attributes:
+        calls: to be made.
+        expired: planned deliveries for which there is nothing to say any more, with the reason.
+        failed: planned deliveries to an address that no mail can be sent to, with the reason.
+        lost: tries whose answer is lost for good: their call cannot be made again as it was.
+        waiting: a call is left alone, as a part of it is still another try's.
+    """
+
+    calls: tuple[Call, ...]
+    expired: Mapping[Delivery, str]
+    failed: Mapping[Delivery, str]
+    lost: tuple[Delivery, ...]
+    waiting: bool = False
+
+
+def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: Deps) -> Prepared:
+    """Make the calls that carry what is due; *described* is what `describe` says of each delivery."""
+    contents = {delivery: content for delivery, content in described.items() if isinstance(content, Content)}
+    planned = [delivery for delivery in work.deliveries if delivery.due and delivery.state is State.PLANNED]
+    repeats: list[Call] = []
+    lost: list[Delivery] = []
+    kept: set[Delivery] = set()  # by a call that is repeated whole: a part of it that was put back goes with it again
+    waiting = False
+    for former in former_calls(work.deliveries):
+        sending = [delivery for delivery in former if delivery.state is State.SENDING]
+        if not all(delivery.due for delivery in sending):
+            waiting = waiting or any(delivery.due for delivery in former)
+            kept.update(former if keyed_line(former[0], deps) else ())
+        elif call := same_call(former, contents, deps):
+            repeats.append(call)
+            kept.update(former)
+        else:
+            lost += sending
+    anew = [delivery for delivery in planned if delivery in contents and delivery not in kept]
+    calls = [*first_calls(anew, contents, deps), *repeats]
+    expired = {delivery: why for delivery in planned if isinstance(why := described[delivery], str)}
+    failed = {delivery: bad.reason for delivery in planned if isinstance(bad := described[delivery], BadAddress)}
+    return Prepared(tuple(calls), expired, failed, tuple(lost), waiting)
+
+
+def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Description:
+    """What *delivery* says, or why there is nothing to say, or nobody to say it to."""
+    if delivery.channel not in deps.lines:
+        return "channel_disabled"
+    notice = notice_for(delivery, work, day, deps.rules)
+    if isinstance(notice, str):
+        return notice
+    if delivery.device_id is None:
+        try:
+            return Content(deps.renderer.mail(notice, delivery), deps.renderer.audit(notice), work.as_of)
+        except BadAddress as bad:
+            return bad
+    ttl = max(SHORTEST_TTL, int((deps.day_ends(day) - deps.now()).total_seconds()))
+    push = deps.renderer.push(notice, delivery, work.devices[delivery.device_id], ttl)
+    return Content(push, deps.renderer.audit(notice), work.as_of)
+
+
+def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Iterator[Call]:
+    """The calls for deliveries that are part of none: as many in one as the sender carries.
+
+    A delivery that was refused, or deferred for its own sake, goes alone: should it be what a whole batch is refused
+    for, it harms no other. One that a provider perhaps accepted goes through no other.
+
+    What was put back as often makes calls of its own, all of them full but the last. So the deliveries of any of these
+    calls, taken together, make the same calls again.
+    """
+    for line, batch in batches(planned, lambda delivery: line_for(delivery, contents[delivery].message, deps)):
+        yield from _fitting(line, batch, contents)
+
+
+def batches(
+    planned: Iterable[Delivery], line_of: Callable[[Delivery], Line]
+) -> Iterator[tuple[Line, Sequence[Delivery]]]:
+    """What `first_calls` puts into one call, as far as the sender can; with the line it goes through."""
+    groups: dict[tuple[Line, int], list[Delivery]] = {}
+    for delivery in sorted(planned, key=_order):
+        groups.setdefault((line_of(delivery), delivery.put_back), []).append(delivery)
+    for (line, _), deliveries in groups.items():
+        together = [delivery for delivery in deliveries if not goes_alone(delivery)]
+        size = line.sender.max_batch
+        full = [together[start : start + size] for start in range(0, len(together), size)]
+        for batch in [*full, *([delivery] for delivery in deliveries if goes_alone(delivery))]:
+            yield line, batch
+
+
+def goes_alone(delivery: Delivery) -> bool:
+    """Whether *delivery* may be what a whole batch would be refused for, by how it was tried before."""
+    return delivery.attempts > 0 or (delivery.reason or "").startswith(REFUSED)
+
+
+REFUSED = (BATCH, "rejected:", "refused:")
+"""What the reason of a delivery begins with that a provider refused, alone or with others, and may take alone."""
+
+
+def _order(delivery: Delivery) -> tuple[str, int, int, UUID, UUID]:
+    """Total within an office, whatever order its deliveries were read in."""
+    return delivery.channel, delivery.doubts, delivery.put_back, delivery.staff_id, delivery.device_id or NIL
+
+
+def _fitting(line: Line, batch: Sequence[Delivery], contents: Mapping[Delivery, Content]) -> Iterator[Call]:
+    """One call for *batch*, or the calls for its halves if the sender cannot put so much into one."""
+    try:
+        call = _call(None, line, batch, contents)
+    except ValueError:
+        if len(batch) == 1:
+            raise
+        half = len(batch) // 2
+        for part in (batch[:half], batch[half:]):
+            yield from _fitting(line, part, contents)
+    else:
+        yield call
+
+
+def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
+    """The deliveries of each call whose answer was lost, in the order in which it carried them."""
+    by_call: dict[UUID, list[Delivery]] = {}
+    for delivery in deliveries:
+        if delivery.call_id is not None:
+            by_call.setdefault(delivery.call_id, []).append(delivery)
+    for former in by_call.values():
+        if any(delivery.state is State.SENDING for delivery in former):
+            yield sorted(former, key=lambda delivery: delivery.position)
+
+
+def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Call | None:
+    """The call again, whole and to the byte, if its key can settle the doubt; else None."""
+    first = former[0]
+    line = keyed_line(first, deps)
+    if line is None or first.call_id is None or any(delivery not in contents for delivery in former):
+        return None
+    call = _call(first.call_id, line, former, contents)
+    return call if call.digest == first.payload_hash else None
+
+
+def keyed_line(delivery: Delivery, deps: Deps) -> Line | None:
+    """The line that *delivery* was tried by last, if a call can be repeated there under its key."""
+    line = line_by(delivery, deps)
+    return line if line and line.sender.honours_keys else None
+
+
+def line_for(delivery: Delivery, message: Message, deps: Deps) -> Line:
+    """The line for a new call with *delivery*: if it is in doubt, the one that perhaps carried it already."""
+    tried = line_by(delivery, deps) if delivery.doubts else None
+    return tried or deps.line(delivery.channel, message)
+
+
+def line_by(delivery: Delivery, deps: Deps) -> Line | None:
+    """The line that *delivery* was tried by last, if there still is one."""
+    return next((line for line in deps.lines.get(delivery.channel, ()) if line.sender.name == delivery.provider), None)
+
+
+def _call(
+    former: UUID | None, line: Line, deliveries: Sequence[Delivery], contents: Mapping[Delivery, Content]
+) -> Call:
+    """The call that carries *deliveries*: a new one, or *former* again."""
+    said = tuple(contents[delivery] for delivery in deliveries)
+    body = line.sender.encode([content.message for content in said])
+    digest = hashlib.sha256(body).digest()
+    key = former or call_id(deliveries, digest)
+    return Call(key, line, tuple(deliveries), said, body, digest, repeat=former is not None)
+
+
+def _lasting(messages: Iterable[Message]) -> list[Message]:
+    """*messages*, but for how long a push is kept: that is reckoned anew each time."""
+    return [evolve(message, ttl=0) if isinstance(message, Push) else message for message in messages]

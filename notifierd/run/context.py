@@ -1,0 +1,238 @@
+"""What a run works with, put together by whoever starts it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import date, datetime
+from typing import Any, Literal, Protocol
+
+import trio
+from attrs import define, field
+
+from notifierd.model.address import Address
+from notifierd.model.counts import Room
+from notifierd.model.delivery import Channel, Delivery, Device, Mail, Message, Notice, Push, Staff
+from notifierd.rules.breaker import Gates
+from notifierd.rules.due import Rules
+from notifierd.rules.lifecycle import Policy
+from notifierd.run.progress import Progress
+from notifierd.send import Sender
+from notifierd.store.ledger import Ledger
+from notifierd.store.source import Source
+
+SETTLE_SLACK = 10.0
+"""Seconds from a call's end by which its outcome is written, or the process that made it is taken for dead."""
+
+SETTLE_SECONDS = 10.0
+"""How long what is known may take to be written at least: once a run is over, or from the signal that stops it."""
+
+EXIT_SLACK = 1.5
+"""Seconds from the end of a signal's grace by which the run is over, if it had SETTLE_SECONDS until then."""
+
+
+class Renderer(Protocol):
+    """What makes messages of notices. Pure: the same notice gives the same bytes, in any process."""
+
+    def mail(self, notice: Notice, delivery: Delivery) -> Mail:
+        """The mail that tells *notice*.
+
+        Raises:
+            BadAddress: no mail can be sent to its staff member.
+        """
+        ...
+
+    def address(self, staff: Staff) -> Address:
+        """Where a mail to *staff* goes.
+
+        Raises:
+            BadAddress: no mail can be sent to them.
+        """
+        ...
+
+    def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
+        """The push that tells *notice* to one device, kept by the push service for *ttl* seconds."""
+
+    def audit(self, notice: Notice) -> Mapping[str, object]:
+        """The details of the audit row: counts and thresholds; no address, no person's name."""
+
+
+@define(eq=False)
+class Line:
+    """How a channel's messages get out through one sender.
+
+    Attributes:
+        limiter: one slot for each call.
+        lane_share: how many of the slots one lane may have; None for all.
+        interval: seconds between the beginnings of two calls; 0 for no such limit.
+    """
+
+    sender: Sender[Any]
+    limiter: trio.CapacityLimiter
+    lane_share: int | None = None
+    interval: float = 0.0
+    lanes: dict[str, trio.CapacityLimiter] = field(factory=dict)
+    _in_turn: trio.Lock = field(factory=trio.Lock)
+    _last_began: float = -float("inf")
+
+    def lane_limiter(self, lane: str) -> trio.CapacityLimiter:
+        """The limiter of one lane's share."""
+        if lane not in self.lanes:
+            self.lanes[lane] = trio.CapacityLimiter(self.lane_share or self.limiter.total_tokens)
+        return self.lanes[lane]
+
+    def limit(self, calls: int, lane_share: int | None, interval: float) -> None:
+        """Have other limits from now on, also for who is waiting already."""
+        self.limiter.total_tokens = calls
+        self.lane_share, self.interval = lane_share, interval
+        for limiter in self.lanes.values():
+            limiter.total_tokens = lane_share or calls
+
+    def in_turn(self) -> AbstractAsyncContextManager[object]:
+        """Be the one call whose turn is next, if the line has a rate. Who does not begin leaves the turn to another."""
+        return self._in_turn if self.interval else nullcontext()
+
+    @property
+    def turn(self) -> float:
+        """When the line's rate lets the call whose turn is next begin, by Trio's clock; at once, if there is none."""
+        return max(trio.current_time(), self._last_began + self.interval)
+
+    async def wait(self, ahead: float = 0.0) -> None:
+        """Wait until *ahead* seconds before that turn. If it is there, no other task gets its turn meanwhile."""
+        if self.interval and self.turn - ahead > trio.current_time():
+            await trio.sleep_until(self.turn - ahead)
+
+    def begin(self) -> None:
+        """Note that a call begins: the turn is used."""
+        self._last_began = trio.current_time()
+
+
+@define
+class Stop:
+    """When a run begins nothing more, why, and how long what is in flight may still take."""
+
+    reason: Literal["signal", "window_ended"] | None = None
+    _event: trio.Event = field(factory=trio.Event)
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    """Around the run: its deadline is when what is still in flight is cut."""
+    over_by: float = float("inf")
+    """When a run that was told to stop by a signal is over, whatever it waits for; by Trio's clock."""
+
+    def set(self, reason: Literal["signal", "window_ended"], grace: float) -> None:
+        """Begin nothing more; after *grace* seconds, cut what is in flight. A signal outranks the window's end."""
+        cut = trio.current_time() + grace
+        if self.reason != "signal":
+            self.reason = reason
+        if reason == "signal":
+            self.over_by = min(self.over_by, max(cut + EXIT_SLACK, trio.current_time() + SETTLE_SECONDS))
+        self.scope.deadline = min(self.scope.deadline, cut)
+        self._event.set()
+
+    def is_set(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return self._event.is_set()
+
+    async def wait(self, seconds: float = float("inf")) -> bool:
+        """Wait until stopped, at most *seconds*; whether it was."""
+        with trio.move_on_after(seconds):
+            await self._event.wait()
+        return self.is_set()
+
+
+@define
+class Deps:
+    """What a run works with. Only limits change while it goes on.
+
+    Attributes:
+        offices: one slot for each office that is worked on.
+        lines: how each channel's messages get out: the preferred line, then those to turn to while it is out. A
+            channel without any is not served.
+        email_per_day: mails in a day; 0 for no such limit.
+        send_timeout: seconds for one call.
+        holder: this process' name in the lease.
+        window_left: seconds from now to the end of the run's window, by the clock that decides it.
+        day_ends: the moment until which a push service may keep a push of that day.
+    """
+
+    ledger: Ledger
+    source: Source
+    lines: Mapping[Channel, Sequence[Line]]
+    policies: Mapping[Channel, Policy]
+    offices: trio.CapacityLimiter
+    renderer: Renderer
+    rules: Rules
+    gates: Gates
+    email_per_day: int
+    send_timeout: float
+    holder: str
+    window_left: Callable[[], float]
+    day_ends: Callable[[date], datetime]
+    now: Callable[[], datetime]
+    stop: Stop = field(factory=Stop)
+    progress: Progress = field(factory=Progress)
+
+    @property
+    def call_expires(self) -> float:
+        """Seconds after a reservation at which another process may take it up: those of the call and of settling it."""
+        return self.send_timeout + SETTLE_SLACK
+
+    def line(self, channel: Channel, message: Message) -> Line:
+        """The line for a new call with *message*: the preferred one; while that is out, another that is usable."""
+        preferred, *others = self.lines[channel]
+        if self.gates.out(preferred.sender.lane(message)):
+            for other in others:
+                if self.gates.usable(other.sender.lane(message)):
+                    return other
+        return preferred
+
+    def room(self) -> Room:
+        """What the limits leave of the day for mails, from now to the window's end."""
+        line = self.lines[Channel.EMAIL][0]
+        per_second = 1.0 / line.interval if line.interval else 0.0
+        batch = line.sender.max_batch
+        return Room.of(self.window_left(), per_day=self.email_per_day, per_second=per_second, batch=batch)
+
+    async def rest(self, seconds: float) -> bool:
+        """Wait, at most *seconds*, until stopped; whether it was. Each slice of it counts as progress."""
+        with trio.move_on_after(seconds):
+            while not await self.stop.wait(self.progress.slice_seconds):
+                self.progress.slices += 1
+        return self.stop.is_set()
+
+    def last_moment(self, ended: float) -> float:
+        """Until when, by Trio's clock, what is known of a run that *ended* may take to be written.
+
+        That is the window's end, and SETTLE_SECONDS at least. A signal's bound goes before both.
+        """
+        return min(max(ended + SETTLE_SECONDS, trio.current_time() + self.window_left()), self.stop.over_by)
+
+    def limiters(self) -> dict[str, trio.CapacityLimiter]:
+        """Every limiter, by its name."""
+        named = {"offices": self.offices}
+        for channel, lines in self.lines.items():
+            for line in lines:
+                named[channel.value] = line.limiter
+                named |= {f"{channel} {lane}": limiter for lane, limiter in line.lanes.items()}
+        return named
+
+
+class Site(Protocol):
+    """A database that is open and fit for runs, and the senders that a configuration names."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger there."""
+
+    def open_deps(
+        self, *, window_left: Callable[[], float], stop: Stop, progress: Progress
+    ) -> AbstractAsyncContextManager[Deps]:
+        """Open the senders, and put the parts of one run together.
+
+        Raises:
+            ConfigError: they cannot be made of this configuration.
+        """
+        ...
+
+
+def lasting(seconds: float) -> Callable[[], float]:
+    """What is left of *seconds* that begin now, for ``Deps.window_left``."""
+    ends = trio.current_time() + seconds
+    return lambda: ends - trio.current_time()

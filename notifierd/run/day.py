@@ -1,0 +1,243 @@
+"""The spine: plan, passes of a nursery of offices, report."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from datetime import date, timedelta
+from functools import partial
+from typing import TypeVar
+
+import structlog
+import trio
+from attrs import asdict
+
+from notifierd.model.counts import DayCounts, Overflow, Planned
+from notifierd.model.delivery import Channel, OfficeWork
+from notifierd.model.errors import DatabaseError, LedgerUnavailable, plain_errors
+from notifierd.rules.report import RunResult
+from notifierd.run.context import Deps
+from notifierd.run.lease import hold_lease
+from notifierd.run.office import DATABASE_PAUSE, NEVER, Pass, guard_office
+from notifierd.run.progress import Progress, keep_deadline
+from notifierd.run.recorder import open_recorder
+from notifierd.store.source import CHUNK_LASTS, START, ChunkSize, Place
+
+T = TypeVar("T")
+
+RETENTION = timedelta(days=400)
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+async def run_day(day: date, deps: Deps) -> RunResult:
+    """Plan *day*, tell every office's staff until nothing is open or the window ends, and say how the day stands.
+
+    Raises:
+        LeaseHeld: another process runs the day.
+        LedgerUnavailable: PostgreSQL could not be reached for the plan, or at the end; what is open stays open.
+    """
+    counts = None
+    with plain_errors(), structlog.contextvars.bound_contextvars(run=str(day)):
+        async with hold_lease(deps.ledger, day, deps.holder, deps.progress.trouble) as lease:
+            deps.progress.has_day = True
+            with deps.stop.scope:
+                deps.progress.tally.deliveries.update(await deps.ledger.close_earlier(day))
+                planned = deps.progress.planned = await deps.ledger.plan(day, deps.rules, deps.room())
+                log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
+                report_overflows(planned.overflows)
+                for staff, devices in planned.crowded.items():
+                    log.warning(
+                        "devices_left_out", staff=str(staff), devices=devices, pushed=deps.rules.devices_per_person
+                    )
+                counts = await tell_everyone(day, deps, planned)
+            lease.given_back = True
+            result = await conclude(day, deps, counts)
+        deps.progress.trouble.over()
+        await forget_old(day, deps)
+    return result
+
+
+def report_overflows(overflows: Sequence[Overflow]) -> None:
+    """Name what a plan has no room for."""
+    for over in overflows:
+        labels = asdict(over) | {"first": [str(office) for office in over.first]}
+        log.error("plan_does_not_fit", **labels)
+
+
+async def tell_everyone(day: date, deps: Deps, planned: Planned) -> DayCounts:
+    """Make passes until nothing is open or the run is stopped; if the window ended, close the day."""
+    async with (
+        open_recorder(deps.ledger, day, deps.holder, deps.progress, last_moment=deps.last_moment) as recorder,
+        trio.open_nursery() as nursery,
+    ):
+        deps.progress.channels = recorder.waiting
+        nursery.start_soon(end_window, deps)
+        given, size = planned.mails_given, ChunkSize()
+        while True:
+            this_pass = Pass(day, deps, recorder, max(0, deps.email_per_day - given) if deps.email_per_day else NEVER)
+            await pass_over(this_pass, size)
+            await recorder.flush()
+            if not await recorder.settled():
+                this_pass.skip(DATABASE_PAUSE)
+            counts = await count(day, deps)
+            if not counts.outlook.open or await deps.rest(this_pass.next_turn(counts.outlook)):
+                break
+            given = counts.mails_given
+        if counts.outlook.open and deps.stop.reason == "window_ended":
+            with trio.move_on_after(deps.call_expires):  # what is known is not to be closed as unknown
+                while not await recorder.settled():
+                    pass
+            counts = await close_day(day, deps)
+        nursery.cancel_scope.cancel()
+    return counts
+
+
+async def pass_over(this_pass: Pass, size: ChunkSize) -> None:
+    """Work on every office whose turn has come. No task waits in memory for an office that is not begun.
+
+    The slot comes first, then the office, whose facts so do not age in a queue.
+    """
+    offices = this_pass.deps.offices
+    this_pass.deps.progress.withheld = 0
+    async with trio.open_nursery() as nursery, aclosing(due_offices(this_pass, size)) as due:
+        while True:
+            slot, work = object(), None
+            await offices.acquire_on_behalf_of(slot)
+            try:
+                if not this_pass.deps.stop.is_set():
+                    work = await anext(due, None)
+            finally:
+                if work is None:
+                    offices.release_on_behalf_of(slot)
+            if work is None:
+                return
+            work = this_pass.within_quota(this_pass.as_known(work))
+            nursery.start_soon(guard_office, work, slot, this_pass)
+
+
+async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[OfficeWork, None]:
+    """The offices whose turn has come, the most urgent first, read in chunks as they are wanted.
+
+    What is left of a chunk that has become old is read again. Its first office is not, however long the reading took:
+    its calls see to it that they are not made from what is old, and the pass goes on. Nor is one without facts, which
+    are read by themselves.
+    """
+    deps = this_pass.deps
+    after: Place | None = START
+    while after is not None:
+        read = partial(deps.source.read, this_pass.day, after, deps.rules, size.offices)
+        chunk = await patiently(deps.progress, "reading", read)
+        began, after = trio.current_time(), chunk.after
+        for begun, work in enumerate(chunk.offices):
+            if begun and work.is_read and trio.current_time() - work.as_of > CHUNK_LASTS:
+                size.became_old(begun)
+                after = chunk.places[begun - 1]
+                break
+            yield work
+        else:
+            size.used_up(trio.current_time() - began)
+
+
+async def end_window(deps: Deps) -> None:
+    """Stop the run when its window ends; a call in flight then still has its time."""
+    while (left := deps.window_left()) > 0:  # noqa: ASYNC110 - in slices: the clock may be set meanwhile
+        await trio.sleep(min(deps.progress.slice_seconds, left))
+    deps.stop.set("window_ended", grace=2 * deps.call_expires)
+
+
+async def close_day(day: date, deps: Deps) -> DayCounts:
+    """Settle what the window left open; a try of a dead process only when it can no longer be settled by it."""
+    why = why_no_mail(deps)
+    while True:
+        deps.progress.end(await patiently(deps.progress, "closing", lambda: deps.ledger.close(day, why)))
+        counts = await count(day, deps)
+        if not counts.outlook.open:
+            return counts
+        await deps.progress.sleep(max(FIRST_PAUSE, counts.outlook.next_in or 0.0))  # below 0 if it came meanwhile
+
+
+def why_no_mail(deps: Deps) -> str | None:
+    """What kept mails back whose turn had come, and that were not tried."""
+    if deps.progress.withheld:
+        return "email_per_day"
+    if out := deps.gates.outages().get(deps.lines[Channel.EMAIL][0].sender.name):
+        return out
+    overflows = deps.progress.planned.overflows if deps.progress.planned else ()
+    return "email_per_second" if overflows else None
+
+
+async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult:
+    """Write how the run ended, and give the lease back; *counts* is None if it was cut short.
+
+    Raises:
+        LedgerUnavailable: it could not be written until the window's end or SETTLE_SECONDS, whichever is later, or
+            before the process has to end.
+    """
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_deadline, scope, partial(deps.last_moment, trio.current_time()))
+            if counts is None:  # whatever the ledger says now, not everything was done
+                result = RunResult("interrupted", deps.stop.reason, await count(day, deps))
+            else:
+                result = RunResult.of(counts, deps.stop.reason)
+            result = await finish(day, deps, result)
+            nursery.cancel_scope.cancel()
+        log.info("ended", state=result.state, reason=result.reason)
+        return result
+    raise LedgerUnavailable("database_unavailable:timeout")
+
+
+async def finish(day: date, deps: Deps, result: RunResult) -> RunResult:
+    """Write how the run ended; how it really did, if deliveries were planned again meanwhile."""
+    untold = result.counts.untold if result.counts else ()
+    write = partial(deps.ledger.finish, day, deps.holder, result.state, result.reason, untold)
+    if await patiently(deps.progress, "the run's end", write):
+        return result
+    return RunResult("interrupted", "retried", await count(day, deps))
+
+
+async def forget_old(day: date, deps: Deps) -> None:
+    """Delete what is older than RETENTION, in small steps. What cannot be deleted today is tomorrow.
+
+    That a window ended does not keep it from being done; a signal does, and bounds it.
+    """
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_deadline, scope, lambda: deps.stop.over_by)
+            try:
+                while deps.stop.reason != "signal" and await deps.ledger.forget(day - RETENTION):
+                    pass
+            except DatabaseError as error:
+                log.warning("not_forgotten", reason=error.reason)
+            nursery.cancel_scope.cancel()
+
+
+async def count(day: date, deps: Deps) -> DayCounts:
+    """How the day stands, as soon as the database says so."""
+    return await patiently(deps.progress, "counting", lambda: deps.ledger.counts(day, deps.rules))
+
+
+async def patiently(progress: Progress, what: str, statement: Callable[[], Awaitable[T]]) -> T:
+    """Do *statement*, *what* a run needs next, however long the database does not let it be done.
+
+    The end of the run's scope ends that.
+
+    Raises:
+        StatementRefused: for the content of a row, which will be the same later.
+    """
+    pause = FIRST_PAUSE
+    with progress.trouble.place(what):
+        while True:
+            try:
+                answer = await statement()
+            except DatabaseError as error:
+                if error.about_row:
+                    raise
+                progress.trouble.met(what, error.reason)
+                await progress.wait(pause, what, error.reason)
+                pause = min(LONGEST_PAUSE, pause * 2)
+            else:
+                progress.passed(what)
+                return answer

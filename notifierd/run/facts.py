@@ -1,0 +1,84 @@
+"""What an office's calls are made from, and how old that may be."""
+
+from collections.abc import Sequence
+from datetime import date
+
+import trio
+from attrs import define, evolve, field
+
+from notifierd.model.delivery import Delivery, Mail, OfficeWork
+from notifierd.run.calls import Call, Prepared, describe, prepare
+from notifierd.run.context import Deps
+from notifierd.run.portions import AT_ONCE, Portion, by_lane, sample, way_of
+
+MOST_AGE = 5.0
+"""Seconds from the reading of facts to the calls that are made from them, at most."""
+
+FRESH = 4.5
+"""Seconds up to which facts will do for a call that is not reserved yet. A reservation seldom takes longer than what is
+then left of MOST_AGE; if one does, `Facts.bear_out` reads once more."""
+
+
+@define(eq=False)
+class Facts:
+    """What an office's calls are made from. The calls share it: one that needs it newer reads it for all of them."""
+
+    _work: OfficeWork
+    _day: date
+    _deps: Deps
+    _reading: trio.Lock = field(factory=trio.Lock)
+
+    async def portions(self, since: float) -> list[list[Portion]]:
+        """The office's deliveries in portions to be prepared one after the other: for each lane, those that go there.
+
+        They are one for all lanes if they are few. *since*: see `prepare`.
+
+        Raises:
+            DatabaseError: see `prepare`.
+        """
+        deliveries = self._work.deliveries
+        if len(deliveries) <= AT_ONCE:
+            return [[deliveries]]
+        work, ways, mail = await self._read(since), {}, None
+        for delivery in deliveries:
+            message = sample(delivery, work, self._day, self._deps, mail)
+            if message is not None:
+                ways[delivery.id] = way_of(delivery, message, self._deps)
+                mail = message if isinstance(message, Mail) else mail
+            await trio.lowlevel.checkpoint()  # as below
+        return by_lane(deliveries, ways, self._deps)
+
+    async def prepare(self, deliveries: Sequence[Delivery], since: float) -> Prepared:
+        """What is to be done for *deliveries* of the office, by facts that were read at *since* (Trio's time) or later.
+
+        Raises:
+            DatabaseError: the facts were older, and could not be read.
+        """
+        work = evolve(await self._read(since), deliveries=tuple(deliveries))
+        described = {}
+        for delivery in deliveries:
+            described[delivery] = describe(delivery, work, self._day, self._deps)
+            await trio.lowlevel.checkpoint()  # however many there are, no other office's call waits for them
+        return prepare(work, described, self._deps)
+
+    async def bear_out(self, call: Call) -> bool:
+        """Whether a call that is reserved may be made: facts of the last MOST_AGE seconds make the very same call.
+
+        Raises:
+            DatabaseError: its facts have become too old while it was reserved, and could not be read.
+        """
+        if _age(call) <= MOST_AGE:
+            return True
+        todo = await self.prepare(call.tried, since=trio.current_time() - FRESH)
+        return any(again.says_the_same(call) and _age(again) <= MOST_AGE for again in todo.calls)
+
+    async def _read(self, since: float) -> OfficeWork:
+        """The facts, as they were at *since* or later."""
+        async with self._reading:
+            if self._work.as_of < since:
+                self._work = await self._deps.source.read_again(self._work, self._day, self._deps.rules)
+        return self._work
+
+
+def _age(call: Call) -> float:
+    return trio.current_time() - call.as_of

@@ -1,0 +1,92 @@
+"""The lease on a day: who has it may send; who cannot renew it stops before it runs out.
+
+The ledger's statements check it too, by the database's clock, so that it fences: a process that was stopped, or cut
+off, and wakes up later can reserve nothing.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date
+
+import structlog
+import trio
+from attrs import define
+
+from notifierd.model.errors import DatabaseError, LeaseLost, LeaseNotRenewed
+from notifierd.run.trouble import DatabaseTrouble
+from notifierd.store.ledger import LEASE_SECONDS, Ledger
+
+RENEW_EVERY = 2.0
+MOST_RENEWALS = 2
+"""Renewals that may be under way at once. One whose connection fell silent has no answer for half a minute, and the
+next goes over another connection."""
+MARGIN = 2.0
+"""Seconds before the lease's end at which calls are cancelled: clocks drift, and a cancellation takes its time."""
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTrouble) -> AsyncIterator["Lease"]:
+    """Hold the lease on *day* for the length of the block, which is cancelled if the lease cannot be renewed in time.
+
+    Raises:
+        LeaseHeld: another process has it.
+        LeaseLost: it ran out while this process did not look, or another process took it over.
+        LeaseNotRenewed: the database did not let it be renewed in time.
+    """
+    asked = trio.current_time()
+    await ledger.take_lease(day, holder)
+    lease = Lease(trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN))
+    with lease.scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_keep, ledger, day, holder, lease, trouble)
+            yield lease
+            nursery.cancel_scope.cancel()
+    if lease.scope.cancelled_caught:
+        if lease.trouble:
+            raise LeaseNotRenewed(lease.trouble)
+        raise LeaseLost("another process, or nobody: the lease was not renewed in time")
+
+
+@define
+class Lease:
+    """The lease as it is being kept.
+
+    Attributes:
+        scope: around all that may go on only while we have it.
+        trouble: why the database did not renew it when it was last asked to.
+        given_back: whether it is being given back: that it cannot be renewed any more is then no loss.
+    """
+
+    scope: trio.CancelScope
+    trouble: str | None = None
+    given_back: bool = False
+
+
+async def _keep(ledger: Ledger, day: date, holder: str, lease: Lease, trouble: DatabaseTrouble) -> None:
+    async def renew() -> None:
+        asked = trio.current_time()
+        lease.trouble = lease.trouble or "database_unavailable:timeout"  # until it answers
+        try:
+            renewed = await ledger.renew_lease(day, holder)
+        except DatabaseError as error:
+            lease.trouble = error.reason
+            trouble.met("the lease", error.reason)
+            return
+        trouble.passed("the lease")
+        lease.trouble = None
+        if renewed:
+            lease.scope.deadline = max(lease.scope.deadline, asked + LEASE_SECONDS - MARGIN)
+        elif not lease.given_back:
+            lease.scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(RENEW_EVERY)
+                if len(nursery.child_tasks) < MOST_RENEWALS:
+                    nursery.start_soon(renew)
+    finally:
+        if lease.scope.cancel_called:  # at once: what is known may take long to be written
+            log.error("lease_lost", reason=lease.trouble)

@@ -1,0 +1,383 @@
+"""One office: prepare its calls; for each, wait for its turn, see that its facts are fresh, reserve, send, settle."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+
+import structlog
+import trio
+from attrs import define, evolve
+
+from notifierd.model.counts import Outlook
+from notifierd.model.delivery import (
+    Blame,
+    Blocked,
+    Channel,
+    Deferred,
+    Delivered,
+    Delivery,
+    Gone,
+    OfficeWork,
+    Outcome,
+    Push,
+    Reservation,
+    Settlement,
+    State,
+    Unknown,
+)
+from notifierd.model.errors import DatabaseError, first_of, may_pass, office_error, places
+from notifierd.rules.lifecycle import Circumstances, settle
+from notifierd.run.calls import Call, Content, Prepared, line_by
+from notifierd.run.context import Deps
+from notifierd.run.facts import FRESH, Facts
+from notifierd.run.portions import Portion
+from notifierd.run.recorder import Recorder
+
+DATABASE_PAUSE = 2.0
+"""Seconds before an office is tried again that the database did not let be worked on, or a call of which another try
+has a part."""
+
+QUOTA_PAUSE = 30.0
+"""Seconds until it is looked whether there is room in the day's quota of mails: some were refused, or it was raised."""
+
+AHEAD = 1.0
+"""Seconds before its turn in which a call sees to its facts: as a rule, the turn does not have to wait for that."""
+
+SHORTEST_PAUSE = 0.05
+FAIL_SECONDS = 10.0
+NEVER = float("inf")
+
+log = structlog.get_logger(__name__)
+
+
+@define
+class Pass:
+    """One pass over what is due, and when what it had to leave alone may be tried again."""
+
+    day: date
+    deps: Deps
+    recorder: Recorder
+    mails_left: float = NEVER
+    """How many mails may still be given to a provider; the offices take of them in their order."""
+    _skipped_for: float = NEVER
+
+    def as_known(self, work: OfficeWork) -> OfficeWork:
+        """*work* with what this process knows, and the ledger does not: what has ended is not due.
+
+        It stays in its place, so that the call that it was part of is not taken for one that cannot be made again.
+        """
+        held = {delivery.id for delivery in work.deliveries if self.recorder.holds(delivery)}
+        if held:  # not in doubt: they are only not written yet
+            self.skip(DATABASE_PAUSE)
+        left = [evolve(d, due=False) if d.id in held else d for d in work.deliveries]
+        forgotten = self.recorder.settle_forgotten(left)
+        found = tuple(evolve(d, state=State.SENT, due=False) if d.id in forgotten else d for d in left)
+        return evolve(work, deliveries=found) if held or forgotten else work
+
+    def within_quota(self, work: OfficeWork) -> OfficeWork:
+        """*work* without the mails that there is no room for in the day's quota.
+
+        Those that a call to be repeated carried stay, and are not due by themselves: without them it would be another.
+        """
+        mails = [d for d in work.deliveries if d.channel is Channel.EMAIL and d.due and d.state is State.PLANNED]
+        if len(mails) <= self.mails_left:
+            self.mails_left -= len(mails)
+            return work
+        beyond = {delivery.id for delivery in mails[int(self.mails_left) :]}
+        self.mails_left = 0
+        self.deps.progress.withheld += len(beyond)
+        self.skip(QUOTA_PAUSE)
+        again = {delivery.call_id for delivery in work.deliveries if delivery.state is State.SENDING}
+        left = [d for d in work.deliveries if d.id not in beyond or d.call_id in again]
+        return evolve(work, deliveries=tuple(evolve(d, due=False) if d.id in beyond else d for d in left))
+
+    def skip(self, seconds: float) -> None:
+        """Note that deliveries were left planned, though their turn had come, for at least *seconds*."""
+        self._skipped_for = min(self._skipped_for, seconds)
+
+    def next_turn(self, outlook: Outlook) -> float:
+        """Seconds until another pass can do something."""
+        if outlook.due_now and self._skipped_for == NEVER:
+            return SHORTEST_PAUSE
+        return max(SHORTEST_PAUSE, min(self._skipped_for, NEVER if outlook.next_in is None else outlook.next_in))
+
+
+async def guard_office(work: OfficeWork, slot: object, this_pass: Pass) -> None:
+    """Work on one office, for which *slot* is taken, and let no error of it touch another; cancellations pass."""
+    progress = this_pass.deps.progress
+    progress.in_flight[work.id], progress.names[work.id] = trio.current_time(), work.name or ""
+    try:
+        with structlog.contextvars.bound_contextvars(office=str(work.id)):
+            await tell_office(work, this_pass)
+    except* Exception as group:  # noqa: BLE001 - the one place that isolates
+        passing, lasting = group.split(may_pass)
+        if lasting:
+            await fail_office(work, this_pass, first_of(lasting))
+        elif passing:
+            progress.trouble.met("offices", first_of(passing).args[0])
+            this_pass.skip(DATABASE_PAUSE)
+    finally:
+        this_pass.deps.offices.release_on_behalf_of(slot)
+        progress.offices_done += 1
+        del progress.in_flight[work.id], progress.names[work.id]
+
+
+async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
+    """Make the messages of a portion first, so that bad data is met before any of them is sent; then make its calls.
+
+    A large office has many portions, and each lane its own, so that a slow mail never holds up a push, nor one push
+    service another. An error ends the office, but cuts nothing that is in flight.
+    """
+    facts, errors = Facts(work, this_pass.day, this_pass.deps), list[Exception]()
+    lanes = await facts.portions(since=trio.current_time() - FRESH)
+    try:
+        async with trio.open_nursery() as nursery:
+            for portions in lanes[1:]:
+                nursery.start_soon(tell_lane, portions, facts, this_pass, errors)
+            for portions in lanes[:1]:  # mostly all there is, and not worth another task
+                await tell_lane(portions, facts, this_pass, errors)
+    except BaseException as cut:  # noqa: BLE001 - a cancellation, which passes beside an error
+        raise BaseExceptionGroup("an office was cut", [cut, *errors]) from None
+    if errors:
+        raise errors[0]
+
+
+async def tell_lane(portions: Sequence[Portion], facts: Facts, this_pass: Pass, errors: list[Exception]) -> None:
+    """Make the calls of one portion after the other, the next ones once those of the last have their slots.
+
+    So what is held are the messages in flight, and of those that wait one portion.
+    """
+    async with trio.open_nursery() as nursery:
+        for portion in portions:
+            if errors or this_pass.deps.stop.is_set():
+                return
+            try:
+                await begin(portion, facts, this_pass, nursery, errors)
+            except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
+                errors.append(error)
+
+
+async def begin(
+    portion: Portion, facts: Facts, this_pass: Pass, nursery: trio.Nursery, errors: list[Exception]
+) -> None:
+    """Prepare *portion*, and wait until each of its calls has its slots, or had them."""
+    todo = await facts.prepare(portion, since=trio.current_time() - FRESH)
+    await end_others(todo, this_pass)
+    if todo.waiting:
+        this_pass.skip(DATABASE_PAUSE)
+
+    def start(call: Call) -> trio.Event:
+        turn = trio.Event()
+        nursery.start_soon(make_call, call, facts, this_pass, turn, errors)
+        return turn
+
+    turns = [start(call) for call in todo.calls]
+    del todo  # the calls' own tasks hold their messages
+    for turn in turns:
+        await turn.wait()
+
+
+async def end_others(todo: Prepared, this_pass: Pass) -> None:
+    """Settle the deliveries that no call carries: there is nothing to say, or nobody to say it to, or no way to ask."""
+    deps = this_pass.deps
+    this_pass.recorder.settle([give_up(delivery, deps) for delivery in todo.lost])
+    if todo.expired:
+        await deps.ledger.expire(todo.expired)
+        deps.progress.end(Counter((delivery.channel, State.EXPIRED) for delivery in todo.expired))
+    if todo.failed:
+        await deps.ledger.fail(todo.failed)
+        deps.progress.end(Counter((delivery.channel, State.FAILED) for delivery in todo.failed))
+
+
+async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Event, errors: list[Exception]) -> None:
+    """Wait for the turn of one HTTP request, and make it with its slots in hand; set *turn* once it has them.
+
+    An error is added to *errors*: the other calls of the office go on.
+    """
+    line = prepared.line
+    try:
+        async with line.lane_limiter(prepared.lane), line.limiter:
+            turn.set()
+            async with line.in_turn():
+                call = await when_due(prepared, facts, this_pass)
+                if call is None:
+                    return
+                line.begin()
+            with this_pass.deps.gates[call.lane].in_use():
+                await carry_out(call, facts, this_pass)
+    except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
+        errors.append(error)
+    finally:
+        turn.set()
+
+
+async def when_due(call: Call, facts: Facts, this_pass: Pass) -> Call | None:
+    """The call, made from fresh facts, when its turn has come; None if it is not to be made in this pass."""
+    line = call.line
+    if put_off(call, this_pass):
+        return None
+    await line.wait(AHEAD)
+    fresh = line.turn - FRESH
+    ready = call if call.as_of >= fresh else await make_anew(call, facts, fresh, this_pass)
+    await line.wait()
+    return None if ready is None or put_off(ready, this_pass) else ready
+
+
+async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> Call | None:
+    """The call for the same deliveries by facts that were read at *since* or later; None if there is none to make now.
+
+    Deliveries for which nothing is left to say are settled. What would now go another way, or takes more than one
+    call, is left to the next pass, as its slots are not in hand; so is all of it if the database does not answer.
+    """
+    try:
+        todo = await facts.prepare(call.tried, since)
+        await end_others(todo, this_pass)
+    except DatabaseError as error:
+        this_pass.deps.progress.trouble.met("reading", error.reason)
+        this_pass.skip(DATABASE_PAUSE)
+        return None
+    ready = next((again for again in todo.calls if (again.line, again.lane) == (call.line, call.lane)), None)
+    if len(todo.calls) > (ready is not None):
+        this_pass.skip(0.0)
+    return ready
+
+
+async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
+    """Reserve, send, settle."""
+    deps = this_pass.deps
+    seconds = deps.send_timeout  # which may change before the call begins
+    reservation = call.reservation(deps.call_expires)
+    if not await reserved(reservation, this_pass):
+        return
+    began = trio.current_time()
+    outcomes: Sequence[Outcome] = [Deferred("not_begun", blame=Blame.PROVIDER)] * len(call.deliveries)
+    try:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not await borne_out(call, facts, deps) or deps.stop.is_set():
+            return
+        began = trio.current_time()
+        outcomes = [Unknown("interrupted")] * len(call.deliveries)
+        with trio.move_on_after(seconds) as time:
+            outcomes = await call.line.sender.send(call.messages, call.body, str(call.id))
+        if time.cancelled_caught:
+            outcomes = [Unknown("timeout")] * len(call.deliveries)
+        learn(call, outcomes, began, deps)
+    finally:
+        this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, deps))
+
+
+async def borne_out(call: Call, facts: Facts, deps: Deps) -> bool:
+    """Whether a call that is reserved may still be made: see `Facts.bear_out`."""
+    try:
+        return await facts.bear_out(call)
+    except DatabaseError as error:
+        deps.progress.trouble.met("reading", error.reason)
+        return False
+
+
+def put_off(call: Call, this_pass: Pass) -> bool:
+    """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
+    deps = this_pass.deps
+    wait = deps.gates[call.lane].wait(call.deliveries[0].office_id)
+    if wait:
+        this_pass.skip(min(wait, elsewhere(call, deps)))
+    return bool(wait) or deps.stop.is_set()
+
+
+def elsewhere(call: Call, deps: Deps) -> float:
+    """Seconds until what the call carries may go through another line than the call's; NEVER if it goes through none.
+
+    What is in doubt stays with the line that perhaps carried it. Others than the preferred line are used while that is
+    out, and may themselves have to be left alone for a moment.
+    """
+    delivery, message = call.deliveries[0], call.messages[0]
+    if call.repeat or (delivery.doubts and line_by(delivery, deps)):
+        return NEVER
+    preferred, *others = deps.lines[delivery.channel]
+    usable = [preferred, *others] if deps.gates.out(preferred.sender.lane(message)) else [preferred]
+    waits = [deps.gates[line.sender.lane(message)].wait() for line in usable if line is not call.line]
+    return min(waits, default=NEVER)
+
+
+async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
+    """Whether the call may be made. A database that does not let it be touches no other call of the office.
+
+    A call that is not ours to make, as another process has the day or a part of it, is looked at again after a while.
+    """
+    try:
+        granted = await this_pass.recorder.reserve(reservation)
+    except DatabaseError as error:
+        this_pass.deps.progress.trouble.met("reservations", error.reason)
+        granted = False
+    if not granted:
+        this_pass.skip(DATABASE_PAUSE)
+    return granted
+
+
+def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:
+    """Tell the lane's gate how a call ended, and the log, if in trouble; the first refusal of us rings the alarm."""
+    lane, sender, tally = call.lane, call.line.sender.name, deps.progress.tally
+    gate = deps.gates[lane]
+    blocked, out = gate.blocked, gate.out
+    gate.record(outcomes, began, call.deliveries[0].office_id)
+    troubles = {outcome.reason for outcome in outcomes if isinstance(outcome, Deferred | Blocked | Unknown)}
+    tally.call_seconds[sender].observe(trio.current_time() - began)
+    tally.calls_in_trouble[sender] += bool(troubles)
+    if out and not gate.out:
+        log.info("sender_back", lane=lane)
+    if gate.blocked and not blocked:
+        log.error("sender_blocked", lane=lane, reason=gate.blocked, retry_in=round(gate.wait(), 1))
+    elif gate.out and not out:
+        log.error("sender_out", lane=lane, reason=gate.out, retry_in=round(gate.wait(), 1))
+    elif troubles:
+        log.warning("call_in_trouble", lane=lane, reasons=sorted(troubles), retry_in=round(gate.wait(), 1))
+
+
+def settlements(
+    call: Call, tried: Sequence[Delivery], outcomes: Sequence[Outcome], began: float, deps: Deps
+) -> list[Settlement]:
+    """How each of the call's reserved deliveries ends this try."""
+    gate = deps.gates[call.lane]
+    wait, took = gate.wait(), [isinstance(outcome, Delivered) for outcome in outcomes]
+    now = Circumstances(
+        call.line.sender.honours_keys,
+        gate.passed_since(began),
+        wait,
+        elsewhere=not all(took) and elsewhere(call, deps) <= wait,
+        lane_works=gate.works,
+        carried_out=any(took),
+    )
+    return [
+        settled(delivery, outcomes[delivery.position], call.contents[delivery.position], now, deps)
+        for delivery in tried
+    ]
+
+
+def settled(delivery: Delivery, outcome: Outcome, content: Content, now: Circumstances, deps: Deps) -> Settlement:
+    """How one delivery ends this try, with what else is to be written then."""
+    settlement = settle(delivery, outcome, now, deps.policies[delivery.channel], content.audit)
+    match outcome, content.message:
+        case Gone(), Push(device=device):
+            return evolve(settlement, gone_endpoint=device.endpoint)
+    return settlement
+
+
+def give_up(delivery: Delivery, deps: Deps) -> Settlement:
+    """How a try ends that a dead process left, and whose call cannot be made again as it was."""
+    lost = Unknown(delivery.reason or "process_died", key_usable=False)
+    return settle(delivery, lost, Circumstances(keyed=False), deps.policies[delivery.channel])
+
+
+async def fail_office(work: OfficeWork, this_pass: Pass, error: BaseException) -> None:
+    """Settle an office that cannot be worked on: its deliveries fail, and the report names it."""
+    reason = office_error(error)
+    log.error("office_failed", office=str(work.id), reason=reason, where=places(error))
+    deps = this_pass.deps
+    deps.progress.offices_failed += 1
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + FAIL_SECONDS):
+        await this_pass.recorder.flush()  # its own tries first, or they could put something back to planned
+        try:
+            deps.progress.end(await deps.ledger.fail_office(this_pass.day, work.id, reason))
+        except DatabaseError as database:
+            deps.progress.trouble.met("offices", database.reason)
+            this_pass.skip(DATABASE_PAUSE)

@@ -1,0 +1,77 @@
+"""In which portions the messages of a large office are made, so that no more of them are held than are wanted. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from uuid import UUID
+
+from attrs import frozen
+
+from notifierd.model.address import BadAddress
+from notifierd.model.delivery import Delivery, Message, OfficeWork, State
+from notifierd.rules.due import notice_for
+from notifierd.run.calls import Content, batches, describe, former_calls, keyed_line, line_for
+from notifierd.run.context import Deps, Line
+
+AT_ONCE = 100
+"""Deliveries of an office whose messages are all made before the first is sent. Of a larger one, those of a call are
+made when it is the next of its lane."""
+
+Portion = Sequence[Delivery]
+"""Deliveries of which the same calls are made, taken by themselves, as of the whole office."""
+
+
+@frozen(eq=False)
+class Way:
+    """Which way a message goes."""
+
+    line: Line
+    lane: str
+
+
+def way_of(delivery: Delivery, message: Message, deps: Deps) -> Way:
+    """The way of a new call with *delivery*, which says *message*."""
+    line = line_for(delivery, message, deps)
+    return Way(line, str(line.sender.lane(message)))
+
+
+def sample(delivery: Delivery, work: OfficeWork, day: date, deps: Deps, mail: Message | None) -> Message | None:
+    """A message that goes the way of what *delivery* says; None if that is nothing.
+
+    Args:
+        mail: another mail of the office, if one was made: it goes the same way, and none has to be made.
+    """
+    if mail is None or delivery.device_id is not None:
+        content = describe(delivery, work, day, deps)
+        return content.message if isinstance(content, Content) else None
+    notice = notice_for(delivery, work, day, deps.rules)
+    if isinstance(notice, str):
+        return None
+    try:
+        deps.renderer.address(notice.staff)
+    except BadAddress:
+        return None
+    return mail
+
+
+def by_lane(deliveries: Iterable[Delivery], ways: Mapping[UUID, Way], deps: Deps) -> list[list[Portion]]:
+    """The portions of an office, those of each lane in the order of its calls.
+
+    Args:
+        ways: by the ids of the deliveries that have something to say.
+    """
+    lanes: dict[str, list[Portion]] = {}
+    again = [
+        former if keyed_line(former[0], deps) else [d for d in former if d.state is State.SENDING]
+        for former in former_calls(deliveries)
+    ]
+    kept = {delivery.id for former in again for delivery in former}
+    left = [delivery for delivery in deliveries if delivery.id not in kept]
+    anew = [d for d in left if d.id in ways and d.due and d.state is State.PLANNED]
+    for _, batch in batches(anew, lambda delivery: ways[delivery.id].line):
+        lanes.setdefault(ways[batch[0].id].lane, []).append(batch)
+    for former in again:
+        lane = next((ways[delivery.id].lane for delivery in former if delivery.id in ways), "")
+        lanes.setdefault(lane, []).append(former)
+    if others := [delivery for delivery in left if delivery.id not in ways]:
+        lanes.setdefault("", []).append(others)
+    return list(lanes.values())

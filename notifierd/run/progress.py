@@ -1,0 +1,172 @@
+"""What a run tells of itself while it goes on, and a process of all its runs."""
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from uuid import UUID
+
+import trio
+from attrs import define, evolve, field
+
+from notifierd.model.counts import Planned
+from notifierd.model.delivery import Channel, Delivery, Settlement, State
+from notifierd.run.trouble import DatabaseTrouble
+
+SLICE = 1.0
+"""Seconds for which a run waits at once, so that a wait is seen to go on and a clock that was set is noticed."""
+
+
+CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+RUN_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 10800.0)
+
+
+@define
+class Histogram:
+    """How many observations fell below or on each bound, and their sum; both in seconds."""
+
+    bounds: tuple[float, ...]
+    total: float = 0.0
+    counts: Counter[int] = field(factory=Counter)
+    """By the index of the lowest bound that is not exceeded; one beyond the last for what exceeds them all."""
+
+    def observe(self, seconds: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+
+MOST_REMEMBERED = 10_000
+"""Deliveries: at 500 a second what the last 20 s brought, and a replica that takes over lacks less."""
+
+
+@define
+class Sent:
+    """What a process last wrote as sent. It knows that also when the database forgets it.
+
+    Not as settlements: 10,000 of them take 11 MB, and what is kept of each less than half of that.
+    """
+
+    _last: dict[int, tuple[str | None, str | None, Mapping[str, object] | None]] = field(factory=dict)
+    """By the delivery's id: provider, provider_message_id and audit."""
+
+    def add(self, settlement: Settlement) -> None:
+        """Remember *settlement*, which was written, for the oldest one if there are too many."""
+        delivery = settlement.delivery
+        self._last[delivery.id.int] = delivery.provider, settlement.provider_message_id, settlement.audit
+        if len(self._last) > MOST_REMEMBERED:
+            del self._last[next(iter(self._last))]
+
+    def again(self, delivery: Delivery) -> Settlement | None:
+        """The settlement of *delivery*, as it was read, if this process wrote it as sent lately."""
+        if (known := self._last.get(delivery.id.int)) is None:
+            return None
+        provider, message_id, audit = known
+        return Settlement(
+            evolve(delivery, provider=provider),
+            delivery.try_no,
+            State.SENT,
+            attempts=delivery.attempts,
+            doubts=delivery.doubts,
+            put_back=delivery.put_back,
+            provider_message_id=message_id,
+            audit=audit,
+        )
+
+
+@define
+class Tally:
+    """What a process came to since it began, over all its runs. No number in it ever shrinks.
+
+    Attributes:
+        deliveries: how many it settled in the ledger, by the state that they ended in.
+        runs: how many it ended, by how that was: completed or interrupted; and the days it found missed.
+        run_seconds: how long those took.
+        call_seconds: how long calls took, by sender.
+        calls_in_trouble: calls of which something was deferred, blocked or unknown, by sender.
+        sent: what it last wrote as sent.
+    """
+
+    deliveries: Counter[tuple[Channel, State]] = field(factory=Counter)
+    runs: Counter[str] = field(factory=Counter)
+    run_seconds: Histogram = field(factory=lambda: Histogram(RUN_SECONDS))
+    call_seconds: dict[str, Histogram] = field(factory=lambda: defaultdict(lambda: Histogram(CALL_SECONDS)))
+    calls_in_trouble: Counter[str] = field(factory=Counter)
+    sent: Sent = field(factory=Sent)
+
+
+@define
+class Progress:
+    """What a run has done so far in this process."""
+
+    tally: Tally = field(factory=Tally)
+    has_day: bool = False
+    """Whether the day is ours: its lease was had."""
+    planned: Planned | None = None
+    offices_done: int = 0
+    """Those that were worked on to their end, counted again in each pass."""
+    offices_failed: int = 0
+    in_flight: dict[UUID, float] = field(factory=dict)
+    """The offices that are worked on, and when that began by Trio's clock."""
+    names: dict[UUID, str] = field(factory=dict)
+    """Theirs, for who looks on; no log has them."""
+    settled: Counter[tuple[Channel, State]] = field(factory=Counter)
+    written: int = 0
+    """Settlements that the recorder wrote, whatever they came to."""
+    slice_seconds: float = SLICE
+    """Seconds of one slice; more in a simulated run, whose clock nobody sets and whose progress nobody watches."""
+    slices: int = 0
+    """How many slices of a wait are over."""
+    withheld: int = 0
+    """Mails that the pass had to leave alone, as they are beyond the day's quota."""
+    waiting_for: str = ""
+    """What nothing goes on without at the moment, in words."""
+    trouble: DatabaseTrouble = field(factory=DatabaseTrouble)
+    channels: Callable[[], Mapping[str, int]] = dict
+    """What lies in the recorder's channels."""
+
+    @property
+    def steps(self) -> int:
+        """A number that grows as long as anything goes on."""
+        return self.slices + self.offices_done + self.written
+
+    def end(self, settled: Mapping[tuple[Channel, State], int]) -> None:
+        """Count deliveries that ended so."""
+        self.settled.update(settled)
+        self.tally.deliveries.update(settled)
+
+    def done(self, channel: Channel) -> int:
+        """How many deliveries ended on *channel*."""
+        return sum(n for (on, _), n in self.settled.items() if on is channel)
+
+    def waits(self, what: str, reason: str) -> None:
+        """Note that *what* waits for the database; see ``DatabaseTrouble.place``."""
+        self.trouble.waits(what, reason)
+        self._show_trouble()
+
+    async def wait(self, seconds: float, what: str, reason: str) -> None:
+        """Wait *seconds* for the database, which did not do *what* it was asked to."""
+        self.waits(what, reason)
+        await self.sleep(seconds)
+
+    def passed(self, what: str) -> None:
+        """Note that the database did *what* it was asked to."""
+        self.trouble.passed(what)
+        self._show_trouble()
+
+    def _show_trouble(self) -> None:
+        reason = self.trouble.waiting_for
+        self.waiting_for = f"the database ({reason})" if reason else ""
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep slice by slice, and count each."""
+        ends = trio.current_time() + seconds
+        while (left := ends - trio.current_time()) > 0:
+            await trio.sleep(min(self.slice_seconds, left))
+            self.slices += 1
+
+
+async def keep_deadline(scope: trio.CancelScope, last_moment: Callable[[], float]) -> None:
+    """Have *scope* end at *last_moment*, by Trio's clock, which is asked for again and again: a signal may come."""
+    while True:
+        scope.deadline = last_moment()
+        await trio.sleep(SLICE)

@@ -1,0 +1,277 @@
+"""The one place of a process that writes a run's deliveries: reservations before a call, settlements after it.
+
+Both arrive over memory channels and share statements (group commit): reservations, for which slots are held, with
+others that wait already; settlements gather for GATHER seconds.
+What is handed to the recorder is written, even if the run is cancelled: its loops are shielded, and the shield has a
+deadline.
+"""
+
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import date
+from functools import partial
+from uuid import UUID
+
+import structlog
+import trio
+from attrs import define, field
+
+from notifierd.model.delivery import Delivery, Reservation, Settlement
+from notifierd.model.errors import LedgerUnavailable, StatementRefused
+from notifierd.run.outcomes import ENOUGH, MOST_TOGETHER, OutcomeWriter
+from notifierd.run.progress import Progress, keep_deadline
+from notifierd.store.ledger import Ledger
+
+FEW, WHILE = 30, 0.1
+"""As long as so many reservations take more seconds than that to come, none waits for others that it could share a
+statement with, and of those that have to wait, half go at a time. Calls whose answers came together then begin their
+next ones one after the other, so that the next answers come so too, and find the processor free. Where there are more,
+sharing statements is worth more."""
+SLOW = 0.01
+"""Seconds from which on a statement takes so long that sharing the next one is worth more, too; so is the first one,
+before which nobody knows how long they take."""
+JOIN_TURNS = 10
+"""Turns that all other tasks get before a statement goes for which it is worth waiting, less than a millisecond: calls
+whose answers came together begin their next ones together."""
+GATHER = 0.05
+MOST_UNWRITTEN = 2000
+"""Outcomes that may wait to be written before calls wait for them: what a dying process would leave in doubt."""
+LONGEST_OWED = 300.0
+"""Seconds for which a run that is over otherwise still tries to write audit rows that the database refuses."""
+LONGEST_ASIDE = 60.0
+"""Seconds for which a run that was cut, by the loss of its lease say, still tries to write outcomes that the database
+refuses: about as long as other processes leave their rows alone. The next run of this process still knows who was told,
+and begins: one row that is locked for hours does not keep everybody else from being told."""
+PATIENCE = 2.0
+ANSWER_SECONDS = 5.0
+"""How long a cancelled reservation waits for its answer, if a stop leaves it the time: a database that a broken line
+leads to never gives one."""
+
+log = structlog.get_logger(__name__)
+
+
+@define
+class _Request:
+    """A reservation that somebody waits for."""
+
+    reservation: Reservation
+    granted: bool = False
+    error: LedgerUnavailable | StatementRefused | None = None
+    answered: trio.Event = field(factory=trio.Event)
+
+
+@define
+class Recorder:
+    """See the module. Made by ``open_recorder``."""
+
+    _ledger: Ledger
+    _day: date
+    _holder: str
+    _progress: Progress
+    _last_moment: Callable[[float], float]
+    _requests: tuple[trio.MemorySendChannel[_Request], trio.MemoryReceiveChannel[_Request]] = field(
+        factory=lambda: trio.open_memory_channel[_Request](0)
+    )
+    # Unbounded, as no outcome may wait for room and be lost to a cancellation there. What it can hold is bounded all
+    # the same: by MOST_UNWRITTEN and the calls in flight, since no other begins then.
+    _settlements: tuple[
+        trio.MemorySendChannel[Sequence[Settlement]], trio.MemoryReceiveChannel[Sequence[Settlement]]
+    ] = field(factory=lambda: trio.open_memory_channel[Sequence[Settlement]](math.inf))
+    _handed_on: int = 0
+    _written: int = 0
+    _forgotten: int = 0
+    _longest_aside: float = math.inf
+    _writer: OutcomeWriter = field(init=False)
+    _closed: trio.Event = field(factory=trio.Event)
+    _shield: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
+
+    def __attrs_post_init__(self) -> None:
+        self._writer = OutcomeWriter(self._ledger, self._progress)
+
+    async def reserve(self, reservation: Reservation) -> bool:
+        """Whether the call may be made: its deliveries are then marked as being sent.
+
+        To be called with the limiter's slot in hand, right before the request.
+
+        Raises:
+            LedgerUnavailable: PostgreSQL could not be reached; the call must not be made.
+            StatementRefused: it refused; the same.
+        """
+        while self._unwritten > MOST_UNWRITTEN:
+            await self._writer.changed.park()
+        request = _Request(reservation)
+        await self._requests[0].send(request)
+        try:
+            await request.answered.wait()
+        except trio.Cancelled:  # a granted call must be known here: what is not made is put back to planned
+            now = trio.current_time()
+            with trio.CancelScope(shield=True, deadline=min(now + ANSWER_SECONDS, self._last_moment(now))):
+                await request.answered.wait()
+            if not request.answered.is_set():
+                raise
+        if request.error is not None:
+            raise request.error
+        return request.granted
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Hand on how tries ended. Never waits, so that nothing known is lost to a cancellation."""
+        if settlements:
+            self._handed_on += len(settlements)
+            self._settlements[0].send_nowait(settlements)
+
+    def settle_forgotten(self, deliveries: Iterable[Delivery]) -> set[UUID]:
+        """Settle those of *deliveries* again that were read as due, and that this process wrote as sent before.
+
+        The database forgot that: a replica without the last commits took over, or a backup was restored.
+        """
+        sent = self._progress.tally.sent
+        again = [settlement for d in deliveries if d.due and (settlement := sent.again(d))]
+        self._forgotten += len(again)
+        self.settle(again)
+        return {settlement.delivery.id for settlement in again}
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether an outcome of *delivery* is known here, and the database refuses to write it at the moment."""
+        return self._writer.holds(delivery.id)
+
+    def waiting(self) -> dict[str, int]:
+        """How many tasks wait for a reservation, and how many settlements are not written yet."""
+        return {"reserving": self._requests[0].statistics().tasks_waiting_send, "unwritten": self._unwritten}
+
+    async def settled(self) -> bool:
+        """Whether no outcome that the database refused waits to be written; PATIENCE seconds are given to that."""
+        with trio.move_on_after(PATIENCE):
+            await self._writer.settled()
+        return not self._writer.aside
+
+    async def flush(self) -> None:
+        """Wait until all that was handed on so far is written or refused, whatever comes after it."""
+        mark = self._handed_on
+        while self._written < mark:
+            await self._writer.changed.park()
+
+    @property
+    def _unwritten(self) -> int:
+        return self._handed_on - self._written + self._writer.aside
+
+    async def run(self) -> None:
+        """Write until closed and all is written, or the time for it is up."""
+        with self._shield:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._writer.retry)
+                nursery.start_soon(self._end_in_time)
+                async with trio.open_nursery() as first:
+                    first.start_soon(self._reserve_all)
+                    first.start_soon(self._settle_all)
+                with trio.move_on_after(self._longest_aside):
+                    await self._writer.settled()
+                with trio.move_on_after(LONGEST_OWED):
+                    await self._writer.complete()
+                nursery.cancel_scope.cancel()
+        self._writer.remember()
+        if self._forgotten:
+            log.error("ledger_forgot", deliveries=self._forgotten)
+        if self._unwritten:
+            log.error("outcomes_not_written", deliveries=self._unwritten)
+        if self._writer.unwritten_extras:
+            log.error("audit_rows_not_written", deliveries=self._writer.unwritten_extras)
+
+    def close(self, *, cut: bool) -> None:
+        """Take nothing more; what was handed on is written until the last moment.
+
+        Args:
+            cut: the run did not come to its end, and may go on later.
+        """
+        if cut:
+            self._longest_aside = LONGEST_ASIDE
+        self._requests[0].close()
+        self._settlements[0].close()
+        self._closed.set()
+
+    async def _end_in_time(self) -> None:
+        await self._closed.wait()
+        await keep_deadline(self._shield, partial(self._last_moment, trio.current_time()))
+
+    async def _reserve_all(self) -> None:
+        requests = self._requests[1]
+        took = math.inf
+        last = deque[float](maxlen=FEW)
+        async for first in requests:
+            batch = [first]
+            try:
+                together = took > SLOW or (len(last) == FEW and trio.current_time() - last[0] < WHILE)
+                for _ in range(JOIN_TURNS * together):
+                    await trio.lowlevel.checkpoint()
+                waiting = requests.statistics().tasks_waiting_send
+                batch += [requests.receive_nowait() for _ in range(waiting if together else waiting // 2)]
+                began = trio.current_time()
+                last.extend([began] * len(batch))
+                if not await self._reserved(batch) and len(batch) > 1:
+                    await self._reserve_one_by_one(batch)
+                took = trio.current_time() - began
+            finally:  # whatever happens here, nobody waits for ever
+                for request in batch:
+                    request.answered.set()
+
+    async def _reserve_one_by_one(self, batch: Sequence[_Request]) -> None:
+        """Reserve what one of *batch* kept from being reserved; if it is none of them, ENOUGH tries will show it."""
+        in_a_row = 0
+        for request in batch:
+            in_a_row = 0 if await self._reserved([request]) else in_a_row + 1
+            if in_a_row == ENOUGH and request.error and not request.error.about_row:
+                return
+
+    async def _reserved(self, batch: Sequence[_Request]) -> bool:
+        """Put the ledger's answer into each request of *batch*; False if it refused the statement."""
+        granted: set[UUID] = set()
+        error: LedgerUnavailable | StatementRefused | None = None
+        try:
+            granted = await self._ledger.reserve(self._day, self._holder, [r.reservation for r in batch])
+        except (LedgerUnavailable, StatementRefused) as caught:
+            error = caught
+        if error is None:
+            self._progress.passed("reservations")
+        for request in batch:
+            request.granted, request.error = request.reservation.call_id in granted, error
+        return not isinstance(error, StatementRefused)
+
+    async def _settle_all(self) -> None:
+        async for first in self._settlements[1]:
+            batch = [*first]
+            self._gather(batch)
+            if len(batch) < MOST_TOGETHER:
+                await trio.sleep(GATHER)
+                self._gather(batch)
+            await self._writer.write(batch)
+            self._written += len(batch)
+            self._writer.changed.unpark_all()
+
+    def _gather(self, batch: list[Settlement]) -> None:
+        """Add what is there to *batch*."""
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while len(batch) < MOST_TOGETHER:
+                batch += self._settlements[1].receive_nowait()
+
+
+@asynccontextmanager
+async def open_recorder(
+    ledger: Ledger, day: date, holder: str, progress: Progress, *, last_moment: Callable[[float], float]
+) -> AsyncIterator[Recorder]:
+    """A recorder for the length of a run of *day*.
+
+    Args:
+        progress: is told of each settlement when it is written.
+        last_moment: until when, by Trio's clock, writing may go on after a moment from which on nothing more is handed
+            on; asked again and again, as a signal may come.
+    """
+    recorder = Recorder(ledger, day, holder, progress, last_moment)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recorder.run)
+        ended = False
+        try:
+            yield recorder
+            ended = True
+        finally:
+            recorder.close(cut=not ended)

@@ -1,0 +1,1 @@
+"""The providers of mail, a module each, and what several of them need."""

@@ -1,0 +1,128 @@
+"""Gmail: https://developers.google.com/gmail/api/reference/rest/v1/users.messages/send."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+
+from notifierd.config.settings import GmailSettings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Unknown
+from notifierd.model.errors import ConfigError
+from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._words import About, about
+from notifierd.send.mail.mime import dated, undated
+from notifierd.send.mail.oauth import ServiceAccount, load_key
+
+SCOPE = "https://www.googleapis.com/auth/gmail.send"
+
+RATE_LIMITS = frozenset({"rateLimitExceeded", "userRateLimitExceeded"})
+"""Said with status 403 or 429 (https://developers.google.com/gmail/api/guides/handle-errors)."""
+
+DAILY = "dailyLimitExceeded"
+MAIL_SENDING = "Mail sending"
+"""How a 429 says that the user's mails of a day are used up (the same page): for hours, then."""
+
+OURS = frozenset({"failedPrecondition", "notFound"})
+"""Errors beside 401 and 403 that no message is to blame for: the user has no mailbox, the base_url is wrong."""
+
+
+UNAUTHORIZED = "blocked:401"
+"""The reason of an outcome that another token may mend."""
+
+
+class Gmail:
+    """One mail by one call, the whole message made here.
+
+    Google's batches gain nothing: each part counts as a call (https://developers.google.com/gmail/api/guides/batch). No
+    idempotency key is documented. For some minutes after the user's daily limit is reached, a 200 may be wrong
+    (.../gmail/api/guides/handle-errors): `limits.email_per_day` is there to stay below it.
+    """
+
+    name = "gmail"
+    max_batch = 1
+    honours_keys = False
+
+    def __init__(self, client: Client, settings: GmailSettings, *, now: Callable[[], datetime]) -> None:
+        self._client, self._now = client, now
+        self._url = f"{settings.base_url}/gmail/v1/users/me/messages/send"
+        self._account = _account(client, settings, now)
+
+    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one user, one lane
+        return self.name
+
+    def encode(self, messages: Sequence[Mail]) -> bytes:
+        """Return the message without its Date, which is that of the call."""
+        (mail,) = messages
+        return undated(mail)
+
+    async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - one mail; there are no keys
+        raw = base64.urlsafe_b64encode(dated(body, self._now())).decode()
+        body = json.dumps({"raw": raw}).encode()
+        outcome = await self._try(body)
+        if isinstance(outcome, Blocked) and outcome.reason == UNAUTHORIZED:
+            outcome = await self._try(body)  # certainly not accepted, so it may go again, with another token
+        return [outcome]
+
+    async def _try(self, body: bytes) -> Outcome:
+        token = await self._account.token()
+        if not isinstance(token, str):
+            return token
+
+        def read(answer: Answer) -> list[Outcome]:
+            if answer.status == 401:  # noqa: PLR2004 - Unauthorized
+                self._account.forget(token)
+            return [self._read(answer)]
+
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        (outcome,) = await outcomes(self._client.post(self._url, body, headers), 1, read)
+        return outcome
+
+    def _read(self, answer: Answer) -> Outcome:
+        """https://developers.google.com/gmail/api/guides/handle-errors."""
+        found, status, wait = answer.json(), answer.status, answer.retry_after(self._now())
+        error = get(found, "error")
+        reasons = set(_reasons(error))
+        if 400 <= status < 500:  # noqa: PLR2004 - the client's errors
+            if DAILY in reasons or (reasons & RATE_LIMITS and MAIL_SENDING in text(get(error, "message"))):
+                return Blocked(f"quota:{status}", wait)
+            if reasons & RATE_LIMITS:
+                return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
+            if reasons & OURS:
+                return Blocked(f"blocked:{status}", wait)
+        outcome = meaning(status, _about(error), wait)
+        if not isinstance(outcome, Delivered):
+            return outcome
+        taken = message_id(get(found, "id"))
+        return Delivered(taken) if taken else Unknown("answer_unclear")
+
+
+def _about(error: object) -> About | None:
+    """Tell what an error speaks of; None if it is none of Google's, whose front end answers with pages, too."""
+    if get(error, "code") is None and get(error, "errors") is None:
+        return None
+    return about(text(get(error, "message")))
+
+
+def _account(client: Client, settings: GmailSettings, now: Callable[[], datetime]) -> ServiceAccount:
+    account = json.loads(settings.service_account)
+    try:
+        key = load_key(account["private_key"])
+    except ValueError as error:
+        raise ConfigError((f"email.gmail.service_account: its private_key is {error} (an RSA key in PEM)",)) from error
+    return ServiceAccount(
+        client,
+        now,
+        email=account["client_email"],
+        key=key,
+        key_id=str(account.get("private_key_id", "")),
+        url=settings.token_url,
+        user=settings.user,
+        scope=SCOPE,
+    )
+
+
+def _reasons(error: object) -> Iterator[str]:
+    errors = get(error, "errors")
+    for each in errors if isinstance(errors, list) else []:
+        yield text(get(each, "reason"))

@@ -1,0 +1,94 @@
+"""Mailgun: https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages."""
+
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from urllib.parse import urlencode
+
+from notifierd.config.settings import MailgunSettings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Unknown
+from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._waits import wait_in_words
+from notifierd.send._words import About, about
+
+OURS = frozenset({404, 405})
+"""Statuses that no message is to blame for, if Mailgun itself says them: our domain or base_url. A 404 may also pass by
+itself (https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses)."""
+
+
+class Mailgun:
+    """One mail by ``POST /v3/{domain}/messages``, form data.
+
+    Its batch is one message to up to 1,000 addresses, with ``recipient-variables`` put into it for each; without them
+    every address sees the others. The variables are kept by address, and an address that is given twice is ignored: of
+    two mails to the same one, as all are with ``safety.redirect_to``, the second would be lost. What becomes of a
+    ``%recipient.name%`` inside a value is not said. There is one answer and one Message-ID for all
+    (https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/batch-sending). So it cannot carry an
+    office's mails exactly, and a call carries one. No idempotency keys are documented.
+    """
+
+    name = "mailgun"
+    max_batch = 1
+    honours_keys = False
+
+    def __init__(self, client: Client, settings: MailgunSettings, *, now: Callable[[], datetime]) -> None:
+        self._client, self._now = client, now
+        self._url = f"{settings.base_url}/v3/{settings.domain}/messages"
+        self._headers = {
+            "Authorization": f"Basic {b64encode(f'api:{settings.api_key}'.encode()).decode()}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+
+    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one account, one lane
+        return self.name
+
+    def encode(self, messages: Sequence[Mail]) -> bytes:
+        (mail,) = messages
+        return urlencode(sorted(_fields(mail).items())).encode()
+
+    async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - Mailgun knows no keys
+        call = self._client.post(self._url, body, self._headers)
+        return await outcomes(call, 1, lambda answer: [self._read(answer)])
+
+    def _read(self, answer: Answer) -> Outcome:
+        found, now, status = answer.json(), self._now(), answer.status
+        words, said = _words(found), _about(found)
+        until = wait_in_words(words, now)
+        wait = until if (asked := answer.retry_after(now)) is None else asked
+        if until is not None and 400 <= status < 500 and said is not About.QUOTA:  # noqa: PLR2004 - the client's errors
+            # Though it says, too, that the domain is not allowed to send.
+            return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
+        if status in OURS and said is not None:
+            return Blocked(f"blocked:{status}", wait)
+        outcome = meaning(status, said, wait)
+        if not isinstance(outcome, Delivered):
+            return outcome
+        accepted = message_id(get(found, "id"))
+        return Delivered(accepted) if accepted else Unknown("answer_unclear")
+
+
+def _about(found: object) -> About | None:
+    """Tell what an error speaks of; None if it is none of Mailgun's.
+
+    A 400 "... is not allowed to send" is of a domain that is not verified, or an account that is not activated or not
+    paid for.
+    """
+    return about(_words(found)) if isinstance(found, dict) and "message" in found else None
+
+
+def _words(found: object) -> str:
+    message = get(found, "message")
+    return " ".join(map(text, message)) if isinstance(message, list) else text(message)
+
+
+def _fields(mail: Mail) -> dict[str, str]:
+    headers = {**mail.headers, "Reply-To": mail.reply_to.encoded()} if mail.reply_to else mail.headers
+    return {
+        "from": mail.sender.quoted(),
+        "to": mail.to,
+        "subject": mail.subject,
+        "text": mail.text,
+        "html": mail.html,
+        **{f"h:{name}": value for name, value in headers.items()},
+    }

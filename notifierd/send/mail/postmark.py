@@ -1,0 +1,132 @@
+"""Postmark: https://postmarkapp.com/developer/api/email-api."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import orjson
+
+from notifierd.config.settings import PostmarkSettings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._words import About, about
+
+OURS = frozenset({10, 400, 401, 405, 412, 413, 422, 1235, 1236, 1480})
+"""Error codes that no message is to blame for: the token, the sender's signature, credits, the account's approval, the
+server, the stream, our IP address (https://postmarkapp.com/developer/api/overview#error-codes)."""
+
+OUR_STATUSES = frozenset({404, 405, 415})
+"""Of our base_url, if they come with an error code (.../developer/api/overview#response-codes). A page of HTML is
+another's (https://postmarkapp.com/support/article/getting-a-403-that-doesnt-look-like-a-postmark-error)."""
+
+HIGHEST_CODE = 99_999
+"""What is beyond is no error code, and would make a reason of any length."""
+
+
+class Postmark:
+    """Mails by ``POST /email/batch``, however many: it answers 200, and for each message in order by an error code.
+
+    500 messages and 50 MB at most; more is a 413
+    (https://postmarkapp.com/developer/user-guide/send-email-with-api/batch-emails). No idempotency keys are documented.
+    A ``Message-ID`` among the headers is kept
+    (https://postmarkapp.com/developer/user-guide/send-email-with-api/send-a-single-email). A name with punctuation has
+    to be in quotes (https://postmarkapp.com/support/article/1180-what-does-errorcode-300-mean).
+    """
+
+    name = "postmark"
+    max_batch = 500
+    honours_keys = False
+
+    def __init__(self, client: Client, settings: PostmarkSettings, *, now: Callable[[], datetime]) -> None:
+        self._client, self._now = client, now
+        self._url = f"{settings.base_url}/email/batch"
+        self._stream = settings.message_stream
+        self._headers = {"X-Postmark-Server-Token": settings.server_token, "Content-Type": "application/json"}
+
+    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one account, one lane
+        return self.name
+
+    def encode(self, messages: Sequence[Mail]) -> bytes:
+        if not 1 <= len(messages) <= self.max_batch:
+            raise ValueError(f"{len(messages)} mails in one call")
+        return orjson.dumps([self._item(mail) for mail in messages])
+
+    async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - Postmark knows no keys
+        call = self._client.post(self._url, body, self._headers)
+        return await outcomes(call, len(messages), lambda answer: self._read(answer, len(messages)))
+
+    def _read(self, answer: Answer, count: int) -> list[Outcome]:
+        outcome = self._of_call(answer)
+        return _of_items(answer.json(), count) if isinstance(outcome, Delivered) else for_each(outcome, count)
+
+    def _of_call(self, answer: Answer) -> Outcome:
+        """Return what the call as a whole came to: https://postmarkapp.com/developer/api/overview#response-codes."""
+        said, status, wait = answer.json(), answer.status, answer.retry_after(self._now())
+        code = _code(said)
+        if status == 422 and code:  # noqa: PLR2004 - Unprocessable Content
+            return _of_code(code, "422", said)
+        if status in OUR_STATUSES and code is not None:
+            return Blocked(f"blocked:{status}", wait)
+        return meaning(status, None if code is None else _about(code, said), wait)
+
+    def _item(self, mail: Mail) -> dict[str, object]:
+        item: dict[str, object] = {
+            "From": mail.sender.quoted(),
+            "To": mail.to,
+            "Subject": mail.subject,
+            "HtmlBody": mail.html,
+            "TextBody": mail.text,
+            "Headers": [{"Name": name, "Value": value} for name, value in sorted(mail.headers.items())],
+            "MessageStream": self._stream,
+        }
+        return {**item, "ReplyTo": mail.reply_to.quoted()} if mail.reply_to else item
+
+
+def _of_items(found: object, count: int) -> list[Outcome]:
+    """Return what became of each message of a call that went through; its answers come in the messages' order."""
+    if not isinstance(found, list) or len(found) != count:
+        return [Unknown("answer_unclear")] * count
+    return [_of_item(item) for item in found]
+
+
+def _of_item(item: object) -> Outcome:
+    code = _code(item)
+    if code:
+        return _of_code(code, "item", item)
+    accepted = message_id(get(item, "MessageID")) if code == 0 else None
+    return Delivered(accepted) if accepted else Unknown("answer_unclear")
+
+
+def _of_code(code: int, said_of: str, said: object) -> Outcome:
+    """Return what an error code other than 0 means. Whatever it is, the message was not accepted."""
+    match code, _about(code, said):
+        case 100, _:
+            return Deferred(f"maintenance:{said_of}:{code}", blame=Blame.PROVIDER)
+        case 429, _:
+            return Deferred(f"rate_limited:{said_of}:{code}", blame=Blame.PROVIDER)
+        case _, About.US | About.QUOTA:
+            return Blocked(f"blocked:{said_of}:{code}")
+        case _, About.MESSAGE:
+            return Rejected(f"rejected:{said_of}:{code}")
+        case 300, _:
+            return Rejected(f"rejected:{said_of}:{code}", Blame.UNCLEAR)
+        case _:
+            return Deferred(f"refused:{said_of}:{code}")
+
+
+def _about(code: int, said: object) -> About:
+    """Tell what an error speaks of.
+
+    300 is an invalid request, whose text says which field it is about: the sender's too
+    (https://postmarkapp.com/support/article/troubleshooting-422-unprocessable-entity-errors). 406 is an address that
+    bounced, complained or was suppressed.
+    """
+    if code in OURS:
+        return About.US
+    return About.MESSAGE if code == 406 else about(text(get(said, "Message")))  # noqa: PLR2004 - the code above
+
+
+def _code(found: object) -> int | None:
+    code = get(found, "ErrorCode")
+    # Exactly an int: false is one to Python, and equals 0.
+    return code if type(code) is int and abs(code) <= HIGHEST_CODE else None

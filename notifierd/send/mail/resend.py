@@ -1,0 +1,155 @@
+"""Resend: https://resend.com/docs/api-reference/emails/send-email and .../send-batch-emails."""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import orjson
+
+from notifierd.config.settings import ResendSettings
+from notifierd.model.delivery import Blame, Blocked, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._words import About, about, about_field
+
+IN_PROGRESS_SECONDS = 2.0
+"""To wait while the same call is still being worked on; Resend names no figure."""
+
+OURS = frozenset(
+    {
+        *("missing_api_key", "invalid_api_key", "restricted_api_key", "suspended_api_key", "invalid_access"),
+        *("invalid_from_address", "invalid_region", "invalid_idempotency_key", "security_error"),
+    }
+)
+"""Errors that no message is to blame for, with any status (https://resend.com/docs/api-reference/errors, and for
+``suspended_api_key`` https://github.com/resend/resend-node/blob/canary/src/interfaces.ts)."""
+
+OURS_IF_REFUSED = frozenset({"not_found", "method_not_allowed"})
+"""Errors of our base_url, if they come with a 4xx (the same page)."""
+
+QUOTAS = frozenset({"daily_quota_exceeded", "monthly_quota_exceeded"})
+"""Said with status 429, but waiting does not clear them (the same page)."""
+
+FIELD = re.compile(r"\b(?:invalid|missing) `(\w{1,40})` field", re.IGNORECASE)
+"""How an error names the field that it is about: "Invalid `to` field" (resend/resend-python#65)."""
+
+
+class Resend:
+    """One mail by ``POST /emails``, more by ``POST /emails/batch`` in permissive mode.
+
+    Strict mode, the default, turns a whole batch away for one bad item
+    (https://resend.com/docs/dashboard/emails/batch-validation-modes). Keys are remembered for 24 hours, for one HTTP
+    call each, on both endpoints (https://resend.com/docs/dashboard/emails/idempotency-keys).
+
+    ``from`` is refused in encoded words, and other addresses are with a name in quotes
+    (https://github.com/anymail/django-anymail/blob/main/anymail/backends/resend.py).
+    """
+
+    name = "resend"
+    max_batch = 100
+    honours_keys = True
+
+    def __init__(self, client: Client, settings: ResendSettings, *, now: Callable[[], datetime]) -> None:
+        self._client, self._now = client, now
+        self._url = settings.base_url
+        self._headers = {"Authorization": f"Bearer {settings.api_key}", "Content-Type": "application/json"}
+
+    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one account, one lane
+        return self.name
+
+    def encode(self, messages: Sequence[Mail]) -> bytes:
+        if not 1 <= len(messages) <= self.max_batch:
+            raise ValueError(f"{len(messages)} mails in one call")
+        items = [_item(mail) for mail in messages]
+        return orjson.dumps(items if len(items) > 1 else items[0], option=orjson.OPT_SORT_KEYS)
+
+    async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:
+        headers = {**self._headers, "Idempotency-Key": idempotency_key}
+        path = "/emails"
+        if len(messages) > 1:
+            path, headers["x-batch-validation"] = "/emails/batch", "permissive"
+        call = self._client.post(self._url + path, body, headers)
+        return await outcomes(call, len(messages), lambda answer: self._read(answer, len(messages)))
+
+    def _read(self, answer: Answer, count: int) -> list[Outcome]:
+        said = answer.json()
+        outcome = self._of_call(answer, said)
+        return _of_items(said, count) if isinstance(outcome, Delivered) else for_each(outcome, count)
+
+    def _of_call(self, answer: Answer, said: object) -> Outcome:
+        """Return what the call as a whole came to: https://resend.com/docs/api-reference/errors."""
+        status, name, wait = answer.status, text(get(said, "name")).lower(), answer.retry_after(self._now())
+        match status, name:
+            case 409, "concurrent_idempotent_requests":
+                return Unknown("in_progress:409", wait or IN_PROGRESS_SECONDS)
+            case 409, "invalid_idempotent_request":
+                return Unknown("key_conflict:409", key_usable=False)
+            case _ if 400 <= status < 500 and name in OURS_IF_REFUSED:  # noqa: PLR2004 - the client's errors
+                return Blocked(f"blocked:{status}", wait)
+        return meaning(status, _about(said, name), wait)
+
+
+def _about(said: object, name: str) -> About | None:
+    """Tell what an error speaks of; None if it is none of Resend's.
+
+    A key that is not known gets 400 or 401, `validation_error`, "API key is invalid" (the same page): its name does not
+    tell, and the text does.
+    """
+    message = get(said, "message")
+    if not isinstance(message, str) or not (name or isinstance(get(said, "statusCode"), int)):
+        return None
+    if name in QUOTAS:
+        return About.QUOTA
+    if name in OURS:
+        return About.US
+    return _about_words(f"{name.replace('_', ' ')}: {message}")  # a new name may tell: expired_api_key, say
+
+
+def _about_words(words: str) -> About:
+    field = FIELD.search(words[:1000])
+    return (about_field(field[1]) or About.NOTHING) if field else about(words)
+
+
+def _item(mail: Mail) -> dict[str, object]:
+    item: dict[str, object] = {
+        "from": mail.sender.quoted(),
+        "to": [mail.to],
+        "subject": mail.subject,
+        "html": mail.html,
+        "text": mail.text,
+        "headers": dict(mail.headers),
+    }
+    return {**item, "reply_to": mail.reply_to.encoded()} if mail.reply_to else item
+
+
+def _of_items(found: object, count: int) -> list[Outcome]:
+    """Return what became of each item of a call that went through.
+
+    In permissive mode the ids in ``data`` belong, in order, to the items that ``errors`` does not name by their index.
+    An answer that does not add up tells nothing of any item. An item's error may be of our sender, as every item's is
+    then.
+    """
+    unclear: list[Outcome] = [Unknown("answer_unclear")] * count
+    data, errors = ([found], []) if count == 1 else (get(found, "data"), get(found, "errors") or [])
+    if not isinstance(data, list) or not isinstance(errors, list):
+        return unclear
+    ids = [one for item in data if (one := message_id(get(item, "id")))]
+    bad = {index: _of_item(error) for error in errors if isinstance(index := get(error, "index"), int)}
+    good = [index for index in range(count) if index not in bad]
+    if not len(ids) == len(data) == len(good) == count - len(bad):
+        return unclear
+    accepted = dict(zip(good, ids, strict=True))
+    return [Delivered(accepted[index]) if index in accepted else bad[index] for index in range(count)]
+
+
+def _of_item(error: object) -> Outcome:
+    """Return what an item's error means."""
+    match _about_words(text(get(error, "message"))):
+        case About.US:
+            return Blocked("blocked:item")
+        case About.QUOTA:
+            return Blocked("quota:item")
+        case About.MESSAGE:
+            return Rejected("rejected:item")
+        case About.NOTHING:
+            return Rejected("rejected:item", Blame.UNCLEAR)

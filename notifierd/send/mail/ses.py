@@ -1,0 +1,240 @@
+"""Amazon SES, API v2: SendEmail and SendBulkEmail.
+
+https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html and .../API_SendBulkEmail.html.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+import orjson
+
+from notifierd.config.settings import SesSettings
+from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
+from notifierd.send._http import Client
+from notifierd.send._words import About, about
+from notifierd.send.mail.sigv4 import Signer
+
+TEMPLATE = MappingProxyType({"Subject": "{{subject}}", "Text": "{{text}}", "Html": "{{html}}"})
+"""Nothing but holes: each entry of a bulk call fills them with the whole of its mail. Names with an underscore are
+refused in a template that comes with the call (aws/aws-sdk-js-v3#6657)."""
+
+BULK_BYTES, ENTRY_CHARACTERS = 1_000_000, 262_144
+"""What a call that brings its template may weigh (.../dg/send-personalized-email-api.html: 1 MB), and what one entry
+may fill in (.../API_ReplacementTemplate.html)."""
+
+THROTTLES = frozenset(
+    {
+        *("ThrottlingException", "TooManyRequestsException", "LimitExceededException"),
+        *("Throttling", "ThrottledException", "RequestThrottled", "RequestThrottledException"),
+        *("RequestLimitExceeded", "BandwidthLimitExceeded", "SlowDown"),
+    }
+)
+TIMEOUTS = frozenset({"RequestTimeout", "RequestTimeoutException"})
+"""The operation's own, and what AWS' clients take for the same, a 400 too
+(https://github.com/boto/botocore/blob/develop/botocore/retries/standard.py)."""
+
+DAILY_QUOTA = "Daily message quota exceeded"
+"""How a throttle says that it lasts (https://docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas-errors.html)."""
+
+REJECTED = "MessageRejected"
+"""The error of a message with invalid content (.../APIReference-V2/API_SendEmail.html, Errors)."""
+
+NOT_VERIFIED = "not verified"
+"""How a MessageRejected says that it is not about the message (https://docs.aws.amazon.com/ses/latest/dg/
+troubleshoot-error-messages.html): our sender or, in the sandbox, the address it goes to."""
+
+REFUSALS = MappingProxyType(
+    {
+        "AccountSuspendedException": "suspended",
+        "SendingPausedException": "sending_paused",
+        "MailFromDomainNotVerifiedException": "not_verified",
+        "NotFoundException": "not_found",  # the configuration set
+        "AccessDeniedException": "access_denied",
+        "NotAuthorized": "access_denied",
+        "IncompleteSignature": "bad_signature",
+        "RequestExpired": "clock_wrong",
+        "UnknownOperationException": "not_found",
+    }
+)
+"""Errors beside 401 and 403 that no message is to blame for: the operation's, and those of .../CommonErrors.html."""
+
+ENTRY_REFUSALS = MappingProxyType(
+    {
+        "ACCOUNT_SUSPENDED": "suspended",
+        "ACCOUNT_SENDING_PAUSED": "sending_paused",
+        "CONFIGURATION_SET_SENDING_PAUSED": "sending_paused",
+        "ACCOUNT_DAILY_QUOTA_EXCEEDED": "quota",
+        "MAIL_FROM_DOMAIN_NOT_VERIFIED": "not_verified",
+        "CONFIGURATION_SET_NOT_FOUND": "not_found",
+        "TEMPLATE_NOT_FOUND": "not_found",
+        "INVALID_SENDING_POOL_NAME": "not_found",
+    }
+)
+"""The same of an entry: .../API_BulkEmailEntryResult.html."""
+
+
+class Ses:
+    """One mail by SendEmail, more by SendBulkEmail, which takes up to 50 entries and answers for each of them.
+
+    A bulk call has one template for all entries. Ours is TEMPLATE, so that mails which have nothing in common go in one
+    call: SES puts values in as they are, unescaped (https://docs.aws.amazon.com/ses/latest/dg/
+    send-personalized-email-advanced.html). It takes a call whose values leave a hole open, and sends nothing then
+    (.../API_SendEmail.html, MessageId); ours fill all three, and hold no ``{{`` that could open another. Headers are
+    an entry's own (.../API_BulkEmailEntry.html).
+
+    The account's sending rate may limit how many entries a call can have (.../dg/send-personalized-email-api.html).
+    One that is throttled whole might never pass, so those that follow have half as many.
+
+    SES replaces Message-ID (https://docs.aws.amazon.com/ses/latest/dg/header-fields.html), so ours is left out. No
+    idempotency key is documented.
+    """
+
+    name = "ses"
+    max_batch = 50
+    honours_keys = False
+
+    def __init__(self, client: Client, settings: SesSettings, *, now: Callable[[], datetime]) -> None:
+        self._client, self._now = client, now
+        self._url, self._configuration_set = settings.endpoint, settings.configuration_set
+        self._headers = {"Content-Type": "application/json", "Host": urlsplit(self._url).netloc}
+        self._signer = Signer(
+            settings.access_key_id, settings.secret_access_key, settings.session_token, settings.region, "ses"
+        )
+
+    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one account, one lane
+        return self.name
+
+    def encode(self, messages: Sequence[Mail]) -> bytes:
+        if not messages or len({(mail.sender, mail.reply_to) for mail in messages}) > 1:
+            raise ValueError("mails of one sender make a call")
+        if len(messages) == 1:
+            return _json({**self._envelope(messages[0]), **_content(messages[0])})
+        content = {"Template": {"TemplateContent": dict(TEMPLATE), "TemplateData": "{}"}}
+        entries = [_entry(mail) for mail in messages]
+        body = _json({**self._envelope(messages[0]), "DefaultContent": content, "BulkEmailEntries": entries})
+        if len(messages) > Ses.max_batch or len(body) > BULK_BYTES:
+            raise ValueError(f"{len(messages)} mails of {len(body)} bytes in one call")
+        return body
+
+    async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - there are no keys
+        count = len(messages)
+        url = f"{self._url}/v2/email/outbound-{'bulk-' * (count > 1)}emails"
+        call = self._client.post(url, body, self._signer.sign("POST", url, self._headers, body, self._now()))
+        return await outcomes(call, count, lambda answer: self._read(answer, count))
+
+    def _read(self, answer: Answer, count: int) -> list[Outcome]:
+        outcome = self._of_call(answer)
+        found = _of_entries(answer.json(), count) if isinstance(outcome, Delivered) else for_each(outcome, count)
+        if count > 1 and all(isinstance(one, Deferred) and one.blame is Blame.PROVIDER for one in found):
+            self.max_batch = min(self.max_batch, count // 2)
+        return found
+
+    def _envelope(self, mail: Mail) -> dict[str, object]:
+        envelope: dict[str, object] = {"FromEmailAddress": mail.sender.encoded()}
+        if mail.reply_to:
+            envelope["ReplyToAddresses"] = [mail.reply_to.encoded()]
+        if self._configuration_set:
+            envelope["ConfigurationSetName"] = self._configuration_set
+        return envelope
+
+    def _of_call(self, answer: Answer) -> Outcome:
+        """Return what the call as a whole came to."""
+        kind, words = _error(answer)
+        status, wait = answer.status, answer.retry_after(self._now())
+        if 400 <= status < 500:  # noqa: PLR2004 - the client's errors
+            if kind in THROTTLES and DAILY_QUOTA in words:
+                return Blocked(f"quota:{status}", wait)
+            if kind in THROTTLES:
+                return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
+            if kind in TIMEOUTS:
+                return Deferred(f"request_timeout:{status}", wait)
+            if kind in REFUSALS:
+                return Blocked(f"{REFUSALS[kind]}:{status}", wait)
+            if kind == REJECTED and NOT_VERIFIED in words:
+                return Blocked(f"not_verified:{status}", wait)
+        return meaning(status, _about(kind, words) if kind else None, wait)
+
+
+def _about(kind: str, words: str) -> About:
+    """Tell what an error speaks of. REJECTED is of the message, if its text does not speak of us."""
+    said = about(words)
+    return About.MESSAGE if kind == REJECTED and said is About.NOTHING else said
+
+
+def _json(document: object) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+
+
+def _headers(mail: Mail) -> list[dict[str, str]]:
+    return [{"Name": name, "Value": value} for name, value in sorted(mail.headers.items()) if name != "Message-ID"]
+
+
+def _content(mail: Mail) -> dict[str, object]:
+    subject, text, html = ({"Data": data, "Charset": "UTF-8"} for data in (mail.subject, mail.text, mail.html))
+    simple = {"Subject": subject, "Body": {"Text": text, "Html": html}, "Headers": _headers(mail)}
+    return {"Destination": {"ToAddresses": [mail.to]}, "Content": {"Simple": simple}}
+
+
+def _entry(mail: Mail) -> dict[str, object]:
+    data = {"subject": mail.subject, "text": mail.text, "html": mail.html}
+    filled = _json({hole: _inert(value) for hole, value in data.items()}).decode()
+    if len(filled) > ENTRY_CHARACTERS:
+        raise ValueError(f"a mail of {len(filled)} characters in a call with others")
+    return {
+        "Destination": {"ToAddresses": [mail.to]},
+        "ReplacementEmailContent": {"ReplacementTemplate": {"ReplacementTemplateData": filled}},
+        "ReplacementHeaders": _headers(mail),
+    }
+
+
+def _inert(value: str) -> str:
+    """Part braces by a word joiner, which nobody sees: how SES reads a ``{{`` in a value is not documented."""
+    return re.sub(r"\{(?=\{)", "{\u2060", value)
+
+
+def _error(answer: Answer) -> tuple[str, str]:
+    """Return an error's type, and what SES says of it; an empty type if the answer is none of SES'.
+
+    https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html#operation-error-serialization: what follows a colon,
+    and what precedes a hash sign, is not part of the type.
+    """
+    found = answer.json()
+    kind = answer.headers.get("x-amzn-errortype") or text(get(found, "__type")) or text(get(found, "code"))
+    return kind.partition(":")[0].rpartition("#")[2].strip(), text(get(found, "message")) or text(get(found, "Message"))
+
+
+def _of_entries(found: object, count: int) -> list[Outcome]:
+    """Return what became of each mail of a call that went through."""
+    if count == 1:
+        taken = message_id(get(found, "MessageId"))
+        return [Delivered(taken) if taken else Unknown("answer_unclear")]
+    results = get(found, "BulkEmailEntryResults")
+    if not isinstance(results, list) or len(results) != count:
+        return [Unknown("answer_unclear")] * count
+    return [_of_entry(result) for result in results]
+
+
+def _of_entry(result: object) -> Outcome:
+    """Return what an entry's status means; what was not accepted for its own sake is tried alone, by SendEmail."""
+    status, words = text(get(result, "Status")), text(get(result, "Error"))
+    if status in ENTRY_REFUSALS:
+        return Blocked(f"{ENTRY_REFUSALS[status]}:item")
+    match status:
+        case "SUCCESS":
+            return Delivered(message_id(get(result, "MessageId")))
+        case "MESSAGE_REJECTED":
+            if NOT_VERIFIED in words:
+                return Blocked("not_verified:item")
+            return Blocked("blocked:item") if about(words) is About.US else Rejected("rejected:item")
+        case "ACCOUNT_THROTTLED":
+            return Deferred("rate_limited:item", blame=Blame.PROVIDER)
+        case "TRANSIENT_FAILURE":
+            return Deferred("server_error:item")
+        case "FAILED" | "INVALID_PARAMETER":
+            return Blocked("blocked:item") if about(words) is About.US else Deferred("refused:item")
+        case _:
+            return Unknown("answer_unclear")

@@ -1,0 +1,89 @@
+"""Log lines: readable on a terminal, JSON otherwise, always to stderr. No personal data, no secrets.
+
+Libraries speak through ``logging``, and quote what they met, so of their warnings only the place is kept; and so of an
+error that nobody handles. Where stderr is systemd's journal, each line begins with its priority, which the journal
+takes off again (sd-daemon(3)).
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Literal, TextIO, cast
+
+import structlog
+
+from notifierd.model.errors import first_of, places
+from notifierd.service import stderr
+
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class _Stderr:
+    """Whatever stderr is at the moment: a progress bar stands in for it while it is drawn."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+class _PlaceOnly(logging.Handler):
+    """Passes on where a library warned, without its words."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        place = f"{record.module}.{record.funcName}:{record.lineno}"
+        structlog.get_logger("library").warning("library_warning", library=record.name, place=place)
+
+
+def set_up(level: str = "info", form: Literal["auto", "json", "text"] = "auto") -> None:
+    """Send log lines of *level* and above to stderr, in *form*."""
+    readable = form == "text" or (form == "auto" and sys.stderr.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if readable
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable),
+            renderer,
+            *([_with_priority] if is_journal(os.environ) else []),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),  # all it uses is there
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_PlaceOnly()]
+    root.setLevel(logging.WARNING)
+    sys.excepthook = _log_crash
+    if stream := stderr.stand_in():
+        stream.again = _log_dropped
+
+
+def is_journal(environ: Mapping[str, str], stream: int = 2) -> bool:
+    """Whether the file descriptor *stream* leads to the journal: systemd.exec(5), $JOURNAL_STREAM."""
+    there = os.fstat(stream)
+    return environ.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"
+
+
+def _with_priority(_logger: object, level: str, line: object) -> str:
+    return f"<{PRIORITIES[level]}>{line}"
+
+
+def _log_dropped(lines: int) -> None:
+    """Say how many lines were lost, now that lines are written again."""
+    log = structlog.get_logger("notifierd")
+    log.error("log_dropped", lines=lines)
+
+
+def _log_crash(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """Say that an error ended the process, where it comes from, and not what it says."""
+    first = first_of(error)
+    structlog.get_logger("notifierd").critical("crashed", error=type(first).__name__, where=places(first))

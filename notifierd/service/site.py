@@ -1,0 +1,183 @@
+"""Putting together what a run works with, from the configuration and an open database."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import UTC, date, datetime
+from functools import cache
+from uuid import uuid4
+
+import trio
+from attrs import evolve, frozen
+
+from notifierd.config.settings import LimitsSettings, Settings
+from notifierd.messages.render import Renderer
+from notifierd.model.delivery import Channel
+from notifierd.model.errors import ConfigError
+from notifierd.rules.breaker import Gates
+from notifierd.rules.calendar import Calendar
+from notifierd.rules.due import Rules
+from notifierd.rules.lifecycle import Policy
+from notifierd.run.context import Deps, Line, Stop
+from notifierd.run.progress import Progress
+from notifierd.send.open import open_email, open_push
+from notifierd.store.contract import system_identifier, view_problems
+from notifierd.store.database import Database, StatementCounts, open_database
+from notifierd.store.history import Overview
+from notifierd.store.ledger import PostgresLedger
+from notifierd.store.schema import require_current
+from notifierd.store.source import PostgresSource
+
+LANE_SHARE = 4
+"""One push service gets at most a quarter of the slots, so that one that hangs does not starve the others."""
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+@cache
+def holder_name() -> str:
+    """This process, as the ledger names it: always the same, so that it never stands in its own way."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+async def require_fit(db: Database, settings: Settings) -> None:
+    """See that the database is one that a run may work on.
+
+    Raises:
+        SchemaMissing: the ledger's schema is not there, or not of this program.
+        ConfigError: a view is not as the contract has it, or this is not the database that ``[safety]`` names.
+    """
+    await _require_cluster(db, settings)
+    await require_current(db)
+    problems = await view_problems(db)
+    if problems:
+        raise ConfigError(tuple(problems))
+
+
+async def _require_cluster(db: Database, settings: Settings) -> None:
+    if settings.safety.database_id and await system_identifier(db) != settings.safety.database_id:
+        raise ConfigError(("safety.database_id: this is another database cluster; nothing was read or sent",))
+
+
+async def first_to_tell(settings: Settings, day: date, cause: str) -> bool:
+    """See `Ledger.first_to_tell`: over a connection of its own, and also where no run could be made.
+
+    Raises:
+        LedgerUnavailable: the database could not be reached.
+        StatementRefused: the ledger is not there.
+        ConfigError: this is not the database that ``[safety]`` names.
+    """
+    database = settings.database
+    async with open_database(database.dsn, pool_size=1, statement_timeout=database.statement_timeout) as db:
+        await _require_cluster(db, settings)
+        return await PostgresLedger(db).first_to_tell(day, cause)
+
+
+@frozen
+class PostgresSite:
+    """The database of a configuration, open and fit for a run: a `Site`.
+
+    Attributes:
+        statements: how many were sent over it.
+    """
+
+    settings: Settings
+    ledger: PostgresLedger
+    source: PostgresSource
+    overview: Overview
+    statements: StatementCounts
+    _db: Database
+
+    def open_deps(
+        self, *, window_left: Callable[[], float], stop: Stop, progress: Progress
+    ) -> AbstractAsyncContextManager[Deps]:
+        return open_deps(self.settings, self._db, window_left=window_left, stop=stop, progress=progress)
+
+
+@asynccontextmanager
+async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIterator[PostgresSite]:
+    """Connect to the database that *settings* name, and see that it fits.
+
+    Args:
+        read_only: have PostgreSQL refuse whatever would write.
+
+    Raises:
+        LedgerUnavailable: it could not be reached.
+        SchemaMissing: see `require_fit`.
+        ConfigError: see `require_fit`.
+    """
+    database = settings.database
+    async with open_database(
+        database.dsn,
+        pool_size=database.pool_size,
+        statement_timeout=database.statement_timeout,
+        read_only=read_only,
+    ) as db:
+        await require_fit(db, settings)
+        ledger = PostgresLedger(db, database.plan_timeout)
+        yield PostgresSite(settings, ledger, PostgresSource(db), Overview(db), db.statements, db)
+
+
+@asynccontextmanager
+async def open_deps(
+    settings: Settings, db: Database, *, window_left: Callable[[], float], stop: Stop, progress: Progress
+) -> AsyncIterator[Deps]:
+    """Open the senders, and put a run's parts together; see `Deps`.
+
+    Raises:
+        ConfigError: a sender or a template cannot be made of *settings*.
+    """
+    rules, calendar = Rules.of(settings), Calendar(settings.window)
+    async with AsyncExitStack() as stack:
+        email = trio.CapacityLimiter(1)  # of all mail providers together
+        lines = {
+            Channel.EMAIL: [
+                Line(await stack.enter_async_context(open_email(provider, settings, now=utc_now)), email)
+                for provider in settings.email.providers
+            ]
+        }
+        if rules.push:
+            push = await stack.enter_async_context(open_push(settings, now=utc_now))
+            lines[Channel.PUSH] = [Line(push, trio.CapacityLimiter(1))]
+        deps = Deps(
+            ledger=PostgresLedger(db, settings.database.plan_timeout),
+            source=PostgresSource(db),
+            lines=lines,
+            policies={
+                Channel.EMAIL: Policy(on_unknown=settings.email.on_unknown),
+                Channel.PUSH: Policy(),
+            },
+            offices=trio.CapacityLimiter(1),
+            renderer=Renderer(settings),
+            rules=rules,
+            gates=Gates(trio.current_time),
+            email_per_day=settings.limits.email_per_day,
+            send_timeout=settings.limits.send_timeout,
+            holder=holder_name(),
+            window_left=window_left,
+            day_ends=calendar.day_ends,
+            now=utc_now,
+            stop=stop,
+            progress=progress,
+        )
+        limit(deps, settings.limits)
+        yield deps
+
+
+def limit(deps: Deps, limits: LimitsSettings) -> None:
+    """Have *limits* from now on, also in what is going on."""
+    deps.offices.total_tokens = limits.offices
+    pause = 1.0 / limits.email_per_second if limits.email_per_second else 0.0
+    for channel, lines in deps.lines.items():
+        for line in lines:
+            match channel:
+                case Channel.EMAIL:
+                    line.limit(limits.email, None, pause)
+                case Channel.PUSH:
+                    line.limit(limits.push, max(1, limits.push // LANE_SHARE), 0.0)
+    deps.policies = {channel: evolve(policy, attempts=limits.attempts) for channel, policy in deps.policies.items()}
+    deps.email_per_day, deps.send_timeout = limits.email_per_day, limits.send_timeout

@@ -1,0 +1,314 @@
+"""Tells the operator: a webhook hears of what went wrong, a dead man's switch of each run's beginning and end.
+
+Nothing here holds a run up, or ends one. What there is to say is queued without waiting, and posted by tasks of their
+own, one for each of the two receivers. Before an alarm is posted the ledger notes it, so that it is told once for each
+day and cause, whoever restarts or stands by meanwhile; one that cannot be delivered is in the log, and given up.
+"""
+
+import json
+import math
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from datetime import UTC, date, datetime
+from typing import TypeVar
+
+import structlog
+import trio
+from attrs import define, field, frozen
+
+from notifierd.config.settings import Settings
+from notifierd.model.delivery import Deferred, Delivered, Outcome, Unknown
+from notifierd.model.errors import DatabaseError, LeaseHeld, NotifierdError, places
+from notifierd.rules.alarms import (
+    OUT_SECONDS,
+    Alarm,
+    Running,
+    at_end,
+    failed,
+    ping_address,
+    summary,
+    too_many_failures,
+    while_running,
+)
+from notifierd.rules.report import RunResult
+from notifierd.run.context import Deps
+from notifierd.send._answers import of_receiver, understand
+from notifierd.send._http import Client, open_client
+
+LOOK_EVERY = 1.0
+
+TRY_SECONDS = 10.0
+PAUSES = (2.0, 8.0, 30.0, 120.0)
+"""Between the tries of one post: three minutes and a half in all, and TRY_SECONDS for each try."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
+"""Between questions to a database that is away."""
+
+DRAIN_SECONDS = 5.0
+"""What is queued gets at the end."""
+
+MOST_QUEUED = 100
+
+UNCLEAR: Outcome = Unknown("answer_unclear")
+
+T = TypeVar("T")
+OpenClient = Callable[[], AbstractAsyncContextManager[Client]]
+FirstToTell = Callable[[Settings, date, str], Awaitable[bool]]
+
+
+def one_client() -> AbstractAsyncContextManager[Client]:
+    """A client for one request."""
+    return open_client(width=1)
+
+
+log = structlog.get_logger(__name__)
+
+
+@frozen
+class _Post:
+    """Something to be posted. The URL is a secret.
+
+    Attributes:
+        to: "webhook" or "ping".
+        about: a cause or a signal.
+    """
+
+    to: str
+    about: str
+    day: date
+    url: str = field(repr=False)
+    type: str
+    body: bytes
+
+
+@define
+class Watch:
+    """See the module. Made by ``open_watch``.
+
+    Attributes:
+        settings: the configuration in force.
+        first_to_tell: whether no process has raised the alarm of that day and cause; from then on, one has.
+    """
+
+    settings: Callable[[], Settings]
+    first_to_tell: FirstToTell
+    open_client: OpenClient
+    _alarms: "_Queue[Alarm]" = field(factory=lambda: trio.open_memory_channel[Alarm](MOST_QUEUED))
+    _pings: "_Queue[_Post]" = field(factory=lambda: trio.open_memory_channel[_Post](MOST_QUEUED))
+    _untold: int = 0
+    _raised: set[tuple[date, str]] = field(factory=set)
+    _skipped: date | None = None
+    _running: tuple[date, float] | None = None
+    """The day that is run, and since when, by Trio's clock."""
+    _out_since: dict[str, float] = field(factory=dict)
+    _closing: trio.Event = field(factory=trio.Event)
+    _shield: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
+
+    # ------------------------------------------------------------------------------------------------- what is said
+
+    def tell(self, alarm: Alarm) -> None:
+        """Raise an alarm, unless this process did before, or there is nobody to hear of it."""
+        watch = self.settings().watch
+        heard = watch.webhook_url or (alarm.fails and watch.ping_url)
+        if heard and (alarm.day, alarm.cause) not in self._raised:
+            self._raised.add((alarm.day, alarm.cause))
+            self._queue(self._alarms, alarm)
+
+    @asynccontextmanager
+    async def over(self, day: date, deps: Deps) -> AsyncIterator[None]:
+        """Watch a run for the length of the block."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_looking, day, deps)
+            yield
+            with _harmless():
+                self._look(day, deps)
+            nursery.cancel_scope.cancel()
+
+    def ended(self, day: date, result: RunResult | None) -> None:
+        """Say how the run of *day* ended, unless somebody is to go on with it; None: another process ended it."""
+        if result and result.state == "interrupted":
+            return
+        self._running = None
+        if result is None:
+            return
+        with _harmless():
+            counts, watch = result.counts, self.settings().watch
+            signal = "fail" if counts and too_many_failures(counts, watch) else ""
+            self._ping(signal, day, summary(day, result.state, result.reason, counts))
+            for alarm in at_end(day, counts, watch) if counts else ():
+                self.tell(alarm)
+
+    def failed(self, day: date, error: BaseException) -> None:
+        """Say that *day* could not be run, unless it may be, by and by, without anybody's doing."""
+        match error:
+            case LeaseHeld() | DatabaseError(transient=True):
+                pass
+            case NotifierdError():
+                self.tell(failed(day, str(error)))
+            case _:
+                self.tell(failed(day, f"it crashed ({type(error).__name__})"))
+
+    def skipped(self, day: date, why: str) -> None:
+        """Say once of a closed *day* that it has come: the dead man's switch knows no holidays."""
+        if self._skipped != day:
+            self._skipped = day
+            self.ended(day, RunResult("skipped", why, None))
+
+    def close(self, seconds: float = DRAIN_SECONDS) -> None:
+        """Take nothing more; what is queued may take *seconds*."""
+        self._alarms[0].close()
+        self._closing.set()
+        self._shield.deadline = min(self._shield.deadline, trio.current_time() + seconds)
+
+    async def _keep_looking(self, day: date, deps: Deps) -> None:
+        while True:
+            with _harmless():
+                self._look(day, deps)
+            await trio.sleep(LOOK_EVERY)
+
+    def _look(self, day: date, deps: Deps) -> None:
+        progress, now = deps.progress, trio.current_time()
+        if not progress.has_day:
+            return
+        if self._running is None or self._running[0] != day:
+            self._running = day, now
+            self._ping("start", day)
+        blocked, out = deps.gates.blocked(), deps.gates.outages()
+        self._out_since = {lane: self._out_since.get(lane, now) for lane in out}
+        lasting = {lane for lane, since in self._out_since.items() if now - since >= OUT_SECONDS}
+        offices = progress.planned.offices if progress.planned else 0
+        run = Running(
+            day,
+            seconds=now - self._running[1],
+            done=min(progress.offices_done, offices),
+            offices=offices,
+            blocked=_by_sender(deps, blocked),
+            out=_by_sender(deps, {lane: out[lane] for lane in lasting - blocked.keys()}),
+        )
+        for alarm in while_running(run, self.settings().watch):
+            self.tell(alarm)
+
+    def _ping(self, signal: str, day: date, body: str = "") -> None:
+        if url := self.settings().watch.ping_url:
+            address = ping_address(url, signal, day)
+            post = _Post("ping", signal or "success", day, address, "text/plain; charset=utf-8", body.encode())
+            self._queue(self._pings, post)
+
+    def _queue(self, queue: "_Queue[T]", item: T) -> None:
+        try:
+            queue[0].send_nowait(item)
+        except (trio.WouldBlock, trio.ClosedResourceError):
+            log.error("watch_overflow")  # noqa: TRY400 - the traceback of a full queue says nothing
+        else:
+            self._untold += 1
+
+    # ------------------------------------------------------------------------------------------- how it gets there
+
+    async def run(self) -> None:
+        """Post until closed and all is posted, or the time for it is up."""
+        with self._shield:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._work_off, self._pings[1], self._post)
+                await self._work_off(self._alarms[1], self._tell)
+                self._pings[0].close()
+        if self._untold:
+            log.error("watch_cut", untold=self._untold)
+
+    async def _work_off(self, queue: "trio.MemoryReceiveChannel[T]", work: Callable[[T], Awaitable[None]]) -> None:
+        async for item in queue:
+            with _harmless():
+                await work(item)
+            self._untold -= 1
+
+    async def _tell(self, alarm: Alarm) -> None:
+        if not await self._first(alarm):
+            return
+        if alarm.fails:
+            self._ping("fail", alarm.day, alarm.words())
+        settings = self.settings()
+        if url := settings.watch.webhook_url:
+            page = settings.http.bind if settings.http.enabled else ""
+            body = json.dumps(alarm.as_json(socket.gethostname(), page)).encode()
+            await self._post(_Post("webhook", alarm.cause, alarm.day, url, "application/json", body))
+
+    async def _first(self, alarm: Alarm) -> bool:
+        """Have the ledger note the alarm; what it cannot note, as its schema is not there, this process has noted."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self.first_to_tell(self.settings(), alarm.day, alarm.cause)
+            except NotifierdError as error:
+                if not (isinstance(error, DatabaseError) and error.transient):
+                    log.warning("alarm_not_noted", about=alarm.cause, run=str(alarm.day), reason=str(error))
+                    return True
+            if await self._rest(pause):
+                log.error("watch_not_told", to="webhook", about=alarm.cause, run=str(alarm.day), reason="not_noted")
+                return False
+            pause = min(LONGEST_PAUSE, 2 * pause)
+
+    async def _post(self, post: _Post) -> None:
+        """Post, again after growing pauses as long as that may help. What became of it is logged, and never where.
+
+        One whose answer was lost may come twice: better than never.
+        """
+        labels = {"to": post.to, "about": post.about, "run": str(post.day)}
+        for pause in (*PAUSES, math.inf):
+            outcome = await self._try(post)
+            if isinstance(outcome, Delivered):
+                log.info("watch_told", **labels)
+                return
+            if pause == math.inf or not isinstance(outcome, Deferred | Unknown):
+                log.error("watch_not_told", reason=outcome.reason, **labels)
+                return
+            await self._rest(max(pause, min(outcome.retry_after or 0.0, PAUSES[-1])))
+
+    async def _try(self, post: _Post) -> Outcome:
+        with trio.move_on_after(TRY_SECONDS):
+            async with self.open_client() as client:
+                call = client.post(post.url, post.body, {"Content-Type": post.type})
+                return await understand(call, lambda answer: of_receiver(answer, datetime.now(UTC)), UNCLEAR)
+        return Unknown("timeout")
+
+    async def _rest(self, seconds: float) -> bool:
+        """Wait, but not once it is closing; whether it is."""
+        with trio.move_on_after(seconds):
+            await self._closing.wait()
+        return self._closing.is_set()
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Let no error out: whoever is told is never worth a run."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the one place that sees to it
+        log.error("watch_failed", error=type(error).__name__, where=places(error))  # noqa: TRY400 - its text may quote
+
+
+_Queue = tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]]
+
+
+def _by_sender(deps: Deps, lanes: dict[str, str]) -> dict[str, dict[str, str]]:
+    """*lanes* and their reasons, by the name of the sender that they belong to."""
+    senders = {lane: line.sender.name for lines in deps.lines.values() for line in lines for lane in line.lanes}
+    found: dict[str, dict[str, str]] = {}
+    for lane, reason in lanes.items():
+        found.setdefault(senders.get(lane, lane), {})[lane] = reason
+    return found
+
+
+@asynccontextmanager
+async def open_watch(
+    settings: Callable[[], Settings],
+    first_to_tell: FirstToTell,
+    open_client: OpenClient = one_client,
+) -> AsyncIterator[Watch]:
+    """A watch that is told of runs for the length of the block. At its end, what is queued gets DRAIN_SECONDS."""
+    watch = Watch(settings, first_to_tell, open_client)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run)
+        try:
+            yield watch
+        finally:
+            watch.close()

@@ -1,0 +1,274 @@
+"""What the ledger tells of the days: how each went, what failed and why, what is open, and who was not told.
+
+For people and programs that look on beside a live run: nothing is locked, nothing is written, and no answer is longer
+than its limit. Offices go by their names, which are the application's; nobody else does.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from attrs import asdict, frozen
+
+from notifierd.model.counts import ChannelCounts
+from notifierd.model.delivery import Channel, State
+from notifierd.rules.report import channels_json
+from notifierd.store.database import Database, Row
+from notifierd.store.sql import history
+
+ROWS = 1000
+FIRST_DAY = date(1, 1, 1)
+NIL = UUID(int=0)
+
+
+@frozen
+class UntoldTotal:
+    """How many alerts reached nobody, how many of those are overdue, and in how many offices."""
+
+    alerts: int
+    overdue: int
+    offices: int
+
+
+@frozen
+class Day:
+    """One day in a line.
+
+    Attributes:
+        holder: who has the day's lease now.
+        offices: those with something due.
+        untold: None as long as the run goes on, and of a day without one.
+    """
+
+    day: date
+    state: str
+    reason: str | None
+    holder: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    offices: int
+    offices_failed: int
+    email: ChannelCounts
+    push: ChannelCounts
+    untold: UntoldTotal | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The day as one JSON object, with the words of a run's report; times in ISO 8601."""
+        return {
+            "day": str(self.day),
+            "state": self.state,
+            "reason": self.reason,
+            "holder": self.holder,
+            "started_at": self.started_at and self.started_at.isoformat(),
+            "finished_at": self.finished_at and self.finished_at.isoformat(),
+            "offices": {"total": self.offices, "ok": self.offices - self.offices_failed, "failed": self.offices_failed},
+            **channels_json(self.email, self.push),
+            "untold": asdict(self.untold) if self.untold else None,
+        }
+
+
+@frozen
+class Reason:
+    """Why deliveries of one channel and state reached nobody, how many, and of how many offices."""
+
+    channel: Channel
+    state: State
+    reason: str
+    deliveries: int
+    offices: int
+
+
+@frozen
+class FailureLine:
+    """A delivery that reached nobody. ``office_name`` is None if the office is no more."""
+
+    id: UUID
+    office_id: UUID
+    office_name: str | None
+    staff_id: UUID
+    channel: Channel
+    state: State
+    reason: str
+    provider: str | None
+    updated_at: datetime
+
+
+@frozen
+class TroubledOffice:
+    """An office with deliveries that reached nobody.
+
+    Attributes:
+        error: why the office failed as a whole, if it did.
+    """
+
+    office_id: UUID
+    office_name: str | None
+    failed: int
+    unknown: int
+    expired: int
+    error: str | None
+
+
+@frozen
+class UntoldOffice:
+    """An office with alerts that reached nobody, and how many of them are overdue."""
+
+    office_id: UUID
+    office_name: str | None
+    alerts: int
+    overdue: int
+
+
+@frozen
+class DeliveryLine:
+    """A delivery as it stands. ``tries`` counts the calls that it was part of."""
+
+    id: UUID
+    office_id: UUID
+    staff_id: UUID
+    channel: Channel
+    device_id: UUID | None
+    state: State
+    reason: str | None
+    attempts: int
+    tries: int
+    provider: str | None
+    provider_message_id: str | None
+    not_before: datetime | None
+    updated_at: datetime
+
+
+@frozen
+class OfficeDay:
+    """What one office was sent on a day."""
+
+    day: date
+    email: ChannelCounts
+    push: ChannelCounts
+
+
+@frozen
+class Open:
+    """What is still to be done on one channel of a day.
+
+    Attributes:
+        waiting: those of the two whose turn has not come: put off, or in flight.
+        next_turn: when the first of those has its turn.
+    """
+
+    day: date
+    channel: Channel
+    planned: int
+    sending: int
+    waiting: int
+    next_turn: datetime | None
+
+    def as_json(self) -> dict[str, Any]:
+        """It as one JSON object."""
+        turn = self.next_turn and self.next_turn.isoformat()
+        return asdict(self) | {"day": str(self.day), "channel": self.channel.value, "next_turn": turn}
+
+
+@frozen
+class Narrowed:
+    """Which failures are asked for; None narrows nothing."""
+
+    channel: Channel | None = None
+    state: State | None = None
+    reason: str | None = None
+    office_id: UUID | None = None
+
+
+ALL = Narrowed()
+
+
+@frozen
+class Overview:
+    """The ledger, looked at. Every method is one statement, and raises LedgerUnavailable or StatementRefused."""
+
+    _db: Database
+
+    async def days(self, last: date, limit: int = 30, first: date = FIRST_DAY) -> tuple[Day, ...]:
+        """The days from *last* back to *first* of which anything is written, the newest first."""
+        return tuple(map(_day, await self._db.read(history.DAYS, first, last, limit)))
+
+    async def day(self, day: date) -> Day | None:
+        """One day; None if nothing is written of it."""
+        return next(iter(await self.days(day, 1, day)), None)
+
+    async def reasons(self, day: date, of: Narrowed = ALL, limit: int = ROWS) -> tuple[Reason, ...]:
+        """Why deliveries of *day* reached nobody, the most frequent reason first."""
+        rows = await self._db.read(history.REASONS, day, *_narrowing(of), limit)
+        return tuple(Reason(**_typed(row)) for row in rows)
+
+    async def failures(
+        self, day: date, of: Narrowed = ALL, after: FailureLine | None = None, limit: int = ROWS
+    ) -> tuple[FailureLine, ...]:
+        """The deliveries of *day* that reached nobody, office by office, those behind *after*."""
+        place = (after.office_id, after.id) if after else (NIL, NIL)
+        rows = await self._db.read(history.FAILURES, day, *_narrowing(of), *place, limit)
+        return tuple(FailureLine(**_typed(row)) for row in rows)
+
+    async def troubled_offices(self, day: date, limit: int = ROWS) -> tuple[TroubledOffice, ...]:
+        """The offices with deliveries of *day* that reached nobody, those with the most first."""
+        return tuple(TroubledOffice(**dict(row)) for row in await self._db.read(history.OFFICES, day, limit))
+
+    async def untold(self, day: date, limit: int = ROWS) -> tuple[UntoldOffice, ...]:
+        """The offices whose alerts had reached nobody when the run of *day* ended, the most overdue first."""
+        return tuple(UntoldOffice(**dict(row)) for row in await self._db.read(history.UNTOLD, day, limit))
+
+    async def office_name(self, office_id: UUID) -> str | None:
+        """The name of an office; None if it is no more."""
+        rows = await self._db.read(history.OFFICE_NAME, office_id)
+        return str(rows[0]["name"]) if rows else None
+
+    async def office(self, day: date, office_id: UUID, limit: int = ROWS) -> tuple[DeliveryLine, ...]:
+        """The deliveries of one office on *day*."""
+        rows = await self._db.read(history.OFFICE, day, office_id, limit)
+        return tuple(DeliveryLine(**_typed(row)) for row in rows)
+
+    async def office_days(self, office_id: UUID, last: date, limit: int = 30) -> tuple[OfficeDay, ...]:
+        """What one office was sent on those of the last *limit* days on which it was due, the newest first."""
+        rows = await self._db.read(history.OFFICE_DAYS, office_id, last, limit)
+        return tuple(OfficeDay(row["day"], *_channels(json.loads(row["states"]))) for row in rows)
+
+    async def open(self) -> tuple[Open, ...]:
+        """What is still to be done."""
+        return tuple(Open(**_typed(row)) for row in await self._db.read(history.OPEN))
+
+
+def _day(row: Row) -> Day:
+    counts = json.loads(row["counts"])
+    untold = json.loads(row["untold"]) if row["untold"] else None
+    email, push = _channels(counts["states"])
+    return Day(
+        day=row["day"],
+        state=row["state"],
+        reason=row["reason"],
+        holder=row["holder"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        offices=counts["offices"],
+        offices_failed=counts["offices_failed"],
+        email=email,
+        push=push,
+        untold=UntoldTotal(**untold) if untold else None,
+    )
+
+
+def _channels(states: Sequence[Mapping[str, Any]]) -> tuple[ChannelCounts, ChannelCounts]:
+    """Mails and pushes, of the rows of a jsonb list."""
+    of = {channel: {row["state"]: row["n"] for row in states if row["channel"] == channel} for channel in Channel}
+    return ChannelCounts.of(of[Channel.EMAIL]), ChannelCounts.of(of[Channel.PUSH])
+
+
+def _narrowing(of: Narrowed) -> tuple[str | None, str | None, str | None, UUID | None]:
+    return of.channel, of.state, of.reason, of.office_id
+
+
+def _typed(row: Row) -> dict[str, Any]:
+    """*row* with its words as what they stand for."""
+    kinds = {"channel": Channel, "state": State}
+    return {key: kinds[key](value) if key in kinds else value for key, value in row.items()}

@@ -1,0 +1,381 @@
+"""The schema ``notifierd``: making it, migrating it, and telling how it stands.
+
+Only ``db init`` and ``db migrate`` change anything, and need DDL. Two of them at once wait for each other.
+"""
+
+import math
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Final
+
+from attrs import field, frozen
+
+from notifierd.model.errors import NotifierdError, SchemaMissing, StatementRefused
+from notifierd.store.contract import (
+    RIGHTS,
+    USES,
+    VIEWS,
+    grants,
+    missing_rights,
+    problems_by_view,
+    quoted,
+    revocations,
+    sqlstate,
+)
+from notifierd.store.database import SEARCH_PATH, Connection, Database
+
+_NOT_PERMITTED: Final = "42501"
+_OTHER_COLUMNS: Final = "42P16"
+_LOCKED: Final = "55P03"
+
+_OWNERSHIP: Final = "to own the schema notifierd and all that is in it"
+
+# One transaction at a time: two would trip over each other's rows of the catalogue. A migration may take its time, and
+# waits longer for a lock than an outcome would.
+ALONE: Final = """
+set local lock_timeout = '60s';
+set local statement_timeout = 0;
+select pg_advisory_xact_lock(x'6e6f746966696572'::bigint);
+"""
+
+_OWNER: Final = """
+select pg_get_userbyid(nspowner)::text as owner, pg_get_userbyid(nspowner) = current_user as ours
+from pg_namespace where nspname = 'notifierd'
+"""
+
+_APPLICATION_PATH: Final = "select pg_catalog.current_schemas(false)::pg_catalog.text[] as path"
+"""Every name in full: it is the one statement that runs with the role's own search_path."""
+
+# Where the application's tables are, as the role's own search_path says; but never in our schema, which a role of the
+# same name has on its path first: the second run would build the views on themselves.
+_APPLICATION_TABLES: Final = """
+select distinct on (c.relname) c.relname::text as name, n.nspname::text as schema
+from unnest($1::text[]) with ordinality as p (schema, place)
+join pg_namespace n on n.nspname = p.schema and n.nspname <> 'notifierd'
+join pg_class c on c.relnamespace = n.oid and c.relname = any ($2::text[]) and c.relkind in ('r', 'p', 'v', 'm', 'f')
+order by c.relname, p.place
+"""
+
+_APPLICATION_TABLE: Final = re.compile(r"\bapplication\.(\w+)")
+
+_RELATIONS: Final = """
+select c.relname::text as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = 'notifierd' and c.relkind in ('v', 'r', 'm', 'p', 'f')
+"""
+
+_ROLES_WITH_THE_LEDGER: Final = """
+select distinct r.rolname::text as role
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+cross join aclexplode(c.relacl) as given
+join pg_roles r on r.oid = given.grantee
+where n.nspname = 'notifierd' and c.relname = 'deliveries' and given.privilege_type = 'INSERT'
+  and given.grantee <> c.relowner
+"""
+
+
+class SetupFailed(NotifierdError):
+    """The schema could not be made or changed; the message says what to do."""
+
+
+@frozen
+class Migration:
+    """One step from a version of the schema to the next."""
+
+    version: int
+    name: str
+    sql: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.version:04d}_{self.name}"
+
+
+def migrations() -> tuple[Migration, ...]:
+    """All migrations that this program brings, in order."""
+    found = (
+        (re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name), file)
+        for file in files("notifierd.store").joinpath("migrations").iterdir()
+    )
+    steps = [Migration(int(name[1]), name[2], file.read_text(encoding="utf-8")) for name, file in found if name]
+    return tuple(sorted(steps, key=lambda step: step.version))
+
+
+def presets() -> tuple[str, ...]:
+    """The applications that this program brings the views for."""
+    names = (file.name for file in files("notifierd.store").joinpath("presets").iterdir())
+    return tuple(sorted(name.removesuffix(".sql") for name in names if name.endswith(".sql")))
+
+
+async def pending(db: Database, steps: Sequence[Migration] | None = None) -> tuple[Migration, ...]:
+    """Those of *steps* (None: of `migrations`) that the schema has not had: all where there is no schema.
+
+    Raises:
+        SchemaMissing: a newer program made this schema, or the role may not look at it.
+        LedgerUnavailable: no answer.
+    """
+    done = await _applied(db)
+    known = migrations() if steps is None else steps
+    _refuse_newer(done, known)
+    return tuple(step for step in known if step.version not in done)
+
+
+async def require_current(db: Database, steps: Sequence[Migration] | None = None) -> None:
+    """Make sure that the schema has had all *steps* (None: `migrations`), and no other. Two uncounted statements.
+
+    Raises:
+        SchemaMissing: it is not; the message says what to do.
+        LedgerUnavailable: no answer.
+    """
+    waiting = await pending(db, steps)
+    if waiting and waiting[0].version == 1:
+        raise SchemaMissing("the schema notifierd is not in this database: run `notifierd db init`")
+    if waiting:
+        names = ", ".join(map(str, waiting))
+        raise SchemaMissing(f"the schema notifierd is older than this program: run `notifierd db migrate` ({names})")
+
+
+async def init(db: Database, preset: str | None = None, role: str | None = None) -> list[str]:
+    """Make the schema, the views of *preset* and the rights of *role*; return what was done, a line each.
+
+    What is there already is left as it is. Without *preset*, the views are the application's to make.
+
+    Raises:
+        SetupFailed: a right is missing, there is no such preset or role, or the application's tables are not there.
+        SchemaMissing: a newer program made this schema.
+        LedgerUnavailable: no answer.
+    """
+    views = _preset(preset)
+    await _require_role(db, role)
+    with _explained("creating the schema notifierd", "CREATE on the database, or a schema notifierd that is its own"):
+        await db.unit(_make_schema, patience=math.inf)
+    lines = [f"migration {step}: applied" for step in await migrate(db)]
+    if views:
+        right = (
+            "CREATE on the schema notifierd and, as the views run with their owner's privileges, SELECT on the "
+            "application's tables, INSERT on its audit log and DELETE on its push subscriptions"
+        )
+        with _explained(f"creating the views for {preset}", right):
+            await db.unit(_views_made_by(views), patience=math.inf)
+        lines.append(f"views for {preset}: in place")
+    if role:
+        lines.append(await _grant(db, role))
+    return [*lines, "schema notifierd: ready"]
+
+
+async def migrate(db: Database, steps: Sequence[Migration] | None = None) -> tuple[Migration, ...]:
+    """Apply what is pending of *steps* (None: of `migrations`), each in its own transaction; return what was applied.
+
+    Roles that have rights on the ledger get theirs on what is new in it.
+
+    Raises:
+        SetupFailed: a right is missing, or another program held a lock for too long.
+        SchemaMissing: there is no schema to migrate, or a newer program made it.
+        LedgerUnavailable: no answer.
+    """
+    if not await _exists(db):
+        raise SchemaMissing("the schema notifierd is not in this database: run `notifierd db init`")
+    waiting = await pending(db, steps)
+    with _explained("migrating the schema notifierd", _OWNERSHIP):
+        return tuple([step for step in waiting if await _apply(db, step)])
+
+
+@frozen
+class Status:
+    """What ``db status`` tells.
+
+    Attributes:
+        version: the newest migration that the schema has had; 0 if it is not there.
+        views: each view with what is wrong with its columns.
+        missing_rights: what *role*, the connected one, lacks.
+    """
+
+    version: int
+    pending: tuple[Migration, ...]
+    views: Mapping[str, Sequence[str]]
+    role: str
+    missing_rights: Sequence[str]
+
+    @property
+    def good(self) -> bool:
+        """Whether a run could start, as far as the schema goes."""
+        return not (self.pending or self.missing_rights or any(self.views.values()))
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        lines = [f"schema notifierd: version {self.version}" if self.version else "schema notifierd: not there"]
+        lines += [f"migration {step}: pending" for step in self.pending]
+        lines += [f"view notifierd.{view}: {'; '.join(wrong) or 'good'}" for view, wrong in self.views.items()]
+        lacking = f"lacks {', '.join(self.missing_rights)}" if self.missing_rights else "has every privilege it needs"
+        return [*lines, f"role {self.role}: {lacking}"]
+
+
+async def status(db: Database) -> Status:
+    """How the schema stands, as the connected role sees it.
+
+    Raises:
+        SchemaMissing: a newer program made this schema, or the role may not look at it.
+        LedgerUnavailable: no answer.
+    """
+    return Status(
+        version=max(await _applied(db), default=0),
+        pending=await pending(db),
+        views=await problems_by_view(db),
+        role=(await db.fetch("select current_user::text as role"))[0]["role"],
+        missing_rights=await missing_rights(db),
+    )
+
+
+async def _exists(db: Database) -> bool:
+    return any(row["name"] == "migrations" for row in await db.fetch(_RELATIONS))
+
+
+async def _applied(db: Database) -> set[int]:
+    """The versions that the schema has had: none where it is not there."""
+    if not await _exists(db):
+        return set()
+    try:
+        return {row["version"] for row in await db.fetch("select version from notifierd.migrations")}
+    except StatementRefused as error:
+        if sqlstate(error) != _NOT_PERMITTED:
+            raise
+    raise SchemaMissing(
+        "the schema notifierd exists, but the connected role may not use it: "
+        "run `notifierd db init --dsn ADMIN --role NAME` with that role's name"
+    )
+
+
+def _refuse_newer(done: Iterable[int], known: Sequence[Migration]) -> None:
+    version, newest = max(done, default=0), max(step.version for step in known)
+    if version > newest:
+        raise SchemaMissing(
+            f"the schema notifierd is too new (version {version}, this program knows {newest}): upgrade notifierd"
+        )
+
+
+def _preset(name: str | None) -> str | None:
+    if name is None:
+        return None
+    if name not in presets():
+        raise SetupFailed(f"there is no preset {name}; the presets are: {', '.join(presets())}")
+    return files("notifierd.store").joinpath("presets", f"{name}.sql").read_text(encoding="utf-8")
+
+
+async def _require_role(db: Database, role: str | None) -> None:
+    # Also keeps "public" out, which no role can be named, and which GRANT takes for everybody even in quotes.
+    if role is not None and not await db.fetch("select from pg_roles where rolname = $1::text", role):
+        raise SetupFailed(f"there is no role {role} on this server: create it first (create role ... login)")
+
+
+async def _make_schema(connection: Connection) -> None:
+    async with connection.transaction():
+        await connection.execute(ALONE)
+        # Looked up, as "if not exists" asks for the right to create what is there already.
+        if not await connection.fetch(_OWNER):
+            await connection.execute("create schema notifierd")
+        await _require_own(connection)
+        if "migrations" not in await _relations(connection):
+            await connection.execute(
+                "create table notifierd.migrations ("
+                "version integer primary key, name text not null, applied_at timestamptz not null default now())"
+            )
+
+
+async def _require_own(connection: Connection) -> None:
+    """See that nobody else can put something into the schema, which would then run with the connected role's rights."""
+    (schema,) = await connection.fetch(_OWNER)
+    if not schema["ours"]:
+        raise SetupFailed(
+            f"the schema notifierd belongs to the role {schema['owner']}: connect as that role (--dsn), or, if you "
+            "trust all that is in it, take it over (alter schema notifierd owner to current_user)"
+        )
+
+
+async def _apply(db: Database, step: Migration) -> bool:
+    """Apply *step* unless another runner just did; tell whether it was us."""
+
+    async def unit(connection: Connection) -> bool:
+        async with connection.transaction():
+            await connection.execute(ALONE)
+            await _require_own(connection)
+            if await connection.fetch("select from notifierd.migrations where version = $1", step.version):
+                return False
+            await connection.execute(step.sql)
+            await connection.execute(
+                "insert into notifierd.migrations (version, name) values ($1, $2)", step.version, step.name
+            )
+            tables = await _relations(connection) - VIEWS.keys()
+            for row in await connection.fetch(_ROLES_WITH_THE_LEDGER):
+                await connection.execute(";".join(grants(row["role"], tables)))
+            return True
+
+    return await db.unit(unit, patience=math.inf)
+
+
+def _views_made_by(script: str) -> Callable[[Connection], Awaitable[None]]:
+    async def unit(connection: Connection) -> None:
+        async with connection.transaction():
+            await connection.execute(ALONE)
+            await connection.execute(await _on_the_applications_tables(connection, script))
+            for _view, _what, use in USES:
+                await connection.execute(f"explain {use}")
+
+    return unit
+
+
+async def _on_the_applications_tables(connection: Connection, script: str) -> str:
+    """Return *script* with the schema of each of the application's tables in place of ``application``."""
+    await connection.execute("set local search_path to default")
+    (path,) = await connection.fetch(_APPLICATION_PATH)
+    await connection.execute(f"set local search_path = {SEARCH_PATH}")
+    names = sorted(set(_APPLICATION_TABLE.findall(script)))
+    found = {row["name"]: row["schema"] for row in await connection.fetch(_APPLICATION_TABLES, path["path"], names)}
+    if absent := [name for name in names if name not in found]:
+        raise SetupFailed(
+            f"the application's tables are not in this database, or not on the role's search_path: {', '.join(absent)}"
+        )
+    return _APPLICATION_TABLE.sub(lambda name: f"{quoted(found[name[1]])}.{quoted(name[1])}", script)
+
+
+async def _grant(db: Database, role: str) -> str:
+    """Give *role* its rights on all that is there, and no other; return a line that says so."""
+
+    async def unit(connection: Connection) -> set[str]:
+        async with connection.transaction():
+            await connection.execute(ALONE)
+            there = await _relations(connection)
+            await connection.execute(";".join([*revocations(role, there), *grants(role, there)]))
+            return there
+
+    with _explained(f"granting privileges to {role}", _OWNERSHIP):
+        there = await db.unit(unit, patience=math.inf)
+    # PostgreSQL only warns a grantor who has some right on a table, but none to pass on.
+    if lacking := await missing_rights(db, role):
+        raise SetupFailed(f"granting privileges to {role} had no effect ({', '.join(lacking)}): {_needed(_OWNERSHIP)}")
+    absent = ", ".join(f"notifierd.{name}" for name in RIGHTS if name not in there)
+    later = f", except on {absent}: run this again when the application has created them" if absent else ""
+    return f"role {role}: has the privileges that the daemon needs{later}"
+
+
+async def _relations(connection: Connection) -> set[str]:
+    return {row["name"] for row in await connection.fetch(_RELATIONS)}
+
+
+def _needed(right: str) -> str:
+    return f"the connected role needs {right}. Name a role that has it: notifierd db init --dsn ADMIN"
+
+
+@contextmanager
+def _explained(doing: str, right: str) -> Iterator[None]:
+    """Say of a refused statement what it was for, and which *right* may be missing."""
+    try:
+        yield
+    except StatementRefused as error:
+        state = sqlstate(error)
+        hint = {
+            _NOT_PERMITTED: _needed(right),
+            _OTHER_COLUMNS: "a view of that name has other columns: drop the five views in notifierd and try again",
+            _LOCKED: "another program held a lock for a minute: try again",
+        }.get(state, error.reason)
+        raise SetupFailed(f"{doing} was refused (SQLSTATE {state}): {hint}") from None

@@ -1,0 +1,253 @@
+"""Reading what an office's messages are made from: the open deliveries of the ledger and the five views."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+import orjson
+import trio
+from attrs import define, field, frozen
+
+from notifierd.model.delivery import NOT_READ, Alert, Channel, Delivery, Device, Kind, OfficeWork, Staff, State
+from notifierd.model.errors import StatementRefused
+from notifierd.rules.due import Rules
+from notifierd.store.database import Database, Row, columns
+from notifierd.store.sql import source
+
+NOBODY = UUID(int=0)
+CHUNK = 500
+MOST_DEVICES = 100
+"""Devices of one staff member that are explained, the newest ones: as many as pushes can be allowed to go to."""
+
+Place = tuple[int, UUID]
+"""Where a reading stands in the order of urgency: (urgency, office id)."""
+
+START: Place = (-(2**31), UUID(int=0))
+
+CHUNK_LASTS = 4.0
+"""Seconds after which what is left of a chunk is read again: the first calls of an office that is begun until then find
+its facts fresh."""
+
+
+@define
+class ChunkSize:
+    """How many offices are read at once: about as many as are begun in CHUNK_LASTS seconds."""
+
+    offices: int = CHUNK
+
+    def used_up(self, seconds: float) -> None:
+        """Learn that all offices of a chunk were begun within *seconds*."""
+        if seconds < CHUNK_LASTS / 2:
+            self.offices = min(CHUNK, 2 * self.offices)
+
+    def became_old(self, begun: int) -> None:
+        """Learn that only *begun* offices of a chunk were begun before it was old."""
+        self.offices = max(1, begun)
+
+
+@frozen
+class Chunk:
+    """Up to CHUNK offices that have something to do now, and where to read on; None at the end.
+
+    The offices are made as they are asked for, once, and not kept. One whose facts cannot be read along with the others
+    comes without: it is to be read again by itself, and if that fails, it fails alone.
+
+    Attributes:
+        places: where each of the offices stands, in the same order.
+    """
+
+    offices: Iterable[OfficeWork]
+    places: Sequence[Place]
+    after: Place | None
+
+
+class Source(Protocol):
+    """Where a pass finds its work."""
+
+    async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
+        """The next offices in order of urgency, behind *after*, that have deliveries whose turn has come.
+
+        Args:
+            most: how many offices are read at most.
+
+        Raises:
+            LedgerUnavailable: no answer.
+            StatementRefused: the statement was refused.
+        """
+        ...
+
+    async def read_again(self, work: OfficeWork, day: date, rules: Rules) -> OfficeWork:
+        """*work* with its messages' facts as they are now, all as of one moment. Its deliveries stay as they were read.
+
+        Raises:
+            LedgerUnavailable: no answer.
+            StatementRefused: the statement was refused.
+        """
+
+
+@frozen
+class PostgresSource:
+    """Keyset chunks over the five views: no cursor stays open, no transaction spans a send."""
+
+    _db: Database
+    chunk: int = field(default=CHUNK)
+
+    async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
+        # One office more than the chunk tells, without another statement, whether to read on.
+        most = min(most, self.chunk)
+        rows = await self._db.read(source.WORK, day, *after, most + 1)
+        chunk, more = rows[:most], len(rows) > most
+        if not chunk:
+            return Chunk((), (), None)
+        deliveries: dict[UUID, str] = {row["office_id"]: row["deliveries"] for row in chunk}
+        devices = [
+            (row["office_id"], *device)
+            for row in chunk
+            for device in zip(row["device_ids"] or (), row["pushed_to"] or (), strict=True)
+        ]
+        facts = await self._facts(list(deliveries), devices, day, rules)
+        works = (facts.take_or_leave(office, _deliveries(deliveries.pop(office))) for office in tuple(deliveries))
+        places = [(row["urgency"], row["office_id"]) for row in chunk]
+        return Chunk(works, places, places[-1] if more else None)
+
+    async def read_again(self, work: OfficeWork, day: date, rules: Rules) -> OfficeWork:
+        devices = [(d.office_id, d.device_id, d.staff_id) for d in work.deliveries if d.device_id]
+        as_of = trio.current_time()
+        rows = await self._db.read(source.OFFICE, [work.id], *_scope(day, rules), *columns(devices, 3))
+        people = {row["office_id"]: row for row in rows}
+        facts = _Facts(people, _by_office(rows, "alerts"), _by_office(rows, "devices"), as_of)
+        return facts.take(work.id, work.deliveries)
+
+    async def works(
+        self, deliveries: Mapping[UUID, tuple[Delivery, ...]], day: date, rules: Rules
+    ) -> Iterable[OfficeWork]:
+        """All that the messages of *deliveries*, given by their office, are made from; in the same order.
+
+        As in a chunk, an office that cannot be read along with the others comes without.
+        """
+        devices = [(d.office_id, d.device_id, d.staff_id) for ds in deliveries.values() for d in ds if d.device_id]
+        facts = await self._facts(list(deliveries), devices, day, rules)
+        return (facts.take_or_leave(office, group) for office, group in deliveries.items())
+
+    async def works_of(self, staff_id: UUID, day: date) -> tuple[OfficeWork, ...]:
+        """Each office of one staff member, with all its alerts, their devices, and their deliveries of *day*."""
+        as_of = trio.current_time()
+        people = {row["office_id"]: row for row in await self._db.read(source.STAFF_MEMBER, staff_id)}
+        until, overdue = date.max, True  # all there are: why one is left out is explained, too
+        alerts = await self._db.read(source.ALERTS, list(people), until, day, overdue)
+        (devices,) = await self._db.read(source.DEVICES_OF, staff_id, MOST_DEVICES)
+        rows = await self._db.read(source.DELIVERIES_OF, day, list(people), staff_id)
+        deliveries = {row["office_id"]: row["deliveries"] for row in rows}
+        facts = _Facts(people, _by_office(alerts, "alerts"), dict.fromkeys(people, devices["devices"]), as_of)
+        return tuple(facts.take(office, _deliveries(deliveries.get(office))) for office in tuple(people))
+
+    async def _facts(
+        self, offices: Sequence[UUID], devices: Sequence[tuple[UUID, UUID, UUID]], day: date, rules: Rules
+    ) -> "_Facts":
+        """What the views say of *offices*, and of their *devices*: (office, device, staff member).
+
+        Nothing, and as of NOT_READ, if a statement is refused for something in the rows of one of the offices.
+        """
+        as_of = trio.current_time()
+        try:
+            people = {row["office_id"]: row for row in await self._db.read(source.STAFF, offices)}
+            alerts = await self._db.read(source.ALERTS, offices, *_scope(day, rules))
+            found = await self._db.read(source.DEVICES, *columns(devices, 3)) if devices else ()
+        except StatementRefused as refused:
+            if not refused.perhaps_about_rows:
+                raise
+            return _Facts({}, {}, {}, NOT_READ)
+        return _Facts(people, _by_office(alerts, "alerts"), _by_office(found, "devices"), as_of)
+
+
+@frozen
+class _Facts:
+    """The rows of the views by their office: JSON, which is read when it is taken, and then forgotten."""
+
+    _people: dict[UUID, Row]
+    _alerts: dict[UUID, str]
+    _devices: dict[UUID, str]
+    _as_of: float
+
+    def take_or_leave(self, office_id: UUID, deliveries: tuple[Delivery, ...]) -> OfficeWork:
+        """The same, but without what cannot be read: who reads the office by itself meets what is wrong with it."""
+        if self._as_of == NOT_READ:
+            return OfficeWork.unread(office_id, deliveries)
+        try:
+            return self.take(office_id, deliveries)
+        except Exception:  # noqa: BLE001 - whatever values a view may hold; it comes again where the office is read alone
+            return OfficeWork.unread(office_id, deliveries)
+
+    def take(self, office_id: UUID, deliveries: tuple[Delivery, ...]) -> OfficeWork:
+        """What there is to do for an office that has *deliveries*."""
+        office = self._people.pop(office_id, None)
+        name, members = (office["office_name"], office["members"]) if office else (None, None)
+        return OfficeWork(
+            id=office_id,
+            name=name,
+            deliveries=deliveries,
+            staff={staff.id: staff for staff in map(_staff, _rows(members))},
+            alerts=tuple(map(_alert, _rows(self._alerts.pop(office_id, None)))),
+            devices={device.id: device for device in map(_device, _rows(self._devices.pop(office_id, None)))},
+            as_of=self._as_of,
+        )
+
+
+def _scope(day: date, rules: Rules) -> tuple[date, date, bool]:
+    """Which alerts are looked at: the parameters $2 to $4 of ALERTS."""
+    return day + timedelta(days=rules.horizon_days), day, rules.overdue
+
+
+def _by_office(rows: Iterable[Row], column: str) -> dict[UUID, str]:
+    return {row["office_id"]: row[column] for row in rows}
+
+
+def _rows(text: str | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = orjson.loads(text) if text else []
+    return found
+
+
+def _staff(row: Mapping[str, Any]) -> Staff:
+    return Staff(**{**row, "id": UUID(row["id"]), "name": row["name"] or ""})
+
+
+def _device(row: Mapping[str, Any]) -> Device:
+    return Device(UUID(row["id"]), UUID(row["staff_id"]), row["endpoint"] or "", row["p256dh"] or "", row["auth"] or "")
+
+
+def _alert(row: Mapping[str, Any]) -> Alert:
+    due_on = date.fromisoformat(row["due_on"]) if row["due_on"] else None
+    if unlisted := row.get("unlisted"):
+        return Alert(NOBODY, "", Kind(row["kind"]), due_on, None, unlisted)
+    return Alert(UUID(row["recipient_id"]), row["recipient_name"], Kind(row["kind"]), due_on, row["cycle"])
+
+
+def _deliveries(text: str | None) -> tuple[Delivery, ...]:
+    return tuple(map(_delivery, _rows(text)))
+
+
+def _delivery(row: Mapping[str, Any]) -> Delivery:
+    return Delivery(
+        id=UUID(row["id"]),
+        office_id=UUID(row["office_id"]),
+        staff_id=UUID(row["staff_id"]),
+        channel=Channel(row["channel"]),
+        device_id=_uuid(row["device_id"]),
+        state=State(row["state"]),
+        attempts=row["attempts"],
+        try_no=row["try"],
+        call_id=_uuid(row["call_id"]),
+        call_tries=row["call_tries"],
+        position=row["position"],
+        payload_hash=bytes.fromhex(row["payload_hash"]) if row["payload_hash"] else None,
+        doubts=row["doubts"],
+        put_back=row["put_back"],
+        provider=row["provider"],
+        reason=row["reason"],
+        due=row["due"],
+    )
+
+
+def _uuid(text: str | None) -> UUID | None:
+    return UUID(text) if text else None

@@ -1,0 +1,121 @@
+"""Looking back at the days. Beside a live run: each takes no lock, and gives no more rows than it is asked for."""
+
+from notifierd.store.sql import DUE, STANDS
+
+# A day whose run has ended was counted then; only a day that goes on is counted at each look.
+DAYS = f"""
+select r.day, r.state, r.reason, r.started_at, r.finished_at,
+       case when r.lease_until > clock_timestamp() then r.holder end as holder,
+       coalesce(r.counts, {STANDS}) as counts,
+       case when r.untold is not null then (
+           select json_build_object('alerts', coalesce(sum(u.alerts), 0), 'overdue', coalesce(sum(u.overdue), 0),
+                                    'offices', count(*))
+           from jsonb_to_recordset(r.untold) as u (alerts int, overdue int)
+       ) end as untold
+from notifierd.runs r
+where r.day between $1::date and $2::date
+order by r.day desc
+limit $3::int
+"""
+
+# $2 to $5 narrow the list down; null narrows nothing.
+_FAILURES = """
+from notifierd.deliveries d
+where d.day = $1::date and d.state in ('failed', 'unknown', 'expired')
+  and ($2::text is null or d.channel = $2) and ($3::text is null or d.state = $3)
+  and ($4::text is null or d.reason = $4) and ($5::uuid is null or d.office_id = $5)
+"""
+
+REASONS = f"""
+select d.channel, d.state, coalesce(d.reason, '') as reason, count(*) as deliveries,
+       count(distinct d.office_id) as offices
+{_FAILURES}
+group by 1, 2, 3
+order by deliveries desc, 1, 2, 3
+limit $6::int
+"""
+
+FAILURES = f"""
+with page as materialized (
+    select d.id, d.office_id, d.staff_id, d.channel, d.state, coalesce(d.reason, '') as reason, d.provider, d.updated_at
+    {_FAILURES}
+      and (d.office_id, d.id) > ($6::uuid, $7::uuid)
+    order by d.office_id, d.id
+    limit $8::int
+)
+select p.*, o.name as office_name
+from page p left join notifierd.offices o on o.id = p.office_id
+order by p.office_id, p.id
+"""
+
+OFFICES = """
+with page as materialized (
+    select d.office_id,
+           count(*) filter (where d.state = 'failed') as failed,
+           count(*) filter (where d.state = 'unknown') as unknown,
+           count(*) filter (where d.state = 'expired') as expired
+    from notifierd.deliveries d
+    where d.day = $1::date and d.state in ('failed', 'unknown', 'expired')
+    group by d.office_id
+    order by count(*) desc, d.office_id
+    limit $2::int
+)
+select p.*, o.name as office_name, case r.state when 'failed' then r.reason end as error
+from page p
+left join notifierd.run_offices r on r.day = $1::date and r.office_id = p.office_id
+left join notifierd.offices o on o.id = p.office_id
+order by p.failed + p.unknown + p.expired desc, p.office_id
+"""
+
+UNTOLD = """
+with page as materialized (
+    select u.place, (u.office ->> 'office_id')::uuid as office_id, (u.office ->> 'alerts')::int as alerts,
+           (u.office ->> 'overdue')::int as overdue
+    from notifierd.runs r cross join jsonb_array_elements(r.untold) with ordinality as u (office, place)
+    where r.day = $1::date
+    order by u.place
+    limit $2::int
+)
+select p.office_id, p.alerts, p.overdue, o.name as office_name
+from page p left join notifierd.offices o on o.id = p.office_id
+order by p.place
+"""
+
+OFFICE = """
+select d.id, d.office_id, d.staff_id, d.channel, d.device_id, d.state, d.reason, d.attempts, d.try as tries, d.provider,
+       d.provider_message_id, d.not_before, d.updated_at
+from notifierd.deliveries d
+where d.day = $1::date and d.office_id = $2::uuid
+order by d.channel, d.staff_id, d.device_id
+limit $3::int
+"""
+
+OFFICE_NAME = "select name from notifierd.offices where id = $1::uuid"
+
+OFFICE_DAYS = """
+with listed as materialized (
+    select r.day from notifierd.runs r where r.day <= $2::date order by r.day desc limit $3::int
+)
+select l.day, jsonb_agg(s) as states
+from listed l cross join lateral (
+    select d.channel, d.state, count(*) as n
+    from notifierd.deliveries d where d.day = l.day and d.office_id = $1::uuid group by 1, 2
+) s
+group by l.day
+order by l.day desc
+"""
+
+# What is open belongs to a run that has not ended, and that may still be resumed.
+OPEN = f"""
+select r.day, d.channel,
+       count(*) filter (where d.state = 'planned') as planned,
+       count(*) filter (where d.state = 'sending') as sending,
+       count(*) filter (where not {DUE}) as waiting,
+       min(greatest(d.not_before, case d.state when 'sending' then d.try_until end)) filter (where not {DUE})
+           as next_turn
+from notifierd.runs r join notifierd.deliveries d on d.day = r.day
+where r.state in ('running', 'interrupted') and coalesce(r.reason, '') not like 'never_resumed%'
+  and d.state in ('planned', 'sending')
+group by r.day, d.channel
+order by r.day, d.channel
+"""

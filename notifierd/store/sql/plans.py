@@ -1,0 +1,256 @@
+"""Who is due: written as a day's plan, counted, and held against what became of it."""
+
+from notifierd.store.sql import DAYS_LEFT, DEVICES_BY_AGE, DUE
+
+# A null in the view is no choice, and stands for the default; for push_enabled that is false, as which a null counts.
+_BY_MAIL = "coalesce(s.email_enabled, true) and s.email <> ''"
+_EMAIL_DAYS = "coalesce(s.email_days, 30)"
+_PUSH_DAYS = "coalesce(s.push_days, 10)"
+
+# $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices, $6 devices_per_person; for PLAN and REHEARSE also
+# $7 mails, $8 calls, $9 batch
+_WHO_IS_DUE = f"""
+with scope as materialized (
+    select a.office_id,
+           min({DAYS_LEFT}) filter (where a.kind = 'renewal') as nearest,
+           bool_or(a.kind = 'assessment') as assessment
+    from notifierd.alerts a
+    where a.kind = 'assessment'
+       or (a.kind = 'renewal' and a.due_on <= $1::date + $2::int and ($3::bool or a.due_on > $1::date))
+    group by a.office_id
+), office as (
+    select o.id, s.nearest, s.assessment
+    from scope s join notifierd.offices o on o.id = s.office_id
+    where cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[])
+), member as materialized ( -- the view is dear: it is read once, for both channels
+    select o.id as office_id, s.id as staff_id,
+           {_BY_MAIL} and (o.assessment or o.nearest <= {_EMAIL_DAYS}) as by_mail,
+           $4::bool and s.push_enabled and (o.assessment or o.nearest <= {_PUSH_DAYS}) as by_push
+    from office o join notifierd.staff s on s.office_id = o.id
+    where s.id is not null -- who has no id can be told nothing, and would end the plan of all
+), mail as not materialized (
+    select office_id, staff_id from member where by_mail
+), crowded as materialized ( -- nearly nobody; only their devices are put in order
+    select v.staff_id from notifierd.devices v where $4::bool group by v.staff_id having count(*) > $6::int
+), newest as materialized (
+    select id from (
+        select v.id, row_number() over (partition by v.staff_id order by v.created_at desc nulls last, v.id desc) as nth
+        from ({DEVICES_BY_AGE.format(where="v.staff_id in (select staff_id from crowded)")}) v
+    ) ranked where nth <= $6::int
+), push as (
+    select m.office_id, m.staff_id, v.id as device_id
+    from member m
+    join notifierd.devices v on v.staff_id = m.staff_id
+    left join crowded c on c.staff_id = v.staff_id
+    left join newest n on n.id = v.id
+    where m.by_push and v.id is not null and (c.staff_id is null or n.id is not null)
+), told as (
+    select distinct d.office_id, d.staff_id
+    from notifierd.deliveries d
+    where d.day = $1::date and d.channel = 'push' and d.state = 'sent'
+), due as (
+    select office_id, staff_id, 'email' as channel, null::uuid as device_id from mail
+    union all
+    select p.office_id, p.staff_id, 'push', p.device_id
+    from push p left join told using (office_id, staff_id)
+    where told.staff_id is null
+)
+"""
+
+_GIVEN = """(
+    select count(*) from notifierd.deliveries d
+    where d.day = $1::date and d.channel = 'email' and (d.state in ('sent', 'sending', 'unknown') or d.doubts > 0)
+)"""
+"""How many mails of the day a provider was given, or perhaps was."""
+
+# Of each office in open_mails (office_id, mails), most urgent first, what is beyond the mails or the calls there are.
+_OVERFLOWS = f"""
+ranked as (
+    select m.office_id, o.nearest, m.mails, sum(m.mails) over urgent as mails_to,
+           sum(ceil(m.mails / $9::numeric)) over urgent as calls_to
+    from open_mails m left join office o on o.id = m.office_id
+    where $7::bigint is not null or $8::bigint is not null
+    window urgent as (order by o.nearest, m.office_id)
+), beyond as (
+    select 'email_per_day' as "limit", office_id, nearest, least(mails, mails_to - room) as mails
+    from ranked, (select greatest($7::bigint - {_GIVEN}, 0) as room) given
+    where $7::bigint is not null and mails_to > room -- greatest() passes over a null
+    union all
+    select 'email_per_second', office_id, nearest, mails from ranked where calls_to > $8::bigint
+)
+"""
+
+_OVERFLOWS_JSON = """(
+    select coalesce(json_agg(x), '[]') from (
+        select "limit", sum(mails) as mails, count(*) as offices,
+               (array_agg(office_id order by nearest, office_id))[1:50] as first
+        from beyond group by "limit" order by "limit"
+    ) x
+)"""
+
+# Those of whom some devices are left out, the ones with the most of them first; without what the views read no person.
+_CROWDED_JSON = """(
+    select coalesce(json_agg(x), '[]') from (
+        select v.staff_id, count(*) as devices from crowded c join notifierd.devices v on v.staff_id = c.staff_id
+        where exists (select from member m where m.staff_id = c.staff_id and m.by_push)
+        group by v.staff_id order by devices desc, v.staff_id limit 10
+    ) x
+)"""
+
+PLAN = (
+    _WHO_IS_DUE
+    + f""", offices as (
+    insert into notifierd.run_offices as r (day, office_id, urgency)
+    select $1::date, o.id, coalesce(o.nearest, 100000)
+    from office o
+    where exists (select from mail m where m.office_id = o.id) or exists (select from push p where p.office_id = o.id)
+    on conflict do nothing
+    returning 1
+), planned as (
+    insert into notifierd.deliveries (id, day, office_id, staff_id, channel, device_id)
+    select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id) as id,
+           $1::date, office_id, staff_id, channel, device_id
+    from due
+    order by id -- so that the primary key's index grows at its end
+    on conflict do nothing
+    returning office_id, channel
+), waiting as (
+    select office_id, channel, state from notifierd.deliveries
+    where day = $1::date and state in ('planned', 'sending')
+), open_mails as (
+    select office_id, count(*) as mails from (
+        select office_id from planned where channel = 'email'
+        union all
+        select office_id from waiting where channel = 'email' and state = 'planned'
+    ) mails group by office_id
+), {_OVERFLOWS}
+select (select count(*) from (
+           select office_id from planned union select office_id from waiting
+       ) there) as offices,
+       (select count(*) from planned where channel = 'email')
+           + (select count(*) from waiting where channel = 'email') as email,
+       (select count(*) from planned where channel = 'push')
+           + (select count(*) from waiting where channel = 'push') as push,
+       {_GIVEN} as mails_given,
+       {_CROWDED_JSON} as crowded,
+       {_OVERFLOWS_JSON} as overflows
+"""
+)
+"""Write what is due on the day and not there yet; count what is open then."""
+
+FORESEE = (
+    _WHO_IS_DUE
+    + """, todo as (
+    select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id) as id,
+           office_id, staff_id, channel, device_id
+    from due
+    union
+    select id, office_id, staff_id, channel, device_id
+    from notifierd.deliveries where day = $1::date and state in ('planned', 'sending')
+)
+select t.id, t.office_id, t.staff_id, t.channel, t.device_id, coalesce(d.state, 'planned') as state
+from todo t
+left join notifierd.deliveries d on d.id = t.id
+left join notifierd.run_offices r on r.day = $1::date and r.office_id = t.office_id
+left join office o on o.id = t.office_id
+where d.id is null or d.state in ('planned', 'sending')
+order by coalesce(r.urgency, o.nearest, 100000), t.office_id, t.channel, t.staff_id, t.device_id
+"""
+)
+"""What would be open after PLAN, in the order in which a run works on it."""
+
+REHEARSE = (
+    _WHO_IS_DUE
+    + f""", open_mails as (
+    select m.office_id, count(*) as mails
+    from mail m
+    left join notifierd.deliveries d
+        on d.day = $1::date and d.channel = 'email' and d.office_id = m.office_id and d.staff_id = m.staff_id
+    where coalesce(d.state, 'planned') = 'planned'
+    group by m.office_id
+), {_OVERFLOWS}
+select count(distinct office_id) as offices,
+       count(*) filter (where channel = 'email') as email,
+       count(*) filter (where channel = 'push') as push,
+       {_OVERFLOWS_JSON} as overflows
+from due
+"""
+)
+"""What PLAN would write on a day not planned yet, counted."""
+
+# Alerts that reached nobody. An office's sent deliveries tell of what lies within their staff member's threshold; what
+# lies beyond every threshold of a staff member who can be reached will be told of another day.
+_UNTOLD = f"""
+untold as (
+    select a.office_id, a.kind = 'renewal' and a.due_on <= $1::date as overdue
+    from notifierd.alerts a
+    join notifierd.offices o on o.id = a.office_id
+    left join reached r on r.office_id = a.office_id
+    left join reachable c on c.office_id = a.office_id
+    where (cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[]))
+      and (a.kind = 'assessment'
+           or (a.kind = 'renewal' and a.due_on <= $1::date + $2::int and ($3::bool or a.due_on > $1::date)))
+      and (r.days is null or (a.kind = 'renewal' and {DAYS_LEFT} > r.days))
+      and (c.days is null or a.kind = 'assessment' or {DAYS_LEFT} <= c.days)
+)
+"""
+
+_REACHABLE = f"""
+reachable as (
+    select office_id, max(days) as days from (
+        select s.office_id, {_EMAIL_DAYS} as days from notifierd.staff s where {_BY_MAIL}
+        union all
+        select s.office_id, {_PUSH_DAYS} from notifierd.staff s
+        where $4::bool and s.push_enabled and exists (select from notifierd.devices v where v.staff_id = s.id)
+    ) ways group by office_id
+)
+"""
+
+_UNTOLD_JSON = """(
+    select coalesce(json_agg(x), '[]') from (
+        select office_id, count(*) as alerts, count(*) filter (where overdue) as overdue
+        from untold group by office_id order by overdue desc, alerts desc, office_id
+    ) x
+)"""
+
+COUNTS = f"""
+with reached as (
+    select d.office_id,
+           max(case d.channel when 'email' then coalesce(s.email_days, $2::int) else coalesce(s.push_days, $2::int) end)
+               as days
+    from notifierd.deliveries d
+    left join notifierd.staff s on s.office_id = d.office_id and s.id = d.staff_id
+    where d.day = $1::date and d.state = 'sent'
+    group by d.office_id
+), {_REACHABLE}, {_UNTOLD}, failures as (
+    select d.office_id, d.channel, d.reason
+    from notifierd.deliveries d
+    where d.day = $1::date and d.state in ('failed', 'unknown', 'expired')
+), states as (
+    select channel, state, count(*) as n
+    from notifierd.deliveries d where d.day = $1::date group by channel, state
+), waiting as (
+    select count(*) as open,
+           coalesce(bool_or({DUE}), false) as due_now,
+           extract(epoch from min(greatest(d.not_before, case d.state when 'sending' then d.try_until end))
+               filter (where not {DUE}) - clock_timestamp())::float8 as next_in
+    from notifierd.deliveries d
+    where d.day = $1::date and d.state in ('planned', 'sending')
+)
+select (select count(*) from notifierd.run_offices r where r.day = $1::date) as offices,
+       (select count(*) from notifierd.run_offices r where r.day = $1::date and r.state = 'failed') as offices_failed,
+       (select json_agg(states) from states) as states,
+       (select json_agg(listed) from (
+           select * from failures order by office_id, channel, reason limit $6::int
+       ) listed) as failures,
+       (select count(*) from failures) as failures_total,
+       {_GIVEN} as mails_given,
+       waiting.*,
+       {_UNTOLD_JSON} as untold
+from waiting
+"""
+
+REHEARSED_UNTOLD = f"""
+with {_REACHABLE}, reached as (select office_id, days from reachable), {_UNTOLD}
+select {_UNTOLD_JSON} as untold
+"""

@@ -1,0 +1,106 @@
+"""A day's run: who has its lease, how it went, and what is forgotten of it."""
+
+from notifierd.store.sql import STANDS
+from notifierd.store.sql.deliveries import END
+
+TAKE_LEASE = """
+insert into notifierd.runs as r (day, state, holder, lease_until, held_since, started_at)
+values (
+    $1::date, 'running', $2::text, clock_timestamp() + make_interval(secs => $3::float8), clock_timestamp(), now()
+)
+on conflict (day) do update
+set state = 'running', reason = null, holder = excluded.holder, lease_until = excluded.lease_until,
+    held_since = case
+        when r.holder = excluded.holder and r.lease_until > clock_timestamp() then r.held_since
+        else clock_timestamp()
+    end,
+    started_at = coalesce(r.started_at, excluded.started_at), finished_at = null, counts = null, untold = null
+where r.holder is null or r.holder = excluded.holder or r.lease_until <= clock_timestamp()
+returning holder
+"""
+
+HOLDER = "select holder from notifierd.runs where day = $1::date"
+
+RENEW_LEASE = """
+update notifierd.runs set lease_until = clock_timestamp() + make_interval(secs => $3::float8)
+where day = $1::date and holder = $2::text and lease_until > clock_timestamp()
+returning holder
+"""
+
+# Whoever plans deliveries again at this moment waits for FINISH, or has done so and is seen by it.
+LOCK_RUN = "select from notifierd.runs where day = $1::date for update"
+
+FINISH = f"""
+with again as materialized (
+    select $3::text = 'completed' and exists (
+        select from notifierd.deliveries d where d.day = $1::date and d.state in ('planned', 'sending')
+    ) as planned
+)
+update notifierd.runs r
+set state = case when again.planned then 'interrupted' else $3::text end,
+    reason = case when again.planned then 'retried' else $4::text end,
+    finished_at = now(), holder = null, lease_until = null, counts = {STANDS}, untold = $5::jsonb
+from again
+where r.day = $1::date and r.holder = $2::text
+returning again.planned
+"""
+
+RUN = "select state, reason, finished_at from notifierd.runs where day = $1::date"
+
+LAST_DAY = "select max(day) as day from notifierd.runs where day <= $1::date"
+
+FIRST_TO_TELL = """
+insert into notifierd.alarms (day, cause) values ($1::date, $2::text) on conflict do nothing returning day
+"""
+
+RECORD = """
+insert into notifierd.runs (day, state, reason, finished_at)
+select day, state, reason, now() from unnest($1::date[], $2::text[], $3::text[]) as x (day, state, reason)
+on conflict (day) do nothing
+returning day
+"""
+
+# The oldest day that is to be forgotten loses up to $2 deliveries; when it has none left, it goes itself.
+FORGET = """
+with old as materialized (
+    select day from notifierd.runs where day < $1::date order by day limit 1
+), step as materialized (
+    select d.id from notifierd.deliveries d join old on old.day = d.day limit $2::int
+), evidence as (
+    delete from notifierd.late_outcomes l using step where l.delivery_id = step.id
+), deliveries as (
+    delete from notifierd.deliveries d using step where d.id = step.id
+), offices as (
+    delete from notifierd.run_offices r using old where r.day = old.day and not exists (select from step)
+), alarms as (
+    delete from notifierd.alarms a using old where a.day <= old.day
+), runs as (
+    delete from notifierd.runs r using old where r.day = old.day and not exists (select from step)
+)
+select day from old
+"""
+
+# Its window is over, its date is not: `once` may still send what is open.
+LEAVE_OPEN = """
+with died as (
+    update notifierd.runs r
+    set state = 'interrupted', reason = 'run_died', holder = null, lease_until = null, finished_at = now()
+    where r.day = $1::date and r.state = 'running' and (r.holder is null or r.lease_until <= clock_timestamp())
+)
+select count(*) as open from notifierd.deliveries d where d.day = $1::date and d.state in ('planned', 'sending')
+"""
+
+# A day that no process came back to. Its rows are settled for the record; nothing of it is sent any more.
+CLOSE_EARLIER = f"""
+with left_open as (
+    update notifierd.runs r
+    set state = 'interrupted', reason = 'never_resumed' || coalesce(' (' || nullif(r.reason, 'retried') || ')', ''),
+        holder = null, lease_until = null, finished_at = coalesce(r.finished_at, now()), counts = null
+    where r.day < $1::date and (r.holder is null or r.lease_until <= clock_timestamp())
+      and (r.state = 'running' or (r.state = 'interrupted' and coalesce(r.reason, '') not like 'never_resumed%'))
+    returning r.day
+)
+update notifierd.deliveries d {END}
+from left_open l where d.day = l.day and d.state in ('planned', 'sending')
+returning d.id, d.channel, d.state
+"""

@@ -1,0 +1,152 @@
+"""What an office's messages are made of: its open deliveries, and the rows of the five views.
+
+Each statement has a row for an office, with what belongs to it as JSON: a text takes a fraction of the memory that its
+rows would, and is read when the office's turn comes.
+
+The views hold what others wrote, browsers among them, so no text comes out longer than here: a name is cut, and what
+else is too long comes as a text that is good for nothing.
+"""
+
+from notifierd.model.delivery import LISTED
+from notifierd.store.sql import DEVICES_BY_AGE, DUE
+
+_DELIVERY = """json_build_object(
+    'id', d.id, 'office_id', d.office_id, 'staff_id', d.staff_id, 'channel', d.channel, 'device_id', d.device_id,
+    'state', d.state, 'attempts', d.attempts, 'try', d.try, 'call_id', d.call_id, 'call_tries', d.call_tries,
+    'position', d.position, 'payload_hash', encode(d.payload_hash, 'hex'), 'doubts', d.doubts,
+    'put_back', d.put_back, 'provider', d.provider, 'reason', d.reason, 'due', {due}
+)"""
+
+NAME = "left({}, 300)"
+"""A name of a person or an office."""
+
+# An address has at most 320 characters: 64, @, 255 (RFC 5321, section 4.5.3.1). One more makes it none.
+_MEMBER = f"""json_build_object(
+    'id', s.id, 'name', {NAME.format("s.name")}, 'email', left(s.email, 321),
+    'email_enabled', s.email_enabled, 'email_days', s.email_days,
+    'push_enabled', s.push_enabled, 'push_days', s.push_days
+)"""
+
+# In bytes. The keys have 87 and 22 characters in base64url (RFC 8291, section 3.2), and some more in other spellings.
+_DEVICE = """json_build_object(
+    'id', v.id, 'staff_id', v.staff_id, 'endpoint', case when octet_length(v.endpoint) <= 2048 then v.endpoint end,
+    'p256dh', case when octet_length(v.p256dh) <= 128 then v.p256dh end,
+    'auth', case when octet_length(v.auth) <= 64 then v.auth end
+)"""
+
+# $2 and $3: after which (urgency, office); $4: how many offices
+WORK = f"""
+with chunk as materialized (
+    select r.office_id, r.urgency
+    from notifierd.run_offices r
+    where r.day = $1::date and (r.urgency, r.office_id) > ($2::int, $3::uuid)
+      and exists (select from notifierd.deliveries d where d.day = r.day and d.office_id = r.office_id and {DUE})
+    order by r.urgency, r.office_id
+    limit $4::int
+), again as materialized (
+    select distinct d.call_id
+    from chunk c join notifierd.deliveries d on d.day = $1::date and d.office_id = c.office_id
+    where d.state = 'sending'
+)
+select c.urgency, c.office_id,
+       array_agg(d.staff_id order by d.id) filter (where d.device_id is not null) as pushed_to,
+       array_agg(d.device_id order by d.id) filter (where d.device_id is not null) as device_ids,
+       json_agg({_DELIVERY.format(due=DUE)} order by d.channel, d.staff_id, d.device_id) as deliveries
+from chunk c join notifierd.deliveries d on d.day = $1::date and d.office_id = c.office_id
+where {DUE} or d.call_id in (select call_id from again)
+group by c.urgency, c.office_id
+order by c.urgency, c.office_id
+"""
+
+STAFF = f"""
+select o.id as office_id, {NAME.format("o.name")} as office_name,
+       json_agg({_MEMBER}) filter (where s.id is not null) as members
+from notifierd.offices o
+left join (select * from notifierd.staff s where s.office_id = any ($1::uuid[])) s on s.office_id = o.id
+where o.id = any ($1::uuid[])
+group by o.id, o.name
+"""
+
+FARTHEST = 4000
+"""Days before or after the day beyond which alerts that no mail lists count as if they were just so far away. So they
+are no more rows than days, and what is told of them stays the same for every threshold within ten years."""
+
+# $1 offices, $2 the last day of the horizon, $3 the day, $4 overdue. Of each kind, an office's first LISTED in the
+# order of `choose` are all that a mail can list; the others are counted by their day.
+ALERTS = f"""
+with ranked as (
+    select office_id, kind, due_on, recipient_id, recipient_name, cycle,
+           row_number() over (
+               partition by office_id, kind
+               order by due_on, recipient_name collate "C", recipient_id, cycle nulls first
+           ) as nth
+    from (
+        select office_id, kind, recipient_id, coalesce({NAME.format("recipient_name")}, '') as recipient_name, cycle,
+               case kind when 'renewal' then greatest(due_on, '0001-01-01') end as due_on
+        from notifierd.alerts
+        where office_id = any ($1::uuid[]) and (
+            kind = 'assessment' or (kind = 'renewal' and due_on <= $2::date and ($4::bool or due_on > $3::date))
+        )
+    ) due
+)
+select office_id, json_agg(alert) as alerts from (
+    select office_id, json_build_object(
+        'recipient_id', recipient_id, 'recipient_name', recipient_name, 'kind', kind, 'due_on', due_on, 'cycle', cycle
+    ) as alert
+    from ranked where nth <= {LISTED}
+    union all
+    select office_id, json_build_object('kind', kind, 'due_on', due_on, 'unlisted', count(*))
+    from (
+        select office_id, kind, case kind when 'renewal' then
+                   least(greatest(due_on, $3::date - {FARTHEST}), $3::date + {FARTHEST}) end as due_on
+        from ranked where nth > {LISTED}
+    ) others
+    group by office_id, kind, due_on
+) alerts
+group by office_id
+"""
+
+
+def _devices(offices: str, devices: str, owners: str) -> str:
+    """The devices of offices, from three arrays: each device with the office that pushes to it, and whose it is."""
+    return f"""
+select w.office_id, json_agg({_DEVICE}) as devices
+from notifierd.devices v
+join unnest({offices}::uuid[], {devices}::uuid[], {owners}::uuid[]) as w (office_id, id, staff_id)
+  on w.id = v.id and w.staff_id = v.staff_id
+group by w.office_id
+"""
+
+
+DEVICES = _devices("$1", "$2", "$3")
+
+# All of it for one office, as of one moment. $1 the office, in an array, $2 to $4 as those of ALERTS, $5 to $7 as $1 to
+# $3 of DEVICES
+OFFICE = f"""
+select o.office_id, o.office_name, o.members,
+       (select alerts from ({ALERTS}) a) as alerts,
+       (select devices from ({_devices("$5", "$6", "$7")}) d) as devices
+from ({STAFF}) o
+"""
+
+STAFF_MEMBER = f"""
+select s.office_id, {NAME.format("o.name")} as office_name, json_build_array({_MEMBER}) as members
+from notifierd.staff s left join notifierd.offices o on o.id = s.office_id
+where s.id = $1::uuid
+order by s.office_id
+"""
+
+# $2 how many at most, the newest first
+DEVICES_OF = f"""
+select json_agg({_DEVICE} order by v.created_at desc nulls last, v.id desc) as devices
+from (
+    {DEVICES_BY_AGE.format(where="v.staff_id = $1::uuid")} order by created_at desc nulls last, v.id desc limit $2::int
+) v
+"""
+
+DELIVERIES_OF = f"""
+select d.office_id, json_agg({_DELIVERY.format(due="true")}) as deliveries
+from notifierd.deliveries d
+where d.day = $1::date and d.office_id = any ($2::uuid[]) and d.staff_id = $3::uuid
+group by d.office_id
+"""

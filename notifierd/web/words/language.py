@@ -1,0 +1,98 @@
+"""The page's words, in Japanese and in English."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from attrs import frozen
+
+from notifierd.config.settings import Language
+from notifierd.web.words.phrases import PHRASES, REASONS
+
+LANGUAGES: Final[tuple[Language, Language]] = ("ja", "en")
+_WEEKDAYS: Final[Mapping[Language, Sequence[str]]] = {
+    "ja": ("月", "火", "水", "木", "金", "土", "日"),
+    "en": ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
+}
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+MOST_ASKED: Final = 1_000
+"""Characters of Accept-Language that are read; browsers send a hundred."""
+
+
+def preferred(accept_language: str, otherwise: Language) -> Language:
+    """The language that a browser asks for (RFC 9110, section 12.5.4), if it is one of ours."""
+    weights: dict[Language, float] = {}
+    for part in accept_language[:MOST_ASKED].split(","):
+        tag, _, quality = part.partition(";")
+        try:
+            weight = float(quality.partition("q=")[2] or 1)
+        except ValueError:
+            continue
+        for language in LANGUAGES:
+            if tag.strip().lower().partition("-")[0] == language:
+                weights[language] = max(weight, weights.get(language, 0.0))
+    wanted = [language for language in weights if weights[language] > 0]
+    return max(wanted, key=lambda language: weights[language], default=otherwise)
+
+
+@frozen
+class Words:
+    """One language, and the zone in which it tells the time."""
+
+    language: Language
+    zone: ZoneInfo
+
+    def __call__(self, key: str, **values: object) -> str:
+        """A phrase with its values."""
+        return PHRASES[key][LANGUAGES.index(self.language)].format(**values)
+
+    def why(self, reason: str) -> str:
+        """What a reason means, and what to do about it; empty for one that explains itself."""
+        code = reason.partition(" ")[0].partition(":")[0]
+        found = REASONS.get(code) or REASONS.get(f"{code.partition('_')[0]}_") or ("", "")
+        return found[LANGUAGES.index(self.language)]
+
+    def number(self, number: float) -> str:
+        """A count."""
+        return f"{number:,.0f}"
+
+    def day(self, day: date) -> str:
+        """A day with its weekday."""
+        weekday = _WEEKDAYS[self.language][day.weekday()]
+        if self.language == "ja":
+            return f"{day.month}月{day.day}日({weekday})"
+        return f"{weekday} {day.day} {_MONTHS[day.month - 1]}"
+
+    def full_day(self, day: date) -> str:
+        """A day of whatever year."""
+        return f"{day.year}年{self.day(day)}" if self.language == "ja" else f"{self.day(day)} {day.year}"
+
+    def shifted(self, day: date, by: int) -> date | None:
+        """The day so many days later; None where the calendar ends."""
+        try:
+            return day + timedelta(days=by)
+        except OverflowError:
+            return None
+
+    def time(self, moment: datetime) -> str:
+        """A time of day, to the second."""
+        return moment.astimezone(self.zone).strftime("%H:%M:%S")
+
+    def moment(self, moment: datetime) -> str:
+        """A day and a time, to the minute."""
+        local = moment.astimezone(self.zone)
+        return f"{self.day(local.date())} {local:%H:%M}"
+
+    def span(self, seconds: float) -> str:
+        """A length of time, in its two largest units."""
+        if seconds < MINUTE:
+            return self("seconds", n=f"{max(seconds, 0):.0f}")
+        if seconds < HOUR:
+            minutes, rest = divmod(int(seconds), MINUTE)
+            return self("minutes", m=minutes, s=rest) if seconds < 10 * MINUTE else self("only_minutes", m=minutes)
+        if seconds < 2 * DAY:
+            hours, rest = divmod(int(seconds) // MINUTE, 60)
+            return self("hours", h=hours, m=rest)
+        return self("days", d=int(seconds) // DAY, h=int(seconds) % DAY // HOUR)
