@@ -17,6 +17,7 @@ from notifierd.run.context import Deps, Stop
 from notifierd.run.progress import Progress
 from notifierd.service.daemon import Daemon
 from notifierd.service.systemd import Notifier
+from notifierd.web.service import keep_serving
 from tests.memory import Application
 from tests.receivers import Receivers
 from tests.senders import ScriptedSender, ShakyLedger, a_run, between
@@ -110,6 +111,7 @@ class World:
             self.notifier,
             self.in_force.append,
             self.first_to_tell,
+            keep_serving,
             self.slice,
             self.receivers.client,
             lambda: self.given_back.append(self.now()),

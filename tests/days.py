@@ -24,6 +24,7 @@ from notifierd.config.load import load_for_sending
 from notifierd.service.daemon import Daemon
 from notifierd.service.site import first_to_tell, open_site
 from notifierd.service.systemd import Notifier
+from notifierd.web.service import keep_serving
 from tests.processes import DAY, Place, invent, running_place
 
 OFFICES = 3
@@ -85,6 +86,7 @@ def live(place: Place, days: int, told: Callable[[Size], None]) -> int:
         notifier=Notifier(),
         in_force=lambda _settings: None,
         first_to_tell=first_to_tell,
+        keep_serving=keep_serving,
         slice=6 * 3600.0,
         days=days,
         told=told,

@@ -109,6 +109,11 @@ def run(context: click.Context) -> None:
     from notifierd.service.site import first_to_tell, open_site, utc_now
     from notifierd.service.systemd import Notifier
 
+    async def keep_serving(daemon: Daemon) -> None:
+        from notifierd.web.service import keep_serving as serve  # who has no page has no use for its imports
+
+        await serve(daemon)
+
     daemon = Daemon(
         load=partial(load_for_sending, context.obj),
         open_site=open_site,
@@ -116,6 +121,7 @@ def run(context: click.Context) -> None:
         notifier=Notifier.of(os.environ),
         in_force=lambda settings: logs.set_up(settings.log.level, settings.log.format),
         first_to_tell=first_to_tell,
+        keep_serving=keep_serving,
     )
     sys.exit(run_async(daemon.run))
 

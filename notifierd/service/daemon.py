@@ -5,7 +5,7 @@ wait: so a clock that was set, a machine that slept, a reload and another proces
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import date, datetime, timedelta
 
@@ -50,6 +50,7 @@ class Daemon:
         notifier: who is told what goes on.
         in_force: is told of each configuration from when on it is the one.
         first_to_tell: see ``site.first_to_tell``.
+        keep_serving: serves the page of a daemon, from when it is first switched on, until it is cancelled.
         slice: seconds for which anybody sleeps at once, so that a clock that was set is noticed.
         give_back: called after a run, which leaves memory that nobody needs.
     """
@@ -60,6 +61,7 @@ class Daemon:
     notifier: Notifier
     in_force: Callable[[Settings], object]
     first_to_tell: FirstToTell
+    keep_serving: Callable[["Daemon"], Awaitable[None]]
     slice: float = 20.0
     open_client: OpenClient = one_client
     give_back: Callable[[], None] = memory.give_back
@@ -302,9 +304,7 @@ class Daemon:
     async def _serve(self) -> None:
         while not self.settings.http.enabled:
             await self.stirred()
-        from notifierd.web.service import keep_serving  # noqa: PLC0415 - who has no page has no use for its imports
-
-        await keep_serving(self)
+        await self.keep_serving(self)
 
     # ------------------------------------------------------------------------------------------ signals and reload
 
