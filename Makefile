@@ -43,16 +43,16 @@ docs: $(STAMP) ## build the manual in docs/_build; a broken link is an error
 	@$(VENV)/bin/sphinx-build -qaE -W --keep-going docs docs/_build
 
 sim: $(STAMP) ## simulate runs with faults (RUNS=100000; SEED=n replays one; ARGS="--kinds changes")
-	@$(VENV)/bin/python -m tests.sim $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),100000)) $(ARGS)
+	@$(VENV)/bin/python -m tests.experiments.sim $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),100000)) $(ARGS)
 
 crash: $(STAMP) ## kill real runs at random moments (ROUNDS=200; ARGS=--no-keys, --failover, --restore)
-	@$(VENV)/bin/python -m tests.crash --rounds $(or $(ROUNDS),200) $(ARGS)
+	@$(VENV)/bin/python -m tests.experiments.crash --rounds $(or $(ROUNDS),200) $(ARGS)
 
 standby: $(STAMP) ## kill the active one of two real daemons (ROUNDS=20)
-	@$(VENV)/bin/python -m tests.standby --rounds $(or $(ROUNDS),20) $(ARGS)
+	@$(VENV)/bin/python -m tests.experiments.standby --rounds $(or $(ROUNDS),20) $(ARGS)
 
 days: $(STAMP) ## run many days in one daemon and watch tasks, files and memory (DAYS=1000)
-	@$(VENV)/bin/python -m tests.days --days $(or $(DAYS),1000)
+	@$(VENV)/bin/python -m tests.experiments.days --days $(or $(DAYS),1000)
 
 bench: $(STAMP) ## measure speed and memory, about 20 minutes (ARGS="--only costs")
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench]'
@@ -74,8 +74,8 @@ mutants: $(STAMP) ## run mutation tests of the rules; then: .venv/bin/mutmut res
 
 screenshots: $(STAMP) ## recreate docs/images; needs chromium, fonts-noto-cjk and pngquant
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'
-	@$(VENV)/bin/python -m tests.screenshots
-	@$(VENV)/bin/python -m tests.page_screenshots
+	@$(VENV)/bin/python -m tests.support.screenshots
+	@$(VENV)/bin/python -m tests.support.page_screenshots
 
 lint: $(STAMP) ## run ruff, mypy and import-linter
 	@$(VENV)/bin/ruff check

@@ -240,7 +240,7 @@ def one_person(bench: Bench) -> Iterator[Figure]:
 
 def year(bench: Bench) -> Iterator[Figure]:
     """The business days of a year, in one process."""
-    lines = measured("tests.days", "--days", "250", "--every", "10", folder=bench.folder).out.splitlines()
+    lines = measured("tests.experiments.days", "--days", "250", "--every", "10", folder=bench.folder).out.splitlines()
     rss = {int(day): int(kib.replace(",", "")) for day, _tasks, _files, kib in map(str.split, lines[1:-1])}
     yield Figure("7. RSS after day 250, over that after day 20", rss[250] / rss[20], 1.02)
 

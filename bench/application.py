@@ -10,7 +10,7 @@ from attrs import frozen
 from bench.servers import Servers
 from notifierd.demo.application import ADMINISTRATOR
 from notifierd.demo.postgres import Cluster, running_postgres
-from tests.processes import API_KEY, DAY, DOMAIN, PHONE_PUBLIC, VAPID_KEY, running_template, write_config
+from tests.support.processes import API_KEY, DAY, DOMAIN, PHONE_PUBLIC, VAPID_KEY, running_template, write_config
 
 STAFF = 10
 """Members of each office, if nothing else is said. All of them are due."""

@@ -36,7 +36,7 @@ from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Alert, Channel, Delivery, Device, Kind, Notice, Staff, delivery_id
 from notifierd.rules.due import Rules, chosen
-from tests.processes import DAY
+from tests.support.processes import DAY
 
 OFFICES, MAILS, PAUSE = 10, 5, 0.1
 TEMPLATE = Path(__file__).with_suffix(".html")

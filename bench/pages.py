@@ -19,10 +19,10 @@ from attrs import frozen
 from prometheus_client.parser import text_string_to_metric_families
 
 from notifierd.demo.servers.trouble import MailConfig
-from tests.events import Events, listening
-from tests.faults import until
-from tests.processes import API_KEY, Place, invent, running_place
-from tests.services import OPEN, TODAY, Service, running_service
+from tests.support.daemon_process import OPEN, TODAY, Service, running_service
+from tests.support.events import Events, listening
+from tests.support.faults import until
+from tests.support.processes import API_KEY, Place, invent, running_place
 
 PHASE = 5.0
 SETTLING = 1.0

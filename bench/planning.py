@@ -17,7 +17,7 @@ from notifierd.rules.due import Rules
 from notifierd.service.site import open_site
 from notifierd.store.database import open_database
 from notifierd.store.sql.plans import PLAN
-from tests.processes import DAY
+from tests.support.processes import DAY
 
 STEP = re.compile(r"^ +(->|CTE|SubPlan|InitPlan|Index Cond:) |^Execution Time")
 """What of a plan is a step of it. The rest are conditions, and figures that say how."""

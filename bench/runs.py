@@ -10,7 +10,7 @@ from bench.application import Application, Size
 from bench.measure import Measured, measured, rss_after
 from bench.servers import Accepted, Orders, Servers
 from notifierd.config.settings import LimitsSettings
-from tests.processes import DAY
+from tests.support.processes import DAY
 
 LIMITS = LimitsSettings()
 SECONDS = "36000"

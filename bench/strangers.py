@@ -24,10 +24,10 @@ from attrs import define, frozen
 from notifierd.demo.postgres import running_postgres
 from notifierd.demo.servers.process import Servers, running_servers
 from notifierd.demo.servers.trouble import MailConfig
-from tests.attacks import ATTACKS, HOST, open_to
-from tests.faults import until
-from tests.processes import API_KEY, Place, Template, invent, running_template
-from tests.services import AHEAD, OPEN, TODAY, Service, running_service
+from tests.support.attacks import ATTACKS, HOST, open_to
+from tests.support.daemon_process import AHEAD, OPEN, TODAY, Service, running_service
+from tests.support.faults import until
+from tests.support.processes import API_KEY, Place, Template, invent, running_template
 
 TOKEN = "a-token-of-the-bench"
 STAFF = 4
@@ -89,7 +89,7 @@ def attacking(url: str, name: str, requests: int) -> "Iterator[subprocess.Popen[
         yield None
         return
     more = ["16", str(requests)] if name == "fuzz" else []
-    command = [sys.executable, "-m", "tests.attacks", url, name, *more]
+    command = [sys.executable, "-m", "tests.support.attacks", url, name, *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout

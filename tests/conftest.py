@@ -11,7 +11,7 @@ from hypothesis import settings
 from notifierd.demo.application import tables_sql
 from notifierd.demo.postgres import Cluster, running_postgres
 from notifierd.demo.servers.process import Servers, running_servers
-from tests.processes import Place, Template, running_template
+from tests.support.processes import Place, Template, running_template
 
 TEMPLATE = "keikakun_template"
 

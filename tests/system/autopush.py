@@ -22,7 +22,7 @@ from notifierd.demo.servers.push_service import Head, Refused, read_head
 DELIVERED = 100
 """What the browser acknowledges a message with that it has decrypted, and woken the service worker for."""
 
-_PATH = "/wpush/v2/token-"  # tests/faults.py demands that no run shows a "token-" to anybody
+_PATH = "/wpush/v2/token-"  # tests/support/faults.py demands that no run shows a "token-" to anybody
 
 
 @define

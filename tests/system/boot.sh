@@ -77,7 +77,7 @@ chroot "$root" bash -euc '
   cd /srv/notifierd
   PATH=/usr/local/bin:/usr/bin:/bin PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1
   export PATH PIP_QUIET PIP_DISABLE_PIP_VERSION_CHECK
-  bash -euxc "$(/usr/bin/python3 tests/manual.py docs/operations.md "run by tests/system/boot.sh")"
+  bash -euxc "$(/usr/bin/python3 tests/support/manual.py docs/operations.md "run by tests/system/boot.sh")"
 ' >&2
 
 # systemd gets the cgroups below one of our own.

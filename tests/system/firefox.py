@@ -17,7 +17,7 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from tests.processes import PATIENCE
+from tests.support.processes import PATIENCE
 
 COMMAND = ("firefox-esr", "--headless", "--no-remote", "--marionette", "--remote-allow-system-access")
 POLL_SECONDS = 0.03

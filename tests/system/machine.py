@@ -18,7 +18,7 @@ import pytest
 from attrs import frozen
 
 from notifierd.demo.postgres import Cluster
-from tests.processes import PATIENCE, until
+from tests.support.processes import PATIENCE, until
 from tests.system.island import network_of
 
 REPOSITORY = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.processes import until
+from tests.support.processes import until
 
 
 def installed(program: str, version: str) -> Path:

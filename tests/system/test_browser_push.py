@@ -16,9 +16,9 @@ from attrs import evolve, frozen
 
 from notifierd.demo.servers.http11 import Answer, Request, serve_connection
 from notifierd.send.vapid import Vapid
-from tests.faults import Seen, once
-from tests.loopback import serving
-from tests.processes import DAY, PATIENCE, VAPID_KEY, Place, an_id, invent
+from tests.support.faults import Seen, once
+from tests.support.loopback import serving
+from tests.support.processes import DAY, PATIENCE, VAPID_KEY, Place, an_id, invent
 from tests.system.autopush import DELIVERED, Autopush, running_autopush
 from tests.system.firefox import Firefox, running_firefox
 

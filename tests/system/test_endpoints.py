@@ -15,8 +15,8 @@ import pytest
 from attrs import evolve, frozen
 
 from notifierd.config.settings import PushSettings
-from tests.hostile import INSIDE, PRIVATE_HOSTS, REFUSED
-from tests.processes import DAY, Place, ended, invent, running
+from tests.support.hostile import INSIDE, PRIVATE_HOSTS, REFUSED
+from tests.support.processes import DAY, Place, ended, invent, running
 from tests.system.island import Island, an_island, tcp_connects
 from tests.system.names import Asked, Zone, name_server
 from tests.system.push_services import PushServices, Request, serving

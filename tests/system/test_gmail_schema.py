@@ -12,8 +12,8 @@ from google.auth import jwt
 from notifierd.model.delivery import Delivered
 from notifierd.send._http import open_client
 from notifierd.send.mail.gmail import SCOPE, Gmail
-from tests.google_api import ACCOUNT, Google, gmail_settings, private_key
-from tests.messages import mail
+from tests.support.google_api import ACCOUNT, Google, gmail_settings, private_key
+from tests.support.messages import mail
 
 
 async def sent() -> Google:

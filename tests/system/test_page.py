@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from notifierd.web.words.language import Words
-from tests.browser import NARROW, WIDE, Scheme, Window, chromium, window
-from tests.pages import BAD_DAY, LOST, TOKEN, Scene, a_scene, await_that
-from tests.processes import Place
-from tests.services import TODAY
+from tests.support.browser import NARROW, WIDE, Scheme, Window, chromium, window
+from tests.support.daemon_process import TODAY
+from tests.support.pages import BAD_DAY, LOST, TOKEN, Scene, a_scene, await_that
+from tests.support.processes import Place
 
 expect.set_options(timeout=30_000)
 

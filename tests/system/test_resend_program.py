@@ -18,8 +18,8 @@ from notifierd.config.settings import ResendSettings
 from notifierd.model.delivery import Blocked, Delivered, Mail, Outcome
 from notifierd.send._http import open_client
 from notifierd.send.mail.resend import Resend
-from tests.messages import mail
-from tests.processes import API_KEY, Place, invent
+from tests.support.messages import mail
+from tests.support.processes import API_KEY, Place, invent
 from tests.system.programs import installed, serving
 
 PROGRAM, VERSION = "resend-local", "0.0.7"

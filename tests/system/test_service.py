@@ -20,9 +20,9 @@ from notifierd.demo.application import Rows
 from notifierd.demo.postgres import Cluster
 from notifierd.demo.servers.process import Servers, running_servers
 from notifierd.rules.calendar import Calendar
-from tests.hostile import METADATA
-from tests.manual import blocks
-from tests.processes import API_KEY, DAY, DOMAIN, PASSWORD, VAPID_KEY, Place, invent, write_config
+from tests.support.hostile import METADATA
+from tests.support.manual import blocks
+from tests.support.processes import API_KEY, DAY, DOMAIN, PASSWORD, VAPID_KEY, Place, invent, write_config
 from tests.system import probe
 from tests.system.machine import REPOSITORY, UNIT, Machine, Service
 from tests.system.names import name_server

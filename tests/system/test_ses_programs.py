@@ -1,6 +1,6 @@
 """SES' requests against programs that others wrote to stand in for it: aws-ses-v2-local (npm) and moto (PyPI).
 
-Neither checks the signature (tests/test_sigv4.py does), and moto knows no SendBulkEmail.
+Neither checks the signature (tests/send/test_sigv4.py does), and moto knows no SendBulkEmail.
 """
 
 import sys
@@ -17,8 +17,8 @@ from notifierd.config.settings import SesSettings
 from notifierd.model.delivery import Blocked, Deferred, Delivered, Mail, Outcome
 from notifierd.send._http import open_client
 from notifierd.send.mail.ses import BULK_BYTES, Ses
-from tests.messages import mail
-from tests.processes import Place, invent
+from tests.support.messages import mail
+from tests.support.processes import Place, invent
 from tests.system.programs import installed, serving
 
 PROGRAM, VERSION = "aws-ses-v2-local", "2.10.2"

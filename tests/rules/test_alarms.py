@@ -1,0 +1,255 @@
+"""What gives an alarm, and its words: pure."""
+
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from notifierd.config.settings import WatchSettings
+from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Untold
+from notifierd.model.delivery import Channel
+from notifierd.rules.alarms import (
+    MOST_NAMED,
+    Alarm,
+    Running,
+    at_end,
+    failed,
+    missed,
+    never_resumed,
+    ping_address,
+    summary,
+    while_running,
+)
+from tests.support.samples import DAY, an_id
+
+DONE = Outlook(0, due_now=False, next_in=None)
+NONE = ChannelCounts()
+QUIET = WatchSettings(run_seconds=0.0)
+
+
+def counts(email: ChannelCounts, push: ChannelCounts = NONE, **more: Any) -> DayCounts:
+    return DayCounts(10, 0, email, push, DONE, **more)
+
+
+def of(**states: int) -> ChannelCounts:
+    return ChannelCounts(planned=sum(states.values()), **states)
+
+
+# While it goes on ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("run", "watch", "causes"),
+    [
+        (Running(DAY, 0.0), WatchSettings(), []),
+        (Running(DAY, 600.0), WatchSettings(), []),
+        (Running(DAY, 600.1), WatchSettings(), ["slow"]),
+        (Running(DAY, 1e6), QUIET, []),
+        (Running(DAY, 1.0, blocked={"resend": {"resend": "blocked:401"}}), QUIET, ["blocked:resend"]),
+        (Running(DAY, 1.0, out={"resend": {"resend": "timeout"}}), QUIET, ["out:resend"]),
+        (
+            Running(
+                DAY,
+                700.0,
+                blocked={"resend": {"resend": "blocked:401"}, "ses": {"ses": "blocked:403"}},
+                out={"webpush": {"https://fcm.googleapis.com": "timeout"}},
+            ),
+            WatchSettings(),
+            ["slow", "blocked:resend", "blocked:ses", "out:webpush"],
+        ),
+    ],
+)
+def test_the_causes_of_a_run_that_goes_on(run: Running, watch: WatchSettings, causes: list[str]):
+    alarms = list(while_running(run, watch))
+    assert [alarm.cause for alarm in alarms] == causes
+    assert not any(alarm.fails for alarm in alarms)
+
+
+def test_a_long_run_says_how_long_and_how_far():
+    (alarm,) = while_running(Running(DAY, 1234.5, done=7, offices=1500), WatchSettings())
+    assert alarm.text == (
+        "the run of 2026-11-24 has taken 1,234 s so far, longer than watch.run_seconds (600): "
+        "7 of 1,500 offices are done. It continues."
+    )
+
+
+def test_a_sender_with_several_lanes_names_the_first_five():
+    lanes = {f"https://{number}.example.net": "blocked:403" for number in range(7)}
+    (alarm,) = while_running(Running(DAY, 1.0, blocked={"webpush": lanes}), QUIET)
+    assert alarm.text.startswith("webpush rejects our credentials or account (https://0.example.net: blocked:403, ")
+    assert "https://4.example.net: blocked:403 and 2 more). Its" in alarm.text
+
+
+# At its end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("email", "push", "ratio", "rings"),
+    [
+        (of(sent=95, failed=5), of(), 0.05, True),
+        (of(sent=96, failed=4), of(), 0.05, False),
+        (of(sent=95, failed=4), of(sent=1), 0.05, False),
+        (of(sent=95), of(failed=5), 0.05, True),
+        (of(sent=95, unknown=2), of(expired=3), 0.05, True),
+        (of(sent=90), of(gone=10), 0.05, False),
+        (of(), of(), 0.0, False),
+        (of(sent=5), of(), 0.0, False),
+        (of(sent=99_999, failed=1), of(), 0.0, True),
+        (of(failed=3), of(), 1.0, True),
+        (of(sent=1, failed=99), of(), 1.0, False),
+    ],
+)
+def test_failures_ring_from_their_ratio_on(email: ChannelCounts, push: ChannelCounts, ratio: float, rings: bool):
+    """Failed, unknown and expired ones of both channels, out of all; a device that is gone is none."""
+    alarms = list(at_end(DAY, counts(email, push), WatchSettings(failure_ratio=ratio)))
+    assert [alarm.cause for alarm in alarms] == ["failures"] * rings
+
+
+def test_failures_name_their_reasons_and_offices_the_most_frequent_first():
+    one, two = an_id("one"), an_id("two")
+    failures = (
+        Failure(one, Channel.EMAIL, "rejected:422"),
+        *[Failure(two, Channel.EMAIL, "office_error:KeyError")] * 2,
+        Failure(two, Channel.PUSH, "rejected:413"),
+    )
+    found = counts(of(sent=6, failed=3), of(failed=1), failures=failures)
+    (alarm,) = at_end(DAY, found, WatchSettings())
+    assert alarm.offices == (two, one)
+    assert alarm.text.startswith(
+        "4 of 10 deliveries of 2026-11-24 reached nobody (40.0%; watch.failure_ratio is 0.05): "
+        "2 email office_error:KeyError, 1 email rejected:422, 1 push rejected:413. After"
+    )
+
+
+def test_failures_beyond_those_that_are_listed_are_not_counted_by_reason():
+    failures = (Failure(an_id("one"), Channel.EMAIL, "rejected:422"),) * 1000
+    (alarm,) = at_end(DAY, counts(of(failed=1500), failures=failures, failures_omitted=500), WatchSettings())
+    assert "1,500 of 1,500 deliveries" in alarm.text
+    assert "of the first 1,000, 1,000 email rejected:422" in alarm.text
+
+
+@pytest.mark.parametrize(
+    ("untold", "offices"),
+    [
+        ((), None),
+        ((Untold(an_id("a"), 3, 0),), None),
+        ((Untold(an_id("a"), 3, 2), Untold(an_id("b"), 1, 1), Untold(an_id("c"), 9, 0)), (an_id("a"), an_id("b"))),
+    ],
+)
+def test_overdue_alerts_that_reached_nobody_ring(untold: tuple[Untold, ...], offices: tuple[UUID, ...] | None):
+    alarms = list(at_end(DAY, counts(of(sent=1), untold=untold), WatchSettings()))
+    assert [alarm.offices for alarm in alarms] == ([] if offices is None else [offices])
+    if offices:
+        assert alarms[0].text.startswith("3 overdue alerts of 2026-11-24 reached nobody, in 2 offices: ")
+
+
+# Runs that were none -------------------------------------------------------------------------------------------------
+
+
+def test_missed_windows_are_one_alarm_of_the_last_with_ten_named():
+    days = {DAY - timedelta(days=number): "not_running" for number in range(12)}
+    alarm = missed({**days, DAY: "slept_through"})
+    assert (alarm.day, alarm.cause, alarm.fails) == (DAY, "missed", True)
+    assert alarm.text.startswith(
+        "no run on 2026-11-24 (the machine slept, or its clock was set), 2026-11-23 (no daemon"
+    )
+    assert "2026-11-15 (no daemon was running) and 2 more. Nobody was notified" in alarm.text
+
+
+def test_a_reason_that_has_no_words_is_told_as_it_is():
+    assert "2026-11-24 (database_unavailable:08006)." in missed({DAY: "database_unavailable:08006"}).text
+
+
+def test_failed_and_never_resumed_are_one_cause():
+    alarms = [
+        failed(DAY, "it crashed (KeyError)"),
+        never_resumed(DAY, "never_resumed (signal)", over=True),
+        never_resumed(DAY, "signal", over=False),
+    ]
+    assert {(alarm.day, alarm.cause, alarm.fails) for alarm in alarms} == {(DAY, "failed", True)}
+    assert "failed: it crashed (KeyError). " in alarms[0].text
+    assert "(never_resumed (signal)): its open deliveries expired." in alarms[1].text
+    assert "(signal). `notifierd once` sends its open deliveries, until midnight" in alarms[2].text
+
+
+# Its JSON ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_json_is_slacks_with_a_text_for_people_and_fields_for_programs():
+    alarm = Alarm(DAY, "untold", "what happened.", (an_id("a"), an_id("b")))
+    assert alarm.as_json("host.example.jp", "127.0.0.1:9464") == {
+        "text": (
+            f"notifierd: what happened.\nOffices:\n{an_id('a')}\n{an_id('b')}\n"
+            "See `notifierd status`, `notifierd history`, the page at 127.0.0.1:9464."
+        ),
+        "attachments": [
+            {
+                "fallback": "2026-11-24 untold",
+                "color": "warning",
+                "fields": [
+                    {"title": "Day", "value": "2026-11-24", "short": True},
+                    {"title": "Cause", "value": "untold", "short": True},
+                    {"title": "Host", "value": "host.example.jp", "short": True},
+                ],
+            }
+        ],
+    }
+
+
+def test_what_slack_would_read_as_markup_is_escaped():
+    body = failed(DAY, "a <!channel> & b").as_json("<host>", "")
+    assert "a &lt;!channel&gt; &amp; b" in body["text"]
+    assert body["text"].endswith("See `notifierd status`, `notifierd history`.")
+    assert body["attachments"][0]["fields"][2]["value"] == "&lt;host&gt;"
+    assert body["attachments"][0]["color"] == "danger"
+
+
+@pytest.mark.parametrize(("offices", "named", "more"), [(1, 1, ""), (20, 20, ""), (21, 20, "and 1 more")])
+def test_twenty_offices_are_named(offices: int, named: int, more: str):
+    ids = [an_id(str(number)) for number in range(offices)]
+    words = Alarm(DAY, "untold", "text", tuple(ids)).words()
+    assert words.splitlines() == ["text", "Offices:", *map(str, ids[:named]), *filter(None, [more])]
+    assert MOST_NAMED == 20
+
+
+# The dead man's switch -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "signal", "address"),
+    [
+        ("https://hc-ping.com/5bf66975", "", "https://hc-ping.com/5bf66975?"),
+        ("https://hc-ping.com/5bf66975", "start", "https://hc-ping.com/5bf66975/start?"),
+        ("https://hc-ping.com/5bf66975/", "fail", "https://hc-ping.com/5bf66975/fail?"),
+        ("https://hc-ping.com/key/slug?create=1", "start", "https://hc-ping.com/key/slug/start?create=1&"),
+        ("https://hc-ping.com/key/slug?create=1#x", "", "https://hc-ping.com/key/slug?create=1&"),
+        ("http://[::1]:8000/ping/x", "fail", "http://[::1]:8000/ping/x/fail?"),
+    ],
+)
+def test_a_signal_goes_into_the_path_and_the_days_id_into_the_query(url: str, signal: str, address: str):
+    found = ping_address(url, signal, DAY)
+    assert found.startswith(f"{address}rid=")
+    rid = found.rpartition("rid=")[2]
+    assert str(UUID(rid)) == rid
+
+
+def test_an_id_is_the_days_own():
+    days = [DAY + timedelta(days=number) for number in range(400)]
+    assert len({ping_address("https://hc-ping.com/x", "", day) for day in days}) == 400
+    assert (
+        ping_address("https://a/x", "", DAY).rpartition("=")[2]
+        == ping_address("https://b/y", "", DAY).rpartition("=")[2]
+    )
+
+
+def test_a_summary_has_the_days_counts_and_nobody():
+    found = counts(of(sent=1200, failed=3), of(sent=2), untold=(Untold(an_id("a"), 3, 2),))
+    assert summary(date(2026, 11, 24), "completed", None, found).splitlines() == [
+        "2026-11-24 completed",
+        "offices: 10 total, 0 failed",
+        "email: 1,203 planned, 1,200 sent, 3 failed, 0 gone, 0 unknown, 0 expired, 0 open",
+        "push: 2 planned, 2 sent, 0 failed, 0 gone, 0 unknown, 0 expired, 0 open",
+        "untold: 3 alerts, 2 overdue, 1 offices",
+    ]
+    assert summary(DAY, "skipped", "closed_dates", None) == "2026-11-24 skipped (closed_dates)"

@@ -1,0 +1,57 @@
+"""A whole message, as the standard library reads it."""
+
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifierd.model.delivery import Mail
+from notifierd.send.mail.mime import dated, undated
+from tests.support.messages import mail
+from tests.support.providers import mailbox
+
+NINE = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
+
+
+def parsed(message: Mail) -> EmailMessage:
+    return message_from_bytes(dated(undated(message), NINE), policy=policy.default)
+
+
+@given(
+    subject=st.text(st.sampled_from("期限アラート [a]=?utf-8?b?x?=👨‍👩‍👧"), min_size=1, max_size=200).map(str.strip),
+    text=st.text(st.sampled_from("期限\nx.-=")),
+)
+def test_a_mail_reads_as_it_was_written(subject: str, text: str) -> None:
+    message = dated(undated(mail(1, subject=subject, text=text, html=f"<p>{text}</p>")), NINE)
+    assert max(map(len, message.split(b"\r\n"))) <= 78
+    assert b"\n" not in message.replace(b"\r\n", b"")
+    found = message_from_bytes(message, policy=policy.default)
+    assert found["Subject"] == subject
+    assert found["Date"].datetime == NINE
+    plain, html = found.iter_parts()
+    assert plain.get_content() == text.replace("\n", "\r\n")
+    assert html.get_content() == f"<p>{text}</p>".replace("\n", "\r\n")
+    assert not any(part.defects for part in found.walk())
+
+
+def test_a_long_url_in_a_header_stays_a_url() -> None:
+    """Not as the library's newer policies have it, which make encoded words of it that no mail program reads."""
+    url = f"<https://app.example.jp/stop?token={'a;,' * 200}>"
+    assert f"\r\nList-Unsubscribe: {url}\r\n".encode() in undated(mail(1, headers={"List-Unsubscribe": url}))
+
+
+def test_a_long_japanese_sender_is_folded_and_one_address() -> None:
+    sender = "けいかくん, 事務局 (東京) と、そのほかのとても長い名前の部署 <no-reply@例え.jp>"
+    message = mail(sender=sender, reply_to=sender)
+    assert max(map(len, undated(message).split(b"\r\n"))) <= 78
+    found = message_from_bytes(undated(message))
+    assert mailbox(found["From"]) == mailbox(found["Reply-To"]) == message.sender
+    (address,) = parsed(message)["From"].addresses
+    assert address.addr_spec == "no-reply@xn--r8jz45g.jp"
+
+
+def test_the_same_mail_always_makes_the_same_bytes() -> None:
+    one = undated(mail(1, headers={"A": "1", "B": "2"}))
+    assert undated(mail(1, headers={"B": "2", "A": "1"})) == one

@@ -1,0 +1,413 @@
+"""The rule of who is due stands twice, in SQL and in ``choose``: for random data they are the same."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
+import trio
+from attrs import astuple, evolve, field, frozen
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from notifierd.commands import plan as plans
+from notifierd.config.settings import ContentSettings, DatabaseSettings, PushSettings, SafetySettings, Settings
+from notifierd.demo.postgres import Cluster
+from notifierd.model.counts import DayCounts, Room
+from notifierd.model.delivery import OPEN, Alert, Channel, Delivery, Device, Kind, Notice, OfficeWork, Staff, State
+from notifierd.rules.due import Rules, chosen, notice_for, ways
+from notifierd.run.day import run_day
+from notifierd.store.database import Connection, Database, open_database
+from notifierd.store.ledger import UNLIMITED, Ledger, PostgresLedger
+from notifierd.store.source import START, PostgresSource
+from tests.support import application
+from tests.support.memory import Application, MemoryLedger
+from tests.support.samples import DAY
+from tests.support.scripted_senders import ScriptedSender, a_run
+
+_NAMESPACE = UUID("00000000-0000-4000-8000-00000000abcd")
+OFFICES = [uuid5(_NAMESPACE, f"office {n}") for n in range(3)]
+STAFF = [uuid5(_NAMESPACE, f"staff {n}") for n in range(3)]
+_numbers = count()
+
+
+@frozen
+class World:
+    """An application at random, and what it holds that is not of the contract.
+
+    Attributes:
+        strange: rows of the alerts' view that tell of nothing: of unknown kinds, or renewals without a date.
+        dated: the assessments that have a date all the same, which says nothing.
+        states: how deliveries ended, by their place in the order of ids.
+        later: devices that are there when the day is planned again.
+        room: what the limits leave for mails.
+    """
+
+    app: Application = field(eq=False)
+    rules: Rules
+    strange: tuple[tuple[UUID, str, date | None], ...] = ()
+    dated: tuple[int, ...] = ()
+    states: tuple[State, ...] = (State.PLANNED,)
+    later: tuple[Device, ...] = ()
+    room: Room = UNLIMITED
+
+
+# Random data ---------------------------------------------------------------------------------------------------------
+
+DAYS_LEFT = st.one_of(
+    st.integers(-3, 12), st.sampled_from([-4000, -400, 29, 30, 31, 59, 60, 61, 364, 365, 366, 100_000])
+)
+THRESHOLDS = st.one_of(st.integers(-1, 12), st.sampled_from([30, 31, 60, 365, 2**31 - 1]))
+ROOMS = st.builds(Room, st.none() | st.integers(0, 9), st.none() | st.integers(0, 9), st.integers(1, 3))
+MOSTLY = st.sampled_from([True, True, True, False])
+NAMES = st.sampled_from(["", "青木", "O'Neil", '<b>"太字"</b>', "🙂"])
+
+
+@st.composite
+def staff(draw: st.DrawFn) -> tuple[UUID, Staff]:
+    """Somebody, of one of the offices, or of one that is not there; the same person may work in several."""
+    member = Staff(
+        id=draw(st.sampled_from(STAFF)),
+        name=draw(NAMES),
+        email=draw(st.sampled_from([None, "", " ", "taro@example.jp", "hanako@example.jp", "jiro@example.jp"])),
+        email_enabled=draw(MOSTLY),
+        email_days=draw(THRESHOLDS),
+        push_enabled=draw(MOSTLY),
+        push_days=draw(THRESHOLDS),
+    )
+    return draw(st.sampled_from(OFFICES)), member
+
+
+@st.composite
+def alerts(draw: st.DrawFn) -> tuple[UUID, Alert]:
+    left = draw(st.none() | DAYS_LEFT)
+    kind = Kind.ASSESSMENT if left is None else Kind.RENEWAL
+    due_on = None if left is None else DAY + timedelta(days=left)
+    number = draw(st.integers(0, 9))
+    return draw(st.sampled_from(OFFICES)), Alert(
+        UUID(int=number), draw(NAMES), kind, due_on, draw(st.none() | st.integers(1, 2))
+    )
+
+
+@st.composite
+def devices(draw: st.DrawFn) -> Device:
+    key = uuid5(_NAMESPACE, f"device {next(_numbers)}")
+    return Device(key, draw(st.sampled_from(STAFF)), f"https://push.example.net/{key}", "p256dh", "auth")
+
+
+RULES = st.builds(
+    Rules,
+    horizon_days=st.sampled_from([30, 30, 60, 365, 10, 1, 0]),
+    overdue=MOSTLY,
+    push=MOSTLY,
+    only_offices=st.sampled_from([frozenset(), frozenset(), frozenset(OFFICES[:1]), frozenset(OFFICES[1:])]),
+    devices_per_person=st.sampled_from([20, 20, 2, 1]),
+)
+STRANGE = st.tuples(
+    st.sampled_from(OFFICES), st.sampled_from(["renewal", "inspection", "", "Renewal"]), st.none() | DAYS_LEFT
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    app = Application()
+    app.offices = {office: draw(NAMES) for office in draw(st.lists(st.sampled_from(OFFICES), min_size=1, unique=True))}
+    app.staff = draw(st.lists(staff(), min_size=1, max_size=8, unique_by=lambda pair: (pair[0], pair[1].id)))
+    app.alerts = draw(st.lists(alerts(), min_size=1, max_size=8))
+    app.devices = {device.id: device for device in draw(st.lists(devices(), max_size=6))}
+    strange = tuple(
+        (office, kind, None if kind == "renewal" or left is None else DAY + timedelta(days=left))
+        for office, kind, left in draw(st.lists(STRANGE, max_size=3))
+    )
+    states = draw(st.lists(st.sampled_from(list(State)), min_size=1, max_size=5))
+    dated = draw(st.lists(st.integers(-3, 40), max_size=2))
+    later = draw(st.lists(devices(), max_size=3))
+    return World(app, draw(RULES), strange, tuple(dated), tuple(states), tuple(later), draw(ROOMS))
+
+
+# Both ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dsn(cluster: Cluster) -> Iterator[str]:
+    """One database for all examples, with the ledger and an application whose tables are emptied for each."""
+
+    async def create() -> None:
+        async with open_database(made) as db:
+            await application.create(db)
+
+    made = cluster.create_database("plan_property")
+    trio.run(create)
+    yield made
+    cluster.drop_database("plan_property")
+
+
+async def load(db: Database, world: World) -> None:
+    """Empty the ledger; put *world* into the application's tables, with what is not of the contract."""
+    await application.replace(db, world.app)
+    assessments = [place for place, (_, alert) in enumerate(world.app.alerts) if alert.kind is Kind.ASSESSMENT]
+    dates = [DAY + timedelta(days=left) for left in world.dated[: len(assessments)]]
+
+    async def unit(connection: Connection) -> None:
+        await connection.execute("delete from notifierd.run_offices; delete from notifierd.deliveries")
+        await connection.executemany(
+            "insert into app.alerts values ($1, $2, 'nobody', $3, $4, 1)",
+            [(office, UUID(int=99), kind, due_on) for office, kind, due_on in world.strange],
+        )
+        for place, due_on in zip(assessments, dates, strict=False):
+            office, alert = world.app.alerts[place]
+            await connection.execute(
+                "update app.alerts set due_on = $1 where office_id = $2 and recipient_id = $3 and kind = 'assessment'",
+                due_on,
+                office,
+                alert.recipient_id,
+            )
+
+    await db.unit(unit)
+
+
+async def planned(db: Database) -> dict[UUID, Delivery]:
+    """The deliveries as they stand in PostgreSQL."""
+    rows = await db.fetch("select id, office_id, staff_id, channel, device_id, state, day from notifierd.deliveries")
+    assert {row["day"] for row in rows} <= {DAY}
+    return {
+        row["id"]: Delivery(
+            row["id"],
+            row["office_id"],
+            row["staff_id"],
+            Channel(row["channel"]),
+            row["device_id"],
+            State(row["state"]),
+        )
+        for row in rows
+    }
+
+
+async def urgencies(db: Database) -> dict[tuple[date, UUID], int]:
+    rows = await db.fetch("select day, office_id, urgency from notifierd.run_offices")
+    return {(row["day"], row["office_id"]): row["urgency"] for row in rows}
+
+
+def told(work: OfficeWork, delivery: Delivery, rules: Rules) -> tuple[Alert, ...]:
+    """What a delivery's message tells of."""
+    return chosen(work.staff[delivery.staff_id], delivery.channel, work.alerts, DAY, rules)
+
+
+async def would_send(ledger: PostgresLedger, source: PostgresSource, rules: Rules) -> set[UUID]:
+    """The deliveries that a run would make now: by the plan, and by what is explained to each staff member."""
+    works = await source.works(await ledger.foresee(DAY, rules), DAY, rules)
+    planned = {
+        delivery.id
+        for work in works
+        for delivery in work.deliveries
+        if isinstance(notice_for(delivery, work, DAY, rules), Notice)
+    }
+    explained = [
+        way
+        for someone in STAFF
+        for work in await source.works_of(someone, DAY)
+        for way in ways(work.staff[someone], work, DAY, rules)
+    ]
+    targets = [target for way in explained for target in way.targets]
+    assert all(target.included == (target.reason == "due") for target in targets)
+    assert all(any(decision.included for decision in way.decisions) for way in explained if way.targets[0].included)
+    assert {target.delivery.id for target in targets if target.included and target.delivery} == planned
+    return planned
+
+
+async def counted(ledger: Ledger, rules: Rules) -> DayCounts:
+    """How the day stands, but for the seconds to the next turn: two clocks."""
+    counts = await ledger.counts(DAY, rules)
+    return evolve(counts, outlook=evolve(counts.outlook, next_in=None))
+
+
+async def add(db: Database, devices: Sequence[Device]) -> None:
+    """Subscribe *devices* in the application."""
+
+    async def unit(connection: Connection) -> None:
+        await connection.copy_records_to_table("devices", schema_name="app", records=map(astuple, devices))
+
+    await db.unit(unit)
+
+
+async def hold_together(world: World, dsn: str) -> None:
+    app, rules = world.app, world.rules
+    memory = MemoryLedger(app)
+    async with open_database(dsn, pool_size=1) as db:
+        ledger, source = PostgresLedger(db), PostgresSource(db, 2)
+        await load(db, world)
+
+        # The plan, delivery by delivery, with the ids and the order of offices.
+        due = {delivery.id: delivery for delivery in memory.due(DAY, rules)}
+        rehearsed = await ledger.rehearse(DAY, rules, world.room)
+        assert await would_send(ledger, source, rules) == set(due)
+        plan = await ledger.plan(DAY, rules, world.room)
+        assert await memory.plan(DAY, rules, world.room) == plan
+        assert rehearsed.overflows == plan.overflows
+        assert await planned(db) == due
+        assert await urgencies(db) == memory.offices
+        channels = Counter(delivery.channel for delivery in due.values())
+        found = (rehearsed.email.planned, rehearsed.push.planned, rehearsed.offices)
+        offices = {delivery.office_id for delivery in due.values()}
+        assert found == (channels[Channel.EMAIL], channels[Channel.PUSH], len(offices))
+
+        # What is read for them, alert by alert.
+        place, read = START, set()
+        while True:
+            ours, theirs = await source.read(DAY, place, rules), await evolve(memory, chunk=2).read(DAY, place, rules)
+            assert ours.after == theirs.after
+            for work, other in zip(ours.offices, theirs.offices, strict=True):
+                assert (work.id, work.name, work.staff) == (other.id, other.name, other.staff)
+                assert work.devices == other.devices
+                assert {d.id for d in work.deliveries} == {d.id for d in other.deliveries}
+                for delivery in work.deliveries:
+                    alerts = told(work, delivery, rules)
+                    assert alerts == told(other, delivery, rules)
+                    assert alerts, "who is planned for is told of something"
+                    read.add(delivery.id)
+            if ours.after is None:
+                break
+            place = ours.after
+        assert read == set(due)
+
+        # Planning again changes nothing.
+        assert await would_send(ledger, source, rules) == set(due)
+        assert await ledger.plan(DAY, rules, world.room) == await memory.plan(DAY, rules, world.room) == plan
+        assert await planned(db) == due
+        assert await urgencies(db) == memory.offices
+        assert await counted(ledger, rules) == await counted(memory, rules)
+
+        # However the deliveries ended, both count the same, and the same alerts as untold.
+        ends = {key: world.states[place % len(world.states)] for place, key in enumerate(sorted(due))}
+        for key, state in ends.items():
+            memory.rows[key].delivery = evolve(memory.rows[key].delivery, state=state, reason=state.value)
+        await db.fetch(
+            "update notifierd.deliveries d set state = e.state, reason = e.state"
+            " from unnest($1::uuid[], $2::text[]) as e (id, state) where e.id = d.id",
+            list(ends),
+            [state.value for state in ends.values()],
+        )
+        assert await counted(ledger, rules) == await counted(memory, rules)
+
+        # Planned once more with new devices: nobody who was pushed to is pushed to again.
+        app.devices |= {device.id: device for device in world.later}
+        await add(db, world.later)
+        foreseen = await would_send(ledger, source, rules)
+        assert await ledger.plan(DAY, rules, world.room) == await memory.plan(DAY, rules, world.room)
+        assert {key: d.state for key, d in (await planned(db)).items()} == {
+            key: row.delivery.state for key, row in memory.rows.items()
+        }
+        assert foreseen == {key for key, row in memory.rows.items() if row.delivery.state in OPEN}
+        assert await counted(ledger, rules) == await counted(memory, rules)
+
+
+async def run_as_planned(world: World, dsn: str) -> None:
+    """Plan, have some deliveries end, and then see whether a run sends what the command says, and nothing else."""
+    rules = world.rules
+    async with open_database(dsn, pool_size=1) as db:
+        ledger, source = PostgresLedger(db), PostgresSource(db, 2)
+        await load(db, world)
+        await db.fetch("delete from notifierd.runs")
+        await ledger.plan(DAY, rules)
+        for place, key in enumerate(sorted(await planned(db))):
+            state = world.states[place % len(world.states)]
+            end = State.PLANNED if state is State.SENDING else state
+            await db.fetch("update notifierd.deliveries set state = $2 where id = $1", key, end.value)
+        if world.later:  # somebody's preferences are not what they were, either
+            world.app.devices |= {device.id: device for device in world.later}
+            world.app.staff = [(office, evolve(someone, email_days=0)) for office, someone in world.app.staff]
+        await application.replace(db, world.app)
+        ended = {key for key, delivery in (await planned(db)).items() if delivery.state not in OPEN}
+
+        plan = await plans.plan(settings_of(rules, dsn), DAY)
+        foreseen = await would_send(ledger, source, rules)
+        email, push = ScriptedSender(name="mail", seconds=0.0), ScriptedSender(seconds=0.0)
+        deps = a_run(MemoryLedger(world.app), email, push if rules.push else None, rules=rules)
+        deps.ledger, deps.source = ledger, source
+        assert (await run_day(DAY, deps)).state == "completed"
+
+        assert Counter(key for sender in (email, push) for _, key, _ in sender.accepted) == Counter(foreseen)
+        after = await planned(db)
+        sent = {(d.office_id, d.staff_id, d.channel) for key, d in after.items() if key in foreseen}
+        assert {(o.office_id, s.staff_id, c) for o in plan.offices for s in o.staff for c in channels(s)} == sent
+        assert sum(o.mails + o.pushes for o in plan.offices) == len(foreseen)
+        lost = {key: delivery for key, delivery in after.items() if key not in foreseen | ended}
+        assert {delivery.state for delivery in lost.values()} <= {State.EXPIRED}
+        assert Counter((e.office_id, e.staff_id, e.channel) for e in plan.expiring) == Counter(
+            (delivery.office_id, delivery.staff_id, delivery.channel) for delivery in lost.values()
+        )
+        rows = await db.fetch(
+            "select office_id, target_id, (details ->> 'alerts')::int from app.audit_log"
+            " where target_type = 'email_notification'"
+        )
+        assert {(o.office_id, s.staff_id, s.email.alerts) for o in plan.offices for s in o.staff if s.email} == {
+            tuple(row) for row in rows
+        }
+
+
+def channels(someone: plans.PlannedStaff) -> list[Channel]:
+    told = {Channel.EMAIL: someone.email, Channel.PUSH: someone.push}
+    return [channel for channel, alerts in told.items() if alerts]
+
+
+def settings_of(rules: Rules, dsn: str) -> Settings:
+    """A configuration with these *rules*."""
+    made = Settings(
+        database=DatabaseSettings(dsn=dsn),
+        content=ContentSettings(horizon_days=rules.horizon_days, overdue=rules.overdue),
+        push=PushSettings(enabled=rules.push, devices_per_person=rules.devices_per_person),
+        safety=SafetySettings(only_offices=tuple(rules.only_offices)),
+    )
+    assert Rules.of(made) == rules
+    return made
+
+
+def a_world(*lefts: int, **changes: Any) -> World:
+    """One office with a missing assessment, or with renewals so many days away; two staff members want to know.
+
+    One of them wants mails within 5 days, and pushes within 10; the other mails within 30 days.
+    """
+    app = Application()
+    app.offices = {OFFICES[0]: "青木"}
+    app.staff = [
+        (OFFICES[0], Staff(STAFF[0], "太郎", "taro@example.jp", True, 5, True, 10)),
+        (OFFICES[0], Staff(STAFF[1], "花子", "hanako@example.jp", True, 30, False, 30)),
+    ]
+    renewals = [Alert(UUID(int=n), "次郎", Kind.RENEWAL, DAY + timedelta(days=left), 1) for n, left in enumerate(lefts)]
+    assessment = Alert(UUID(int=99), "三郎", Kind.ASSESSMENT, None, 1)
+    app.alerts = [(OFFICES[0], alert) for alert in renewals or [assessment]]
+    phone, tablet = (
+        Device(uuid5(_NAMESPACE, name), STAFF[0], f"https://push.example.net/{name}", "p256dh", "auth")
+        for name in ("phone", "tablet")
+    )
+    app.devices = {phone.id: phone}
+    return evolve(World(app, Rules(), states=(State.SENT,), later=(tablet,)), **changes)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds())
+@example(a_world())
+@example(a_world(3))
+@example(a_world(7, 20))
+@example(a_world(3, 20, states=(State.SENT, State.FAILED)))
+@example(a_world(3, 20, states=(State.FAILED, State.SENT, State.SENT)))
+@example(a_world(-1, 40, rules=Rules(push=False)))
+@example(a_world(0, rules=Rules(overdue=False)))
+@example(a_world(strange=((OFFICES[0], "inspection", DAY), (OFFICES[0], "renewal", None)), states=(State.FAILED,)))
+@example(a_world(3, 7, room=Room(mails=1, calls=1, batch=1)))
+@example(a_world(dated=(-9,), rules=Rules(overdue=False)))
+def test_the_plan_that_sql_writes_is_what_choose_decides(dsn: str, world: World) -> None:
+    trio.run(hold_together, world, dsn)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds())
+@example(a_world(3))
+@example(a_world(7, 20, states=(State.SENT, State.PLANNED), later=()))
+@example(a_world(20, states=(State.PLANNED,)))
+@example(a_world(-1, states=(State.PLANNED, State.FAILED)))
+def test_a_run_sends_what_the_plan_says_delivery_for_delivery(dsn: str, world: World) -> None:
+    trio.run(run_as_planned, world, dsn)

@@ -1,0 +1,140 @@
+"""A ledger with its source and its application, in memory or in PostgreSQL, behind one face for the contract suite."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+import trio
+from attrs import define, field
+
+from notifierd.store.database import Database, open_database
+from notifierd.store.ledger import Ledger, PostgresLedger
+from notifierd.store.source import PostgresSource, Source
+from tests.support import application
+from tests.support.memory import Application, MemoryLedger
+
+
+class Desk(Protocol):
+    """What a test of the contract works with."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def source(self) -> Source: ...
+
+    async def load(self, app: Application) -> None:
+        """Make the application hold what *app* does."""
+
+    async def edit(self, change: Callable[[Application], None]) -> None:
+        """Change the application under the plan's feet."""
+
+    async def age(self, seconds: float) -> None:
+        """Let *seconds* pass for leases, tries and waits."""
+
+    async def states(self) -> dict[UUID, tuple[str, str | None]]:
+        """Each delivery's state and reason."""
+
+    async def audit_log(self) -> list[tuple[UUID, UUID]]:
+        """The audit rows' office and staff ids, sorted."""
+
+    async def unaudited(self) -> set[UUID]:
+        """The deliveries that are marked as lacking their audit row."""
+
+    async def device_ids(self) -> set[UUID]:
+        """The devices that are left."""
+
+    async def late(self) -> list[UUID]:
+        """The deliveries for which a late outcome is kept."""
+
+
+@define
+class MemoryDesk:
+    """In memory."""
+
+    ledger: MemoryLedger
+    source: MemoryLedger
+    skew: list[float]
+
+    async def load(self, app: Application) -> None:
+        self.ledger.app = app
+
+    async def edit(self, change: Callable[[Application], None]) -> None:
+        change(self.ledger.app)
+
+    async def age(self, seconds: float) -> None:
+        self.skew[0] += seconds
+
+    async def states(self) -> dict[UUID, tuple[str, str | None]]:
+        return {key: (row.delivery.state.value, row.delivery.reason) for key, row in self.ledger.rows.items()}
+
+    async def audit_log(self) -> list[tuple[UUID, UUID]]:
+        return sorted((row["office_id"], row["target_id"]) for row in self.ledger.app.audit_log)
+
+    async def unaudited(self) -> set[UUID]:
+        return {key for key, row in self.ledger.rows.items() if row.audit_missing}
+
+    async def device_ids(self) -> set[UUID]:
+        return set(self.ledger.app.devices)
+
+    async def late(self) -> list[UUID]:
+        return [settlement.delivery.id for settlement in self.ledger.late]
+
+
+@define
+class PostgresDesk:
+    """In PostgreSQL."""
+
+    db: Database
+    ledger: PostgresLedger
+    source: PostgresSource
+    app: Application = field(factory=Application)
+
+    async def load(self, app: Application) -> None:
+        self.app = app
+        await application.replace(self.db, app)
+
+    async def edit(self, change: Callable[[Application], None]) -> None:
+        change(self.app)
+        await application.replace(self.db, self.app)
+
+    async def age(self, seconds: float) -> None:
+        past = timedelta(seconds=seconds)
+        await self.db.fetch("update notifierd.runs set lease_until = lease_until - $1::interval", past)
+        await self.db.fetch(
+            "update notifierd.deliveries"
+            " set not_before = not_before - $1::interval, try_until = try_until - $1::interval",
+            past,
+        )
+
+    async def states(self) -> dict[UUID, tuple[str, str | None]]:
+        rows = await self.db.fetch("select id, state, reason from notifierd.deliveries")
+        return {row["id"]: (row["state"], row["reason"]) for row in rows}
+
+    async def audit_log(self) -> list[tuple[UUID, UUID]]:
+        rows: list[Any] = await self.db.fetch("select office_id, target_id from app.audit_log order by 1, 2")
+        return [tuple(row) for row in rows]
+
+    async def unaudited(self) -> set[UUID]:
+        return {row["id"] for row in await self.db.fetch("select id from notifierd.deliveries where audit_missing")}
+
+    async def device_ids(self) -> set[UUID]:
+        return {row["id"] for row in await self.db.fetch("select id from app.devices")}
+
+    async def late(self) -> list[UUID]:
+        return [row["delivery_id"] for row in await self.db.fetch("select delivery_id from notifierd.late_outcomes")]
+
+
+@asynccontextmanager
+async def open_desk(kind: str, dsn: str, chunk: int = 500) -> AsyncIterator[Desk]:
+    """A desk of either kind; *dsn* names an empty database."""
+    if kind == "memory":
+        skew = [0.0]
+        ledger = MemoryLedger(Application(), clock=lambda: trio.current_time() + skew[0], chunk=chunk)
+        yield MemoryDesk(ledger, ledger, skew)
+        return
+    async with open_database(dsn) as db:
+        await application.create(db)
+        yield PostgresDesk(db, PostgresLedger(db), PostgresSource(db, chunk))
