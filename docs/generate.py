@@ -20,7 +20,7 @@ from notifierd.config import settings
 from notifierd.config.keys import Key, key_of, shown
 from notifierd.config.load import CREDENTIAL_PREFIX, SYSTEM_CONFIG, keys, variable
 from notifierd.config.settings import Settings, Table
-from notifierd.web.words.phrases import REASONS
+from notifierd.web.words.reasons import REASONS
 
 DOCS = Path(__file__).parent
 

@@ -27,7 +27,7 @@ from notifierd.rules.alarms import Alarm
 from notifierd.store.contract import VIEWS
 from notifierd.store.database import open_database
 from notifierd.store.schema import init, presets
-from notifierd.web.words.phrases import REASONS
+from notifierd.web.words.reasons import REASONS
 from tests.support.documented import documented
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_id
 from tests.web.test_monitoring import a_scrape

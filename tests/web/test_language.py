@@ -15,7 +15,8 @@ from notifierd.model.counts import ChannelCounts
 from notifierd.store.history import Day
 from notifierd.web.chart import COLUMN, HEIGHT, LEAST, chart
 from notifierd.web.words.language import Words, preferred
-from notifierd.web.words.phrases import PHRASES, REASONS
+from notifierd.web.words.phrases import PHRASES
+from notifierd.web.words.reasons import REASONS
 
 PACKAGE = Path(notifierd.__file__).parent
 TOKYO = ZoneInfo("Asia/Tokyo")

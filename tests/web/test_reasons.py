@@ -10,12 +10,12 @@ from notifierd.send import webpush
 from notifierd.send._network import REFUSED
 from notifierd.send.mail import ses
 from notifierd.web.words.language import Words
-from notifierd.web.words.phrases import REASONS
+from notifierd.web.words.reasons import REASONS
 
 SOURCES = {
     file: file.read_text(encoding="utf-8")
     for file in (Path(__file__).parents[2] / "notifierd").rglob("*.py")
-    if file.name != "phrases.py"
+    if file.name != "reasons.py"
 }
 
 GIVERS = {"Rejected", "Deferred", "Blocked", "Unknown", "Gone", "HostUnfit", "BadAddress"}

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 from attrs import frozen
 
 from notifierd.config.settings import Language
-from notifierd.web.words.phrases import PHRASES, REASONS
+from notifierd.web.words.phrases import PHRASES
+from notifierd.web.words.reasons import REASONS
 
 LANGUAGES: Final[tuple[Language, Language]] = ("ja", "en")
 _WEEKDAYS: Final[Mapping[Language, Sequence[str]]] = {
