@@ -22,9 +22,10 @@ from notifierd.model.errors import (
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.rules.report import RunReport, RunResult
-from notifierd.run.context import Deps, Stop, lasting
+from notifierd.run.context import Deps, lasting
 from notifierd.run.day import report_overflows, run_day
 from notifierd.run.progress import Progress
+from notifierd.run.stop import Stop
 from notifierd.send.open import room_for_mails
 from notifierd.service.site import PostgresSite, first_to_tell, open_site, utc_now
 from notifierd.service.watch import Watch, open_watch

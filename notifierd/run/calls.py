@@ -15,7 +15,8 @@ from attrs import evolve, field, frozen
 from notifierd.model.address import BadAddress
 from notifierd.model.delivery import BATCH, OPEN, Delivery, Message, OfficeWork, Push, Reservation, State, call_id
 from notifierd.rules.due import notice_for
-from notifierd.run.context import Deps, Line
+from notifierd.run.context import Deps
+from notifierd.run.transport import Line
 
 NIL = UUID(int=0)
 

@@ -1,9 +1,9 @@
 """What a run works with, put together by whoever starts it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import trio
 from attrs import define, field
@@ -15,18 +15,13 @@ from notifierd.rules.breaker import Gates
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.run.progress import Progress
-from notifierd.send import Sender
+from notifierd.run.stop import SETTLE_SECONDS, Stop
+from notifierd.run.transport import Line
 from notifierd.store.ledger import Ledger
 from notifierd.store.source import Source
 
 SETTLE_SLACK = 10.0
 """Seconds from a call's end by which its outcome is written, or the process that made it is taken for dead."""
-
-SETTLE_SECONDS = 10.0
-"""How long what is known may take to be written at least: once a run is over, or from the signal that stops it."""
-
-EXIT_SLACK = 1.5
-"""Seconds from the end of a signal's grace by which the run is over, if it had SETTLE_SECONDS until then."""
 
 
 class Renderer(Protocol):
@@ -53,88 +48,6 @@ class Renderer(Protocol):
 
     def audit(self, notice: Notice) -> Mapping[str, object]:
         """The details of the audit row: counts and thresholds; no address, no person's name."""
-
-
-@define(eq=False)
-class Line:
-    """How a channel's messages get out through one sender.
-
-    Attributes:
-        limiter: one slot for each call.
-        lane_share: how many of the slots one lane may have; None for all.
-        interval: seconds between the beginnings of two calls; 0 for no such limit.
-    """
-
-    sender: Sender[Any]
-    limiter: trio.CapacityLimiter
-    lane_share: int | None = None
-    interval: float = 0.0
-    lanes: dict[str, trio.CapacityLimiter] = field(factory=dict)
-    _in_turn: trio.Lock = field(factory=trio.Lock)
-    _last_began: float = -float("inf")
-
-    def lane_limiter(self, lane: str) -> trio.CapacityLimiter:
-        """The limiter of one lane's share."""
-        if lane not in self.lanes:
-            self.lanes[lane] = trio.CapacityLimiter(self.lane_share or self.limiter.total_tokens)
-        return self.lanes[lane]
-
-    def limit(self, calls: int, lane_share: int | None, interval: float) -> None:
-        """Have other limits from now on, also for who is waiting already."""
-        self.limiter.total_tokens = calls
-        self.lane_share, self.interval = lane_share, interval
-        for limiter in self.lanes.values():
-            limiter.total_tokens = lane_share or calls
-
-    def in_turn(self) -> AbstractAsyncContextManager[object]:
-        """Be the one call whose turn is next, if the line has a rate. Who does not begin leaves the turn to another."""
-        return self._in_turn if self.interval else nullcontext()
-
-    @property
-    def turn(self) -> float:
-        """When the line's rate lets the call whose turn is next begin, by Trio's clock; at once, if there is none."""
-        return max(trio.current_time(), self._last_began + self.interval)
-
-    async def wait(self, ahead: float = 0.0) -> None:
-        """Wait until *ahead* seconds before that turn. If it is there, no other task gets its turn meanwhile."""
-        if self.interval and self.turn - ahead > trio.current_time():
-            await trio.sleep_until(self.turn - ahead)
-
-    def begin(self) -> None:
-        """Note that a call begins: the turn is used."""
-        self._last_began = trio.current_time()
-
-
-@define
-class Stop:
-    """When a run begins nothing more, why, and how long what is in flight may still take."""
-
-    reason: Literal["signal", "window_ended"] | None = None
-    _event: trio.Event = field(factory=trio.Event)
-    scope: trio.CancelScope = field(factory=trio.CancelScope)
-    """Around the run: its deadline is when what is still in flight is cut."""
-    over_by: float = float("inf")
-    """When a run that was told to stop by a signal is over, whatever it waits for; by Trio's clock."""
-
-    def set(self, reason: Literal["signal", "window_ended"], grace: float) -> None:
-        """Begin nothing more; after *grace* seconds, cut what is in flight. A signal outranks the window's end."""
-        cut = trio.current_time() + grace
-        if self.reason != "signal":
-            self.reason = reason
-        if reason == "signal":
-            self.over_by = min(self.over_by, max(cut + EXIT_SLACK, trio.current_time() + SETTLE_SECONDS))
-        self.scope.deadline = min(self.scope.deadline, cut)
-        self._event.set()
-
-    def is_set(self) -> bool:
-        """Whether nothing more is to be begun."""
-        return self._event.is_set()
-
-    async def wait(self, seconds: float = float("inf")) -> bool:
-        """Wait until stopped, at most *seconds*; whether it was."""
-        with trio.move_on_after(seconds):
-            await self._event.wait()
-        return self.is_set()
 
 
 @define

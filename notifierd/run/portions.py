@@ -10,7 +10,8 @@ from notifierd.model.address import BadAddress
 from notifierd.model.delivery import Delivery, Message, OfficeWork, State
 from notifierd.rules.due import notice_for
 from notifierd.run.calls import Content, batches, describe, former_calls, keyed_line, line_for
-from notifierd.run.context import Deps, Line
+from notifierd.run.context import Deps
+from notifierd.run.transport import Line
 
 AT_ONCE = 100
 """Deliveries of an office whose messages are all made before the first is sent. Of a larger one, those of a call are

@@ -18,9 +18,10 @@ from notifierd.model.errors import ConfigError, LeaseHeld, LedgerUnavailable, No
 from notifierd.rules import alarms
 from notifierd.rules.calendar import Calendar, Window
 from notifierd.rules.report import EXIT_INTERRUPTED, EXIT_OK, RunResult
-from notifierd.run.context import Site, Stop
+from notifierd.run.context import Site
 from notifierd.run.day import run_day
 from notifierd.run.progress import Progress
+from notifierd.run.stop import Stop
 from notifierd.service import memory
 from notifierd.service.reckoning import Unfinished, without_run
 from notifierd.service.site import limit

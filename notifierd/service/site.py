@@ -19,8 +19,10 @@ from notifierd.rules.breaker import Gates
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
-from notifierd.run.context import Deps, Line, Stop
+from notifierd.run.context import Deps
 from notifierd.run.progress import Progress
+from notifierd.run.stop import Stop
+from notifierd.run.transport import Line
 from notifierd.send.open import open_email, open_push
 from notifierd.store.contract import system_identifier, view_problems
 from notifierd.store.database import Database, StatementCounts, open_database

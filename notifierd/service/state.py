@@ -10,8 +10,9 @@ from attrs import asdict, define, field
 from notifierd.model.delivery import Channel
 from notifierd.rules.calendar import Window
 from notifierd.rules.report import RunResult
-from notifierd.run.context import Deps, Stop
+from notifierd.run.context import Deps
 from notifierd.run.progress import Progress, Tally
+from notifierd.run.stop import Stop
 from notifierd.service.systemd import Notifier
 
 TELL_EVERY = 1.0

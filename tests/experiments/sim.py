@@ -62,9 +62,11 @@ from notifierd.rules.breaker import Gates
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.rules.report import RunResult
-from notifierd.run.context import SETTLE_SECONDS, Deps, Line, Stop, lasting
+from notifierd.run.context import Deps, lasting
 from notifierd.run.day import run_day
 from notifierd.run.progress import Progress
+from notifierd.run.stop import SETTLE_SECONDS, Stop
+from notifierd.run.transport import Line
 from tests.experiments.troubles import READS, Change, Kind, Refusal, a_refusal, some_changes
 from tests.support.memory import Application, MemoryLedger, Version
 from tests.support.messages import SENDER

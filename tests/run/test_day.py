@@ -23,9 +23,10 @@ from notifierd.model.errors import LeaseHeld, LeaseLost, LedgerUnavailable, Stat
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.rules.report import RunReport, RunResult
-from notifierd.run.context import SETTLE_SECONDS, Deps
+from notifierd.run.context import Deps
 from notifierd.run.day import run_day
 from notifierd.run.recorder import GATHER
+from notifierd.run.stop import SETTLE_SECONDS
 from notifierd.store.ledger import LEASE_SECONDS, UNLIMITED
 from tests.support.memory import Application
 from tests.support.samples import DAY, an_id, some_offices

@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 
 from notifierd.config.settings import LimitsSettings, PushSettings
 from notifierd.model.delivery import State
-from notifierd.run.context import Deps, Line
+from notifierd.run.context import Deps
 from notifierd.run.day import run_day
+from notifierd.run.transport import Line
 from notifierd.send._http import open_client
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush

@@ -10,9 +10,9 @@ from attrs import define
 from notifierd.commands.once import Once, Options
 from notifierd.model.delivery import Blocked, Message, Outcome, State, Unknown
 from notifierd.model.errors import LedgerUnavailable
-from notifierd.run.context import EXIT_SLACK, SETTLE_SECONDS
 from notifierd.run.day import RETENTION, run_day
 from notifierd.run.progress import SLICE
+from notifierd.run.stop import EXIT_SLACK, SETTLE_SECONDS
 from tests.support.checked_database import settings_for
 from tests.support.samples import DAY, some_offices
 from tests.support.scripted_senders import DOWN, TAKEN, ScriptedSender, ShakyLedger, a_run

@@ -13,8 +13,9 @@ from attrs import define, evolve, field, frozen
 
 from notifierd.config.settings import HttpSettings, Settings, WindowSettings
 from notifierd.model.errors import ConfigError, LedgerUnavailable, StatementRefused
-from notifierd.run.context import Deps, Stop
+from notifierd.run.context import Deps
 from notifierd.run.progress import Progress
+from notifierd.run.stop import Stop
 from notifierd.service.daemon import Daemon
 from notifierd.service.systemd import Notifier
 from notifierd.web.service import keep_serving

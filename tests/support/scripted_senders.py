@@ -33,8 +33,10 @@ from notifierd.model.errors import LedgerUnavailable, StatementRefused
 from notifierd.rules.breaker import Gates
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
-from notifierd.run.context import Deps, Line, Stop, lasting
+from notifierd.run.context import Deps, lasting
 from notifierd.run.progress import Progress
+from notifierd.run.stop import Stop
+from notifierd.run.transport import Line
 from notifierd.store.source import CHUNK, Chunk, Place
 from tests.support.memory import Application, MemoryLedger
 from tests.support.messages import SENDER

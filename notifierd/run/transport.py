@@ -1,0 +1,59 @@
+"""How a channel's messages get out through one sender: its slots, its rate, and whose turn is next."""
+
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
+
+import trio
+from attrs import define, field
+
+from notifierd.send import Sender
+
+
+@define(eq=False)
+class Line:
+    """How a channel's messages get out through one sender.
+
+    Attributes:
+        limiter: one slot for each call.
+        lane_share: how many of the slots one lane may have; None for all.
+        interval: seconds between the beginnings of two calls; 0 for no such limit.
+    """
+
+    sender: Sender[Any]
+    limiter: trio.CapacityLimiter
+    lane_share: int | None = None
+    interval: float = 0.0
+    lanes: dict[str, trio.CapacityLimiter] = field(factory=dict)
+    _in_turn: trio.Lock = field(factory=trio.Lock)
+    _last_began: float = -float("inf")
+
+    def lane_limiter(self, lane: str) -> trio.CapacityLimiter:
+        """The limiter of one lane's share."""
+        if lane not in self.lanes:
+            self.lanes[lane] = trio.CapacityLimiter(self.lane_share or self.limiter.total_tokens)
+        return self.lanes[lane]
+
+    def limit(self, calls: int, lane_share: int | None, interval: float) -> None:
+        """Have other limits from now on, also for who is waiting already."""
+        self.limiter.total_tokens = calls
+        self.lane_share, self.interval = lane_share, interval
+        for limiter in self.lanes.values():
+            limiter.total_tokens = lane_share or calls
+
+    def in_turn(self) -> AbstractAsyncContextManager[object]:
+        """Be the one call whose turn is next, if the line has a rate. Who does not begin leaves the turn to another."""
+        return self._in_turn if self.interval else nullcontext()
+
+    @property
+    def turn(self) -> float:
+        """When the line's rate lets the call whose turn is next begin, by Trio's clock; at once, if there is none."""
+        return max(trio.current_time(), self._last_began + self.interval)
+
+    async def wait(self, ahead: float = 0.0) -> None:
+        """Wait until *ahead* seconds before that turn. If it is there, no other task gets its turn meanwhile."""
+        if self.interval and self.turn - ahead > trio.current_time():
+            await trio.sleep_until(self.turn - ahead)
+
+    def begin(self) -> None:
+        """Note that a call begins: the turn is used."""
+        self._last_began = trio.current_time()
