@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import lru_cache
-from typing import Literal
 from uuid import UUID
 
 import jinja2
@@ -20,6 +19,7 @@ from markupsafe import escape
 
 from notifierd.config.keys import ascii_url
 from notifierd.config.settings import Settings
+from notifierd.messages.languages import TONES, English, Japanese, Tone, counts_of, tone_of
 from notifierd.messages.text import clean, cut, pad
 from notifierd.model.address import Address, BadAddress, parse_address, parse_mailbox
 from notifierd.model.delivery import LISTED, Alert, Channel, Delivery, Device, Kind, Mail, Notice, Push, Staff
@@ -45,8 +45,6 @@ _SOMEBODY = "\ufdd0"
 """Stands for the name of whom a text is for until it is filled in. A noncharacter, so `clean` leaves none in a name."""
 
 _PARTS = ("subject.txt", "txt", "html")
-
-Tone = Literal["overdue", "soon", "missing"]
 
 
 @frozen
@@ -167,7 +165,7 @@ class Renderer:
 
     def audit(self, notice: Notice) -> dict[str, object]:
         """Return the details of the audit row: counts, threshold and office; no address, no person's name."""
-        counts = _counts(notice)
+        counts = counts_of(notice)
         return {
             "office_name": _name(notice.office_name, self._words.nameless),
             "renewal_count": counts["overdue"] + counts["soon"],
@@ -179,7 +177,7 @@ class Renderer:
     def _payload(self, notice: Notice) -> bytes:
         """Return the JSON that the application's service worker reads, always shorter than PUSH_BYTES."""
         office_name = cut(clean(notice.office_name), NAME)
-        counts = _counts(notice)
+        counts = counts_of(notice)
         renewals = counts["overdue"] + counts["soon"]
         pictures = {"icon": self._push.icon, "badge": self._push.badge}
         payload = {
@@ -200,16 +198,16 @@ class Renderer:
 
     def _context(self, notice: Notice) -> dict[str, object]:
         """Return what the templates may name; an unknown name in one of them is an error."""
-        words, counts = self._words, _counts(notice)
+        words, counts = self._words, counts_of(notice)
         listed = notice.alerts[:LISTED]
         groups = tuple(
             Group(
                 tone,
                 words.titles[tone],
                 counts[tone],
-                tuple(self._row(alert, notice.day) for alert in listed if _tone(alert, notice.day) == tone),
+                tuple(self._row(alert, notice.day) for alert in listed if tone_of(alert, notice.day) == tone),
             )
-            for tone in _TONES
+            for tone in TONES
             if counts[tone]
         )
         return {
@@ -266,72 +264,6 @@ class Renderer:
             raise ConfigError((f"push.icon, push.badge: too long for a payload of {PUSH_BYTES} bytes",))
 
 
-class Japanese:
-    """How deadlines are told in Japanese."""
-
-    titles: Mapping[Tone, str] = {"overdue": "期限超過・本日期限", "soon": "期限間近", "missing": "アセスメント未完了"}
-    nameless = "（名称なし）"
-
-    def date(self, day: date) -> str:
-        return f"{day.year}年{day.month:02}月{day.day:02}日（{'月火水木金土日'[day.weekday()]}）"
-
-    def left(self, days: int) -> str:
-        if days == 0:
-            return "本日が期限"
-        return f"あと{days}日" if days > 0 else f"{-days}日超過"
-
-    def cycle(self, number: int) -> str:
-        return f"第{number}期"
-
-    def parts(self, notice: Notice) -> list[str]:
-        past, today, soon, missing = _tally(notice)
-        labels = (("期限超過", past), ("本日期限", today), ("期限間近", soon), ("アセスメント未完了", missing))
-        return [f"{label}{count}件" for label, count in labels if count]
-
-    def push_title(self, office: str) -> str:
-        return f"期限アラート（{office}）"
-
-    def push_body(self, renewals: int, assessments: int) -> str:
-        return f"更新期限: {renewals}件、アセスメント未完了: {assessments}件"
-
-
-class English:
-    """How deadlines are told in English."""
-
-    titles: Mapping[Tone, str] = {
-        "overdue": "Overdue or due today",
-        "soon": "Due soon",
-        "missing": "Assessment missing",
-    }
-    nameless = "(no name)"
-
-    def date(self, day: date) -> str:
-        weekday = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[day.weekday()]
-        month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[day.month - 1]
-        return f"{weekday} {day.day:2} {month} {day.year}"
-
-    def left(self, days: int) -> str:
-        if days == 0:
-            return "due today"
-        counted = f"{abs(days)} day{'' if abs(days) == 1 else 's'}"
-        return f"{counted} left" if days > 0 else f"{counted} overdue"
-
-    def cycle(self, number: int) -> str:
-        return f"cycle {number}"
-
-    def parts(self, notice: Notice) -> list[str]:
-        past, today, soon, missing = _tally(notice)
-        labels = (("overdue", past), ("due today", today), ("due soon", soon))
-        parts = [f"{count} {label}" for label, count in labels if count]
-        return parts + [f"{missing} assessment{'' if missing == 1 else 's'} missing"] * bool(missing)
-
-    def push_title(self, office: str) -> str:
-        return f"Deadline alert ({office})"
-
-    def push_body(self, renewals: int, assessments: int) -> str:
-        return f"Renewals due: {renewals}, assessments missing: {assessments}"
-
-
 @contextmanager
 def _complaining() -> Iterator[None]:
     """Turn what a template can do wrong into a ConfigError."""
@@ -347,30 +279,6 @@ def _complaining() -> Iterator[None]:
 def _anybody(name: str, email_days: int) -> Staff:
     """Return the one who stands for all that are told the same."""
     return Staff(UUID(int=0), name, None, email_enabled=True, email_days=email_days, push_enabled=True, push_days=0)
-
-
-_TONES: tuple[Tone, ...] = ("overdue", "soon", "missing")
-
-
-def _tone(alert: Alert, day: date) -> Tone:
-    left = alert.days_left(day)
-    if left is None:
-        return "missing"
-    return "overdue" if left <= 0 else "soon"
-
-
-def _counts(notice: Notice) -> Mapping[Tone, int]:
-    counts: dict[Tone, int] = dict.fromkeys(_TONES, 0)
-    for alert in notice.alerts:
-        counts[_tone(alert, notice.day)] += alert.number
-    return counts
-
-
-def _tally(notice: Notice) -> tuple[int, int, int, int]:
-    """Count what is past its day, due on it, due later, and missing."""
-    counts = _counts(notice)
-    today = sum(alert.number for alert in notice.alerts if alert.due_on == notice.day)
-    return counts["overdue"] - today, today, counts["soon"], counts["missing"]
 
 
 def _topic(office_id: UUID, staff_id: UUID) -> str:

@@ -1,0 +1,101 @@
+"""How deadlines are told, in Japanese and in English."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Literal
+
+from notifierd.model.delivery import Alert, Notice
+
+Tone = Literal["overdue", "soon", "missing"]
+
+
+class Japanese:
+    """How deadlines are told in Japanese."""
+
+    titles: Mapping[Tone, str] = {"overdue": "期限超過・本日期限", "soon": "期限間近", "missing": "アセスメント未完了"}
+    nameless = "（名称なし）"
+
+    def date(self, day: date) -> str:
+        return f"{day.year}年{day.month:02}月{day.day:02}日（{'月火水木金土日'[day.weekday()]}）"
+
+    def left(self, days: int) -> str:
+        if days == 0:
+            return "本日が期限"
+        return f"あと{days}日" if days > 0 else f"{-days}日超過"
+
+    def cycle(self, number: int) -> str:
+        return f"第{number}期"
+
+    def parts(self, notice: Notice) -> list[str]:
+        past, today, soon, missing = _tally(notice)
+        labels = (("期限超過", past), ("本日期限", today), ("期限間近", soon), ("アセスメント未完了", missing))
+        return [f"{label}{count}件" for label, count in labels if count]
+
+    def push_title(self, office: str) -> str:
+        return f"期限アラート（{office}）"
+
+    def push_body(self, renewals: int, assessments: int) -> str:
+        return f"更新期限: {renewals}件、アセスメント未完了: {assessments}件"
+
+
+class English:
+    """How deadlines are told in English."""
+
+    titles: Mapping[Tone, str] = {
+        "overdue": "Overdue or due today",
+        "soon": "Due soon",
+        "missing": "Assessment missing",
+    }
+    nameless = "(no name)"
+
+    def date(self, day: date) -> str:
+        weekday = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[day.weekday()]
+        month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[day.month - 1]
+        return f"{weekday} {day.day:2} {month} {day.year}"
+
+    def left(self, days: int) -> str:
+        if days == 0:
+            return "due today"
+        counted = f"{abs(days)} day{'' if abs(days) == 1 else 's'}"
+        return f"{counted} left" if days > 0 else f"{counted} overdue"
+
+    def cycle(self, number: int) -> str:
+        return f"cycle {number}"
+
+    def parts(self, notice: Notice) -> list[str]:
+        past, today, soon, missing = _tally(notice)
+        labels = (("overdue", past), ("due today", today), ("due soon", soon))
+        parts = [f"{count} {label}" for label, count in labels if count]
+        return parts + [f"{missing} assessment{'' if missing == 1 else 's'} missing"] * bool(missing)
+
+    def push_title(self, office: str) -> str:
+        return f"Deadline alert ({office})"
+
+    def push_body(self, renewals: int, assessments: int) -> str:
+        return f"Renewals due: {renewals}, assessments missing: {assessments}"
+
+
+TONES: tuple[Tone, ...] = ("overdue", "soon", "missing")
+
+
+def tone_of(alert: Alert, day: date) -> Tone:
+    """How urgent *alert* is on *day*; one that is due that day counts as overdue."""
+    left = alert.days_left(day)
+    if left is None:
+        return "missing"
+    return "overdue" if left <= 0 else "soon"
+
+
+def counts_of(notice: Notice) -> Mapping[Tone, int]:
+    """How many alerts of *notice* there are of each tone."""
+    counts: dict[Tone, int] = dict.fromkeys(TONES, 0)
+    for alert in notice.alerts:
+        counts[tone_of(alert, notice.day)] += alert.number
+    return counts
+
+
+def _tally(notice: Notice) -> tuple[int, int, int, int]:
+    """Count what is past its day, due on it, due later, and missing."""
+    counts = counts_of(notice)
+    today = sum(alert.number for alert in notice.alerts if alert.due_on == notice.day)
+    return counts["overdue"] - today, today, counts["soon"], counts["missing"]
