@@ -17,7 +17,8 @@ from uuid import UUID
 import attrs
 
 from notifierd.config import settings
-from notifierd.config.keys import Key, key_of, shown
+from notifierd.config.checks import shown
+from notifierd.config.keys import Key, key_of
 from notifierd.config.load import CREDENTIAL_PREFIX, SYSTEM_CONFIG, keys, variable
 from notifierd.config.settings import Settings, Table
 from notifierd.web.words.reasons import REASONS

@@ -11,7 +11,7 @@ import trio
 
 from notifierd.commands.check_database import look_at_database
 from notifierd.commands.finding import Finding, Level
-from notifierd.config.keys import is_loopback
+from notifierd.config.checks import is_loopback
 from notifierd.config.load import missing_for_sending
 from notifierd.config.settings import HttpSettings, Settings, WatchSettings
 from notifierd.model.errors import ConfigError

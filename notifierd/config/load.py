@@ -16,7 +16,8 @@ from uuid import UUID
 
 import attrs
 
-from notifierd.config.keys import did_you_mean, key_of, shown
+from notifierd.config.checks import did_you_mean, shown
+from notifierd.config.keys import key_of
 from notifierd.config.settings import Settings, Table
 from notifierd.model.errors import ConfigError
 

@@ -13,8 +13,9 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
-from notifierd.config import keys
-from notifierd.config.keys import key, within
+from notifierd.config import checks
+from notifierd.config.checks import within
+from notifierd.config.keys import key
 from notifierd.model.address import Address, Mailbox, parse_mailbox
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -42,13 +43,13 @@ class WindowSettings(Table):
     """When the window opens, in local time of `timezone`."""
     until: time = key(time(12))
     """When the window ends; messages that are not sent by then expire. Earlier than `at`: on the next morning."""
-    timezone: str = key("Asia/Tokyo", keys.ZONE)
+    timezone: str = key("Asia/Tokyo", checks.ZONE)
     """The time zone of both times and of the business day."""
-    holidays: str = key("JP", keys.COUNTRY)
+    holidays: str = key("JP", checks.COUNTRY)
     """The country whose public holidays are closed; empty: none."""
     closed_weekdays: tuple[Weekday, ...] = key(
         ("sat", "sun"),
-        keys.Check("", lambda days: len(set(days)) < 7, "closes all seven days of the week (at most 6)"),  # noqa: PLR2004
+        checks.Check("", lambda days: len(set(days)) < 7, "closes all seven days of the week (at most 6)"),  # noqa: PLR2004
     )
     """The weekdays without a run; empty: none."""
     closed_dates: tuple[date, ...] = key(())
@@ -91,7 +92,7 @@ class LimitsSettings(Table):
 class DatabaseSettings(Table):
     """[database]: the application's PostgreSQL, 14 or newer."""
 
-    dsn: str = key("", keys.optional(keys.DSN), secret=True)
+    dsn: str = key("", checks.optional(checks.DSN), secret=True)
     """Its address: postgresql://user:password@host:5432/database; empty: PGHOST, PGUSER and the like apply."""
     pool_size: int = key(4, within(1, 100), unit="connections")
     """The maximum number of connections."""
@@ -105,9 +106,9 @@ class DatabaseSettings(Table):
 class ResendSettings(Table):
     """[email.resend]: https://resend.com/docs."""
 
-    api_key: str = key("", keys.TOKEN, secret=True, required=True)
+    api_key: str = key("", checks.TOKEN, secret=True, required=True)
     """A key with the permission to send."""
-    base_url: str = key("https://api.resend.com", keys.BASE_URL)
+    base_url: str = key("https://api.resend.com", checks.BASE_URL)
     """The URL of the API."""
 
 
@@ -115,9 +116,9 @@ class ResendSettings(Table):
 class SendgridSettings(Table):
     """[email.sendgrid]: https://www.twilio.com/docs/sendgrid."""
 
-    api_key: str = key("", keys.TOKEN, secret=True, required=True)
+    api_key: str = key("", checks.TOKEN, secret=True, required=True)
     """A key with the permission "Mail Send"."""
-    base_url: str = key("https://api.sendgrid.com", keys.BASE_URL)
+    base_url: str = key("https://api.sendgrid.com", checks.BASE_URL)
     """The URL of the API; for an EU subuser https://api.eu.sendgrid.com."""
 
 
@@ -125,11 +126,11 @@ class SendgridSettings(Table):
 class PostmarkSettings(Table):
     """[email.postmark]: https://postmarkapp.com/developer."""
 
-    server_token: str = key("", keys.TOKEN, secret=True, required=True)
+    server_token: str = key("", checks.TOKEN, secret=True, required=True)
     """The server's API token; POSTMARK_API_TEST accepts everything and sends nothing."""
     message_stream: str = key("outbound")
     """The message stream for the mails; it must be a transactional one."""
-    base_url: str = key("https://api.postmarkapp.com", keys.BASE_URL)
+    base_url: str = key("https://api.postmarkapp.com", checks.BASE_URL)
     """The URL of the API."""
 
 
@@ -137,11 +138,11 @@ class PostmarkSettings(Table):
 class MailgunSettings(Table):
     """[email.mailgun]: https://documentation.mailgun.com."""
 
-    api_key: str = key("", keys.TOKEN, secret=True, required=True)
+    api_key: str = key("", checks.TOKEN, secret=True, required=True)
     """A sending key of the domain, or the account's."""
-    domain: str = key("", keys.DOMAIN, required=True)
+    domain: str = key("", checks.DOMAIN, required=True)
     """The sending domain, as registered at Mailgun."""
-    base_url: str = key("https://api.mailgun.net", keys.BASE_URL)
+    base_url: str = key("https://api.mailgun.net", checks.BASE_URL)
     """The URL of the API; for an EU domain https://api.eu.mailgun.net."""
 
 
@@ -149,17 +150,17 @@ class MailgunSettings(Table):
 class SesSettings(Table):
     """[email.ses]: Amazon SES, API v2. https://docs.aws.amazon.com/ses."""
 
-    access_key_id: str = key("", keys.TOKEN, required=True)
+    access_key_id: str = key("", checks.TOKEN, required=True)
     """The access key of a user with the permissions ses:SendEmail and ses:SendBulkEmail."""
-    secret_access_key: str = key("", keys.TOKEN, secret=True, required=True)
+    secret_access_key: str = key("", checks.TOKEN, secret=True, required=True)
     """The secret of the access key."""
-    session_token: str = key("", keys.TOKEN, secret=True)
+    session_token: str = key("", checks.TOKEN, secret=True)
     """The token of temporary credentials; empty: the credentials are permanent."""
-    region: str = key("ap-northeast-1", keys.REGION)
+    region: str = key("ap-northeast-1", checks.REGION)
     """The region in which the sender is verified."""
-    configuration_set: str = key("", keys.TOKEN)
+    configuration_set: str = key("", checks.TOKEN)
     """The configuration set to send with; empty: the identity's default."""
-    base_url: str = key("", keys.BASE_URL_OR_NONE)
+    base_url: str = key("", checks.BASE_URL_OR_NONE)
     """The URL of the API; empty: https://email.REGION.amazonaws.com."""
 
     @property
@@ -175,13 +176,13 @@ class GmailSettings(Table):
     `limits.email_per_second` to 1.0 and `limits.email_per_day` to 2000.
     """
 
-    service_account: str = key("", keys.optional(keys.SERVICE_ACCOUNT), secret=True, required=True)
+    service_account: str = key("", checks.optional(checks.SERVICE_ACCOUNT), secret=True, required=True)
     """The service account's key, the whole JSON text; `service_account_file` is recommended."""
-    user: str = key("", keys.optional(keys.ADDRESS), private=True, required=True)
+    user: str = key("", checks.optional(checks.ADDRESS), private=True, required=True)
     """The address of the user to send as."""
-    base_url: str = key("https://gmail.googleapis.com", keys.BASE_URL)
+    base_url: str = key("https://gmail.googleapis.com", checks.BASE_URL)
     """The URL of the API."""
-    token_url: str = key("https://oauth2.googleapis.com/token", keys.BASE_URL)
+    token_url: str = key("https://oauth2.googleapis.com/token", checks.BASE_URL)
     """The URL that issues access tokens."""
 
 
@@ -193,11 +194,11 @@ class EmailSettings(Table):
     """The provider's name; its own table is below."""
     fallback: Literal[Provider, ""] = key("")
     """The second provider, used while the first is unavailable or rejects our account; empty: wait for the first."""
-    sender: str = key("", keys.optional(keys.MAILBOX), private=True)
+    sender: str = key("", checks.optional(checks.MAILBOX), private=True)
     """The From address, `name@example.jp` or `Name <name@example.jp>`, in a domain that the provider has verified."""
-    reply_to: str = key("", keys.optional(keys.MAILBOX), private=True)
+    reply_to: str = key("", checks.optional(checks.MAILBOX), private=True)
     """The address for replies; empty: the sender."""
-    list_unsubscribe: str = key("", keys.optional(keys.UNSUBSCRIBE), private=True)
+    list_unsubscribe: str = key("", checks.optional(checks.UNSUBSCRIBE), private=True)
     """The List-Unsubscribe header, a mailto: or https: URL; empty: no such header. ``{staff_id}`` in it is replaced by
     the staff member's id: a mail program can then unsubscribe them by one POST to an https: URL (RFC 8058)."""
     on_unknown: Literal["repeat", "hold"] = key("repeat")
@@ -231,9 +232,9 @@ class PushSettings(Table):
 
     enabled: bool = key(default=True)
     """False: no push is planned."""
-    vapid_private_key: str = key("", keys.optional(keys.VAPID_KEY), secret=True)
+    vapid_private_key: str = key("", checks.optional(checks.VAPID_KEY), secret=True)
     """The key for push services, as `notifierd vapid` creates it. A change loses all devices that subscribed before."""
-    subject: str = key("", keys.optional(keys.CONTACT), private=True)
+    subject: str = key("", checks.optional(checks.CONTACT), private=True)
     """The contact for push services, a mailto: or https: URL; empty: mailto: with the address of `email.sender`."""
     urgency: Literal["very-low", "low", "normal", "high"] = key("normal")
     """Whether to wake a device in power-saving mode (RFC 8030, section 5.3)."""
@@ -242,7 +243,7 @@ class PushSettings(Table):
     badge: str = key("/icon-192.png")
     """The small image in Android's status bar; empty: none."""
     allowed_hosts: tuple[str, ...] = key(
-        ("fcm.googleapis.com", "*.push.services.mozilla.com", "*.notify.windows.com", "*.push.apple.com"), keys.HOSTS
+        ("fcm.googleapis.com", "*.push.services.mozilla.com", "*.notify.windows.com", "*.push.apple.com"), checks.HOSTS
     )
     """The push services that may be called; endpoints come from browsers. `*.` stands for any subdomain."""
     devices_per_person: int = key(20, within(1, 100))
@@ -257,11 +258,11 @@ class ContentSettings(Table):
 
     language: Language = key("ja")
     """The language of the messages."""
-    product: str = key("keikakun", keys.LABEL)
+    product: str = key("keikakun", checks.LABEL)
     """The application's name, as its users know it."""
-    dashboard_url: str = key("", keys.optional(keys.HTTP_URL))
+    dashboard_url: str = key("", checks.optional(checks.HTTP_URL))
     """The target of the link in a mail; empty: no link."""
-    templates: str = key("", keys.optional(keys.FOLDER), path=True)
+    templates: str = key("", checks.optional(checks.FOLDER), path=True)
     """A folder of templates that replace the built-in ones of the same name; empty: the built-in ones."""
     overdue: bool = key(default=True)
     """Whether to notify of renewals whose day has come or passed."""
@@ -273,11 +274,11 @@ class ContentSettings(Table):
 class SafetySettings(Table):
     """[safety]: for tests beside a live system; keeps a staging copy from sending mail to staff."""
 
-    redirect_to: str = key("", keys.optional(keys.ADDRESS), private=True)
+    redirect_to: str = key("", checks.optional(checks.ADDRESS), private=True)
     """The one address that receives all mail instead; empty: mail goes to its recipients."""
     only_offices: tuple[UUID, ...] = key(())
     """The only offices to process; empty: all."""
-    database_id: str = key("", keys.DIGITS)
+    database_id: str = key("", checks.DIGITS)
     """Send only if the database cluster has this system identifier (`select system_identifier from
     pg_control_system()`); empty: any."""
 
@@ -288,19 +289,19 @@ class HttpSettings(Table):
 
     enabled: bool = key(default=True)
     """False: do not listen."""
-    bind: str = key("127.0.0.1:9464", keys.BIND)
+    bind: str = key("127.0.0.1:9464", checks.BIND)
     """Where to listen, host:port; port 0: any free one. Beyond loopback only with a token."""
-    token: str = key("", keys.TOKEN, secret=True)
+    token: str = key("", checks.TOKEN, secret=True)
     """The token that the page and the metrics require; empty: none."""
-    hosts: tuple[str, ...] = key((), keys.NAMES)
+    hosts: tuple[str, ...] = key((), checks.NAMES)
     """Other host names of the page, such as a reverse proxy's; addresses and localhost are not needed here."""
 
     @property
     def address(self) -> tuple[str, int]:
-        return keys.parse_bind(self.bind)
+        return checks.parse_bind(self.bind)
 
     def conflicts(self) -> Iterator[Conflict]:
-        if self.enabled and not self.token and not keys.is_loopback(self.address[0]):
+        if self.enabled and not self.token and not checks.is_loopback(self.address[0]):
             why = f"required, because {self.bind} is reachable from beyond this machine"
             yield ("token", "bind", "enabled"), f"{why} (or bind to 127.0.0.1 or [::1])"
 
@@ -319,10 +320,10 @@ class LogSettings(Table):
 class WatchSettings(Table):
     """[watch]: who learns how the runs went."""
 
-    webhook_url: str = key("", keys.optional(keys.HTTP_URL), secret=True)
+    webhook_url: str = key("", checks.optional(checks.HTTP_URL), secret=True)
     """The URL to which alarms are posted, in the format of Slack's incoming webhooks; empty: none. A secret, because
     anybody who knows such a URL can post."""
-    ping_url: str = key("", keys.optional(keys.HTTP_URL), secret=True)
+    ping_url: str = key("", checks.optional(checks.HTTP_URL), secret=True)
     """The URL of a dead man's switch, such as a check at healthchecks.io. It is called with `/start` when a run begins,
     with `/fail` when it failed, and unchanged after a good run and on a closed day; empty: none."""
     failure_ratio: float = key(0.05, within(0, 1), unit="of a run's deliveries")
@@ -349,4 +350,4 @@ class Settings(Table):
     @property
     def push_subject(self) -> str:
         """The ``sub`` of RFC 8292, section 2.1: `push.subject`, or the sender's address."""
-        return keys.ascii_contact(self.push.subject or f"mailto:{self.email.sender_mailbox.address}")
+        return checks.ascii_contact(self.push.subject or f"mailto:{self.email.sender_mailbox.address}")

@@ -17,7 +17,7 @@ import jinja2
 from attrs import evolve, frozen
 from markupsafe import escape
 
-from notifierd.config.keys import ascii_url
+from notifierd.config.checks import ascii_url
 from notifierd.config.settings import Settings
 from notifierd.messages.languages import TONES, English, Japanese, Tone, counts_of, tone_of
 from notifierd.messages.text import clean, cut, pad

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from py_vapid.jwt import sign
 
-from notifierd.config.keys import parse_vapid_key
+from notifierd.config.checks import parse_vapid_key
 
 TOKEN_LIFE = timedelta(hours=12)
 """RFC 8292, section 2: at most 24 hours, so that a clock may be wrong by half a day."""

@@ -20,7 +20,7 @@ import pytest
 
 from notifierd import __version__
 from notifierd.cli.main import cli
-from notifierd.config.keys import parse_vapid_key
+from notifierd.config.checks import parse_vapid_key
 from notifierd.config.load import SYSTEM_CONFIG
 from notifierd.demo.postgres import Cluster
 from notifierd.send.vapid import Vapid

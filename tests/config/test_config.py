@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifierd.config import keys as fields
+from notifierd.config import checks
 from notifierd.config import settings as settings_module
-from notifierd.config.keys import key_of, parse_vapid_key
+from notifierd.config.checks import parse_vapid_key
+from notifierd.config.keys import key_of
 from notifierd.config.load import find_config, keys, load, missing_for_sending, parse, variable
 from notifierd.config.settings import HttpSettings, LimitsSettings, SesSettings, Settings
 from notifierd.model.errors import ConfigError
@@ -326,7 +327,7 @@ def test_a_push_subject_that_a_push_service_may_refuse_is_refused_here(subject):
     """It refuses all pushes for it, with a 403 that names nothing."""
     with pytest.raises(ConfigError) as caught:
         parse({"push": {"subject": subject}}, {}, Path())
-    assert caught.value.problems == (f"push.subject: the value is not {fields.CONTACT.allowed}",)
+    assert caught.value.problems == (f"push.subject: the value is not {checks.CONTACT.allowed}",)
 
 
 SHAPES = ["mailto:{}", "mailto:{}@example.jp", "mailto:ops@{}.jp", "https://{}.jp", "https://example.jp/{}"]
@@ -335,15 +336,15 @@ SHAPES = ["mailto:{}", "mailto:{}@example.jp", "mailto:ops@{}.jp", "https://{}.j
 @given(st.sampled_from(SHAPES), st.text(max_size=30))
 def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shape, text):
     subject = shape.format(text)
-    if not fields.CONTACT.passes(subject):
+    if not checks.CONTACT.passes(subject):
         return
-    contact = fields.ascii_contact(subject)
+    contact = checks.ascii_contact(subject)
     assert re.fullmatch(r"(mailto:[^@]+@|https://)[a-z0-9.-]+(:[0-9]+)?([/?#][!-~]*)?", contact)
     assert not set(contact) & set('"<>\\^`{|}')
     assert urlsplit(contact).username is None
     if shape.startswith("https"):
-        assert fields.CONTACT.passes(contact)
-        assert fields.ascii_contact(contact) == contact
+        assert checks.CONTACT.passes(contact)
+        assert checks.ascii_contact(contact) == contact
 
 
 # --------------------------------------------------------------------------------------------------------- bad values
@@ -447,7 +448,7 @@ PRIVATE = "hush-hush\u3000"
         ("email.gmail.user", "is not an address (name@example.jp, in ASCII before the @)"),
         ("database.dsn", "is not of the form postgresql://user:password@host:5432/database"),
         ("push.vapid_private_key", "is not a VAPID private key (base64url or PEM, as `notifierd vapid` prints it)"),
-        ("push.subject", f"is not {fields.CONTACT.allowed}"),
+        ("push.subject", f"is not {checks.CONTACT.allowed}"),
         ("safety.redirect_to", "is not an address (name@example.jp, in ASCII before the @)"),
         ("http.token", "is not made of visible ASCII characters without spaces"),
         ("watch.webhook_url", "is not an http:// or https:// URL"),

@@ -13,7 +13,7 @@ from attrs import evolve
 from cryptography.exceptions import InvalidSignature
 from py_vapid.jwt import decode
 
-from notifierd.config.keys import parse_vapid_key
+from notifierd.config.checks import parse_vapid_key
 from notifierd.config.settings import PushSettings
 from notifierd.messages.render import PUSH_BYTES
 from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected, Unknown
