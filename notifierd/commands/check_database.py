@@ -32,7 +32,7 @@ from notifierd.store.contract import (
     system_identifier,
 )
 from notifierd.store.database import Database, open_database
-from notifierd.store.ledger import PostgresLedger
+from notifierd.store.postgres import PostgresLedger
 from notifierd.store.schema import require_current
 
 OLDEST_SERVER: Final = 140_000

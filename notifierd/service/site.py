@@ -27,7 +27,7 @@ from notifierd.send.open import open_email, open_push
 from notifierd.store.contract import system_identifier, view_problems
 from notifierd.store.database import Database, StatementCounts, open_database
 from notifierd.store.history import Overview
-from notifierd.store.ledger import PostgresLedger
+from notifierd.store.postgres import PostgresLedger
 from notifierd.store.schema import require_current
 from notifierd.store.source import PostgresSource
 

@@ -14,7 +14,7 @@ from notifierd.demo.servers.trouble import MailConfig, Rule
 from notifierd.model.delivery import State
 from notifierd.rules.due import Rules
 from notifierd.store.database import Connection, open_database
-from notifierd.store.ledger import PostgresLedger
+from notifierd.store.postgres import PostgresLedger
 from notifierd.store.sql import deliveries
 from tests.support import application
 from tests.support.daemon_process import AHEAD, OPEN, PAST, TODAY, running_service

@@ -11,7 +11,7 @@ from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Notice, OfficeWork
 from notifierd.rules.due import Rules, notice_for
 from notifierd.store.database import Database, open_database
-from notifierd.store.ledger import PostgresLedger
+from notifierd.store.postgres import PostgresLedger
 from notifierd.store.source import MOST_DEVICES, START, PostgresSource
 from tests.support import application
 from tests.support.memory import Application, MemoryLedger

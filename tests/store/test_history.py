@@ -13,7 +13,7 @@ from notifierd.model.delivery import Channel, State, delivery_id
 from notifierd.rules.due import Rules
 from notifierd.store.database import Database, open_database
 from notifierd.store.history import Narrowed, Open, Overview, Reason, TroubledOffice, UntoldOffice, UntoldTotal
-from notifierd.store.ledger import PostgresLedger
+from notifierd.store.postgres import PostgresLedger
 from tests.support import application
 from tests.support.memory import Application
 from tests.support.samples import DAY, a_renewal, an_id

@@ -21,7 +21,8 @@ from notifierd.model.delivery import OPEN, Alert, Channel, Delivery, Device, Kin
 from notifierd.rules.due import Rules, chosen, notice_for, ways
 from notifierd.run.day import run_day
 from notifierd.store.database import Connection, Database, open_database
-from notifierd.store.ledger import UNLIMITED, Ledger, PostgresLedger
+from notifierd.store.ledger import UNLIMITED, Ledger
+from notifierd.store.postgres import PostgresLedger
 from notifierd.store.source import START, PostgresSource
 from tests.support import application
 from tests.support.memory import Application, MemoryLedger

@@ -17,7 +17,8 @@ from notifierd.rules.due import Rules
 from notifierd.rules.report import RunResult
 from notifierd.run.day import run_day
 from notifierd.store.database import Database, open_database
-from notifierd.store.ledger import UNLIMITED, PostgresLedger
+from notifierd.store.ledger import UNLIMITED
+from notifierd.store.postgres import PostgresLedger
 from notifierd.store.source import PostgresSource
 from tests.support import application
 from tests.support.memory import Application, MemoryLedger

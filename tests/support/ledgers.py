@@ -10,7 +10,8 @@ import trio
 from attrs import define, field
 
 from notifierd.store.database import Database, open_database
-from notifierd.store.ledger import Ledger, PostgresLedger
+from notifierd.store.ledger import Ledger
+from notifierd.store.postgres import PostgresLedger
 from notifierd.store.source import PostgresSource, Source
 from tests.support import application
 from tests.support.memory import Application, MemoryLedger

@@ -1,0 +1,215 @@
+"""The ledger in PostgreSQL, in the schema ``notifierd``. The tests hold one in memory to the same contract."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
+from itertools import groupby
+from uuid import UUID
+
+import orjson
+from attrs import asdict, frozen
+
+from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Room, Untold
+from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
+from notifierd.model.errors import LeaseHeld
+from notifierd.rules.due import Rules
+from notifierd.store.database import Connection, Database, Row, columns
+from notifierd.store.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, Run
+from notifierd.store.sql import deliveries, plans
+from notifierd.store.sql import runs as days
+
+MOST_FAILURES = 1000
+
+
+@frozen
+class PostgresLedger:
+    """The ledger in PostgreSQL."""
+
+    _db: Database
+    _plan_timeout: float = 300.0
+
+    async def take_lease(self, day: date, holder: str) -> None:
+        if not await self._db.fetch(days.TAKE_LEASE, day, holder, LEASE_SECONDS):
+            rows = await self._db.fetch(days.HOLDER, day)
+            raise LeaseHeld(str(rows[0]["holder"]) if rows else "nobody any more")
+
+    async def renew_lease(self, day: date, holder: str) -> bool:
+        return bool(await self._db.fetch(days.RENEW_LEASE, day, holder, LEASE_SECONDS))
+
+    async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
+        (row,) = await self._db.write(plans.PLAN, day, *_due(rules), *_limits(room), timeout=self._plan_timeout)
+        crowded = {UUID(one["staff_id"]): one["devices"] for one in json.loads(row["crowded"])}
+        return Planned(**{**row, "overflows": _overflows(row), "crowded": crowded})
+
+    async def rehearse(self, day: date, rules: Rules, room: Room = UNLIMITED) -> DayCounts:
+        """How the day would stand, were it planned now and nothing sent yet. Writes nothing."""
+        (row,) = await self._db.read(plans.REHEARSE, day, *_due(rules), *_limits(room))
+        (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
+        email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
+        outlook = Outlook(email.open + push.open, due_now=True, next_in=None)
+        return DayCounts(row["offices"], 0, email, push, outlook, _untold(untold), overflows=_overflows(row))
+
+    async def foresee(self, day: date, rules: Rules) -> dict[UUID, tuple[Delivery, ...]]:
+        """The deliveries that would be open, were the day planned now, by office in order of urgency."""
+        rows = await self._db.read(plans.FORESEE, day, *_due(rules))
+        return {office: tuple(map(_foreseen, group)) for office, group in groupby(rows, lambda row: row["office_id"])}
+
+    async def close_earlier(self, day: date) -> Ended:
+        return _ended(await self._db.write(days.CLOSE_EARLIER, day))
+
+    async def leave_open(self, day: date) -> int:
+        (row,) = await self._db.write(days.LEAVE_OPEN, day)
+        return int(row["open"])
+
+    async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
+        rows = [
+            (d.id, d.try_no, r.call_id, d.position, r.payload_hash, r.provider, r.expires)
+            for r in reservations
+            for d in r.deliveries
+        ]
+        reserved = await self._db.write(deliveries.RESERVE, day, holder, *columns(rows, 7))
+        return {row["call_id"] for row in reserved}
+
+    async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
+        rows = [
+            (
+                s.delivery.id,
+                s.try_no,
+                s.state.value,
+                s.reason,
+                s.attempts,
+                s.doubts,
+                s.put_back,
+                s.wait,
+                s.provider_message_id,
+                _details(s),
+                s.gone_endpoint,
+                s.delivery.call_id,
+                s.delivery.provider,
+            )
+            for s in settlements
+        ]
+        late = await self._db.write(deliveries.SETTLE, *columns(rows, 13), bare)
+        return {row["delivery_id"] for row in late}
+
+    async def settle_extras(self, settlements: Sequence[Settlement]) -> None:
+        rows = [(s.delivery.id, s.try_no, _details(s), s.gone_endpoint) for s in settlements]
+        await self._db.write(deliveries.SETTLE_EXTRAS, *columns(rows, 4))
+
+    async def expire(self, reasons: Mapping[Delivery, str]) -> None:
+        await self._end_planned(State.EXPIRED, reasons)
+
+    async def fail(self, reasons: Mapping[Delivery, str]) -> None:
+        await self._end_planned(State.FAILED, reasons)
+
+    async def _end_planned(self, state: State, reasons: Mapping[Delivery, str]) -> None:
+        rows = [(delivery.id, delivery.try_no, reason) for delivery, reason in reasons.items()]
+        await self._db.write(deliveries.END_PLANNED, *columns(rows, 3), state.value)
+
+    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Ended:
+        return _ended(await self._db.write(deliveries.FAIL_OFFICE, day, office_id, reason))
+
+    async def close(self, day: date, why_no_mail: str | None = None) -> Ended:
+        return _ended(await self._db.write(deliveries.CLOSE, day, why_no_mail))
+
+    async def counts(self, day: date, rules: Rules) -> DayCounts:
+        (row,) = await self._db.read(plans.COUNTS, day, *_scope(rules), MOST_FAILURES)
+        email, push = (_channel_counts(row["states"], channel) for channel in Channel)
+        failures = tuple(
+            Failure(UUID(f["office_id"]), Channel(f["channel"]), f["reason"] or "")
+            for f in json.loads(row["failures"] or "[]")
+        )
+        return DayCounts(
+            offices=row["offices"],
+            offices_failed=row["offices_failed"],
+            email=email,
+            push=push,
+            failures=failures,
+            failures_omitted=row["failures_total"] - len(failures),
+            outlook=Outlook(row["open"], row["due_now"], row["next_in"]),
+            untold=_untold(row),
+            mails_given=row["mails_given"],
+        )
+
+    async def finish(
+        self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
+    ) -> bool:
+        offices = json.dumps([asdict(office) for office in untold], default=str)
+
+        async def unit(connection: Connection) -> list[Row]:
+            async with connection.transaction():
+                await connection.execute(days.LOCK_RUN, day)
+                return await connection.fetch(days.FINISH, day, holder, state, reason, offices)
+
+        self._db.statements.write += 1
+        return not any(row["planned"] for row in await self._db.unit(unit))
+
+    async def run(self, day: date) -> Run | None:
+        rows = await self._db.read(days.RUN, day)
+        return Run(**dict(rows[0])) if rows else None
+
+    async def last_day(self, day: date) -> date | None:
+        (row,) = await self._db.read(days.LAST_DAY, day)
+        found: date | None = row["day"]
+        return found
+
+    async def record(self, runs: Mapping[date, tuple[str, str]]) -> list[date]:
+        rows = [(day, state, reason) for day, (state, reason) in runs.items()]
+        return sorted(row["day"] for row in await self._db.write(days.RECORD, *columns(rows, 3)))
+
+    async def first_to_tell(self, day: date, cause: str) -> bool:
+        return bool(await self._db.write(days.FIRST_TO_TELL, day, cause))
+
+    async def retry(self, day: date, states: Collection[State], keyed: Collection[str] = ()) -> Planned:
+        (row,) = await self._db.write(deliveries.RETRY, day, [state.value for state in states], list(keyed))
+        return Planned(**dict(row))
+
+    async def forget(self, before: date) -> bool:
+        return bool(await self._db.write(days.FORGET, before, FORGET_STEP))
+
+
+def _details(settlement: Settlement) -> str | None:
+    """The details of a settlement's audit row."""
+    return None if settlement.audit is None else orjson.dumps(settlement.audit).decode()
+
+
+def _scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:
+    """*rules* as the parameters $2 to $5 of the statements that decide who is due."""
+    return rules.horizon_days, rules.overdue, rules.push, sorted(rules.only_offices)
+
+
+def _due(rules: Rules) -> tuple[int, bool, bool, list[UUID], int]:
+    """*rules* as the parameters $2 to $6 of the statements that decide to which devices, too."""
+    return *_scope(rules), rules.devices_per_person
+
+
+def _limits(room: Room) -> tuple[int | None, int | None, int]:
+    """*room* as the parameters $7 to $9."""
+    return room.mails, room.calls, room.batch
+
+
+def _overflows(row: Row) -> tuple[Overflow, ...]:
+    return tuple(
+        Overflow(one["limit"], one["mails"], one["offices"], tuple(map(UUID, one["first"])))
+        for one in json.loads(row["overflows"])
+    )
+
+
+def _foreseen(row: Row) -> Delivery:
+    channel, state = Channel(row["channel"]), State(row["state"])
+    return Delivery(row["id"], row["office_id"], row["staff_id"], channel, row["device_id"], state)
+
+
+def _ended(rows: Sequence[Row]) -> Ended:
+    return Counter((Channel(row["channel"]), State(row["state"])) for row in rows)
+
+
+def _channel_counts(states: str | None, channel: Channel) -> ChannelCounts:
+    return ChannelCounts.of({row["state"]: row["n"] for row in json.loads(states or "[]") if row["channel"] == channel})
+
+
+def _untold(row: Row) -> tuple[Untold, ...]:
+    return tuple(
+        Untold(UUID(office["office_id"]), office["alerts"], office["overdue"]) for office in json.loads(row["untold"])
+    )
