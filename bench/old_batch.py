@@ -34,7 +34,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from notifierd.config.load import load_for_sending
 from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
-from notifierd.model.delivery import Alert, Channel, Delivery, Device, Kind, Notice, Staff, delivery_id
+from notifierd.model.delivery import Channel, Delivery, delivery_id
+from notifierd.model.office import Alert, Device, Kind, Notice, Staff
 from notifierd.rules.due import Rules, chosen
 from tests.support.processes import DAY
 

@@ -15,7 +15,8 @@ from notifierd.commands.plan import Explanation, Plan, PlannedOffice
 from notifierd.commands.status import Standing
 from notifierd.messages.text import clean, visible
 from notifierd.model.counts import ChannelCounts
-from notifierd.model.delivery import Alert, Channel
+from notifierd.model.delivery import Channel
+from notifierd.model.office import Alert
 from notifierd.rules.due import Decision, Way
 from notifierd.store.history import Day, Open
 

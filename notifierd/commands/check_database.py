@@ -13,8 +13,9 @@ from uuid import UUID
 
 from notifierd.commands.finding import Finding, Level
 from notifierd.config.settings import Settings
-from notifierd.model.delivery import Device, Push
 from notifierd.model.errors import LedgerUnavailable, SchemaMissing, StatementRefused
+from notifierd.model.message import Push
+from notifierd.model.office import Device
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.send._http import parse_url

@@ -13,8 +13,9 @@ from attrs import asdict, field, frozen
 
 from notifierd.config.settings import Settings
 from notifierd.model.counts import Overflow, Untold
-from notifierd.model.delivery import Alert, Channel, Delivery, Notice, OfficeWork
+from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.errors import ConfigError, may_pass, office_error
+from notifierd.model.office import Alert, Notice, OfficeWork
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Decision, Rules, Target, Way, notice_for, ways
 from notifierd.send.open import room_for_mails

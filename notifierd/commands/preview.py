@@ -20,8 +20,10 @@ from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
 from notifierd.messages.text import clean
 from notifierd.model.address import BadAddress
-from notifierd.model.delivery import Channel, Delivery, Notice, OfficeWork, Push
+from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.errors import ConfigError
+from notifierd.model.message import Push
+from notifierd.model.office import Notice, OfficeWork
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules, notice_for
 from notifierd.run.calls import SHORTEST_TTL

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Literal
 
-from notifierd.model.delivery import Alert, Notice
+from notifierd.model.office import Alert, Notice
 
 Tone = Literal["overdue", "soon", "missing"]
 

@@ -22,8 +22,10 @@ from notifierd.config.settings import Settings
 from notifierd.messages.languages import TONES, English, Japanese, Tone, counts_of, tone_of
 from notifierd.messages.text import clean, cut, pad
 from notifierd.model.address import Address, BadAddress, parse_address, parse_mailbox
-from notifierd.model.delivery import LISTED, Alert, Channel, Delivery, Device, Kind, Mail, Notice, Push, Staff
+from notifierd.model.delivery import LISTED, Channel, Delivery
 from notifierd.model.errors import ConfigError
+from notifierd.model.message import Mail, Push
+from notifierd.model.office import Alert, Device, Kind, Notice, Staff
 
 PUSH_BYTES = 2641
 """Plaintext that every device takes: its encrypted record has 2,744 bytes. Push services must take 4,096 (RFC 8291,

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from attrs import define, field
 
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0

@@ -11,7 +11,8 @@ from uuid import UUID
 from attrs import frozen
 
 from notifierd.config.settings import Settings
-from notifierd.model.delivery import OPEN, Alert, Channel, Delivery, Kind, Notice, OfficeWork, Staff, State, delivery_id
+from notifierd.model.delivery import OPEN, Channel, Delivery, State, delivery_id
+from notifierd.model.office import Alert, Kind, Notice, OfficeWork, Staff
 
 
 @frozen

@@ -10,20 +10,8 @@ from typing import Literal, assert_never
 
 from attrs import frozen
 
-from notifierd.model.delivery import (
-    BATCH,
-    Blame,
-    Blocked,
-    Deferred,
-    Delivered,
-    Delivery,
-    Gone,
-    Outcome,
-    Rejected,
-    Settlement,
-    State,
-    Unknown,
-)
+from notifierd.model.delivery import Delivery, Settlement, State
+from notifierd.model.outcome import BATCH, Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 
 FIRST_WAIT = 5.0
 LONGEST_WAIT = 300.0

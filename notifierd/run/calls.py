@@ -13,7 +13,10 @@ from uuid import UUID
 from attrs import evolve, field, frozen
 
 from notifierd.model.address import BadAddress
-from notifierd.model.delivery import BATCH, OPEN, Delivery, Message, OfficeWork, Push, Reservation, State, call_id
+from notifierd.model.delivery import OPEN, Delivery, Reservation, State, call_id
+from notifierd.model.message import Message, Push
+from notifierd.model.office import OfficeWork
+from notifierd.model.outcome import BATCH
 from notifierd.rules.due import notice_for
 from notifierd.run.context import Deps
 from notifierd.run.transport import Line

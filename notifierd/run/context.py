@@ -10,7 +10,9 @@ from attrs import define, field
 
 from notifierd.model.address import Address
 from notifierd.model.counts import Room
-from notifierd.model.delivery import Channel, Delivery, Device, Mail, Message, Notice, Push, Staff
+from notifierd.model.delivery import Channel, Delivery
+from notifierd.model.message import Mail, Message, Push
+from notifierd.model.office import Device, Notice, Staff
 from notifierd.rules.breaker import Gates
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy

@@ -11,8 +11,9 @@ import trio
 from attrs import asdict
 
 from notifierd.model.counts import DayCounts, Overflow, Planned
-from notifierd.model.delivery import Channel, OfficeWork
+from notifierd.model.delivery import Channel
 from notifierd.model.errors import DatabaseError, LedgerUnavailable, plain_errors
+from notifierd.model.office import OfficeWork
 from notifierd.rules.report import RunResult
 from notifierd.run.context import Deps
 from notifierd.run.lease import hold_lease

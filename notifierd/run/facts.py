@@ -6,7 +6,9 @@ from datetime import date
 import trio
 from attrs import define, evolve, field
 
-from notifierd.model.delivery import Delivery, Mail, OfficeWork
+from notifierd.model.delivery import Delivery
+from notifierd.model.message import Mail
+from notifierd.model.office import OfficeWork
 from notifierd.run.calls import Call, Prepared, describe, prepare
 from notifierd.run.context import Deps
 from notifierd.run.portions import AT_ONCE, Portion, by_lane, sample, way_of

@@ -9,23 +9,11 @@ import trio
 from attrs import define, evolve
 
 from notifierd.model.counts import Outlook
-from notifierd.model.delivery import (
-    Blame,
-    Blocked,
-    Channel,
-    Deferred,
-    Delivered,
-    Delivery,
-    Gone,
-    OfficeWork,
-    Outcome,
-    Push,
-    Reservation,
-    Settlement,
-    State,
-    Unknown,
-)
+from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.model.errors import DatabaseError, first_of, may_pass, office_error, places
+from notifierd.model.message import Push
+from notifierd.model.office import OfficeWork
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Unknown
 from notifierd.rules.lifecycle import Circumstances, settle
 from notifierd.run.calls import Call, Content, Prepared, line_by
 from notifierd.run.context import Deps

@@ -7,7 +7,9 @@ from uuid import UUID
 from attrs import frozen
 
 from notifierd.model.address import BadAddress
-from notifierd.model.delivery import Delivery, Message, OfficeWork, State
+from notifierd.model.delivery import Delivery, State
+from notifierd.model.message import Message
+from notifierd.model.office import OfficeWork
 from notifierd.rules.due import notice_for
 from notifierd.run.calls import Content, batches, describe, former_calls, keyed_line, line_for
 from notifierd.run.context import Deps

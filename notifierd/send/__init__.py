@@ -7,7 +7,8 @@ when to call, and what an outcome means for a delivery, is decided elsewhere.
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from notifierd.model.delivery import Message, Outcome
+from notifierd.model.message import Message
+from notifierd.model.outcome import Outcome
 
 M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 

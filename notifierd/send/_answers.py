@@ -14,8 +14,8 @@ from typing import TypeVar
 import structlog
 from attrs import frozen
 
-from notifierd.model.delivery import BATCH, Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.model.errors import places
+from notifierd.model.outcome import BATCH, Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._waits import parse_retry_after
 from notifierd.send._words import About
 

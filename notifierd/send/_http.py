@@ -14,7 +14,7 @@ import httpx
 import trio
 from attrs import frozen
 
-from notifierd.model.delivery import Blame, Deferred, Unknown
+from notifierd.model.outcome import Blame, Deferred, Unknown
 from notifierd.send._answers import Answer
 from notifierd.send._network import HostUnfit, Network, PublicNetwork
 from notifierd.send._unpack import unpack

@@ -10,8 +10,8 @@ from typing import Any
 
 from notifierd.config.settings import Settings
 from notifierd.model.counts import Room
-from notifierd.model.delivery import Mail, Push
 from notifierd.model.errors import ConfigError
+from notifierd.model.message import Mail, Push
 from notifierd.send import Sender
 from notifierd.send._http import open_client
 from notifierd.send.webpush import WebPush

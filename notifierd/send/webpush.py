@@ -10,7 +10,9 @@ from datetime import datetime
 from uuid import UUID
 
 from notifierd.config.settings import PushSettings
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected, Unknown
+from notifierd.model.message import Push
+from notifierd.model.office import Device
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.send._answers import Answer, meaning, outcomes
 from notifierd.send._http import Client, Url, parse_url
 from notifierd.send._network import REFUSED

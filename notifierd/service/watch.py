@@ -18,8 +18,8 @@ import trio
 from attrs import define, field, frozen
 
 from notifierd.config.settings import Settings
-from notifierd.model.delivery import Deferred, Delivered, Outcome, Unknown
 from notifierd.model.errors import DatabaseError, LeaseHeld, NotifierdError, places
+from notifierd.model.outcome import Deferred, Delivered, Outcome, Unknown
 from notifierd.rules.alarms import (
     OUT_SECONDS,
     Alarm,

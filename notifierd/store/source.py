@@ -9,8 +9,9 @@ import orjson
 import trio
 from attrs import define, field, frozen
 
-from notifierd.model.delivery import NOT_READ, Alert, Channel, Delivery, Device, Kind, OfficeWork, Staff, State
+from notifierd.model.delivery import NOT_READ, Channel, Delivery, State
 from notifierd.model.errors import StatementRefused
+from notifierd.model.office import Alert, Device, Kind, OfficeWork, Staff
 from notifierd.rules.due import Rules
 from notifierd.store.database import Database, Row, columns
 from notifierd.store.sql import source

@@ -21,7 +21,8 @@ from notifierd.config.keys import key_of
 from notifierd.config.load import keys, variable
 from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
-from notifierd.model.delivery import Channel, Delivery, Notice
+from notifierd.model.delivery import Channel, Delivery
+from notifierd.model.office import Notice
 from notifierd.rules import report
 from notifierd.rules.alarms import Alarm
 from notifierd.store.contract import VIEWS

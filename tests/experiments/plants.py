@@ -16,8 +16,10 @@ from uuid import UUID
 
 from attrs import frozen
 
-from notifierd.model.delivery import Delivered, Delivery, Message, Outcome
+from notifierd.model.delivery import Delivery
 from notifierd.model.errors import StatementRefused
+from notifierd.model.message import Message
+from notifierd.model.outcome import Delivered, Outcome
 from notifierd.rules.breaker import Gate
 from notifierd.run.recorder import Recorder
 from tests.experiments import sim

@@ -36,28 +36,11 @@ import trio.testing
 from attrs import define, evolve, field, frozen
 
 from notifierd.model.address import Address
-from notifierd.model.delivery import (
-    OPEN,
-    Blame,
-    Blocked,
-    Channel,
-    Deferred,
-    Delivered,
-    Delivery,
-    Device,
-    Gone,
-    Mail,
-    Message,
-    Notice,
-    Outcome,
-    Push,
-    Rejected,
-    Settlement,
-    Staff,
-    State,
-    Unknown,
-)
+from notifierd.model.delivery import OPEN, Channel, Delivery, Settlement, State
 from notifierd.model.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
+from notifierd.model.message import Mail, Message, Push
+from notifierd.model.office import Device, Notice, Staff
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.rules.breaker import Gates
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy

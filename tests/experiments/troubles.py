@@ -8,7 +8,8 @@ from uuid import UUID
 
 from attrs import evolve, frozen
 
-from notifierd.model.delivery import Settlement, Staff
+from notifierd.model.delivery import Settlement
+from notifierd.model.office import Staff
 from tests.support.memory import Application
 
 READS = frozenset({"read", "read_again", "counts"})

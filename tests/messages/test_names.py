@@ -17,7 +17,8 @@ from notifierd.config.settings import ContentSettings, EmailSettings, Language, 
 from notifierd.messages.render import NAME, PUSH_BYTES, Renderer
 from notifierd.messages.text import clean, cut
 from notifierd.model.address import BadAddress, Mailbox
-from notifierd.model.delivery import LISTED, Channel, Delivery, Device, Notice
+from notifierd.model.delivery import LISTED, Channel, Delivery
+from notifierd.model.office import Device, Notice
 from notifierd.send.mail.mime import undated
 from notifierd.send.open import PROVIDERS
 from tests.send.test_senders import KINDS, calls_for

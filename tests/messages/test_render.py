@@ -17,8 +17,9 @@ from notifierd.config.settings import ContentSettings, EmailSettings, PushSettin
 from notifierd.messages.render import NAME, PUSH_BYTES, SUBJECT, Renderer
 from notifierd.messages.text import clean, cut, pad
 from notifierd.model.address import Address, BadAddress, Mailbox
-from notifierd.model.delivery import LISTED, Alert, Channel, Delivery, Device, Kind, Notice, Staff
+from notifierd.model.delivery import LISTED, Channel, Delivery
 from notifierd.model.errors import ConfigError
+from notifierd.model.office import Alert, Device, Kind, Notice, Staff
 
 DAY = date(2026, 11, 24)
 OFFICE, STAFF = UUID(int=1), UUID(int=2)

@@ -8,7 +8,7 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.rules.breaker import (
     FIRST_BLOCKED_PAUSE,
     FIRST_PAUSE,

@@ -7,18 +7,8 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifierd.model.delivery import (
-    Alert,
-    Channel,
-    Delivery,
-    Device,
-    Kind,
-    Notice,
-    OfficeWork,
-    Staff,
-    State,
-    delivery_id,
-)
+from notifierd.model.delivery import Channel, Delivery, State, delivery_id
+from notifierd.model.office import Alert, Device, Kind, Notice, OfficeWork, Staff
 from notifierd.rules.due import Rules, chosen, decide, notice_for, ways
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_assessment, an_id
 

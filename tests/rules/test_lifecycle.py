@@ -7,20 +7,8 @@ from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from notifierd.model.delivery import (
-    Blame,
-    Blocked,
-    Channel,
-    Deferred,
-    Delivered,
-    Delivery,
-    Gone,
-    Outcome,
-    Rejected,
-    Settlement,
-    State,
-    Unknown,
-)
+from notifierd.model.delivery import Channel, Delivery, Settlement, State
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.rules.lifecycle import FIRST_WAIT, LONGEST_WAIT, Circumstances, Policy, settle
 
 POLICY = Policy(attempts=3, on_unknown="repeat")

@@ -12,21 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from notifierd.model.delivery import (
-    OPEN,
-    Blame,
-    Blocked,
-    Deferred,
-    Delivered,
-    Delivery,
-    Gone,
-    Outcome,
-    Rejected,
-    Reservation,
-    State,
-    Unknown,
-    call_id,
-)
+from notifierd.model.delivery import OPEN, Delivery, Reservation, State, call_id
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Circumstances, Policy, settle
 from notifierd.store.source import START

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
-from notifierd.model.delivery import Channel, Delivery, Message, Notice, OfficeWork, Push, Reservation, State, call_id
+from notifierd.model.delivery import Channel, Delivery, Reservation, State, call_id
+from notifierd.model.message import Message, Push
+from notifierd.model.office import Notice, OfficeWork
 from notifierd.rules.due import Rules
 from notifierd.run.calls import SHORTEST_TTL, Call, Prepared, describe, prepare
 from notifierd.run.context import Deps

@@ -18,8 +18,9 @@ from structlog.testing import capture_logs
 from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
 from notifierd.model.counts import Outlook
-from notifierd.model.delivery import Blame, Blocked, Channel, Deferred, Gone, Outcome, Rejected, State, Unknown
+from notifierd.model.delivery import Channel, State
 from notifierd.model.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
+from notifierd.model.outcome import Blame, Blocked, Deferred, Gone, Outcome, Rejected, Unknown
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.rules.report import RunReport, RunResult

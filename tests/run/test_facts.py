@@ -18,20 +18,10 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from notifierd.model.delivery import (
-    OPEN,
-    Blame,
-    Blocked,
-    Channel,
-    Deferred,
-    Delivery,
-    OfficeWork,
-    Outcome,
-    Reservation,
-    State,
-    Unknown,
-)
+from notifierd.model.delivery import OPEN, Channel, Delivery, Reservation, State
 from notifierd.model.errors import StatementRefused
+from notifierd.model.office import OfficeWork
+from notifierd.model.outcome import Blame, Blocked, Deferred, Outcome, Unknown
 from notifierd.rules.due import Rules, notice_for
 from notifierd.run.context import Deps
 from notifierd.run.day import run_day

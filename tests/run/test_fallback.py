@@ -13,7 +13,8 @@ import trio
 from structlog.testing import capture_logs
 
 from notifierd.config.settings import ResendSettings
-from notifierd.model.delivery import Blame, Blocked, Channel, Deferred, Outcome, Rejected, State, Unknown
+from notifierd.model.delivery import Channel, State
+from notifierd.model.outcome import Blame, Blocked, Deferred, Outcome, Rejected, Unknown
 from notifierd.rules.breaker import OUT_FAILURES
 from notifierd.run.day import run_day
 from notifierd.run.recorder import GATHER

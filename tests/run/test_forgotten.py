@@ -6,7 +6,8 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from notifierd.model.delivery import Channel, Deferred, Delivered, Delivery, Settlement, State
+from notifierd.model.delivery import Channel, Delivery, Settlement, State
+from notifierd.model.outcome import Deferred, Delivered
 from notifierd.run.day import run_day
 from notifierd.run.progress import MOST_REMEMBERED, Sent
 from tests.support.samples import DAY, an_id, some_offices

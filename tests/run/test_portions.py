@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from notifierd.model.delivery import Delivery, Mail, Notice, State
+from notifierd.model.delivery import Delivery, State
+from notifierd.model.message import Mail
+from notifierd.model.office import Notice
 from notifierd.run import portions
 from notifierd.run.calls import Call
 from notifierd.run.day import run_day

@@ -6,7 +6,8 @@ from uuid import UUID
 import trio
 from structlog.testing import capture_logs
 
-from notifierd.model.delivery import Channel, Rejected, State
+from notifierd.model.delivery import Channel, State
+from notifierd.model.outcome import Rejected
 from notifierd.rules.calendar import Window
 from notifierd.rules.report import RunResult
 from notifierd.run.context import Deps

@@ -8,8 +8,10 @@ import trio
 from attrs import define
 
 from notifierd.commands.once import Once, Options
-from notifierd.model.delivery import Blocked, Message, Outcome, State, Unknown
+from notifierd.model.delivery import State
 from notifierd.model.errors import LedgerUnavailable
+from notifierd.model.message import Message
+from notifierd.model.outcome import Blocked, Outcome, Unknown
 from notifierd.run.day import RETENTION, run_day
 from notifierd.run.progress import SLICE
 from notifierd.run.stop import EXIT_SLACK, SETTLE_SECONDS

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Push, Rejected, Unknown
+from notifierd.model.message import Mail, Push
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._answers import Answer, for_each, meaning, message_id, of_receiver, outcomes
 from notifierd.send._http import Client
 from notifierd.send._words import About

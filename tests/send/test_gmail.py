@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
 from notifierd.config.settings import EmailSettings, Settings
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
 from notifierd.model.errors import ConfigError
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
 from notifierd.send.mail import oauth
 from notifierd.send.mail.gmail import Gmail

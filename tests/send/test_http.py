@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from notifierd.model.delivery import Blame, Deferred, Unknown
+from notifierd.model.outcome import Blame, Deferred, Unknown
 from notifierd.send._answers import Answer
 from notifierd.send._http import BODY_BYTES, BODY_SECONDS, _Transport, open_client, parse_url
 from notifierd.send._network import PublicNetwork, is_public

@@ -9,7 +9,8 @@ from mailgun.builders import MailgunMessageBuilder
 from mailgun.client import Client as VendorClient
 
 from notifierd.config.settings import MailgunSettings
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
 from notifierd.send.mail.mailgun import Mailgun
 from tests.support.messages import mail

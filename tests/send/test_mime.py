@@ -7,7 +7,7 @@ from email.message import EmailMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifierd.model.delivery import Mail
+from notifierd.model.message import Mail
 from notifierd.send.mail.mime import dated, undated
 from tests.support.messages import mail
 from tests.support.providers import mailbox

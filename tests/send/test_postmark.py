@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from postmark import ServerClient
 
 from notifierd.config.settings import PostmarkSettings
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
 from notifierd.send.mail.postmark import Postmark, _of_items
 from tests.support.messages import mail

@@ -21,7 +21,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from notifierd.config.settings import PushSettings, Settings
-from notifierd.model.delivery import Blame, Deferred, Outcome, Rejected
+from notifierd.model.outcome import Blame, Deferred, Outcome, Rejected
 from notifierd.send._http import Client
 from notifierd.send.open import open_push
 from notifierd.send.vapid import make_vapid_key

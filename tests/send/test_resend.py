@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifierd.config.settings import ResendSettings
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
 from notifierd.send.mail.resend import Resend, _of_items
 from tests.support.messages import mail

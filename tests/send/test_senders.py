@@ -31,21 +31,11 @@ from notifierd.config.settings import (
     Settings,
 )
 from notifierd.messages.render import Renderer
-from notifierd.model.delivery import (
-    Blame,
-    Blocked,
-    Channel,
-    Deferred,
-    Delivered,
-    Delivery,
-    Mail,
-    Notice,
-    Outcome,
-    Push,
-    Rejected,
-    Unknown,
-)
+from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.errors import ConfigError
+from notifierd.model.message import Mail, Push
+from notifierd.model.office import Notice
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send import Sender
 from notifierd.send._answers import Answer, outcomes
 from notifierd.send._http import Client, open_client

@@ -10,7 +10,8 @@ from sendgrid import SendGridAPIClient
 from sendgrid.helpers import mail as vendor
 
 from notifierd.config.settings import SendgridSettings
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
 from notifierd.send._waits import LONGEST_WAIT
 from notifierd.send.mail.sendgrid import Sendgrid

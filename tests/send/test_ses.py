@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifierd.config.settings import EmailSettings, SesSettings, Settings
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
 from notifierd.send.mail.ses import BULK_BYTES, ENTRY_CHARACTERS, TEMPLATE, Ses
 from notifierd.send.mail.sigv4 import Signer

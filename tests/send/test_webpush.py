@@ -16,7 +16,9 @@ from py_vapid.jwt import decode
 from notifierd.config.checks import parse_vapid_key
 from notifierd.config.settings import PushSettings
 from notifierd.messages.render import PUSH_BYTES
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Device, Gone, Outcome, Push, Rejected, Unknown
+from notifierd.model.message import Push
+from notifierd.model.office import Device
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
 from notifierd.send.vapid import TOKENS, Vapid, make_vapid_key
 from notifierd.send.webpush import WebPush

@@ -12,8 +12,9 @@ import trio
 from structlog.testing import capture_logs
 
 from notifierd.config.settings import DatabaseSettings, LimitsSettings, Settings, WindowSettings
-from notifierd.model.delivery import Blocked, Delivered, Rejected, State
+from notifierd.model.delivery import State
 from notifierd.model.errors import ConfigError
+from notifierd.model.outcome import Blocked, Delivered, Rejected
 from notifierd.rules.due import Rules
 from notifierd.run.day import run_day
 from notifierd.store.ledger import LEASE_SECONDS

@@ -12,7 +12,8 @@ from attrs import evolve
 from structlog.testing import capture_logs
 
 from notifierd.config.settings import Settings, WatchSettings
-from notifierd.model.delivery import Blame, Blocked, Channel, Deferred, Outcome, Rejected, State
+from notifierd.model.delivery import Channel, State
+from notifierd.model.outcome import Blame, Blocked, Deferred, Outcome, Rejected
 from notifierd.rules.alarms import Alarm
 from notifierd.rules.due import Rules
 from notifierd.run.day import run_day

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
-from notifierd.model.delivery import Notice, OfficeWork
+from notifierd.model.office import Notice, OfficeWork
 from notifierd.rules.due import Rules, notice_for
 from notifierd.store.database import Database, open_database
 from notifierd.store.postgres import PostgresLedger

@@ -11,8 +11,9 @@ from attrs import evolve
 
 from notifierd.demo.postgres import Cluster
 from notifierd.model.counts import Room
-from notifierd.model.delivery import Channel, Delivery, OfficeWork, Reservation, Settlement, State
+from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.model.errors import LeaseHeld
+from notifierd.model.office import OfficeWork
 from notifierd.rules.due import Rules
 from notifierd.store.source import START
 from tests.support.ledgers import Desk, open_desk

@@ -17,7 +17,8 @@ from notifierd.commands import plan as plans
 from notifierd.config.settings import ContentSettings, DatabaseSettings, PushSettings, SafetySettings, Settings
 from notifierd.demo.postgres import Cluster
 from notifierd.model.counts import DayCounts, Room
-from notifierd.model.delivery import OPEN, Alert, Channel, Delivery, Device, Kind, Notice, OfficeWork, Staff, State
+from notifierd.model.delivery import OPEN, Channel, Delivery, State
+from notifierd.model.office import Alert, Device, Kind, Notice, OfficeWork, Staff
 from notifierd.rules.due import Rules, chosen, notice_for, ways
 from notifierd.run.day import run_day
 from notifierd.store.database import Connection, Database, open_database

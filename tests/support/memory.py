@@ -16,21 +16,9 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Room, Untold
-from notifierd.model.delivery import (
-    OPEN,
-    Alert,
-    Channel,
-    Delivery,
-    Device,
-    Kind,
-    OfficeWork,
-    Reservation,
-    Settlement,
-    Staff,
-    State,
-    delivery_id,
-)
+from notifierd.model.delivery import OPEN, Channel, Delivery, Reservation, Settlement, State, delivery_id
 from notifierd.model.errors import LeaseHeld
+from notifierd.model.office import Alert, Device, Kind, OfficeWork, Staff
 from notifierd.rules.due import Rules, chosen
 from notifierd.store.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, Run
 from notifierd.store.source import CHUNK, Chunk, Place

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from notifierd.model.address import Address, parse_mailbox
-from notifierd.model.delivery import Device, Mail, Push
+from notifierd.model.message import Mail, Push
+from notifierd.model.office import Device
 
 AUTH = b"sixteen bytes ok"
 SENDER = parse_mailbox("keikakun <no-reply@example.jp>")

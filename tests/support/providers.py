@@ -15,7 +15,7 @@ import trio
 from attrs import evolve, frozen
 
 from notifierd.model.address import Address, Mailbox
-from notifierd.model.delivery import Mail
+from notifierd.model.message import Mail
 from tests.support.loopback import answering, serving
 
 

@@ -3,7 +3,7 @@
 from datetime import date, timedelta
 from uuid import UUID, uuid5
 
-from notifierd.model.delivery import Alert, Device, Kind, Staff
+from notifierd.model.office import Alert, Device, Kind, Staff
 from tests.support.memory import Application
 
 DAY = date(2026, 11, 24)

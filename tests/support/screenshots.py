@@ -17,7 +17,8 @@ from attrs import define, evolve, field, frozen
 
 from notifierd.config.settings import ContentSettings, EmailSettings, Settings
 from notifierd.messages.render import Renderer
-from notifierd.model.delivery import Alert, Channel, Delivery, Notice
+from notifierd.model.delivery import Channel, Delivery
+from notifierd.model.office import Alert, Notice
 from tests.support.samples import DAY, a_renewal, a_staff, an_assessment, an_id
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"

@@ -10,26 +10,11 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from notifierd.model.address import Address
-from notifierd.model.delivery import (
-    Blame,
-    Channel,
-    Deferred,
-    Delivered,
-    Delivery,
-    Device,
-    Mail,
-    Message,
-    Notice,
-    Outcome,
-    Push,
-    Reservation,
-    Settlement,
-    Staff,
-    State,
-    Unknown,
-    delivery_id,
-)
+from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State, delivery_id
 from notifierd.model.errors import LedgerUnavailable, StatementRefused
+from notifierd.model.message import Mail, Message, Push
+from notifierd.model.office import Device, Notice, Staff
+from notifierd.model.outcome import Blame, Deferred, Delivered, Outcome, Unknown
 from notifierd.rules.breaker import Gates
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy

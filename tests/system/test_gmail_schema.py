@@ -9,7 +9,7 @@ import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.auth import jwt
 
-from notifierd.model.delivery import Delivered
+from notifierd.model.outcome import Delivered
 from notifierd.send._http import open_client
 from notifierd.send.mail.gmail import SCOPE, Gmail
 from tests.support.google_api import ACCOUNT, Google, gmail_settings, private_key

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from notifierd.config.settings import ResendSettings
-from notifierd.model.delivery import Blocked, Delivered, Mail, Outcome
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blocked, Delivered, Outcome
 from notifierd.send._http import open_client
 from notifierd.send.mail.resend import Resend
 from tests.support.messages import mail

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from notifierd.config.settings import SesSettings
-from notifierd.model.delivery import Blocked, Deferred, Delivered, Mail, Outcome
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blocked, Deferred, Delivered, Outcome
 from notifierd.send._http import open_client
 from notifierd.send.mail.ses import BULK_BYTES, Ses
 from tests.support.messages import mail

@@ -10,7 +10,8 @@ import trio
 from attrs import define, evolve, field
 
 from notifierd.model.counts import Overflow, Planned
-from notifierd.model.delivery import Blocked, Channel, Deferred, State
+from notifierd.model.delivery import Channel, State
+from notifierd.model.outcome import Blocked, Deferred
 from notifierd.service.state import Attempt
 from notifierd.web.live import MOST_NAMED, NEWS_EVERY, QUIET_SECONDS, TICK, Live
 from notifierd.web.server.http import Send

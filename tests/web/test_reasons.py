@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from notifierd.config.settings import WindowSettings
-from notifierd.model.delivery import BATCH
+from notifierd.model.outcome import BATCH
 from notifierd.send import webpush
 from notifierd.send._network import REFUSED
 from notifierd.send.mail import ses

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from notifierd.config.settings import GmailSettings
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Unknown
 from notifierd.model.errors import ConfigError
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Unknown
 from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about

@@ -6,7 +6,8 @@ from datetime import datetime
 from urllib.parse import urlencode
 
 from notifierd.config.settings import MailgunSettings
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Unknown
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Unknown
 from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._waits import wait_in_words

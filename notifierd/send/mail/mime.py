@@ -8,7 +8,7 @@ from email.mime.text import MIMEText
 from email.policy import compat32
 from email.utils import format_datetime
 
-from notifierd.model.delivery import Mail
+from notifierd.model.message import Mail
 
 CRLF = compat32.clone(linesep="\r\n", max_line_length=None)
 """Unlike the newer policies it leaves a long URL in a header as it is, in place of encoded words."""

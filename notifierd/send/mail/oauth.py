@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Rejected, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Rejected, Unknown
 from notifierd.send._answers import Answer, get, meaning, understand
 from notifierd.send._http import Client
 from notifierd.send._words import About

@@ -7,7 +7,8 @@ from datetime import datetime
 import orjson
 
 from notifierd.config.settings import ResendSettings
-from notifierd.model.delivery import Blame, Blocked, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blame, Blocked, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about, about_field

@@ -8,7 +8,8 @@ import orjson
 
 from notifierd.config.settings import SendgridSettings
 from notifierd.model.address import Mailbox
-from notifierd.model.delivery import Blocked, Delivered, Mail, Outcome, Unknown
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blocked, Delivered, Outcome, Unknown
 from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._waits import parse_number, within_bounds

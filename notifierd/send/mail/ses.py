@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from notifierd.config.settings import SesSettings
-from notifierd.model.delivery import Blame, Blocked, Deferred, Delivered, Mail, Outcome, Rejected, Unknown
+from notifierd.model.message import Mail
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about

@@ -1,0 +1,50 @@
+"""A message, ready for a provider."""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from attrs import field, frozen
+
+from notifierd.model.address import Address, Mailbox
+from notifierd.model.office import Device
+
+
+@frozen
+class Mail:
+    """One email, ready for a provider.
+
+    Attributes:
+        to: the staff member's address, or ``safety.redirect_to``.
+        headers: further headers, as ``Message-ID`` and ``Auto-Submitted``; ASCII, one line each.
+    """
+
+    delivery_id: UUID
+    sender: Mailbox
+    to: Address = field(repr=False)
+    subject: str = field(repr=False)
+    text: str = field(repr=False)
+    html: str = field(repr=False)
+    headers: Mapping[str, str]
+    reply_to: Mailbox | None = None
+
+
+@frozen
+class Push:
+    """One Web Push message before encryption.
+
+    Attributes:
+        payload: UTF-8 JSON, below 3,993 bytes (RFC 8291 in one 4,096-byte record).
+        topic: at most 32 characters of base64url (RFC 8030, section 5.4): a later message replaces an earlier one.
+        ttl: seconds for which the push service keeps it (RFC 8030, section 5.2).
+    """
+
+    delivery_id: UUID
+    office_id: UUID
+    device: Device
+    payload: bytes = field(repr=False)
+    topic: str
+    ttl: int
+    urgency: str = "normal"
+
+
+Message = Mail | Push
