@@ -16,10 +16,10 @@ from notifierd.model.errors import DatabaseError, LedgerUnavailable, plain_error
 from notifierd.model.office import OfficeWork
 from notifierd.rules.report import RunResult
 from notifierd.run.context import Deps
-from notifierd.run.lease import hold_lease
 from notifierd.run.office import DATABASE_PAUSE, NEVER, Pass, guard_office
 from notifierd.run.progress import Progress, keep_deadline
-from notifierd.run.recorder import open_recorder
+from notifierd.run.record.lease import hold_lease
+from notifierd.run.record.recorder import open_recorder
 from notifierd.store.source import CHUNK_LASTS, START, ChunkSize, Place
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from notifierd.run.calls import Call, Content, Prepared, line_by
 from notifierd.run.context import Deps
 from notifierd.run.facts import FRESH, Facts
 from notifierd.run.portions import Portion
-from notifierd.run.recorder import Recorder
+from notifierd.run.record.recorder import Recorder
 
 DATABASE_PAUSE = 2.0
 """Seconds before an office is tried again that the database did not let be worked on, or a call of which another try

@@ -21,7 +21,7 @@ from notifierd.model.errors import StatementRefused
 from notifierd.model.message import Message
 from notifierd.model.outcome import Delivered, Outcome
 from notifierd.rules.breaker import Gate
-from notifierd.run.recorder import Recorder
+from notifierd.run.record.recorder import Recorder
 from tests.experiments import sim
 from tests.experiments.troubles import Kind
 

@@ -26,7 +26,7 @@ from notifierd.rules.lifecycle import Policy
 from notifierd.rules.report import RunReport, RunResult
 from notifierd.run.context import Deps
 from notifierd.run.day import run_day
-from notifierd.run.recorder import GATHER
+from notifierd.run.record.recorder import GATHER
 from notifierd.run.stop import SETTLE_SECONDS
 from notifierd.store.ledger import LEASE_SECONDS, UNLIMITED
 from tests.support.memory import Application

@@ -27,7 +27,7 @@ from notifierd.run.context import Deps
 from notifierd.run.day import run_day
 from notifierd.run.facts import FRESH, MOST_AGE
 from notifierd.run.office import AHEAD
-from notifierd.run.recorder import GATHER
+from notifierd.run.record.recorder import GATHER
 from notifierd.store.source import CHUNK, CHUNK_LASTS, Chunk, ChunkSize, Place
 from tests.support.memory import Application
 from tests.support.samples import DAY, a_renewal, some_offices

@@ -17,7 +17,7 @@ from notifierd.model.delivery import Channel, State
 from notifierd.model.outcome import Blame, Blocked, Deferred, Outcome, Rejected, Unknown
 from notifierd.rules.breaker import OUT_FAILURES
 from notifierd.run.day import run_day
-from notifierd.run.recorder import GATHER
+from notifierd.run.record.recorder import GATHER
 from notifierd.send._http import open_client
 from notifierd.send.mail.resend import Resend
 from tests.support.processes import Place, invent

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State, delivery_id
 from notifierd.model.errors import DatabaseError, LedgerUnavailable, StatementRefused
-from notifierd.run import outcomes
 from notifierd.run.day import run_day
-from notifierd.run.recorder import LONGEST_OWED, MOST_UNWRITTEN
+from notifierd.run.record import outcomes
+from notifierd.run.record.recorder import LONGEST_OWED, MOST_UNWRITTEN
 from tests.support.recording import Desk, open_desk, sent
 from tests.support.samples import DAY, some_offices
 from tests.support.scripted_senders import ScriptedSender, ShakyLedger, Swallowed, a_run

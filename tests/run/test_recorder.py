@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.model.errors import LedgerUnavailable, StatementRefused
-from notifierd.run.outcomes import MOST_TOGETHER
-from notifierd.run.recorder import ANSWER_SECONDS, GATHER, MOST_UNWRITTEN
+from notifierd.run.record.outcomes import MOST_TOGETHER
+from notifierd.run.record.recorder import ANSWER_SECONDS, GATHER, MOST_UNWRITTEN
 from notifierd.run.trouble import CALM
 from tests.support.recording import Desk, open_desk, sent
 from tests.support.samples import DAY, some_offices

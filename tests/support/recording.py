@@ -10,7 +10,7 @@ from attrs import define, evolve
 from notifierd.model.delivery import Delivery, Reservation, Settlement, State
 from notifierd.rules.due import Rules
 from notifierd.run.progress import Progress
-from notifierd.run.recorder import Recorder, open_recorder
+from notifierd.run.record.recorder import Recorder, open_recorder
 from tests.support.samples import DAY
 from tests.support.scripted_senders import ShakyLedger
 

@@ -20,8 +20,8 @@ from attrs import define, field
 
 from notifierd.model.delivery import Delivery, Reservation, Settlement
 from notifierd.model.errors import LedgerUnavailable, StatementRefused
-from notifierd.run.outcomes import ENOUGH, MOST_TOGETHER, OutcomeWriter
 from notifierd.run.progress import Progress, keep_deadline
+from notifierd.run.record.outcomes import ENOUGH, MOST_TOGETHER, OutcomeWriter
 from notifierd.store.ledger import Ledger
 
 FEW, WHILE = 30, 0.1
