@@ -361,7 +361,9 @@ async def test_each_reason_of_a_trouble_is_told_with_what_waits_for_it(autojump_
     ]
 
 
-@pytest.mark.parametrize("fault", [Fault("42P01", AUDIT, ends=9.0), Fault("55P03", SETTLING, ends=9.0)], ids=str)
+@pytest.mark.parametrize(
+    "fault", [Fault("42P01", AUDIT, ends=9.0), Fault("55P03", SETTLING, ends=9.0)], ids=lambda fault: fault.state
+)
 async def test_ones_next_push_is_written_without_extras_while_one_is_in_hand_and_ones_mail_is_not(
     fault: Fault, autojump_clock
 ):
@@ -395,7 +397,7 @@ async def test_a_push_is_written_whole_where_none_is_in_hand(autojump_clock):
 @pytest.mark.parametrize(
     "fault",
     [Fault("08006", ALL, ends=3.0), Fault("55P03", SETTLING, ends=3.0), Fault("42P01", AUDIT, ends=3.0)],
-    ids=str,
+    ids=lambda fault: fault.state,
 )
 async def test_who_looks_on_sees_what_is_waited_for_as_long_as_it_is(fault: Fault, autojump_clock):
     """Whether the database is out of reach, refuses the outcomes, or refuses their audit rows."""
