@@ -307,6 +307,28 @@ async def test_an_outcome_that_was_set_aside_is_written_without_its_audit_row_wh
     assert (len(ledger.app.audit_log), ledger.unaudited()) == (1, set())
 
 
+async def test_what_is_refused_for_its_content_after_it_was_set_aside_is_given_up_and_said(autojump_clock):
+    """Of three rows two are locked for 3 s; one of these breaks a constraint then, and one's audit row does."""
+    ledger = a_ledger(3)
+    with capture_logs() as logs:
+        async with open_desk(ledger, grace=100.0) as desk:
+            flying = await flying_under(desk, 3)
+            broken, no_office = flying[0], flying[1]
+            ledger.faults = [
+                Fault("55P03", SETTLING, ends=3.0, only=frozenset({broken.id, no_office.id})),
+                Fault("23514", SETTLING, only=frozenset({broken.id})),
+                Fault("23503", AUDIT, only=frozenset({no_office.id})),
+            ]
+            desk.recorder.settle([sent(delivery) for delivery in flying])
+    assert ledger.states() == {State.SENT: 2, State.SENDING: 1}
+    assert ledger.unaudited() == {no_office.id}
+    assert [(line["event"], line["delivery"], line["refused"]) for line in logs if line["log_level"] == "error"] == [
+        ("settlement_refused", str(broken.id), "database_refused:23514"),
+        ("audit_row_refused", str(no_office.id), "database_refused:23503"),
+    ]
+    assert trio.current_time() < 10.0
+
+
 async def test_where_two_are_locked_in_a_row_the_others_have_their_turn_at_once(autojump_clock):
     ledger = a_ledger(9)
     async with open_desk(ledger, grace=1000.0) as desk:
@@ -455,6 +477,7 @@ async def test_audit_rows_that_are_refused_to_the_end_are_marked_and_counted_in_
             desk.recorder.settle([sent(delivery) for delivery in await flying_under(desk, 30)])
     assert trio.current_time() == pytest.approx(LONGEST_OWED, abs=1.0)
     assert (ledger.states(), len(ledger.unaudited())) == ({State.SENT: 30}, 30)
+    assert desk.progress.trouble.waiting_for == "", "nothing waits any more"
     assert [(line["event"], line.get("deliveries")) for line in logs] == [
         ("waiting_for_database", None),
         ("audit_rows_not_written", 30),

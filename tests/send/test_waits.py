@@ -60,6 +60,7 @@ def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> 
         ("try again in 1 day", 86_400.0),
         ("try again in 999999999 days", LONGEST_WAIT),
         ("try again after 120", 120.0),
+        ("Please try again in 120 ...", 120.0),
         ("try again after Tue, 24 Nov 2026 00:01:30 UTC", 90.0),
         ("try again after Tue, 24 Nov 2026 00:01:30 UTC.", 90.0),
         ("try again after Tue, 24 Nov 2026 00:00:99999999999 GMT", None),
