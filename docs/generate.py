@@ -1,7 +1,7 @@
 """Writes the pages that the program knows best itself: ``python -m docs.generate``, as `make docs` does first.
 
 configuration.md comes from the classes of notifierd/config/settings.py, reasons.md from what the page at / says of each
-reason. A test holds both against what this makes, so that none of it changes without its page.
+reason, and images/rooms.svg from import-linter's contract. A test compares each with what this makes.
 """
 
 import ast
@@ -16,6 +16,7 @@ from uuid import UUID
 
 import attrs
 
+from docs import rooms
 from notifierd.config import settings
 from notifierd.config.checks import shown
 from notifierd.config.keys import Key, key_of
@@ -105,7 +106,7 @@ def reasons() -> str:
     return REASONS_PAGE + "".join(f"| `{code}` | {english} |\n" for code, (_, english) in REASONS.items())
 
 
-PAGES = {"configuration.md": configuration, "reasons.md": reasons}
+PAGES = {"configuration.md": configuration, "reasons.md": reasons, "images/rooms.svg": rooms.drawing}
 
 
 def _tables(kind: type[Table], path: str, texts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
