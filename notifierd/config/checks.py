@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import attrs
 from holidays.registry import COUNTRIES
 
-from notifierd.model.address import BadAddress, has_unseen, parse_address, parse_mailbox
+from notifierd.model.address import Address, BadAddress, has_unseen, parse_address, parse_mailbox
 
 if TYPE_CHECKING:
     from py_vapid import Vapid02
@@ -112,6 +112,12 @@ def ascii_url(url: str) -> str:
     return quote(url, safe=string.punctuation)
 
 
+def mailto(address: Address) -> str:
+    """Return *address* as a mailto: URL (RFC 6068)."""
+    local, _, domain = address.rpartition("@")
+    return f"mailto:{quote(local, safe=_IN_MAILTO)}@{domain}"
+
+
 def ascii_contact(url: str) -> str:
     """Return a mailto: or https: URL in the ASCII of a URI, its domain as A-labels (RFC 5890, section 2.3.2.1).
 
@@ -119,8 +125,7 @@ def ascii_contact(url: str) -> str:
         BadAddress: it has no such form.
     """
     if url.startswith("mailto:"):
-        local, _, domain = parse_address(url.removeprefix("mailto:")).rpartition("@")
-        return f"mailto:{quote(local, safe=_IN_MAILTO)}@{domain}"
+        return mailto(parse_address(url.removeprefix("mailto:")))
     parts = urlsplit(url)
     host, colon, port = parts.netloc.partition(":")
     host = parse_address(f"a@{host}").removeprefix("a@")

@@ -350,4 +350,6 @@ class Settings(Table):
     @property
     def push_subject(self) -> str:
         """The ``sub`` of RFC 8292, section 2.1: `push.subject`, or the sender's address."""
-        return checks.ascii_contact(self.push.subject or f"mailto:{self.email.sender_mailbox.address}")
+        if self.push.subject:
+            return checks.ascii_contact(self.push.subject)
+        return checks.mailto(self.email.sender_mailbox.address)
