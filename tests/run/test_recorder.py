@@ -64,10 +64,13 @@ async def reserve_in_turn(desk: Desk, deliveries: Sequence[Delivery]) -> None:
             nursery.start_soon(reserve, delivery, turns)
 
 
-async def test_reservations_go_one_by_one_until_they_come_thick_and_fast(autojump_clock):
+@pytest.mark.parametrize("began", [0.0, 1000.0])
+async def test_reservations_go_one_by_one_until_they_come_thick_and_fast(began, autojump_clock):
     """From the 30th in 0.1 s on, those go together that come within a few turns."""
     ledger = a_ledger(60)
     async with open_desk(ledger) as desk:
+        ledger.runs[DAY].lease_until = 2 * began + 60.0
+        await trio.sleep_until(began)
         for delivery in desk.deliveries[:30]:
             assert await desk.reserve(delivery)
         await reserve_in_turn(desk, desk.deliveries[30:40])
@@ -76,7 +79,8 @@ async def test_reservations_go_one_by_one_until_they_come_thick_and_fast(autojum
         await trio.sleep(0.06)
         for delivery in desk.deliveries[44:48]:
             assert await desk.reserve(delivery)
-    assert ledger.reserved == [*[(0.0, 1)] * 30, (0.0, 10), (0.05, 4), *[(pytest.approx(0.11), 1)] * 4]
+    reserved = [(round(at - began, 6), count) for at, count in ledger.reserved]
+    assert reserved == [*[(0.0, 1)] * 30, (0.0, 10), (0.05, 4), *[(0.11, 1)] * 4]
 
 
 async def test_a_few_reservations_that_wait_go_half_at_a_time(autojump_clock):
@@ -196,6 +200,7 @@ async def test_one_that_the_database_refuses_costs_those_that_came_with_it_nothi
 @pytest.mark.parametrize(
     ("error", "asked", "granted"),
     [
+        (REFUSED, "x.", 1),
         (REFUSED, "xx.xx.", 2),
         (REFUSED, "x.x.x.x.x.", 5),
         (REFUSED, ".xxx..", 1),
@@ -228,6 +233,15 @@ async def test_after_three_refusals_in_a_row_that_are_no_rows_fault_the_others_a
                 nursery.start_soon(ask, delivery)
     assert len(answers) == 1 + len(asked)
     assert sum(answers) == 1 + granted
+
+
+async def test_a_reservation_that_is_refused_alone_is_not_tried_again(autojump_clock):
+    ledger = RefusingLedger(some_offices(1, staff=1), latency=1.0)
+    async with open_desk(ledger) as desk:
+        ledger.bad, began = {desk.deliveries[0].id}, trio.current_time()
+        with pytest.raises(StatementRefused):
+            await desk.reserve(desk.deliveries[0])
+        assert trio.current_time() == began + 1.0
 
 
 async def test_what_waits_is_told_by_number(autojump_clock):

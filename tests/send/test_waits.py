@@ -41,6 +41,9 @@ NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
         ("Tue, 24 Nov 20261111111 00:00:00 GMT", None),
         ("Tue, 24 Nov 2026 00:00:00 +99999999999999999999", None),
         ("Tue, 24", None),
+        ("Tue, 24 Nov 2026 00:01:30 GMT".ljust(100), 90.0),
+        ("Tue, 24 Nov 2026 00:01:30 GMT".ljust(101), None),
+        ("Tue, 24 Nov 2026 ００:01:30 GMT", None),
         (",", None),
     ],
 )
