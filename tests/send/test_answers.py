@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from notifierd.model.message import Mail, Push
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
-from notifierd.send._answers import Answer, for_each, meaning, message_id, of_receiver, outcomes
+from notifierd.send._answers import Answer, for_each, get, meaning, message_id, of_receiver, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._words import About
 from notifierd.send.open import PROVIDERS
@@ -540,6 +540,13 @@ def test_of_several_messages_each_goes_alone_after_a_refusal_and_a_single_one_is
     assert for_each(refusal, count) == [Deferred(f"batch_{refusal.reason}", blame=refusal.blame)] * count
     assert for_each(refusal, 1) == [refusal]
     assert for_each(blocked(401), count) == [blocked(401)] * count
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "iso-8859-1", "utf-16"])
+def test_names_and_codes_are_read_in_any_charset(charset: str) -> None:
+    found = Answer(400, {}, '{"code": 300, "message": "Empfänger"}'.encode(charset)).json()
+    assert get(found, "code") == 300
+    assert text(get(found, "message")).startswith("Empf")
 
 
 def test_the_answer_of_a_webhook_speaks_of_the_post() -> None:

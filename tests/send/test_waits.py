@@ -27,6 +27,8 @@ NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
         ("", None),
         ("soon", None),
         ("１２０", None),
+        ("9" * 100, LONGEST_WAIT),
+        ("9" * 101, None),
         ("9" * 10_000, None),
         ("7, 7", 7.0),
         ("Tue, 24 Nov 2026 00:01:30 GMT", 90.0),
