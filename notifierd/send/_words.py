@@ -65,9 +65,9 @@ _WORDS = (
     (
         About.QUOTA,
         _any(
-            rf"\b(?:hourly|daily|monthly|plan|account)\b.{{0,40}}\b(?:quota|{_LIMIT})\b",
+            rf"\b(?:hourly|daily|monthly|plan|account)\b.{{0,40}}\b(?:quotas?|{_LIMIT})\b",
             rf"\b{_LIMIT}\b.{{0,40}}\b(?:plan|account)\b",
-            r"\bquota\b(?!.{0,80}\bper[ _-](?:second|minute)\b)",
+            r"\bquotas?\b(?!.{0,80}\bper[ _-](?:second|minute)\b)",
             r"\bcredits?\b",
         ),
     ),

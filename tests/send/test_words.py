@@ -100,6 +100,7 @@ def test_what_every_message_meets_is_ours(text: str, words: str) -> None:
     ("text", "words"),
     [
         ("Your {} quota is used up", "hourly|daily|monthly|plan's|account's"),
+        ("Your monthly {} are used up", "quotas"),
         ("Over the {} sending limit", "hourly|daily|monthly|plan's|account's"),
         ("That is the limit of your {}", "plan|account"),
         ("You have no {} left", "credit|credits|quota"),
