@@ -221,7 +221,7 @@ class Overview:
 
     async def office_name(self, office_id: UUID) -> str | None:
         """The name of an office; None if it is no more."""
-        rows = await self._db.read(history.OFFICE_NAME, office_id)
+        rows = await self._db.read(history.NAME_OF_OFFICE, office_id)
         return str(rows[0]["name"]) if rows else None
 
     async def office(self, day: date, office_id: UUID, limit: int = ROWS) -> tuple[DeliveryLine, ...]:

@@ -210,7 +210,7 @@ def _rows(text: str | None) -> list[dict[str, Any]]:
 
 
 def _staff(row: Mapping[str, Any]) -> Staff:
-    return Staff(**{**row, "id": UUID(row["id"]), "name": row["name"] or ""})
+    return Staff(**{**row, "id": UUID(row["id"])})
 
 
 def _device(row: Mapping[str, Any]) -> Device:

@@ -18,9 +18,15 @@ select v.* from (select null::timestamptz as created_at) absent, lateral (
     select v.id, v.staff_id, v.endpoint, v.p256dh, v.auth,
            case when pg_typeof(created_at) in ('timestamptz'::regtype, 'timestamp'::regtype)
                 then created_at::text::timestamptz end as created_at
-    from notifierd.devices v where {where}
+    from notifierd.devices v where v.id is not null and {where}
 ) v"""
 """Devices with the moment of their subscription, which is an optional column of the view."""
+
+NAME = "coalesce(left({}, 300), '')"
+"""A name of a person or an office."""
+
+OFFICE_NAME = f"case when o.id is not null then {NAME.format('o.name')} end"
+"""The name of office *o*, which may be empty; null if the office is no more."""
 
 STANDS = """jsonb_build_object(
     'offices', (select count(*) from notifierd.run_offices o where o.day = r.day),
@@ -31,6 +37,9 @@ STANDS = """jsonb_build_object(
 )"""
 """How the day of run *r* stands: its offices, and its deliveries by channel and state."""
 
-DAYS_LEFT = "(least(greatest(a.due_on, date '0001-01-01'), date '9999-12-31') - $1::date)"
-"""Days from the day to the deadline of alert *a*, a renewal. No days can be counted to a deadline without end, and the
-refusal would be one for all offices: it counts as the last day that a calendar has, or the first."""
+DEADLINE = "least(greatest({}, date '0001-01-01'), date '9999-12-31')"
+"""A deadline as a date that Python has, too. No days can be counted to a deadline without end, and the refusal would be
+one for all offices: it counts as the last day that a calendar has, or the first."""
+
+DAYS_LEFT = f"({DEADLINE.format('a.due_on')} - $1::date)"
+"""Days from the day to the deadline of alert *a*, a renewal."""

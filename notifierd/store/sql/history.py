@@ -1,6 +1,6 @@
 """Looking back at the days. Beside a live run: each takes no lock, and gives no more rows than it is asked for."""
 
-from notifierd.store.sql import DUE, STANDS
+from notifierd.store.sql import DUE, OFFICE_NAME, STANDS
 
 # A day whose run has ended was counted then; only a day that goes on is counted at each look.
 DAYS = f"""
@@ -43,12 +43,12 @@ with page as materialized (
     order by d.office_id, d.id
     limit $8::int
 )
-select p.*, o.name as office_name
+select p.*, {OFFICE_NAME} as office_name
 from page p left join notifierd.offices o on o.id = p.office_id
 order by p.office_id, p.id
 """
 
-OFFICES = """
+OFFICES = f"""
 with page as materialized (
     select d.office_id,
            count(*) filter (where d.state = 'failed') as failed,
@@ -60,14 +60,14 @@ with page as materialized (
     order by count(*) desc, d.office_id
     limit $2::int
 )
-select p.*, o.name as office_name, case r.state when 'failed' then r.reason end as error
+select p.*, {OFFICE_NAME} as office_name, case r.state when 'failed' then r.reason end as error
 from page p
 left join notifierd.run_offices r on r.day = $1::date and r.office_id = p.office_id
 left join notifierd.offices o on o.id = p.office_id
 order by p.failed + p.unknown + p.expired desc, p.office_id
 """
 
-UNTOLD = """
+UNTOLD = f"""
 with page as materialized (
     select u.place, (u.office ->> 'office_id')::uuid as office_id, (u.office ->> 'alerts')::int as alerts,
            (u.office ->> 'overdue')::int as overdue
@@ -76,7 +76,7 @@ with page as materialized (
     order by u.place
     limit $2::int
 )
-select p.office_id, p.alerts, p.overdue, o.name as office_name
+select p.office_id, p.alerts, p.overdue, {OFFICE_NAME} as office_name
 from page p left join notifierd.offices o on o.id = p.office_id
 order by p.place
 """
@@ -90,7 +90,7 @@ order by d.channel, d.staff_id, d.device_id
 limit $3::int
 """
 
-OFFICE_NAME = "select name from notifierd.offices where id = $1::uuid"
+NAME_OF_OFFICE = f"select {OFFICE_NAME} as name from notifierd.offices o where o.id = $1::uuid"
 
 OFFICE_DAYS = """
 with listed as materialized (

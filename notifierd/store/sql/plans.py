@@ -7,6 +7,12 @@ _BY_MAIL = "coalesce(s.email_enabled, true) and s.email <> ''"
 _EMAIL_DAYS = "coalesce(s.email_days, 30)"
 _PUSH_DAYS = "coalesce(s.push_days, 10)"
 
+# An alert of nobody cannot be told of: the messages are made without it, too.
+_IN_SCOPE = """(a.recipient_id is not null and (
+        a.kind = 'assessment'
+        or (a.kind = 'renewal' and a.due_on <= $1::date + $2::int and ($3::bool or a.due_on > $1::date))
+    ))"""
+
 # $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices, $6 devices_per_person; for PLAN and REHEARSE also
 # $7 mails, $8 calls, $9 batch
 _WHO_IS_DUE = f"""
@@ -15,8 +21,7 @@ with scope as materialized (
            min({DAYS_LEFT}) filter (where a.kind = 'renewal') as nearest,
            bool_or(a.kind = 'assessment') as assessment
     from notifierd.alerts a
-    where a.kind = 'assessment'
-       or (a.kind = 'renewal' and a.due_on <= $1::date + $2::int and ($3::bool or a.due_on > $1::date))
+    where {_IN_SCOPE}
     group by a.office_id
 ), office as (
     select o.id, s.nearest, s.assessment
@@ -31,7 +36,8 @@ with scope as materialized (
 ), mail as not materialized (
     select office_id, staff_id from member where by_mail
 ), crowded as materialized ( -- nearly nobody; only their devices are put in order
-    select v.staff_id from notifierd.devices v where $4::bool group by v.staff_id having count(*) > $6::int
+    select v.staff_id from notifierd.devices v where $4::bool and v.id is not null
+    group by v.staff_id having count(*) > $6::int
 ), newest as materialized (
     select id from (
         select v.id, row_number() over (partition by v.staff_id order by v.created_at desc nulls last, v.id desc) as nth
@@ -92,7 +98,7 @@ _OVERFLOWS_JSON = """(
 _CROWDED_JSON = """(
     select coalesce(json_agg(x), '[]') from (
         select v.staff_id, count(*) as devices from crowded c join notifierd.devices v on v.staff_id = c.staff_id
-        where exists (select from member m where m.staff_id = c.staff_id and m.by_push)
+        where v.id is not null and exists (select from member m where m.staff_id = c.staff_id and m.by_push)
         group by v.staff_id order by devices desc, v.staff_id limit 10
     ) x
 )"""
@@ -188,8 +194,7 @@ untold as (
     left join reached r on r.office_id = a.office_id
     left join reachable c on c.office_id = a.office_id
     where (cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[]))
-      and (a.kind = 'assessment'
-           or (a.kind = 'renewal' and a.due_on <= $1::date + $2::int and ($3::bool or a.due_on > $1::date)))
+      and {_IN_SCOPE}
       and (r.days is null or (a.kind = 'renewal' and {DAYS_LEFT} > r.days))
       and (c.days is null or a.kind = 'assessment' or {DAYS_LEFT} <= c.days)
 )
@@ -198,10 +203,11 @@ untold as (
 _REACHABLE = f"""
 reachable as (
     select office_id, max(days) as days from (
-        select s.office_id, {_EMAIL_DAYS} as days from notifierd.staff s where {_BY_MAIL}
+        select s.office_id, {_EMAIL_DAYS} as days from notifierd.staff s where s.id is not null and {_BY_MAIL}
         union all
         select s.office_id, {_PUSH_DAYS} from notifierd.staff s
-        where $4::bool and s.push_enabled and exists (select from notifierd.devices v where v.staff_id = s.id)
+        where $4::bool and s.push_enabled
+          and exists (select from notifierd.devices v where v.staff_id = s.id and v.id is not null)
     ) ways group by office_id
 )
 """

@@ -4,11 +4,11 @@ Each statement has a row for an office, with what belongs to it as JSON: a text 
 rows would, and is read when the office's turn comes.
 
 The views hold what others wrote, browsers among them, so no text comes out longer than here: a name is cut, and what
-else is too long comes as a text that is good for nothing.
+else is too long comes as a text that is good for nothing. A row whose id is null belongs to nobody, and is passed over.
 """
 
 from notifierd.model.delivery import LISTED
-from notifierd.store.sql import DEVICES_BY_AGE, DUE
+from notifierd.store.sql import DEADLINE, DEVICES_BY_AGE, DUE, NAME, OFFICE_NAME
 
 _DELIVERY = """json_build_object(
     'id', d.id, 'office_id', d.office_id, 'staff_id', d.staff_id, 'channel', d.channel, 'device_id', d.device_id,
@@ -16,9 +16,6 @@ _DELIVERY = """json_build_object(
     'position', d.position, 'payload_hash', encode(d.payload_hash, 'hex'), 'doubts', d.doubts,
     'put_back', d.put_back, 'provider', d.provider, 'reason', d.reason, 'due', {due}
 )"""
-
-NAME = "left({}, 300)"
-"""A name of a person or an office."""
 
 # An address has at most 320 characters: 64, @, 255 (RFC 5321, section 4.5.3.1). One more makes it none.
 _MEMBER = f"""json_build_object(
@@ -59,7 +56,7 @@ order by c.urgency, c.office_id
 """
 
 STAFF = f"""
-select o.id as office_id, {NAME.format("o.name")} as office_name,
+select o.id as office_id, {OFFICE_NAME} as office_name,
        json_agg({_MEMBER}) filter (where s.id is not null) as members
 from notifierd.offices o
 left join (select * from notifierd.staff s where s.office_id = any ($1::uuid[])) s on s.office_id = o.id
@@ -81,10 +78,10 @@ with ranked as (
                order by due_on, recipient_name collate "C", recipient_id, cycle nulls first
            ) as nth
     from (
-        select office_id, kind, recipient_id, coalesce({NAME.format("recipient_name")}, '') as recipient_name, cycle,
-               case kind when 'renewal' then greatest(due_on, '0001-01-01') end as due_on
+        select office_id, kind, recipient_id, {NAME.format("recipient_name")} as recipient_name, cycle,
+               case kind when 'renewal' then {DEADLINE.format("due_on")} end as due_on
         from notifierd.alerts
-        where office_id = any ($1::uuid[]) and (
+        where office_id = any ($1::uuid[]) and recipient_id is not null and (
             kind = 'assessment' or (kind = 'renewal' and due_on <= $2::date and ($4::bool or due_on > $3::date))
         )
     ) due
@@ -130,9 +127,9 @@ from ({STAFF}) o
 """
 
 STAFF_MEMBER = f"""
-select s.office_id, {NAME.format("o.name")} as office_name, json_build_array({_MEMBER}) as members
+select s.office_id, {OFFICE_NAME} as office_name, json_build_array({_MEMBER}) as members
 from notifierd.staff s left join notifierd.offices o on o.id = s.office_id
-where s.id = $1::uuid
+where s.id = $1::uuid and s.office_id is not null
 order by s.office_id
 """
 
