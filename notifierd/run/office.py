@@ -308,17 +308,22 @@ def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> 
     gate = deps.gates[lane]
     blocked, out = gate.blocked, gate.out
     gate.record(outcomes, began, call.deliveries[0].office_id)
-    troubles = {outcome.reason for outcome in outcomes if isinstance(outcome, Deferred | Blocked | Unknown)}
+    troubled = [
+        (delivery.staff_id, outcome.reason)
+        for delivery, outcome in zip(call.deliveries, outcomes, strict=True)
+        if isinstance(outcome, Deferred | Blocked | Unknown)
+    ]
     tally.call_seconds[sender].observe(trio.current_time() - began)
-    tally.calls_in_trouble[sender] += bool(troubles)
+    tally.calls_in_trouble[sender] += bool(troubled)
     if out and not gate.out:
         log.info("sender_back", lane=lane)
     if gate.blocked and not blocked:
         log.error("sender_blocked", lane=lane, reason=gate.blocked, retry_in=round(gate.wait(), 1))
     elif gate.out and not out:
         log.error("sender_out", lane=lane, reason=gate.out, retry_in=round(gate.wait(), 1))
-    elif troubles:
-        log.warning("call_in_trouble", lane=lane, reasons=sorted(troubles), retry_in=round(gate.wait(), 1))
+    elif troubled and deps.progress.call_troubles.are_new(call.deliveries[0].office_id, lane, sender, troubled):
+        reasons = sorted({reason for _, reason in troubled})
+        log.warning("call_in_trouble", lane=lane, reasons=reasons, retry_in=round(gate.wait(), 1))
 
 
 def settlements(

@@ -10,7 +10,7 @@ from attrs import define, evolve, field
 
 from notifierd.model.counts import Planned
 from notifierd.model.delivery import Channel, Delivery, Settlement, State
-from notifierd.run.trouble import DatabaseTrouble
+from notifierd.run.trouble import CallTroubles, DatabaseTrouble
 
 SLICE = 1.0
 """Seconds for which a run waits at once, so that a wait is seen to go on and a clock that was set is noticed."""
@@ -121,6 +121,7 @@ class Progress:
     waiting_for: str = ""
     """What nothing goes on without at the moment, in words."""
     trouble: DatabaseTrouble = field(factory=DatabaseTrouble)
+    call_troubles: CallTroubles = field(factory=CallTroubles)
     channels: Callable[[], Mapping[str, int]] = dict
     """What lies in the recorder's channels."""
 

@@ -1,7 +1,8 @@
-"""What the database does not do for a run at the moment: one log line for each trouble, however many tries meet it."""
+"""What the log says of a run's troubles: one line for each, however many tries meet it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 import structlog
 import trio
@@ -12,6 +13,8 @@ CALM = 5.0
 has locked is refused again and again between statements that pass: that is one trouble."""
 MOST_REASONS = 2
 """Reasons of one trouble that get a line: a database that restarts may give a dozen."""
+MOST_NAMED = 10_000
+"""Offices and people whose calls in trouble are remembered, some 3 MB."""
 
 log = structlog.get_logger(__name__)
 
@@ -67,3 +70,27 @@ class DatabaseTrouble:
             log.info("database_back", seconds=seconds, refusals=self._refusals)
             self._began, self._refusals = None, 0
             self._reasons.clear()
+
+
+@define
+class CallTroubles:
+    """Which calls in trouble have a line in a run's log. The metrics count them all."""
+
+    _named: set[Hashable] = field(factory=set)
+
+    def are_new(self, office: UUID, lane: str, sender: str, troubled: Collection[tuple[UUID, str]]) -> bool:
+        """Note a call in trouble; whether it is to have a line of its own.
+
+        An office has one for each lane and set of reasons. Where a call concerns only people who were named with the
+        same sender and reason before, it has none: one person may have many devices, and be a member of many offices.
+
+        Args:
+            troubled: who was not reached, with the reason.
+        """
+        call: Hashable = office, lane, frozenset(reason for _, reason in troubled)
+        people: set[Hashable] = {(sender, person, reason) for person, reason in troubled}
+        new = call not in self._named and not people <= self._named
+        if len(self._named) + len(people) >= MOST_NAMED:
+            self._named.clear()
+        self._named |= {call, *people}
+        return new
