@@ -46,6 +46,9 @@ class Ledger(Protocol):
     async def renew_lease(self, day: date, holder: str) -> bool:
         """Have the lease for LEASE_SECONDS from now; False if it is no longer ours."""
 
+    async def give_back(self, day: date, holder: str, reason: str) -> None:
+        """End the lease of *holder* before its time, and write that the run was interrupted for *reason*."""
+
     async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
         """Write what is due on *day* and not there yet; what is open then, and what of it there is no *room* for."""
 

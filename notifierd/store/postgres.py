@@ -37,6 +37,9 @@ class PostgresLedger:
     async def renew_lease(self, day: date, holder: str) -> bool:
         return bool(await self._db.fetch(days.RENEW_LEASE, day, holder, LEASE_SECONDS))
 
+    async def give_back(self, day: date, holder: str, reason: str) -> None:
+        await self._db.fetch(days.GIVE_BACK, day, holder, reason)
+
     async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
         (row,) = await self._db.write(plans.PLAN, day, *_due(rules), *_limits(room), timeout=self._plan_timeout)
         crowded = {UUID(one["staff_id"]): one["devices"] for one in json.loads(row["crowded"])}

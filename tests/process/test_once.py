@@ -365,6 +365,22 @@ def test_a_second_process_waits_for_one_lease_then_gives_up_and_names_the_holder
     assert len(place.mails()) == 4
 
 
+def test_a_run_whose_plan_is_refused_leaves_no_lease_that_the_next_one_waits_for(place: Place):
+    place.load(invent(1, staff=1))
+    place.sql(
+        """
+        create function refuse() returns trigger language plpgsql as $$ begin perform 1 / 0; return new; end $$;
+        create trigger refuse before insert on notifierd.deliveries for each row execute function refuse();
+        """
+    )
+    assert place.once(code=2).report["reason"] == "database_refused:22012"
+    ended_so = place.sql("select state, reason, holder from notifierd.runs")
+    assert ended_so == "interrupted|database_refused:22012|"
+    place.sql("drop trigger refuse on notifierd.deliveries")
+    done = place.once()
+    assert (done.report["email"]["sent"], "waiting_for_lease" in done.err) == (1, False)
+
+
 def test_what_is_open_when_the_time_is_up_expires(place: Place):
     rows = invent(2)
     place.load(rows)

@@ -26,6 +26,7 @@ from notifierd.rules.lifecycle import Policy
 from notifierd.rules.report import RunReport, RunResult
 from notifierd.run.context import Deps
 from notifierd.run.day import run_day
+from notifierd.run.record.lease import GIVE_BACK_SECONDS
 from notifierd.run.record.recorder import GATHER
 from notifierd.run.stop import SETTLE_SECONDS
 from notifierd.store.ledger import LEASE_SECONDS, UNLIMITED
@@ -842,6 +843,43 @@ async def test_a_lease_that_another_process_took_over_ends_the_run_at_its_next_r
     assert 8.0 <= trio.current_time() <= 8.0 + 1.0
     assert max(call.began for call in email.calls) == exactly(6.0)
     assert len([moment for moment in ledger.reads if moment > 7.0]) <= 2, "it does not read in circles meanwhile"
+
+
+@pytest.mark.parametrize(
+    ("error", "run"),
+    [
+        (StatementRefused("database_refused:22012"), ("interrupted", "database_refused:22012", None)),
+        (ZeroDivisionError("a bug"), ("interrupted", "run_died", None)),
+        (LedgerUnavailable("database_unavailable:08006"), ("running", None, "me")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_run_that_an_error_ends_gives_its_lease_back_unless_the_database_is_away(
+    error: Exception, run: tuple[str, str | None, str | None], autojump_clock
+):
+    class Broken(ShakyLedger):
+        async def plan(self, *_args):
+            raise error
+
+    ledger = Broken(some_offices(1, staff=1))
+    with pytest.raises((type(error), ExceptionGroup)):
+        await ended(a_run(ledger, ScriptedSender()))
+    now = ledger.runs[DAY]
+    assert (now.state, now.reason, now.holder) == run
+    assert trio.current_time() == 0.0
+
+
+async def test_a_lease_that_cannot_be_given_back_delays_the_error_by_two_seconds(autojump_clock):
+    class Silent(ShakyLedger):
+        async def plan(self, *_args):
+            raise StatementRefused("database_refused:22012")
+
+        async def give_back(self, *_args):
+            await trio.sleep_forever()
+
+    with pytest.raises(StatementRefused, match="22012"):
+        await ended(a_run(Silent(some_offices(1, staff=1)), ScriptedSender()))
+    assert trio.current_time() == exactly(GIVE_BACK_SECONDS)
 
 
 # Stopping -----------------------------------------------------------------------------------------------------------

@@ -227,6 +227,19 @@ async def test_a_lease_that_ran_out_is_taken_over_and_cannot_be_renewed(desk: De
     assert await desk.ledger.renew_lease(DAY, "other"), "a finish of the former holder changes nothing"
 
 
+async def test_a_lease_that_is_given_back_is_free_at_once_and_the_run_is_interrupted(desk: Desk) -> None:
+    (delivery,) = await planned(desk, some_offices(1, staff=1))
+    await desk.ledger.give_back(DAY, "other", "run_died")
+    assert await how_it_ended(desk) == ("running", None), "only its holder gives it back"
+    await desk.ledger.give_back(DAY, ME, "database_refused:22012")
+    assert await how_it_ended(desk) == ("interrupted", "database_refused:22012")
+    assert not await desk.ledger.renew_lease(DAY, ME)
+    assert not await reserved(desk, a_call(delivery))
+    await desk.ledger.take_lease(DAY, "other")
+    await desk.ledger.give_back(DAY, ME, "run_died")
+    assert await how_it_ended(desk) == ("running", None), "it is another's by now"
+
+
 async def test_nothing_is_reserved_without_the_lease(desk: Desk) -> None:
     (delivery, *_) = await planned(desk, some_offices(1))
     assert not await reserved(desk, a_call(delivery), holder="other")

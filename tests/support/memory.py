@@ -140,6 +140,11 @@ class MemoryLedger:
         self.runs[day].lease_until = self.clock() + LEASE_SECONDS
         return True
 
+    async def give_back(self, day: date, holder: str, reason: str) -> None:
+        await self._statement()
+        if self.runs[day].holder == holder:
+            self.runs[day] = _Run("interrupted", None, self.clock(), reason, self.now())
+
     async def finish(
         self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
     ) -> bool:

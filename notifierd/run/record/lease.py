@@ -5,14 +5,14 @@ off, and wakes up later can reserve nothing.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import date
 
 import structlog
 import trio
 from attrs import define
 
-from notifierd.model.errors import DatabaseError, LeaseLost, LeaseNotRenewed
+from notifierd.model.errors import DatabaseError, LeaseLost, LeaseNotRenewed, LedgerUnavailable, first_of
 from notifierd.run.trouble import DatabaseTrouble
 from notifierd.store.ledger import LEASE_SECONDS, Ledger
 
@@ -22,6 +22,8 @@ MOST_RENEWALS = 2
 next goes over another connection."""
 MARGIN = 2.0
 """Seconds before the lease's end at which calls are cancelled: clocks drift, and a cancellation takes its time."""
+GIVE_BACK_SECONDS = 2.0
+"""How long giving the lease back may keep an error from coming out."""
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +31,9 @@ log = structlog.get_logger(__name__)
 @asynccontextmanager
 async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTrouble) -> AsyncIterator["Lease"]:
     """Hold the lease on *day* for the length of the block, which is cancelled if the lease cannot be renewed in time.
+
+    An error of the block gives the lease back, so that the next run does not have to wait until it runs out. If the
+    database cannot be reached, it stays: this process goes on as soon as it can.
 
     Raises:
         LeaseHeld: another process has it.
@@ -41,7 +46,11 @@ async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTr
     with lease.scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep, ledger, day, holder, lease, trouble)
-            yield lease
+            try:
+                yield lease
+            except Exception as error:
+                await _give_back(ledger, day, holder, lease, first_of(error))
+                raise
             nursery.cancel_scope.cancel()
     if lease.scope.cancelled_caught:
         if lease.trouble:
@@ -62,6 +71,16 @@ class Lease:
     scope: trio.CancelScope
     trouble: str | None = None
     given_back: bool = False
+
+
+async def _give_back(ledger: Ledger, day: date, holder: str, lease: Lease, error: BaseException) -> None:
+    if isinstance(error, LedgerUnavailable):
+        return
+    lease.given_back = True
+    reason = error.reason if isinstance(error, DatabaseError) else "run_died"
+    deadline = trio.current_time() + GIVE_BACK_SECONDS
+    with trio.CancelScope(shield=True, deadline=deadline), suppress(DatabaseError):
+        await ledger.give_back(day, holder, reason)
 
 
 async def _keep(ledger: Ledger, day: date, holder: str, lease: Lease, trouble: DatabaseTrouble) -> None:

@@ -27,6 +27,12 @@ where day = $1::date and holder = $2::text and lease_until > clock_timestamp()
 returning holder
 """
 
+GIVE_BACK = """
+update notifierd.runs
+set state = 'interrupted', reason = $3::text, holder = null, lease_until = null, finished_at = now()
+where day = $1::date and holder = $2::text
+"""
+
 # Whoever plans deliveries again at this moment waits for FINISH, or has done so and is seen by it.
 LOCK_RUN = "select from notifierd.runs where day = $1::date for update"
 
