@@ -574,6 +574,18 @@ async def test_a_failed_office_fails_alone(desk: Desk) -> None:
     assert {delivery.office_id for delivery in await deliveries_of(desk)} == {good}
 
 
+async def test_each_persons_first_failure_comes_before_anybodys_second(desk: Desk) -> None:
+    """One of eight people is a member of all four offices: the list ends with three more failures of that person."""
+    app = some_offices(4, staff=2)
+    (home, everywhere), *others = app.staff
+    app.staff += [(office, everywhere) for office in app.offices if office != home]
+    deliveries = await planned(desk, app)
+    await desk.ledger.fail(dict.fromkeys(deliveries, "rejected:item"))
+    failures = [failure.office_id for failure in (await desk.ledger.counts(DAY, RULES)).failures]
+    first, *more = sorted(app.offices)
+    assert failures == [*sorted([first, *(office for office, _ in others)]), *more]
+
+
 async def test_the_windows_end_settles_what_is_open(desk: Desk) -> None:
     deliveries = await planned(desk, some_offices(1, staff=4))
     deferred, stale, flying, untouched = deliveries

@@ -541,14 +541,12 @@ class MemoryLedger:
         rows = self._of(day)
         waiting = [row for row in rows if row.delivery.state in OPEN]
         turns = [max(row.not_before or 0.0, row.try_until or 0.0) for row in waiting if not self._due(row)]
-        failures = sorted(
-            (
-                Failure(row.delivery.office_id, row.delivery.channel, row.delivery.reason or "")
-                for row in rows
-                if row.delivery.state in (State.FAILED, State.UNKNOWN, State.EXPIRED)
-            ),
-            key=lambda failure: (failure.office_id, failure.channel, failure.reason),
-        )
+        failed = [row.delivery for row in rows if row.delivery.state in (State.FAILED, State.UNKNOWN, State.EXPIRED)]
+        failures, of_one = list[tuple[int, Failure]](), Counter[UUID]()
+        for one in sorted(failed, key=lambda one: (one.office_id, one.channel, one.reason or "")):
+            failures.append((of_one[one.staff_id], Failure(one.office_id, one.channel, one.reason or "")))
+            of_one[one.staff_id] += 1
+        failures.sort(key=lambda ranked: ranked[0])
         return DayCounts(
             offices=sum(on == day for on, _ in self.offices),
             offices_failed=sum(on == day for on, _ in self.failed_offices),
@@ -556,7 +554,7 @@ class MemoryLedger:
             email=_channel_counts(rows, Channel.EMAIL),
             push=_channel_counts(rows, Channel.PUSH),
             untold=self._all_untold(day, rules),
-            failures=tuple(failures),
+            failures=tuple(failure for _, failure in failures),
             failures_omitted=0,
             outlook=Outlook(len(waiting), any(map(self._due, waiting)), min(turns) - self.clock() if turns else None),
         )

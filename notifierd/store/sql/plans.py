@@ -229,7 +229,8 @@ with reached as (
     where d.day = $1::date and d.state = 'sent'
     group by d.office_id
 ), {_REACHABLE}, {_UNTOLD}, failures as (
-    select d.office_id, d.channel, d.reason
+    select d.office_id, d.channel, d.reason,
+           row_number() over (partition by d.staff_id order by d.office_id, d.channel, d.reason) as nth
     from notifierd.deliveries d
     where d.day = $1::date and d.state in ('failed', 'unknown', 'expired')
 ), states as (
@@ -247,7 +248,8 @@ select (select count(*) from notifierd.run_offices r where r.day = $1::date) as 
        (select count(*) from notifierd.run_offices r where r.day = $1::date and r.state = 'failed') as offices_failed,
        (select json_agg(states) from states) as states,
        (select json_agg(listed) from (
-           select * from failures order by office_id, channel, reason limit $6::int
+           select office_id, channel, reason from failures
+           order by nth, office_id, channel, reason limit $6::int -- nobody's failures leave no place for another's
        ) listed) as failures,
        (select count(*) from failures) as failures_total,
        {_GIVEN} as mails_given,
