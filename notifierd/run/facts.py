@@ -66,12 +66,16 @@ class Facts:
     async def bear_out(self, call: Call) -> bool:
         """Whether a call that is reserved may be made: facts of the last MOST_AGE seconds make the very same call.
 
+        An office that takes longer to read than MOST_AGE cannot be told: the log names it.
+
         Raises:
             DatabaseError: its facts have become too old while it was reserved, and could not be read.
         """
         if _age(call) <= MOST_AGE:
             return True
         todo = await self.prepare(call.tried, since=trio.current_time() - FRESH)
+        if trio.current_time() - self._work.as_of > MOST_AGE:
+            self._deps.progress.trouble.too_late("reading", self._work.id)
         return any(again.says_the_same(call) and _age(again) <= MOST_AGE for again in todo.calls)
 
     async def _read(self, since: float) -> OfficeWork:

@@ -13,6 +13,8 @@ CALM = 5.0
 has locked is refused again and again between statements that pass: that is one trouble."""
 MOST_REASONS = 2
 """Reasons of one trouble that get a line: a database that restarts may give a dozen."""
+MOST_SLOW = 10
+"""Offices of a run that get a line because reading them takes too long: a slow database may be slow for all."""
 MOST_NAMED = 10_000
 """Offices and people whose calls in trouble are remembered, some 3 MB."""
 
@@ -29,6 +31,7 @@ class DatabaseTrouble:
     _reasons: set[str] = field(factory=set)
     _waiting: dict[str, str] = field(factory=dict)
     """What waits, and the reason."""
+    _slow: set[UUID] = field(factory=set)
 
     @property
     def waiting_for(self) -> str:
@@ -44,6 +47,12 @@ class DatabaseTrouble:
         if reason not in self._reasons and len(self._reasons) < MOST_REASONS:
             self._reasons.add(reason)
             log.warning("waiting_for_database", reason=reason, what=what)
+
+    def too_late(self, what: str, office: UUID) -> None:
+        """Note that the database's answer to *what* came too late to be used for *office*: a line for each office."""
+        if office not in self._slow and len(self._slow) < MOST_SLOW:
+            self._slow.add(office)
+            log.error("waiting_for_database", reason="database_unavailable:timeout", what=what)
 
     def waits(self, what: str, reason: str) -> None:
         """Note that *what* waits for the database, until it passes or is left."""

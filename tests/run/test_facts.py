@@ -28,6 +28,7 @@ from notifierd.run.day import run_day
 from notifierd.run.facts import FRESH, MOST_AGE
 from notifierd.run.office import AHEAD
 from notifierd.run.record.recorder import GATHER
+from notifierd.run.trouble import MOST_SLOW
 from notifierd.store.source import CHUNK, CHUNK_LASTS, Chunk, ChunkSize, Place
 from tests.support.memory import Application
 from tests.support.samples import DAY, a_renewal, some_offices
@@ -494,6 +495,26 @@ async def test_an_answer_that_is_old_when_it_comes_lets_no_reserved_call_go(auto
     await told(town, a_run(town, email), [Event(6.5, Change.ADDRESS, 0)])
     assert email.told == ["new-s0-0@example.jp"]
     check(town, email.calls)
+
+
+async def test_an_office_that_takes_too_long_to_read_is_named_once_and_its_deliveries_say_why(autojump_clock):
+    """Reserving a call takes 6 s, and reading its office again then takes 6 s, too: in each pass, until 120 s."""
+    town = a_slow_town(offices=2, reserving=6.0, reading_again=6.0)
+    email = ScriptedSender()
+    with capture_logs() as logs:
+        await told(town, a_run(town, email, window_left=120.0))
+    assert email.calls == []
+    assert town.reasons() == {(State.EXPIRED, "window_ended (not_begun)"): 2}
+    lines = [(line["log_level"], line["what"], line["reason"]) for line in logs if line["log_level"] != "info"]
+    assert lines == [("error", "reading", "database_unavailable:timeout")] * 2
+
+
+async def test_no_more_than_ten_offices_are_named_for_taking_too_long_to_read(autojump_clock):
+    town = a_slow_town(offices=30, reserving=6.0, reading_again=6.0)
+    with capture_logs() as logs:
+        await told(town, a_run(town, ScriptedSender(), window_left=300.0))
+    assert town.states() == {State.EXPIRED: 30}
+    assert [line["event"] for line in logs if line["log_level"] != "info"] == ["waiting_for_database"] * MOST_SLOW
 
 
 async def test_an_office_whose_reading_took_long_loses_nobody_who_is_due_again(autojump_clock):
