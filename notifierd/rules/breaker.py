@@ -1,13 +1,13 @@
-"""Gates: whether a sender's lane may be used now, judged by how its last calls ended. Pure but for the clock.
+"""The circuit breaker of a lane: whether the lane may be used now, judged by the results of its last calls.
 
-A lane that fails every call, or refuses us, is left alone for growing pauses, and its deliveries stay planned. A lane
-through which other messages pass is in order: then a message that is deferred has itself to blame. One that is out,
-and not just slowed down, is tried by one call at a time, and a reason to turn to another provider.
+Pure, except for the clock. `next_state` is the table of the section "When a provider has trouble" in docs/delivery.md.
+The deliveries of a lane that may not be used stay planned.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from math import inf
 from typing import assert_never
 from uuid import UUID
@@ -22,112 +22,162 @@ FIRST_BLOCKED_PAUSE = 15.0
 LONGEST_BLOCKED_PAUSE = 300.0
 
 OUT_FAILURES = 3
-"""So many failures without a message that passed, and a lane is out; a rate that is exceeded is one or two."""
-REFUSALS = 5
-"""Offices whose messages are rejected in words that name no message, before one passes: from then on it is we whom the
-provider refuses."""
-PROBE_PAUSE = 1.0
-"""Seconds until a lane that is out is looked at again, while a call tries it."""
-LAST_PAUSE = 1.0
-"""Seconds for which a lane that is out stays shut for longer to the offices whose calls failed there: others try it
-first, so that a message that is refused for its own sake does not keep it shut for everybody."""
+"""Consecutive failures after which the breaker opens. A rate that was exceeded causes one or two."""
 OUT_PAUSE = 10.0
-"""Seconds of pause that are more than a rate asks for: a lane that is left alone for longer is out."""
+"""Seconds; a longer pause opens the breaker. A provider that enforces a rate asks for less."""
+REFUSALS = 5
+"""Offices in a row whose messages are rejected without naming a message, after which the provider is taken to reject
+our credentials or account."""
+PROBE_PAUSE = 1.0
+"""Seconds until other calls look again at a lane that one call is probing."""
+LAST_PAUSE = 1.0
+"""Extra seconds that the offices whose calls failed wait before they probe a lane. Other offices probe first, so a
+message that is refused because of its own content does not keep the breaker open for all others."""
 
 
+class State(Enum):
+    """The state of a breaker."""
+
+    CLOSED = "closed"
+    """Calls are made."""
+    THROTTLED = "throttled"
+    """No call is made for a short pause."""
+    OPEN = "open"
+    """The lane is out: no call is made for a pause, and a mail goes through another provider."""
+    PROBING = "probing"
+    """The lane is out, and its pause is over: one call at a time is made."""
+
+
+class Finding(Enum):
+    """What the end of a call, or of a pause, says of the lane."""
+
+    PASSED = "passed"
+    """The provider judged a message itself."""
+    FAILED = "failed"
+    FAILED_FOR_LONG = "failed for long"
+    """The call failed as the third in a row, or with a wait that is longer than a rate asks for."""
+    REFUSED = "refused"
+    """The provider rejects our credentials or account."""
+    PAUSE_OVER = "pause over"
+
+
+def next_state(state: State, finding: Finding) -> State:
+    """The state of a breaker in *state* after *finding*."""
+    match finding, state:
+        case Finding.PASSED, State.CLOSED | State.PROBING:
+            return State.CLOSED
+        case Finding.PASSED, _:  # until its pause is over
+            return State.THROTTLED
+        case Finding.FAILED, State.CLOSED | State.THROTTLED:
+            return State.THROTTLED
+        case ((Finding.FAILED | Finding.FAILED_FOR_LONG | Finding.REFUSED), _):
+            return State.OPEN
+        case Finding.PAUSE_OVER, State.THROTTLED:
+            return State.CLOSED
+        case Finding.PAUSE_OVER, State.OPEN:
+            return State.PROBING
+        case _:
+            return state
+
+
+Refusal = Blocked | Rejected
 Trouble = Deferred | Blocked | Unknown
 
 
 @define
-class Gate:
-    """One lane's gate. Times are seconds of *clock*, which only goes forward."""
+class CircuitBreaker:
+    """The breaker of one lane. Times are seconds of *clock*, which only goes forward.
+
+    Attributes:
+        blocked: why the provider rejects our credentials or account, as long as it does.
+    """
 
     _clock: Callable[[], float]
+    blocked: str | None = None
+    _state: State = State.CLOSED
+    """The state after the last call. ``state`` takes into account that its pause may be over."""
+    _cause: str = ""
+    """Why the breaker opened."""
     _reopens: float = -inf
-    _closed_at: float = -inf
-    _failures: int = 0
-    _counted_at: float = -inf
+    _tripped_at: float = -inf
     _passed_at: float = -inf
+    _counted_at: float = -inf
+    _failures: int = 0
     _calls: int = 0
     _failed: set[UUID] = field(factory=set)
     """The offices whose calls failed since a message passed."""
-    _refused: set[UUID] = field(factory=set)
-    """Those of them whose messages were rejected in words that name no message."""
-    blocked: str | None = None
-    """Why the provider refuses us, while it does."""
-    out: str | None = None
-    """Why the lane is out, from when that is clear until a message passes."""
+    _rejected: set[UUID] = field(factory=set)
+    """The offices whose messages were rejected without naming a message since a message passed."""
 
-    def wait(self, office: UUID | None = None) -> float:
-        """Seconds until the lane may be used, by a call of *office*; 0 if it may be now."""
-        probed = PROBE_PAUSE if self.out and self._calls else 0.0
-        last = LAST_PAUSE if self.out and office in self._failed else 0.0
-        return max(probed, self._reopens + last - self._clock())
+    @property
+    def state(self) -> State:
+        """The state now."""
+        return self._state if self._clock() < self._reopens else next_state(self._state, Finding.PAUSE_OVER)
+
+    @property
+    def outage(self) -> str | None:
+        """Why the lane is out, from the moment that the breaker opens until a message passes."""
+        return self._cause if self._state is State.OPEN else None
 
     @property
     def works(self) -> bool:
-        """Whether messages have passed in this run, and the lane does not refuse everybody by now."""
-        return self._passed_at > -inf and len(self._refused) < REFUSALS
+        """Whether messages have passed in this run, and the lane does not reject everybody by now."""
+        return self._passed_at > -inf and len(self._rejected) < REFUSALS
+
+    def passed_since(self, began: float) -> bool:
+        """Whether any message has passed through the lane since the moment *began*."""
+        return self._passed_at >= began
+
+    def retry_in(self, office: UUID | None = None) -> float:
+        """Seconds until a call of *office* may use the lane; 0 if it may now."""
+        probed = PROBE_PAUSE if self.outage and self._calls else 0.0
+        last = LAST_PAUSE if self.outage and office in self._failed else 0.0
+        return max(probed, self._reopens + last - self._clock())
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Have a call go through the lane, which ``wait`` said that it may."""
+        """Count a call that ``retry_in`` allows as being made, for the length of the block."""
         self._calls += 1
         try:
             yield
         finally:
             self._calls -= 1
 
-    def passed_since(self, began: float) -> bool:
-        """Whether any message passed through the lane since the moment *began*."""
-        return self._passed_at >= began
-
     def record(self, outcomes: Sequence[Outcome], began: float, office: UUID) -> None:
-        """Learn from a call of *office* that was begun at *began*.
+        """Enter the state that the *outcomes* of a call of *office* call for.
 
-        A message that passed opens the lane only if its call began after the lane was closed: the answer of an older
-        call says nothing of what is true since.
+        Args:
+            began: when the call began. An answer says nothing of a failure that came after its call began.
         """
-        now = self._clock()
+        now, state = self._clock(), self.state
         if any(map(_passed, outcomes)):
             self._passed_at = now
-            if began > self._closed_at:
-                self._failures = 0
-                self.blocked = self.out = None
-                self._failed.clear()
-                self._refused.clear()
+            if began > self._tripped_at:
+                self._reset()
+                self._state = next_state(state, Finding.PASSED)
             return
-        bare = [outcome for outcome in outcomes if isinstance(outcome, Rejected) and outcome.blame is not Blame.MESSAGE]
-        troubles = [outcome for outcome in outcomes if isinstance(outcome, Deferred | Blocked | Unknown)]
-        if bare:
-            self._refused.add(office)
-        refusals: list[Blocked | Rejected] = [outcome for outcome in troubles if isinstance(outcome, Blocked)]
-        if len(self._refused) >= REFUSALS:
-            refusals += bare
-        refusal = refusals[0] if refusals else None
-        if refusal or (troubles and self._lane_wide(troubles, began)):
-            self._failed.add(office)
-            self._close(refusal, troubles, began, now)
-
-    def _close(self, refusal: Blocked | Rejected | None, troubles: Sequence[Trouble], began: float, now: float) -> None:
-        """Shut the lane for as long as *troubles* ask for, or for a growing pause."""
+        if _unnamed(outcomes):
+            self._rejected.add(office)
+        refusals = _refusals(outcomes, everybody=len(self._rejected) >= REFUSALS)
+        troubles = [outcome for outcome in outcomes if isinstance(outcome, Trouble)]
+        if not (refusals or _lane_wide(troubles, others_pass=self.passed_since(began))):
+            return
+        self._failed.add(office)
         if began > self._counted_at:  # calls that were in flight together are one failure
-            self._failures += 1
-            self._counted_at = now
-        self._closed_at = now
-        pause = min(LONGEST_BLOCKED_PAUSE, max((outcome.retry_after or 0.0 for outcome in troubles), default=0.0))
-        if refusal is not None:
-            self.blocked = refusal.reason
-            pause = max(pause, _growing(FIRST_BLOCKED_PAUSE, LONGEST_BLOCKED_PAUSE, self._failures))
-        self._reopens = max(self._reopens, now + (pause or _growing(FIRST_PAUSE, LONGEST_PAUSE, self._failures)))
-        if refusal is not None or self._failures >= OUT_FAILURES or pause > OUT_PAUSE:
-            self.out = self.out or (refusal or troubles[0]).reason
+            self._failures, self._counted_at = self._failures + 1, now
+        asked = min(LONGEST_BLOCKED_PAUSE, max((outcome.retry_after or 0.0 for outcome in troubles), default=0.0))
+        self._tripped_at = now
+        self._reopens = max(self._reopens, now + _pause(asked, self._failures, refused=bool(refusals)))
+        if refusals:
+            self.blocked = refusals[0].reason
+        self._cause = self.outage or (refusals or troubles)[0].reason
+        self._state = next_state(state, _failure(asked, self._failures, refused=bool(refusals)))
 
-    def _lane_wide(self, troubles: Sequence[Trouble], began: float) -> bool:
-        """Whether the trouble is the lane's: said so by the provider, or nothing passed while it happened."""
-        said = any(isinstance(outcome, Deferred) and outcome.blame is Blame.PROVIDER for outcome in troubles)
-        own = all(isinstance(outcome, Deferred) and outcome.blame is Blame.MESSAGE for outcome in troubles)
-        return said or not (own or self.passed_since(began))
+    def _reset(self) -> None:
+        """Forget the failures."""
+        self.blocked, self._failures = None, 0
+        self._failed.clear()
+        self._rejected.clear()
 
 
 def _passed(outcome: Outcome) -> bool:
@@ -142,35 +192,70 @@ def _passed(outcome: Outcome) -> bool:
     assert_never(outcome)
 
 
+def _unnamed(outcomes: Sequence[Outcome]) -> list[Rejected]:
+    """The rejections that do not name a message."""
+    return [outcome for outcome in outcomes if isinstance(outcome, Rejected) and outcome.blame is not Blame.MESSAGE]
+
+
+def _refusals(outcomes: Sequence[Outcome], *, everybody: bool) -> list[Refusal]:
+    """The outcomes that concern our credentials or account, those that say more first.
+
+    Args:
+        everybody: a rejection that names no message is one of them, as the lane rejects every office.
+    """
+    blocked = [outcome for outcome in outcomes if isinstance(outcome, Blocked)]
+    return [*blocked, *(_unnamed(outcomes) if everybody else ())]
+
+
+def _lane_wide(troubles: Sequence[Trouble], *, others_pass: bool) -> bool:
+    """Whether the lane is the cause: the provider says so, or a cause is unclear and no other message has passed."""
+    blames = {outcome.blame if isinstance(outcome, Deferred) else Blame.UNCLEAR for outcome in troubles}
+    return Blame.PROVIDER in blames or not (blames <= {Blame.MESSAGE} or others_pass)
+
+
+def _failure(asked: float, failures: int, *, refused: bool) -> Finding:
+    """Which kind of failure a call is that asked for a wait of *asked* seconds."""
+    if refused:
+        return Finding.REFUSED
+    return Finding.FAILED_FOR_LONG if failures >= OUT_FAILURES or asked > OUT_PAUSE else Finding.FAILED
+
+
+def _pause(asked: float, failures: int, *, refused: bool) -> float:
+    """Seconds of pause: what the provider *asked* for, or a pause that grows; after a refusal the longer of both."""
+    if refused:
+        return max(asked, _growing(FIRST_BLOCKED_PAUSE, LONGEST_BLOCKED_PAUSE, failures))
+    return asked or _growing(FIRST_PAUSE, LONGEST_PAUSE, failures)
+
+
 def _growing(first: float, longest: float, failures: int) -> float:
     return min(longest, first * 2.0 ** (min(failures, 20) - 1))
 
 
 @define
-class Gates:
-    """The gates of all lanes, made as they are met."""
+class Breakers:
+    """The breakers of all lanes. A lane gets its breaker at its first use."""
 
     clock: Callable[[], float]
-    _gates: dict[str, Gate] = field(init=False)
+    _breakers: dict[str, CircuitBreaker] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._gates = defaultdict(lambda: Gate(self.clock))
+        self._breakers = defaultdict(lambda: CircuitBreaker(self.clock))
 
-    def __getitem__(self, lane: str) -> Gate:
-        return self._gates[lane]
+    def __getitem__(self, lane: str) -> CircuitBreaker:
+        return self._breakers[lane]
 
     def blocked(self) -> dict[str, str]:
-        """The lanes that refuse us, with the reason."""
-        return {lane: gate.blocked for lane, gate in self._gates.items() if gate.blocked}
+        """The lanes whose provider rejects our credentials or account, with the reason."""
+        return {lane: breaker.blocked for lane, breaker in self._breakers.items() if breaker.blocked}
 
     def outages(self) -> dict[str, str]:
         """The lanes that are out, with the reason."""
-        return {lane: gate.out for lane, gate in self._gates.items() if gate.out}
+        return {lane: breaker.outage for lane, breaker in self._breakers.items() if breaker.outage}
 
     def usable(self, lane: str) -> bool:
         """Whether the lane may be used now."""
-        return not self[lane].wait()
+        return not self[lane].retry_in()
 
     def out(self, lane: str) -> bool:
-        """Whether the lane is out, and not to be tried again yet."""
-        return bool(self[lane].out and self[lane].wait())
+        """Whether the lane is out and may not be probed now."""
+        return bool(self[lane].outage and self[lane].retry_in())

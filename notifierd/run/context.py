@@ -13,7 +13,7 @@ from notifierd.model.counts import Room
 from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.message import Mail, Message, Push
 from notifierd.model.office import Device, Notice, Staff
-from notifierd.rules.breaker import Gates
+from notifierd.rules.breaker import Breakers
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.run.progress import Progress
@@ -74,7 +74,7 @@ class Deps:
     offices: trio.CapacityLimiter
     renderer: Renderer
     rules: Rules
-    gates: Gates
+    breakers: Breakers
     email_per_day: int
     send_timeout: float
     holder: str
@@ -92,9 +92,9 @@ class Deps:
     def line(self, channel: Channel, message: Message) -> Line:
         """The line for a new call with *message*: the preferred one; while that is out, another that is usable."""
         preferred, *others = self.lines[channel]
-        if self.gates.out(preferred.sender.lane(message)):
+        if self.breakers.out(preferred.sender.lane(message)):
             for other in others:
-                if self.gates.usable(other.sender.lane(message)):
+                if self.breakers.usable(other.sender.lane(message)):
                     return other
         return preferred
 

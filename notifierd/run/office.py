@@ -191,7 +191,7 @@ async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Ev
                 if call is None:
                     return
                 line.begin()
-            with this_pass.deps.gates[call.lane].in_use():
+            with this_pass.deps.breakers[call.lane].in_use():
                 await carry_out(call, facts, this_pass)
     except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
         errors.append(error)
@@ -266,7 +266,7 @@ async def borne_out(call: Call, facts: Facts, deps: Deps) -> bool:
 def put_off(call: Call, this_pass: Pass) -> bool:
     """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
     deps = this_pass.deps
-    wait = deps.gates[call.lane].wait(call.deliveries[0].office_id)
+    wait = deps.breakers[call.lane].retry_in(call.deliveries[0].office_id)
     if wait:
         this_pass.skip(min(wait, elsewhere(call, deps)))
     return bool(wait) or deps.stop.is_set()
@@ -282,8 +282,8 @@ def elsewhere(call: Call, deps: Deps) -> float:
     if call.repeat or (delivery.doubts and line_by(delivery, deps)):
         return NEVER
     preferred, *others = deps.lines[delivery.channel]
-    usable = [preferred, *others] if deps.gates.out(preferred.sender.lane(message)) else [preferred]
-    waits = [deps.gates[line.sender.lane(message)].wait() for line in usable if line is not call.line]
+    usable = [preferred, *others] if deps.breakers.out(preferred.sender.lane(message)) else [preferred]
+    waits = [deps.breakers[line.sender.lane(message)].retry_in() for line in usable if line is not call.line]
     return min(waits, default=NEVER)
 
 
@@ -303,11 +303,11 @@ async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
 
 
 def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:
-    """Tell the lane's gate how a call ended, and the log, if in trouble; the first refusal of us rings the alarm."""
+    """Record in the lane's breaker how a call ended; log a trouble, the beginning of an outage, and its end."""
     lane, sender, tally = call.lane, call.line.sender.name, deps.progress.tally
-    gate = deps.gates[lane]
-    blocked, out = gate.blocked, gate.out
-    gate.record(outcomes, began, call.deliveries[0].office_id)
+    breaker = deps.breakers[lane]
+    blocked, outage = breaker.blocked, breaker.outage
+    breaker.record(outcomes, began, call.deliveries[0].office_id)
     troubled = [
         (delivery.staff_id, outcome.reason)
         for delivery, outcome in zip(call.deliveries, outcomes, strict=True)
@@ -315,29 +315,29 @@ def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> 
     ]
     tally.call_seconds[sender].observe(trio.current_time() - began)
     tally.calls_in_trouble[sender] += bool(troubled)
-    if out and not gate.out:
+    if outage and not breaker.outage:
         log.info("sender_back", lane=lane)
-    if gate.blocked and not blocked:
-        log.error("sender_blocked", lane=lane, reason=gate.blocked, retry_in=round(gate.wait(), 1))
-    elif gate.out and not out:
-        log.error("sender_out", lane=lane, reason=gate.out, retry_in=round(gate.wait(), 1))
+    if breaker.blocked and not blocked:
+        log.error("sender_blocked", lane=lane, reason=breaker.blocked, retry_in=round(breaker.retry_in(), 1))
+    elif breaker.outage and not outage:
+        log.error("sender_out", lane=lane, reason=breaker.outage, retry_in=round(breaker.retry_in(), 1))
     elif troubled and deps.progress.call_troubles.are_new(call.deliveries[0].office_id, lane, sender, troubled):
         reasons = sorted({reason for _, reason in troubled})
-        log.warning("call_in_trouble", lane=lane, reasons=reasons, retry_in=round(gate.wait(), 1))
+        log.warning("call_in_trouble", lane=lane, reasons=reasons, retry_in=round(breaker.retry_in(), 1))
 
 
 def settlements(
     call: Call, tried: Sequence[Delivery], outcomes: Sequence[Outcome], began: float, deps: Deps
 ) -> list[Settlement]:
     """How each of the call's reserved deliveries ends this try."""
-    gate = deps.gates[call.lane]
-    wait, took = gate.wait(), [isinstance(outcome, Delivered) for outcome in outcomes]
+    breaker = deps.breakers[call.lane]
+    wait, took = breaker.retry_in(), [isinstance(outcome, Delivered) for outcome in outcomes]
     now = Circumstances(
         call.line.sender.honours_keys,
-        gate.passed_since(began),
+        breaker.passed_since(began),
         wait,
         elsewhere=not all(took) and elsewhere(call, deps) <= wait,
-        lane_works=gate.works,
+        lane_works=breaker.works,
         carried_out=any(took),
     )
     return [

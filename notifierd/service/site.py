@@ -15,7 +15,7 @@ from notifierd.config.settings import LimitsSettings, Settings
 from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel
 from notifierd.model.errors import ConfigError
-from notifierd.rules.breaker import Gates
+from notifierd.rules.breaker import Breakers
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
@@ -156,7 +156,7 @@ async def open_deps(
             offices=trio.CapacityLimiter(1),
             renderer=Renderer(settings),
             rules=rules,
-            gates=Gates(trio.current_time),
+            breakers=Breakers(trio.current_time),
             email_per_day=settings.limits.email_per_day,
             send_timeout=settings.limits.send_timeout,
             holder=holder_name(),

@@ -174,7 +174,7 @@ class Watch:
         if self._running is None or self._running[0] != day:
             self._running = day, now
             self._ping("start", day)
-        blocked, out = deps.gates.blocked(), deps.gates.outages()
+        blocked, out = deps.breakers.blocked(), deps.breakers.outages()
         self._out_since = {lane: self._out_since.get(lane, now) for lane in out}
         lasting = {lane for lane, since in self._out_since.items() if now - since >= OUT_SECONDS}
         offices = progress.planned.offices if progress.planned else 0

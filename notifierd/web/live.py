@@ -160,9 +160,9 @@ class Live:
             yield words("ledger_away"), status.away
         attempt = status.attempt
         if attempt and attempt.deps:
-            gates = attempt.deps.gates
-            for lane, reason in gates.outages().items():
-                yield words("lane_blocked" if lane in gates.blocked() else "lane_out", lane=lane), reason
+            breakers = attempt.deps.breakers
+            for lane, reason in breakers.outages().items():
+                yield words("lane_blocked" if lane in breakers.blocked() else "lane_out", lane=lane), reason
         for over in attempt.progress.planned.overflows if attempt and attempt.progress.planned else ():
             first = ", ".join(map(str, over.first[:MOST_NAMED])) + (", ..." if over.offices > MOST_NAMED else "")
             numbers = {"mails": words.number(over.mails), "offices": words.number(over.offices)}

@@ -134,7 +134,7 @@ class _Daemon(Collector):
         text = "Calls of which something was deferred, refused with us, or lost."
         yield _counters("notifierd_calls_in_trouble", text, ("sender",), trouble)
         deps = attempt.deps if attempt else None
-        refusals, lines = (deps.gates.blocked(), deps.lines) if deps else ({}, {})
+        refusals, lines = (deps.breakers.blocked(), deps.lines) if deps else ({}, {})
         lanes = {channel: {lane for line in beside for lane in line.lanes} for channel, beside in lines.items()}
         blocked = [((channel,), len(lanes.get(channel, set()) & set(refusals))) for channel in Channel]
         yield _gauges("notifierd_blocked_lanes", "Providers and push services that refuse us.", ("channel",), blocked)

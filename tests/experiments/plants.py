@@ -20,7 +20,7 @@ from notifierd.model.delivery import Delivery
 from notifierd.model.errors import StatementRefused
 from notifierd.model.message import Message
 from notifierd.model.outcome import Delivered, Outcome
-from notifierd.rules.breaker import Gate
+from notifierd.rules.breaker import CircuitBreaker
 from notifierd.run.record.recorder import Recorder
 from tests.experiments import sim
 from tests.experiments.troubles import Kind
@@ -52,14 +52,14 @@ def random_key() -> Iterator[None]:
 
 @contextmanager
 def late_pass() -> Iterator[None]:
-    """Let a call that began before its lane closed open it again."""
-    record = Gate.record
+    """Let a call that began before its breaker opened close the breaker."""
+    record = CircuitBreaker.record
 
     @wraps(record)
-    def recording(self: Gate, outcomes: Sequence[Outcome], _: float, *others: Any) -> None:
+    def recording(self: CircuitBreaker, outcomes: Sequence[Outcome], _: float, *others: Any) -> None:
         record(self, outcomes, self._clock(), *others)
 
-    with patch.object(Gate, "record", recording):
+    with patch.object(CircuitBreaker, "record", recording):
         yield
 
 

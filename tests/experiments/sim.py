@@ -41,7 +41,7 @@ from notifierd.model.errors import LeaseHeld, LeaseLost, LedgerUnavailable, Stat
 from notifierd.model.message import Mail, Message, Push
 from notifierd.model.office import Device, Notice, Staff
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
-from notifierd.rules.breaker import Gates
+from notifierd.rules.breaker import Breakers
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.rules.report import RunResult
@@ -60,7 +60,7 @@ T = TypeVar("T")
 SEND_TIMEOUT = 5.0
 GRACE = 3.0
 WINDOW = 900.0
-"""Seconds; three times the longest pause of a gate. A longer window only adds renewals of the lease to a run's cost."""
+"""Seconds; three times a breaker's longest pause. A longer window only adds renewals of the lease to a run's cost."""
 SLICE = 600.0
 """Seconds for which a simulated run waits at once: nobody sets its clock, so that shorter slices change nothing."""
 FIRST_POLL, LONGEST_POLL = 1.0, 60.0
@@ -527,7 +527,7 @@ class Simulation:
             offices=trio.CapacityLimiter(2),
             renderer=_Renderer(self.world.poisoned),
             rules=Rules(),
-            gates=Gates(trio.current_time),
+            breakers=Breakers(trio.current_time),
             email_per_day=0,
             send_timeout=SEND_TIMEOUT,
             holder=process.name,

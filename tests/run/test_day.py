@@ -462,7 +462,7 @@ async def test_a_refused_sender_is_left_alone_with_one_alarm_and_nobody_is_faile
     deps = a_run(ledger, email)
     blocked: list[dict[str, str]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 30.0, lambda: blocked.append(deps.gates.blocked()))
+        nursery.start_soon(at, 30.0, lambda: blocked.append(deps.breakers.blocked()))
         with capture_logs() as logs:
             result = await ended(deps)
     assert email.began[:4] == [0.0, *(within_gather(seconds) for seconds in (16.0, 47.0, 108.0))]
@@ -471,7 +471,7 @@ async def test_a_refused_sender_is_left_alone_with_one_alarm_and_nobody_is_faile
     (alarm,) = [line for line in logs if line["event"] == "sender_blocked"]
     assert (alarm["lane"], alarm["reason"], alarm["log_level"]) == ("scripted", "blocked:401", "error")
     assert blocked == [{"scripted": "blocked:401"}]
-    assert deps.gates.blocked() == {}
+    assert deps.breakers.blocked() == {}
     assert exit_code(result) == 0
 
 

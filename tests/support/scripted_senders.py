@@ -15,7 +15,7 @@ from notifierd.model.errors import LedgerUnavailable, StatementRefused
 from notifierd.model.message import Mail, Message, Push
 from notifierd.model.office import Device, Notice, Staff
 from notifierd.model.outcome import Blame, Deferred, Delivered, Outcome, Unknown
-from notifierd.rules.breaker import Gates
+from notifierd.rules.breaker import Breakers
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.run.context import Deps, lasting
@@ -309,7 +309,7 @@ def a_run(
         "offices": trio.CapacityLimiter(offices),
         "renderer": PlainRenderer(),
         "rules": Rules(push=push is not None),
-        "gates": Gates(trio.current_time),
+        "breakers": Breakers(trio.current_time),
         "email_per_day": 0,
         "send_timeout": 30.0,
         "holder": holder,
