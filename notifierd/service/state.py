@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 import structlog
 import trio
 from attrs import asdict, define, field
 
 from notifierd.model.delivery import Channel
+from notifierd.model.errors import LeaseHeld, LedgerUnavailable, NotifierdError
 from notifierd.rules.calendar import Window
 from notifierd.rules.report import RunResult
 from notifierd.run.context import Deps
@@ -112,6 +114,28 @@ class Status:
             (log.error if error else log.info)(event, **labels)
         self.tell()
 
+    def wait_for_database(self, error: LedgerUnavailable) -> None:
+        """Be waiting for a database that is unreachable."""
+        words = f"waiting for the database ({error})"
+        self.enter(words, "waiting_for_database", error=True, reason=error.reason)
+
+    def put_off(self, day: date, error: BaseException) -> None:
+        """Be waiting because of *error* until *day* can be run."""
+        match error:
+            case LeaseHeld():
+                self.enter(f"standing by: {error}", "standing_by", run=str(day), holder=error.holder)
+            case LedgerUnavailable():
+                self.wait_for_database(error)
+            case _:
+                words = f"cannot run {day}: {error}"
+                self.enter(words, "cannot_run", error=True, run=str(day), reason=str(error))
+
+    def ledger_not_seen(self, error: NotifierdError) -> None:
+        """Note that the ledger could not be read; the log has the same reason once."""
+        if str(error) != self.away:
+            log.warning("ledger_not_seen", reason=str(error))
+        self.away = str(error)
+
     def leave_open(self, day: date, deliveries: int, sent_by: str, until: str) -> None:
         """Say of a *day* whose window is over what of it waits for the command *sent_by*."""
         log.warning("left_open", run=str(day), deliveries=deliveries, sent_by=sent_by, until=until)
@@ -166,6 +190,11 @@ class Status:
             offices={str(office): round(now - began, 1) for office, began in progress.in_flight.items()},
             tasks=trio.lowlevel.current_statistics().tasks_living,
         )
+
+
+def in_zone(moment: datetime, zone: ZoneInfo) -> str:
+    """*moment* as a person in *zone* reads it: ``Tue 24 Nov 09:00 JST``."""
+    return f"{moment.astimezone(zone):%a %d %b %H:%M %Z}"
 
 
 def log_report(day: date, result: RunResult) -> None:

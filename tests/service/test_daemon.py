@@ -11,16 +11,13 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from notifierd.config.settings import DatabaseSettings, LimitsSettings, Settings, WindowSettings
+from notifierd.config.settings import LimitsSettings, Settings
 from notifierd.model.delivery import State
 from notifierd.model.errors import ConfigError
 from notifierd.model.outcome import Blocked, Delivered, Rejected
-from notifierd.rules.due import Rules
-from notifierd.run.day import run_day
-from notifierd.store.ledger import LEASE_SECONDS
 from tests.support.daemons import Heard, World, in_window, in_zone, tell
 from tests.support.samples import some_offices
-from tests.support.scripted_senders import ScriptedSender, a_run, between, most_at_once, spans
+from tests.support.scripted_senders import ScriptedSender, between
 
 HOUR = timedelta(hours=1)
 DAY = date(2026, 11, 24)
@@ -180,155 +177,6 @@ async def test_what_is_planned_again_while_the_window_is_open_is_sent_by_the_dae
     assert sender.told == ["staff-0-0@example.jp", "staff-1-0@example.jp", "staff-2-0@example.jp"]
 
 
-# After the window ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("starts", [0, 1, 3])
-async def test_what_is_planned_again_after_the_window_waits_for_once_until_midnight(starts, autojump_clock):
-    """Planned again at 12:30; however many daemons start then, it is there for `once` until the date is over."""
-    sender = ScriptedSender(script=lambda _: Rejected("rejected:422"))
-    world = World(TUESDAY, app=some_offices(1, staff=1), email=sender)
-    async with world.serving():
-        await world.until(in_zone("2026-11-24 12:30"))
-    await world.ledger.retry(DAY, [State.FAILED])
-    for hour in range(starts):
-        world.daemon = world.another()
-        async with world.serving():
-            await world.until(in_zone(f"2026-11-24 {14 + hour}:00"))
-    assert world.states() == {"2026-11-24": ("interrupted", "retried")}
-    assert world.ledger.states() == {State.PLANNED: 1}
-    world.daemon = world.another()
-    async with world.serving():
-        await world.until(in_zone("2026-11-24 23:59:50"))
-        assert world.ledger.states() == {State.PLANNED: 1}
-        await world.until(in_zone("2026-11-25 00:10"))
-        assert world.ledger.reasons() == {(State.EXPIRED, "window_ended"): 1}
-        assert world.states() == {"2026-11-24": ("interrupted", "never_resumed")}
-    assert len(sender.calls) == 1
-
-
-async def test_a_daemon_says_what_waits_for_once_and_until_when_and_no_longer_than_it_does(autojump_clock):
-    world = World(
-        TUESDAY, app=some_offices(3, staff=1), email=ScriptedSender(script=lambda _: Rejected("rejected:422"))
-    )
-    async with world.serving():
-        await world.until(in_zone("2026-11-24 12:30"))
-    await world.ledger.retry(DAY, [State.FAILED])
-    world.daemon, world.email.script = world.another(), lambda _: Delivered()
-    waits = "3 deliveries of 2026-11-24 wait for `notifierd once`, until Wed 25 Nov 00:00 JST"
-    with capture_logs() as lines:
-        async with world.serving():
-            await trio.sleep(3600)
-            assert waits in world.notifier.statuses()[-1]
-            await run_day(DAY, a_run(world.ledger, world.email, holder="once"))
-            await trio.sleep(600)
-            assert world.notifier.statuses()[-1] == "sleeping until Wed 25 Nov 09:00 JST"
-            await world.until(in_zone("2026-11-25 00:10"))
-    (line,) = [line for line in lines if line["event"] == "left_open"]
-    assert line == {
-        "event": "left_open",
-        "log_level": "warning",
-        "run": "2026-11-24",
-        "deliveries": 3,
-        "sent_by": "notifierd once",
-        "until": "Wed 25 Nov 00:00 JST",
-    }
-    assert world.states() == {"2026-11-24": ("completed", None)}
-    assert world.ledger.states() == {State.SENT: 3}
-
-
-async def test_of_a_closed_day_that_was_forced_it_says_how_it_is_forced_again(autojump_clock):
-    settings = Settings(window=WindowSettings(closed_dates=(DAY,)))
-    world = World(in_zone("2026-11-24 14:00"), settings, some_offices(1, staff=1))
-    await run_day(DAY, a_run(world.ledger, ScriptedSender(script=lambda _: Rejected("rejected:422"))))
-    await world.ledger.retry(DAY, [State.FAILED])
-    with capture_logs() as lines:
-        async with world.serving():
-            await trio.sleep(600)
-    (line,) = [line for line in lines if line["event"] == "left_open"]
-    assert line["sent_by"] == "notifierd once --force"
-
-
-# What was missed ----------------------------------------------------------------------------------------------------
-
-
-async def test_days_on_which_nobody_ran_are_recorded_once_with_the_reason(autojump_clock):
-    """Last run on Thursday 19th; Friday nobody; a weekend; Monday a holiday; started on Tuesday after the window."""
-    world = World(in_zone("2026-11-24 12:01"))
-    await world.ledger.record({date(2026, 11, 19): ("completed", "")})
-    with capture_logs() as lines:
-        async with world.serving():
-            await trio.sleep(3600)
-        world.daemon, world.exit_code = world.another(), None
-        async with world.serving():
-            await trio.sleep(3600)
-    assert world.states() == {
-        "2026-11-19": ("completed", ""),
-        "2026-11-20": ("missed", "not_running"),
-        "2026-11-21": ("skipped", "weekend: saturday"),
-        "2026-11-22": ("skipped", "weekend: sunday"),
-        "2026-11-23": ("skipped", "holiday: 勤労感謝の日"),
-        "2026-11-24": ("missed", "not_running"),
-    }
-    missed = [(line["run"], line["log_level"]) for line in lines if line["event"] == "missed"]
-    assert missed == [("2026-11-20", "error"), ("2026-11-24", "error")]
-
-
-async def test_a_machine_that_slept_through_the_window_says_so(autojump_clock):
-    world = World(TUESDAY)
-    async with world.serving():
-        await trio.sleep(600)
-        world.skew = 10 * HOUR
-        await trio.sleep(600)
-    assert world.states() == {"2026-11-24": ("missed", "slept_through")}
-
-
-async def test_a_new_installation_has_missed_nothing(autojump_clock):
-    world = World(in_zone("2026-11-24 12:01"))
-    async with world.serving():
-        await trio.sleep(3600)
-    assert world.states() == {}
-
-
-async def test_a_database_that_is_away_for_the_whole_window_is_the_reason(autojump_clock):
-    """From 08:30 to 12:30; the daemon looks again every 5 s, and says so once."""
-    world = World(TUESDAY, away=between((1800.0, 4.5 * 3600)))
-    with capture_logs() as lines:
-        async with world.serving():
-            await world.until(in_zone("2026-11-24 13:00"))
-    assert world.states() == {"2026-11-24": ("missed", "database_unavailable:ConnectionRefusedError")}
-    waits = [line for line in lines if line["event"] == "waiting_for_database"]
-    assert [line["log_level"] for line in waits] == ["error"]
-    assert "waiting for the database (database_unavailable:ConnectionRefusedError)" in world.notifier.statuses()
-
-
-async def test_a_day_that_was_left_half_done_is_settled_when_its_date_is_over(autojump_clock):
-    world = World(in_zone("2026-11-24 12:30"), app=some_offices(2, staff=1))
-    await world.ledger.take_lease(DAY, "dead")
-    await world.ledger.plan(DAY, Rules())
-    await trio.sleep(LEASE_SECONDS)
-    async with world.serving():
-        await trio.sleep(60)
-        assert world.states() == {"2026-11-24": ("interrupted", "run_died")}
-        assert world.ledger.states() == {State.PLANNED: 2}, "`once` can still send them"
-        await world.until(in_zone("2026-11-25 00:10"))
-        assert world.states() == {"2026-11-24": ("interrupted", "never_resumed (run_died)")}
-        assert world.ledger.states() == {State.EXPIRED: 2}
-
-
-async def test_a_day_whose_window_ends_after_midnight_is_settled_then(autojump_clock):
-    """From 22:00 to 02:00: `once` runs the next day from then on."""
-    world = World(in_zone("2026-11-25 01:00"), in_window(at=time(22), until=time(2)), some_offices(2, staff=1))
-    await world.ledger.take_lease(DAY, "other")
-    await world.ledger.plan(DAY, Rules())
-    await world.ledger.finish(DAY, "other", "interrupted", "signal")
-    await trio.sleep(3700)
-    async with world.serving():
-        await trio.sleep(60)
-        assert world.states() == {"2026-11-24": ("interrupted", "never_resumed (signal)")}
-        assert world.ledger.states() == {State.EXPIRED: 2}
-
-
 # The database -------------------------------------------------------------------------------------------------------
 
 
@@ -394,67 +242,6 @@ async def test_a_day_that_another_process_has_done_is_not_run_again(autojump_clo
         await trio.sleep(3600)
     assert world.ledger.taken == []
     assert world.notifier.statuses()[-2] == "sleeping until Wed 25 Nov 09:00 JST"
-
-
-# Reload -------------------------------------------------------------------------------------------------------------
-
-
-async def test_limits_change_in_a_run_that_goes_on(autojump_clock):
-    """5 mails of 10 s at once; from 60 s on 20 at once, from 120 s on 1."""
-    world = World(in_zone("2026-11-24 09:00"), app=some_offices(300, staff=1), email=ScriptedSender(seconds=10.0))
-    async with world.serving():
-        for at, mails in ((60.5, 20), (120.5, 1)):
-            await trio.sleep_until(at)
-            world.settings = Settings(limits=LimitsSettings(email=mails, offices=30))
-            tell(signal.SIGHUP)
-        await trio.sleep_until(200.0)
-        parts = [(0.0, 60.0), (75.0, 120.0), (135.0, 195.0)]
-        calls = spans(world.email.calls)
-        assert [most_at_once([s for s in calls if low <= s[0] < high]) for low, high in parts] == [5, 20, 1]
-
-
-async def test_a_bad_file_changes_nothing_and_is_said_until_a_good_one_comes(autojump_clock):
-    world = World(TUESDAY)
-    with capture_logs() as lines:
-        async with world.serving():
-            await trio.sleep(100)
-            world.broken = ("limits.offices: 0 is too small", "window.at: is not a time")
-            tell(signal.SIGHUP)
-            await trio.sleep(100)
-            asleep = "sleeping until Tue 24 Nov 09:00 JST"
-            refused = "reload refused at 08:01: limits.offices: 0 is too small (and 1 more)"
-            assert world.notifier.statuses()[-1] == f"{asleep}; {refused}"
-            assert len(world.in_force) == 1
-            world.broken = ()
-            tell(signal.SIGHUP)
-            await trio.sleep(100)
-            assert world.notifier.statuses()[-1] == asleep
-    assert [line["problems"] for line in lines if line["event"] == "reload_refused"] == [
-        ["limits.offices: 0 is too small", "window.at: is not a time"]
-    ]
-    assert len(world.notifier.when("RELOADING=1\nMONOTONIC_USEC=")) == 2
-    assert len(world.notifier.when("READY=1")) == 3
-
-
-async def test_a_window_that_is_moved_by_a_reload_is_kept_at_once(autojump_clock):
-    world = World(TUESDAY)
-    async with world.serving():
-        await trio.sleep(100)
-        world.window(at=time(8, 30))
-        tell(signal.SIGHUP)
-        await world.until(in_zone("2026-11-24 08:31"))
-        assert wall(began(world)) == ["11-24 08:30"]
-
-
-@pytest.mark.parametrize("dsn", ["", "postgresql://elsewhere/app"])
-async def test_a_reload_while_the_database_is_away_is_refused_only_if_it_names_another(dsn, autojump_clock):
-    world = World(TUESDAY, away=between((60.0, 3600.0)))
-    async with world.serving():
-        await trio.sleep(100)
-        world.settings = Settings(database=DatabaseSettings(dsn=dsn), limits=LimitsSettings(offices=3))
-        tell(signal.SIGHUP)
-        await trio.sleep(100)
-    assert len(world.in_force) == (1 if dsn else 2)
 
 
 # The end ------------------------------------------------------------------------------------------------------------
