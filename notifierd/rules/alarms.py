@@ -1,6 +1,6 @@
-"""What a person has to hear of: which causes a day gives for an alarm, and its words. Pure.
+"""Alarms for the operator: their causes and their texts. Pure.
 
-An alarm names offices by their ids, and nobody else: it goes to a service that may be anybody's. Its JSON is that of
+An alarm names offices by their ids, and no person: it goes to a service of a third party. Its JSON is that of
 Slack's incoming webhooks (https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks): a ``text``, and
 one attachment with fields for programs. Mattermost and Rocket.Chat read the same.
 """
@@ -19,13 +19,13 @@ from notifierd.config.settings import WatchSettings
 from notifierd.model.counts import DayCounts
 
 MOST_NAMED = 20
-"""Offices in one alarm."""
+"""The most offices that one alarm names."""
 
 MOST_REASONS = 5
 MOST_DAYS = 10
 
 OUT_SECONDS = 60.0
-"""How long a sender has to fail every call before that is an alarm: now and then, each of them does."""
+"""Seconds for which a sender fails every call before an alarm is raised: short outages are common."""
 
 _RUNS = UUID("5b6f9c1e-4d0b-4a53-9d2e-6e6f74696679")
 
@@ -34,13 +34,13 @@ _WHY_MISSED = {"not_running": "no daemon was running", "slept_through": "the mac
 
 @frozen
 class Alarm:
-    """Something about a day that a person has to hear.
+    """An alarm about a day.
 
     Attributes:
-        cause: a code; of each, a day has one alarm at most.
+        cause: a code; a day has at most one alarm of each cause.
         text: what happened and how many it concerns, then what to do.
-        offices: those that it concerns, the worst first.
-        fails: whether it stands for a run that has no end: the dead man's switch has to hear of it, too.
+        offices: the offices that it concerns, the worst first.
+        fails: whether the day has no completed run, so that the dead man's switch is told, too.
     """
 
     day: date
@@ -50,7 +50,7 @@ class Alarm:
     fails: bool = False
 
     def words(self) -> str:
-        """The text, with the offices' ids."""
+        """Return the text, with the ids of the offices."""
         if not self.offices:
             return self.text
         more = len(self.offices) - MOST_NAMED
@@ -58,7 +58,7 @@ class Alarm:
         return f"{self.text}\nOffices:\n{named}"
 
     def as_json(self, host: str, page: str) -> dict[str, Any]:
-        """The body for the webhook: said by *host*, whose page is at *page*, if it has one."""
+        """Return the body for the webhook, sent by *host*, whose page is at *page*; "" for no page."""
         look = "`notifierd status`, `notifierd history`" + (f", the page at {page}" if page else "")
         # Slack reads &, < and > as markup: https://docs.slack.dev/messaging/formatting-message-text#escaping
         text = escape(f"notifierd: {self.words()}\nSee {look}.", quote=False)
@@ -77,13 +77,13 @@ class Alarm:
 
 @frozen
 class Running:
-    """A run that goes on.
+    """A run that is under way.
 
     Attributes:
         seconds: since it began.
-        done: how many of its *offices* were worked on.
-        blocked: by sender, the lanes that refuse us, with the reason.
-        out: by sender, the lanes that have been out for OUT_SECONDS, and do not refuse us.
+        done: how many of its *offices* were processed.
+        blocked: by sender, the lanes that reject our credentials or account, with the reason.
+        out: by sender, the lanes that have been out for OUT_SECONDS for another reason, with the reason.
     """
 
     day: date
@@ -95,7 +95,7 @@ class Running:
 
 
 def while_running(run: Running, watch: WatchSettings) -> Iterator[Alarm]:
-    """What there is to say of a run while it goes on."""
+    """Yield the alarms of a run that is under way."""
     if watch.run_seconds and run.seconds > watch.run_seconds:
         yield Alarm(
             run.day,
@@ -116,7 +116,7 @@ def while_running(run: Running, watch: WatchSettings) -> Iterator[Alarm]:
 
 
 def at_end(day: date, counts: DayCounts, watch: WatchSettings) -> Iterator[Alarm]:
-    """What there is to say of a day once its run is over."""
+    """Yield the alarms of a day whose run is over."""
     if too_many_failures(counts, watch):
         lost, planned = _lost(counts)
         reasons = Counter(f"{failure.channel} {failure.reason}" for failure in counts.failures)
@@ -141,13 +141,13 @@ def at_end(day: date, counts: DayCounts, watch: WatchSettings) -> Iterator[Alarm
 
 
 def too_many_failures(counts: DayCounts, watch: WatchSettings) -> bool:
-    """Whether as many deliveries reached nobody as make a run a failed one."""
+    """Whether so many deliveries reached nobody that the run counts as failed."""
     lost, planned = _lost(counts)
     return lost > 0 and lost >= watch.failure_ratio * planned
 
 
 def missed(days: Mapping[date, str]) -> Alarm:
-    """Windows that ended without a run, each with the reason; at least one."""
+    """Return the alarm for windows that ended without a run: at least one, each with its reason."""
     last = max(days)
     listed = [f"{day} ({_WHY_MISSED.get(days[day], days[day])})" for day in sorted(days, reverse=True)]
     text = f"no run on {_some(listed, MOST_DAYS)}. Nobody was notified; the next run reports what is still due."
@@ -155,20 +155,20 @@ def missed(days: Mapping[date, str]) -> Alarm:
 
 
 def failed(day: date, why: str) -> Alarm:
-    """A run that could not be made, or not to its end."""
+    """Return the alarm for a run that could not begin, or was broken off."""
     text = f"the run of {day} failed: {why}. `notifierd check` shows what to fix."
     return Alarm(day, "failed", text, fails=True)
 
 
 def never_resumed(day: date, reason: str, *, over: bool) -> Alarm:
-    """A run that was interrupted, and that nobody went on with before its window ended; *over*: nor before its date."""
+    """Return the alarm for a run that was not resumed before its window ended; *over*: its date has ended, too."""
     left = ": its open deliveries expired." if over else ". `notifierd once` sends its open deliveries, until midnight."
     text = f"the run of {day} did not finish ({reason}){left} The next run reports what is still due."
     return Alarm(day, "failed", text, fails=True)
 
 
 def summary(day: date, state: str, reason: str | None, counts: DayCounts | None) -> str:
-    """How a day went, in a few lines, for the dead man's switch."""
+    """Return the result of a day in a few lines, for the dead man's switch."""
     lines = [f"{day} {state}" + (f" ({reason})" if reason else "")]
     if counts:
         untold = {"alerts": counts.untold_alerts, "overdue": counts.untold_overdue, "offices": len(counts.untold)}
@@ -182,9 +182,9 @@ def summary(day: date, state: str, reason: str | None, counts: DayCounts | None)
 
 
 def ping_address(url: str, signal: str, day: date) -> str:
-    """Where a *signal* goes ("start", "fail", or "" for success): https://healthchecks.io/docs/http_api/.
+    """Return the URL for a *signal* ("start", "fail", or "" for success): https://healthchecks.io/docs/http_api/.
 
-    Its ``rid`` is the day's own, whichever process pings, so that a start and its end are seen to belong together.
+    Its ``rid`` depends on the day only, so the receiver matches start and end even if two processes send them.
     """
     parts = urlsplit(url)
     path = parts.path.rstrip("/") + (f"/{signal}" if signal else "")
@@ -193,12 +193,12 @@ def ping_address(url: str, signal: str, day: date) -> str:
 
 
 def _lost(counts: DayCounts) -> tuple[int, int]:
-    """How many deliveries reached nobody, and how many there were."""
+    """Return how many deliveries reached nobody, and how many were planned."""
     return counts.email.lost + counts.push.lost, counts.email.planned + counts.push.planned
 
 
 def _reasons(sender: str, lanes: Mapping[str, str]) -> str:
-    """Why, and on which lanes, where a sender has several."""
+    """Return the reasons; with the lanes, if the sender has several."""
     return _some([why if lane == sender else f"{lane}: {why}" for lane, why in sorted(lanes.items())], MOST_REASONS)
 
 

@@ -28,11 +28,11 @@ class Window:
     ends: datetime
 
 
-@cache  # making one takes half a millisecond, and the daemon looks into a calendar with each slice of its sleep
+@cache  # making one takes half a millisecond, and the daemon makes a calendar in each slice of its sleep
 def _holidays(country: str) -> Mapping[date, str]:
     if not country:
         return {}
-    # In the calendar's own words: Japanese for Japan; the library falls back to its own default for other countries.
+    # Holiday names in Japanese for Japan; for other countries, the library uses its default language.
     return holidays.country_holidays(country, language="ja")
 
 
@@ -67,8 +67,8 @@ class Calendar:
     def window(self, day: date) -> tuple[datetime, datetime]:
         """Return when the window of *day* opens and ends, in UTC, whether the day is closed or not.
 
-        Where the clock is put forward over its opening or end, that comes at the jump; where it is put back, the first
-        of two equal times counts. A window that a jump swallows whole opens at the jump, as long as it would have been.
+        If the clock is put forward over the opening or the end, the jump is the moment. If it is put back, the first of
+        two equal times counts. A window that lies within a jump opens at the jump and has its usual length.
         """
         opens_at = datetime.combine(day, self.settings.at)
         ends_at = datetime.combine(day, self.settings.until)
@@ -83,10 +83,10 @@ class Calendar:
         return self._first_moment(datetime.combine(ends + _DAY, time()))
 
     def next_window(self, now: datetime) -> Window:
-        """Return the window that is open at *now*, else the next to open. That of ``window.ends`` is the one after."""
+        """Return the window that is open at *now*, else the next to open. Its ``ends`` gives the one after."""
         day = self.first_to_come(now)
         while self.closed(day):
-            day += _DAY  # finds one: config/settings.py refuses seven closed weekdays
+            day += _DAY  # ends, since config/settings.py rejects seven closed weekdays
         return Window(day, *self.window(day))
 
     def first_to_come(self, now: datetime) -> date:
@@ -100,7 +100,7 @@ class Calendar:
         # PEP 495: in a gap, fold=0 reckons with the offset from before it, and so lands after it; fold=1 lands before.
         moment = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
         before = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
-        while moment - before > timedelta.resolution:  # only in a gap: its end lies between the two
+        while moment - before > timedelta.resolution:  # only in a gap, whose end lies between the two
             middle = before + (moment - before) / 2
             if middle.astimezone(zone).replace(tzinfo=None) >= wall:
                 moment = middle

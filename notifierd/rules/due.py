@@ -1,7 +1,6 @@
-"""Which alerts go to whom, and why. Pure.
+"""Which alerts go to which staff member, and why. Pure.
 
-The messages are filled by this rule, and a day is planned by the same rule in SQL (``statements/plans.py``): a property
-test holds the two together.
+This rule decides the content of the messages. The same rule in SQL plans a day; a property test compares the two.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,14 +16,14 @@ from notifierd.model.office import Alert, Kind, Notice, OfficeWork, Staff
 
 @frozen
 class Rules:
-    """What of the configuration decides who is due.
+    """The part of the configuration that decides who is due.
 
     Attributes:
-        horizon_days: renewals further away than this are not looked at, whatever a threshold says.
-        overdue: whether renewals due on the day or before it are told of.
+        horizon_days: renewals further away than this many days are ignored, even within a person's threshold.
+        overdue: whether renewals due on the day or before it are included.
         push: whether pushes are sent at all.
-        only_offices: if not empty, no other office exists.
-        devices_per_person: to how many devices of one person pushes go, the newest ones.
+        only_offices: if not empty, all other offices are ignored.
+        devices_per_person: the number of devices of one person that get pushes; the newest ones do.
     """
 
     horizon_days: int = 30
@@ -35,7 +34,7 @@ class Rules:
 
     @classmethod
     def of(cls, settings: Settings) -> "Rules":
-        """The rules of a configuration. With all mail redirected there is no device to push to."""
+        """Return the rules of a configuration. If mails are redirected, no push is sent."""
         return cls(
             horizon_days=settings.content.horizon_days,
             overdue=settings.content.overdue,
@@ -47,7 +46,7 @@ class Rules:
 
 @frozen
 class Decision:
-    """Whether one alert is told to one staff member on one channel; ``reason`` is a code."""
+    """Whether one alert goes to one staff member on one channel; ``reason`` is a code."""
 
     alert: Alert
     included: bool
@@ -63,13 +62,13 @@ def decide(staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, r
 
 
 def chosen(staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, rules: Rules) -> tuple[Alert, ...]:
-    """The alerts that one staff member is told of: overdue first, then by deadline, then missing assessments."""
+    """Return the alerts for one staff member: overdue first, then by deadline, then missing assessments."""
     told = [decision.alert for decision in decide(staff, channel, alerts, day, rules) if decision.included]
     return tuple(sorted(told, key=_order))
 
 
 def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) -> Notice | str:
-    """What *delivery* of an office tells, or why it tells nothing any more: a code."""
+    """Return the content of *delivery* of an office; if it has none any more, the reason as a code."""
     staff = work.staff.get(delivery.staff_id)
     if work.name is None:
         return "office_gone"
@@ -86,18 +85,18 @@ def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) ->
 
 
 def _has_device(delivery: Delivery, work: OfficeWork) -> bool:
-    """Whether the device of *delivery* still belongs to its staff member: a colleague of the office may have it now."""
+    """Whether the device of *delivery* still belongs to its staff member, and not to a colleague by now."""
     device = work.devices.get(delivery.device_id) if delivery.device_id else None
     return device is not None and device.staff_id == delivery.staff_id
 
 
 @frozen
 class Target:
-    """What a run would make now of one staff member's mail, or of their push to one device.
+    """What a run would do now with one staff member's mail, or with their push to one device.
 
     Attributes:
-        delivery: as it stands in the ledger, or as it would be planned; None where there is no device to push to.
-        reason: a code; "due" for what would be sent.
+        delivery: as it is in the ledger, or as it would be planned; None if there is no device for a push.
+        reason: a code; "due" if it would be sent.
     """
 
     delivery: Delivery | None
@@ -107,11 +106,11 @@ class Target:
 
 @frozen
 class Way:
-    """Whether one staff member of an office is told on one channel, and why.
+    """Whether one staff member of an office is notified on one channel, and why.
 
     Attributes:
         targets: one for each device; one for mail.
-        decisions: on each of the office's alerts.
+        decisions: one for each of the office's alerts.
     """
 
     channel: Channel
@@ -120,7 +119,7 @@ class Way:
 
 
 def ways(staff: Staff, work: OfficeWork, day: date, rules: Rules) -> tuple[Way, ...]:
-    """Every way to tell a staff member of an office, and what a run would make of it now.
+    """Return for each channel what a run would do now for a staff member of an office.
 
     Args:
         work: the office with all alerts, the devices of *staff*, the newest first, and all their deliveries of *day*,
@@ -155,7 +154,7 @@ def _targets(staff: Staff, channel: Channel, work: OfficeWork, day: date, rules:
 
 
 def _kept_from(delivery: Delivery, staff: Staff, work: OfficeWork, day: date, rules: Rules) -> str | None:
-    """Why a run would not make *delivery*, or None."""
+    """Return why a run would not send *delivery*, or None."""
     if delivery.state not in OPEN:
         return f"already_{delivery.state}"
     notice = notice_for(delivery, work, day, rules)
@@ -165,7 +164,7 @@ def _kept_from(delivery: Delivery, staff: Staff, work: OfficeWork, day: date, ru
 
 
 def _shut(staff: Staff, channel: Channel, rules: Rules) -> str | None:
-    """Why the channel is shut for this staff member whatever there is to tell, or None."""
+    """Return why the channel is off for this staff member regardless of the alerts, or None."""
     match channel:
         case Channel.EMAIL if not staff.email:
             return "no_address"
@@ -195,7 +194,7 @@ def _overdue(alert: Alert, day: date) -> bool:
 
 
 def _order(alert: Alert) -> tuple[bool, date, bool, str, UUID, int]:
-    """Total, so that the same alerts always make the same bytes."""
+    """Return the sort key. The order is total, so the same alerts always make the same bytes."""
     return (
         alert.kind is Kind.ASSESSMENT,
         alert.due_on or date.max,

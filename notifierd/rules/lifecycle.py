@@ -1,7 +1,7 @@
 """The life of a delivery: what an outcome makes of the try that it ends. Pure.
 
-This is the table "Life of a delivery", its rows that leave ``sending``. A settlement whose state is ``sending``
-keeps the call: the same call goes again, whole, under its key.
+`settle` is the table "The life of a delivery" in docs/delivery.md, for the rows that leave ``sending``. A settlement
+whose state is ``sending`` keeps the call: the whole call is made again under its key.
 """
 
 from collections.abc import Mapping
@@ -15,16 +15,16 @@ from notifierd.model.outcome import BATCH, Blame, Blocked, Deferred, Delivered, 
 
 FIRST_WAIT = 5.0
 LONGEST_WAIT = 300.0
-"""Seconds, whatever a provider asks for: it is looked again at least every five minutes."""
+"""Seconds of a wait at most, however long a wait the provider asks for."""
 
 
 @frozen
 class Policy:
-    """What of the configuration decides how a try is settled.
+    """The part of the configuration that decides how a try is settled.
 
     Attributes:
-        attempts: how many tries may be deferred, while other messages pass, before the delivery fails.
-        on_unknown: what to do with a lost answer where no key can settle the doubt.
+        attempts: the number of deferred tries, while other messages pass, after which the delivery fails.
+        on_unknown: what to do after a lost answer if no idempotency key can settle the doubt.
     """
 
     attempts: int = 3
@@ -33,16 +33,16 @@ class Policy:
 
 @frozen
 class Circumstances:
-    """What is known beside the outcome.
+    """What is known in addition to the outcome.
 
     Attributes:
         keyed: the sender honours the call's idempotency key.
-        others_pass: other messages passed through the lane while this one was tried.
+        others_pass: other messages passed through the lane during this try.
         lane_wait: seconds until the lane may be used again.
-        elsewhere: another sender may be used meanwhile, for what this one certainly did not accept.
-        lane_works: messages have passed through the lane in this run, and it does not refuse everybody by now.
-        carried_out: the answer is of the call as the provider carried it out, whichever try of it that was: it took
-            other messages of it.
+        elsewhere: another sender may be used sooner, for messages that this sender certainly did not accept.
+        lane_works: messages have passed through the lane in this run, and it does not reject everybody by now.
+        carried_out: the provider accepted other messages of the call, so its answer holds for the call itself, and
+            not only for this try of it.
     """
 
     keyed: bool
@@ -60,10 +60,11 @@ def settle(
     policy: Policy,
     audit: Mapping[str, object] | None = None,
 ) -> Settlement:
-    """What *outcome* makes of *delivery*, as reserved: its ``try_no`` and ``call_tries`` are this try's.
+    """Return what *outcome* makes of *delivery*.
 
     Args:
-        audit: the details of the audit row to write if it is sent.
+        delivery: as it was reserved: its ``try_no`` and ``call_tries`` are those of this try.
+        audit: the details of the audit row to write if the delivery is sent.
     """
     end = partial(
         Settlement,
@@ -84,7 +85,7 @@ def settle(
             return end(State.GONE, reason)
         case Deferred(reason) | Blocked(reason) | Rejected(reason) if (
             in_doubt
-        ):  # says nothing of the try whose answer was lost
+        ):  # does not tell what became of the try whose answer was lost
             return end(State.SENDING, reason, wait=_wait(outcome, now, delivery.call_tries))
         case Deferred(reason) if _costs(outcome, now):
             spent = delivery.attempts + 1
@@ -105,9 +106,9 @@ def settle(
 
 
 def _costs(outcome: Deferred, now: Circumstances) -> bool:
-    """Whether a deferral costs an attempt: not if it is the provider's trouble, which every call meets.
+    """Whether a deferral costs an attempt. It does not if the provider is the cause, since every call fails then.
 
-    Nor does the refusal of a batch, whatever for: each of its messages goes alone from then on.
+    The rejection of a whole batch costs none either: each of its messages goes alone from then on.
     """
     if outcome.reason.startswith(BATCH):
         return False
@@ -122,11 +123,11 @@ def _costs(outcome: Deferred, now: Circumstances) -> bool:
 
 
 def _odd(delivery: Delivery, now: Circumstances) -> int:
-    """Which wait a deferral without cost is: growing with the tries where others pass, and this one never does."""
+    """Return the number of the wait after a deferral without cost: it grows with the tries if other messages pass."""
     return delivery.try_no if now.lane_works else 1
 
 
 def _wait(outcome: Deferred | Blocked | Rejected | Unknown, now: Circumstances, nth: int) -> float:
-    """Seconds to the next try: what the provider asked for, else growing with *nth*; at least what the lane waits."""
+    """Return the seconds until the next try: as requested, or growing with *nth*; not before the lane may be used."""
     asked = None if isinstance(outcome, Rejected) else outcome.retry_after
     return min(LONGEST_WAIT, max(asked or FIRST_WAIT * 2.0 ** (min(nth, 20) - 1), now.lane_wait))

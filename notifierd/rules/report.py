@@ -1,4 +1,4 @@
-"""What a run came to, as the report that people and programs read. Pure."""
+"""The report of a run, for people and programs. Pure."""
 
 from typing import Any, Literal
 
@@ -16,13 +16,13 @@ EXIT_INTERRUPTED = 4
 
 
 def channels_json(email: ChannelCounts, push: ChannelCounts) -> dict[str, dict[str, int]]:
-    """What became of the mails and the pushes, as every JSON object of ours has it: no mail is ever gone."""
+    """Return the counts of mails and pushes for a JSON object. Mails have no "gone": only a device can be gone."""
     return {"email": {key: n for key, n in asdict(email).items() if key != "gone"}, "push": asdict(push)}
 
 
 @frozen
 class RunResult:
-    """How a run ended, and how its day stood then."""
+    """How a run ended, and the counts of its day at that moment."""
 
     state: RunState
     reason: str | None
@@ -30,7 +30,7 @@ class RunResult:
 
     @classmethod
     def of(cls, counts: DayCounts, stopped: str | None) -> "RunResult":
-        """The result of a run that came to its end, or was *stopped* for a reason."""
+        """Return the result of a run that ended by itself, or was *stopped* for a reason."""
         if counts.outlook.open:
             return cls("interrupted", stopped or "interrupted", counts)
         return cls("completed", None, counts)
@@ -38,7 +38,7 @@ class RunResult:
 
 @frozen
 class RunReport:
-    """One run's report; ``as_json`` gives it in the shape that docs/commands.md shows."""
+    """The report of one run; ``as_json`` has the shape that docs/commands.md shows."""
 
     day: str
     result: RunResult
@@ -48,7 +48,7 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        """What the process should exit with."""
+        """The exit code of the process."""
         match self.result.state:
             case "interrupted":
                 return EXIT_INTERRUPTED
@@ -63,7 +63,7 @@ class RunReport:
         return EXIT_TROUBLE if lost or counts.offices_failed else EXIT_OK
 
     def as_json(self) -> dict[str, Any]:
-        """The report as one JSON object."""
+        """Return the report as one JSON object."""
         counts = self.result.counts
         email, push = (counts.email, counts.push) if counts else (ChannelCounts(), ChannelCounts())
         offices, failed = (counts.offices, counts.offices_failed) if counts else (0, 0)

@@ -1,8 +1,8 @@
 """Log lines: readable on a terminal, JSON otherwise, always to stderr. No personal data, no secrets.
 
-Libraries speak through ``logging``, and quote what they met, so of their warnings only the place is kept; and so of an
-error that nobody handles. Where stderr is systemd's journal, each line begins with its priority, which the journal
-takes off again (sd-daemon(3)).
+Libraries log through ``logging``, and quote data in their messages. So a library's warning is logged with its place
+only, and so is an error that nobody handles. If stderr is systemd's journal, each line begins with its priority, which
+the journal removes (sd-daemon(3)).
 """
 
 import logging
@@ -22,7 +22,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 
 class _Stderr:
-    """Whatever stderr is at the moment: a progress bar stands in for it while it is drawn."""
+    """The stream that is ``sys.stderr`` at the moment of a write: a progress bar replaces it while it is drawn."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -32,7 +32,7 @@ class _Stderr:
 
 
 class _PlaceOnly(logging.Handler):
-    """Passes on where a library warned, without its words."""
+    """Logs the place of a library's warning, without its text."""
 
     def emit(self, record: logging.LogRecord) -> None:
         place = f"{record.module}.{record.funcName}:{record.lineno}"
@@ -56,7 +56,7 @@ def set_up(level: str = "info", form: Literal["auto", "json", "text"] = "auto") 
             *([_with_priority] if is_journal(os.environ) else []),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),  # all it uses is there
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),  # it has all methods that are used
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -78,12 +78,12 @@ def _with_priority(_logger: object, level: str, line: object) -> str:
 
 
 def _log_dropped(lines: int) -> None:
-    """Say how many lines were lost, now that lines are written again."""
+    """Log how many lines were lost, once lines can be written again."""
     log = structlog.get_logger("notifierd")
     log.error("log_dropped", lines=lines)
 
 
 def _log_crash(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
-    """Say that an error ended the process, where it comes from, and not what it says."""
+    """Log the type and the place of an error that ends the process, without its text."""
     first = first_of(error)
     structlog.get_logger("notifierd").critical("crashed", error=type(first).__name__, where=places(first))

@@ -1,20 +1,20 @@
-"""What a process does about its memory: it looks for garbage seldom, and gives back what a run no longer needs."""
+"""Memory of the process: collect garbage seldom, and return memory to the system after a run."""
 
 import ctypes
 import gc
 
 YOUNG = 10_000
-"""Objects made before Python looks for circles among the young ones: with its own 700, that is a twelfth of a mail."""
+"""New objects after which Python collects the youngest generation. One mail makes twelve times its default of 700."""
 
 
 def settle_in() -> None:
-    """Keep what is loaded by now out of every search for garbage, as it stays."""
+    """Exclude everything that is loaded by now from garbage collections."""
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 20)
 
 
 def give_back() -> None:
-    """Give the system what is free: the C library keeps the pages of a run otherwise (malloc_trim(3), of glibc)."""
+    """Return free memory to the system. The C library would keep the pages of a run (malloc_trim(3), of glibc)."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -1,4 +1,4 @@
-"""Putting together what a run works with, from the configuration and an open database."""
+"""Opens the parts that a run works with, from the configuration and a database."""
 
 import os
 import socket
@@ -32,26 +32,26 @@ from notifierd.store.schema import require_current
 from notifierd.store.source import PostgresSource
 
 LANE_SHARE = 4
-"""One push service gets at most a quarter of the slots, so that one that hangs does not starve the others."""
+"""One push service gets at most a quarter of the push slots, so that a service that hangs does not delay the others."""
 
 
 def utc_now() -> datetime:
-    """The wall clock."""
+    """The wall clock, in UTC."""
     return datetime.now(UTC)
 
 
 @cache
 def holder_name() -> str:
-    """This process, as the ledger names it: always the same, so that it never stands in its own way."""
+    """The name of this process in the ledger. It stays the same, so that the process can take its own lease again."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
 async def require_fit(db: Database, settings: Settings) -> None:
-    """See that the database is one that a run may work on.
+    """Check that a run may use the database.
 
     Raises:
-        SchemaMissing: the ledger's schema is not there, or not of this program.
-        ConfigError: a view is not as the contract has it, or this is not the database that ``[safety]`` names.
+        SchemaMissing: the ledger's schema is missing, or of another version.
+        ConfigError: a view does not follow the contract, or this is not the database that ``[safety]`` names.
     """
     await _require_cluster(db, settings)
     await require_current(db)
@@ -66,11 +66,11 @@ async def _require_cluster(db: Database, settings: Settings) -> None:
 
 
 async def first_to_tell(settings: Settings, day: date, cause: str) -> bool:
-    """See `Ledger.first_to_tell`: over a connection of its own, and also where no run could be made.
+    """Call `Ledger.first_to_tell` over a connection of its own. It works in a database that is not fit for a run, too.
 
     Raises:
-        LedgerUnavailable: the database could not be reached.
-        StatementRefused: the ledger is not there.
+        LedgerUnavailable: the database is unreachable.
+        StatementRefused: the ledger is missing.
         ConfigError: this is not the database that ``[safety]`` names.
     """
     database = settings.database
@@ -81,10 +81,10 @@ async def first_to_tell(settings: Settings, day: date, cause: str) -> bool:
 
 @frozen
 class PostgresSite:
-    """The database of a configuration, open and fit for a run: a `Site`.
+    """A `Site`: the database of a configuration, open and fit for a run.
 
     Attributes:
-        statements: how many were sent over it.
+        statements: the number of statements that were sent to it.
     """
 
     settings: Settings
@@ -102,13 +102,13 @@ class PostgresSite:
 
 @asynccontextmanager
 async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIterator[PostgresSite]:
-    """Connect to the database that *settings* name, and see that it fits.
+    """Connect to the database that *settings* name, and check that it is fit for a run.
 
     Args:
-        read_only: have PostgreSQL refuse whatever would write.
+        read_only: have PostgreSQL refuse every write.
 
     Raises:
-        LedgerUnavailable: it could not be reached.
+        LedgerUnavailable: the database is unreachable.
         SchemaMissing: see `require_fit`.
         ConfigError: see `require_fit`.
     """
@@ -128,14 +128,14 @@ async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIter
 async def open_deps(
     settings: Settings, db: Database, *, window_left: Callable[[], float], stop: Stop, progress: Progress
 ) -> AsyncIterator[Deps]:
-    """Open the senders, and put a run's parts together; see `Deps`.
+    """Open the senders, and make the other parts of a run; see `Deps`.
 
     Raises:
-        ConfigError: a sender or a template cannot be made of *settings*.
+        ConfigError: *settings* do not allow to make a sender or a template.
     """
     rules, calendar = Rules.of(settings), Calendar(settings.window)
     async with AsyncExitStack() as stack:
-        email = trio.CapacityLimiter(1)  # of all mail providers together
+        email = trio.CapacityLimiter(1)  # shared by all mail providers
         lines = {
             Channel.EMAIL: [
                 Line(await stack.enter_async_context(open_email(provider, settings, now=utc_now)), email)
@@ -171,7 +171,7 @@ async def open_deps(
 
 
 def limit(deps: Deps, limits: LimitsSettings) -> None:
-    """Have *limits* from now on, also in what is going on."""
+    """Apply *limits* from now on, also to a run that is under way."""
     deps.offices.total_tokens = limits.offices
     pause = 1.0 / limits.email_per_second if limits.email_per_second else 0.0
     for channel, lines in deps.lines.items():

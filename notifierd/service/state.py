@@ -1,4 +1,4 @@
-"""What the daemon tells of itself: to systemd in words, to the log at each change, and in full when asked."""
+"""The daemon's status: in words for systemd, in the log at each change, and in full on SIGUSR1."""
 
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -20,18 +20,18 @@ from notifierd.service.systemd import Notifier
 TELL_EVERY = 1.0
 
 MOST_NAMED = 50
-"""Offices in one log line."""
+"""The most offices that one log line names."""
 
 log = structlog.get_logger(__name__)
 
 
 @define
 class Attempt:
-    """One try at having a day run.
+    """One try to run a day.
 
     Attributes:
-        deps: what it works with, once that is put together.
-        began: by Trio's clock.
+        deps: the parts that the run works with; None until they are open.
+        began: when the try began, by Trio's clock.
     """
 
     window: Window
@@ -41,7 +41,7 @@ class Attempt:
     began: float = field(factory=trio.current_time)
 
     def words(self) -> str:
-        """How far it is, in words."""
+        """Return in words how far the run is."""
         progress, day = self.progress, self.window.day
         if progress.planned is None:
             done = f"{day}: planning"
@@ -61,7 +61,7 @@ class Attempt:
         return f"running {done}{waiting}{out}{beyond}"
 
     def limiters(self) -> Mapping[str, str]:
-        """Each limiter: how many of its tokens are borrowed, and how many tasks wait for one."""
+        """Return for each limiter how many tokens are borrowed, and how many tasks wait for one."""
         limiters = self.deps.limiters() if self.deps else {}
         seen = ((name, limiter.statistics()) for name, limiter in limiters.items())
         return {name: f"{it.borrowed_tokens} of {it.total_tokens:g}, {it.tasks_waiting} waiting" for name, it in seen}
@@ -69,22 +69,22 @@ class Attempt:
 
 @define
 class Status:
-    """What goes on, and what of it systemd knows.
+    """What the daemon is doing, and what systemd was told of it.
 
     Attributes:
         loaded_at: when the configuration in force was loaded, in UTC.
-        ready: whether everything was there for a run, once.
-        stopping: whether a signal ends the daemon.
-        state: what the daemon does when no run is under way, in words.
-        event, labels: the same for programs, as the log has it.
+        ready: whether a run was possible at the start.
+        stopping: whether a signal is ending the daemon.
+        state: what the daemon does while no run is under way, in words.
+        event, labels: the same as a log event.
         last: how the last run ended.
-        refused: why the configuration that lies there is not the one in force.
-        away: why the ledger could not be looked at when that was last tried.
-        left_open: what waits for `notifierd once`, in words.
-        unserved: why there is no page, though there should be.
-        naps: how many slices of sleep are over.
+        refused: why the last reload was refused; "" if it was not.
+        away: why the ledger could not be read at the last try; "" if it could.
+        left_open: which deliveries wait for `notifierd once`, in words.
+        unserved: why the page is not served; "" if it is served, or not wanted.
+        naps: the number of slices of sleep that are over.
         attempt: the run that is under way.
-        tally: what all runs of this process came to.
+        tally: the counts of all runs of this process.
     """
 
     notifier: Notifier
@@ -104,23 +104,23 @@ class Status:
     tally: Tally = field(factory=Tally)
     _told: str = ""
     _steps: int = 0
-    """Those of earlier attempts."""
+    """The steps of earlier attempts."""
     _fed: int = -1
 
     def enter(self, state: str, event: str, *, error: bool = False, **labels: str) -> None:
-        """Be in a *state* from now on; the log hears of it once."""
+        """Enter a *state*; log it if it is another one than before."""
         if state != self.state:
             self.state, self.event, self.labels = state, event, labels
             (log.error if error else log.info)(event, **labels)
         self.tell()
 
     def wait_for_database(self, error: LedgerUnavailable) -> None:
-        """Be waiting for a database that is unreachable."""
+        """Enter the state of waiting for an unreachable database."""
         words = f"waiting for the database ({error})"
         self.enter(words, "waiting_for_database", error=True, reason=error.reason)
 
     def put_off(self, day: date, error: BaseException) -> None:
-        """Be waiting because of *error* until *day* can be run."""
+        """Enter the state of waiting until *day* can be run, which *error* prevents."""
         match error:
             case LeaseHeld():
                 self.enter(f"standing by: {error}", "standing_by", run=str(day), holder=error.holder)
@@ -131,18 +131,18 @@ class Status:
                 self.enter(words, "cannot_run", error=True, run=str(day), reason=str(error))
 
     def ledger_not_seen(self, error: NotifierdError) -> None:
-        """Note that the ledger could not be read; the log has the same reason once."""
+        """Note that the ledger could not be read; log each new reason once."""
         if str(error) != self.away:
             log.warning("ledger_not_seen", reason=str(error))
         self.away = str(error)
 
     def leave_open(self, day: date, deliveries: int, sent_by: str, until: str) -> None:
-        """Say of a *day* whose window is over what of it waits for the command *sent_by*."""
+        """Note how many *deliveries* of a past *day* wait for the command *sent_by*, and log it."""
         log.warning("left_open", run=str(day), deliveries=deliveries, sent_by=sent_by, until=until)
         self.left_open = f"{deliveries:,} deliveries of {day} wait for `{sent_by}`, until {until}"
 
     def leave_attempt(self, result: RunResult | None) -> None:
-        """The attempt is over, with a *result* or without."""
+        """Count the attempt that ended, with a *result* or without, and forget it."""
         if self.attempt is None:
             return
         if self.attempt.progress.has_day:
@@ -156,14 +156,14 @@ class Status:
         self.attempt = None
 
     def words(self) -> str:
-        """What goes on, in words."""
+        """Return the status in words."""
         doing = self.attempt.words() if self.attempt and self.attempt.progress.has_day else self.state
         away = self.away and f"the ledger cannot be read ({self.away})"
         last = self.last and f"last run {self.last}"
         return "; ".join(filter(None, [doing, away, self.left_open, last, self.refused, self.unserved]))
 
     def tell(self) -> None:
-        """Tell systemd what is new: the words, and that something went on."""
+        """Tell systemd what is new: the words, and a sign of life if something was done since the last one."""
         if (words := self.words()) != self._told:
             self.notifier.status(words)
             self._told = words
@@ -173,13 +173,13 @@ class Status:
             self._fed = steps
 
     async def keep_telling(self) -> None:
-        """Tell as long as a run is under way."""
+        """Tell systemd again and again, until cancelled."""
         while True:
             self.tell()
             await trio.sleep(min(TELL_EVERY, self.notifier.watchdog / 4 or TELL_EVERY))
 
     def log_all(self) -> None:
-        """What every limiter, channel and office is doing."""
+        """Log what every limiter, channel and office is doing."""
         attempt, now = self.attempt, trio.current_time()
         progress = attempt.progress if attempt else Progress()
         log.info(
@@ -193,12 +193,12 @@ class Status:
 
 
 def in_zone(moment: datetime, zone: ZoneInfo) -> str:
-    """*moment* as a person in *zone* reads it: ``Tue 24 Nov 09:00 JST``."""
+    """Format *moment* for a person in *zone*: ``Tue 24 Nov 09:00 JST``."""
     return f"{moment.astimezone(zone):%a %d %b %H:%M %Z}"
 
 
 def log_report(day: date, result: RunResult) -> None:
-    """Log how *day* stands."""
+    """Log the result of *day*."""
     if (counts := result.counts) is None:
         return
     log.info(
@@ -211,7 +211,7 @@ def log_report(day: date, result: RunResult) -> None:
         email=asdict(counts.email),
         push=asdict(counts.push),
     )
-    if counts.untold_alerts and result.state != "interrupted":  # else the next start may still tell them
+    if counts.untold_alerts and result.state != "interrupted":  # otherwise the next start may still notify them
         log.error(
             "untold",
             run=str(day),

@@ -1,8 +1,8 @@
-"""Standard error as a stream that neither waits nor raises: a run must not depend on who reads its log.
+"""Standard error as a stream that neither waits nor raises: a run must not depend on the reader of its log.
 
-One thread writes what all others hand over, and it alone waits for a slow reader. It is a daemon thread, so it does
-not keep the process from ending. O_NONBLOCK would not do: it belongs to the open file description, which the process
-shares with whoever started it (open(2)), and a file system that hangs ignores it.
+One thread writes the text of all other threads, and only this thread waits for a slow reader. It is a daemon thread, so
+it does not keep the process from ending. O_NONBLOCK would not be enough: it belongs to the open file description, which
+the process shares with its parent (open(2)), and a file system that hangs ignores it.
 """
 
 import atexit
@@ -16,21 +16,21 @@ from threading import Condition, Thread
 from time import monotonic
 
 MOST_WAITING = 256 * 1024
-"""Bytes that may wait for a slow reader, about a thousand lines; what comes beyond that is dropped."""
+"""Bytes that may wait for a slow reader: about a thousand lines. Further lines are dropped."""
 
 LAST_SECONDS = 2.0
-"""How long the end of the process waits for what has not been read yet."""
+"""Seconds for which the end of the process waits for a slow reader."""
 
 _PIECE = select.PIPE_BUF
-"""Bytes of a write, if no single line is longer: so much stays whole where several processes share a pipe (pipe(7))."""
+"""The most bytes in one write, unless a line is longer: a pipe that processes share keeps these together (pipe(7))."""
 
 
 class Patient(io.TextIOBase):
-    """A text stream to a file descriptor. `write` hands over and returns.
+    """A text stream to a file descriptor. `write` queues the text and returns.
 
     Attributes:
-        dropped: how many lines were lost: the descriptor refused them, or they found no room to wait.
-        again: is told, by the writing thread, how many lines were lost when lines can be written again.
+        dropped: the number of lost lines: the descriptor refused them, or the queue was full.
+        again: is called by the writing thread with the number of lost lines, once lines can be written again.
     """
 
     errors: str = "backslashreplace"
@@ -43,9 +43,9 @@ class Patient(io.TextIOBase):
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._untold = 0
-        """Of the dropped lines, those that `again` has not been told of."""
+        """The number of dropped lines that `again` has not been called with."""
         self._begun = False
-        """Whether the last byte that was written was in the middle of a line."""
+        """Whether the last write ended in the middle of a line."""
         self._refused = False
         """Whether the last write failed."""
         self._writing = False
@@ -54,7 +54,7 @@ class Patient(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has it as an attribute that may be set
-        """The locale's, as Python has it for its own streams."""
+        """The encoding of the locale, as for Python's own streams."""
         return self._encoding
 
     def writable(self) -> bool:
@@ -67,10 +67,10 @@ class Patient(io.TextIOBase):
         return self._descriptor
 
     def flush(self) -> None:
-        """Do nothing: the thread writes without being asked."""
+        """Do nothing: the thread writes anyway."""
 
     def write(self, text: str) -> int:
-        """Hand *text* over, or drop it where too much waits already."""
+        """Queue *text*, or drop it if the queue is full."""
         data = text.encode(self._encoding, self.errors)
         with self._news:
             if self._size + len(data) > self._most_waiting or not self._has_writer():
@@ -82,7 +82,7 @@ class Patient(io.TextIOBase):
         return len(text)
 
     def drain(self, seconds: float) -> None:
-        """Wait until all is written, for *seconds* at most."""
+        """Wait until everything is written, at most *seconds*."""
         deadline = monotonic() + seconds
         with self._news:
             while (self._waiting or self._writing) and (left := deadline - monotonic()) > 0:
@@ -93,7 +93,7 @@ class Patient(io.TextIOBase):
             thread = Thread(target=self._keep_writing, name="stderr", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no more threads, for the moment or for good
+            except RuntimeError:  # no more threads, for now or for good
                 return False
             self._thread = thread
         return True
@@ -115,7 +115,7 @@ class Patient(io.TextIOBase):
                 self.again(lost)
 
     def _take(self) -> bytes:
-        """Whole lines, as many as go into one write."""
+        """Take as many whole lines as fit into one write."""
         piece = self._waiting.popleft()
         while self._waiting and len(piece) + len(self._waiting[0]) <= _PIECE:
             piece += self._waiting.popleft()
@@ -123,13 +123,13 @@ class Patient(io.TextIOBase):
         return piece
 
     def _write_out(self, piece: bytes) -> None:
-        """Write *piece*, however long its reader takes, or drop what of it the descriptor refuses."""
-        # A line that a full disk cut short is ended first, so that it does not swallow the next one.
+        """Write *piece*, however long the reader takes; drop the part that the descriptor refuses."""
+        # End a line that a full disk cut short, so that the next one stands alone.
         rest = b"\n" + piece if self._refused and self._begun else piece
         while rest:
             try:
                 written = os.write(self._descriptor, rest)
-            except BlockingIOError:  # whoever shares the descriptor has set O_NONBLOCK
+            except BlockingIOError:  # another process that shares the descriptor has set O_NONBLOCK
                 self._wait_for_room()
             except OSError:  # ENOSPC, EPIPE, EIO
                 self._refused = True
@@ -152,7 +152,7 @@ class Patient(io.TextIOBase):
 
 
 def install() -> None:
-    """Have all that this process says on stderr go through a `Patient` stream: log, messages, bars, warnings."""
+    """Send everything that this process writes to stderr through a `Patient` stream: log, messages, bars, warnings."""
     _open_standard_descriptors()
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     sys.stderr = stream = Patient(2, encoding)
@@ -160,18 +160,18 @@ def install() -> None:
 
 
 def _open_standard_descriptors() -> None:
-    """Give 0, 1 and 2 to /dev/null where they are closed, or a connection to the database would get the log."""
+    """Open /dev/null as 0, 1 and 2 if they are closed: a database connection with such a number would get the log."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr
         os.set_inheritable(descriptor, True)  # noqa: FBT003 - its only argument
     os.close(descriptor)
 
 
 def stand_in() -> Patient | None:
-    """The stream that `install` put in stderr's place, if it is there now."""
+    """Return the stream that `install` put in place of stderr; None if there is another one now."""
     return sys.stderr if isinstance(sys.stderr, Patient) else None
 
 
 def lines_dropped() -> int:
-    """How many lines of this process's log were lost."""
+    """Return the number of lost lines of this process's log."""
     stream = stand_in()
     return stream.dropped if stream else 0

@@ -1,8 +1,8 @@
-"""Tells the operator: a webhook hears of what went wrong, a dead man's switch of each run's beginning and end.
+"""Tells the operator: alarms go to a webhook, and the beginning and end of each run to a dead man's switch.
 
-Nothing here holds a run up, or ends one. What there is to say is queued without waiting, and posted by tasks of their
-own, one for each of the two receivers. Before an alarm is posted the ledger notes it, so that it is told once for each
-day and cause, whoever restarts or stands by meanwhile; one that cannot be delivered is in the log, and given up.
+Nothing here delays or ends a run. Posts are queued without waiting, and two tasks of their own send them, one for each
+receiver. The ledger records an alarm before it is posted, so it is posted once for each day and cause, even if the
+process restarts or another one is standing by. An alarm that cannot be delivered is logged and given up.
 """
 
 import json
@@ -40,13 +40,13 @@ LOOK_EVERY = 1.0
 
 TRY_SECONDS = 10.0
 PAUSES = (2.0, 8.0, 30.0, 120.0)
-"""Between the tries of one post: three minutes and a half in all, and TRY_SECONDS for each try."""
+"""Seconds between the tries of one post: 160 s in all, and up to TRY_SECONDS for each try."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
-"""Between questions to a database that is away."""
+"""Seconds between requests to an unreachable database."""
 
 DRAIN_SECONDS = 5.0
-"""What is queued gets at the end."""
+"""Seconds at the end for sending what is queued."""
 
 MOST_QUEUED = 100
 
@@ -58,7 +58,7 @@ FirstToTell = Callable[[Settings, date, str], Awaitable[bool]]
 
 
 def one_client() -> AbstractAsyncContextManager[Client]:
-    """A client for one request."""
+    """Open a client for one request."""
     return open_client(width=1)
 
 
@@ -67,11 +67,11 @@ log = structlog.get_logger(__name__)
 
 @frozen
 class _Post:
-    """Something to be posted. The URL is a secret.
+    """A request to a receiver. The URL is a secret.
 
     Attributes:
         to: "webhook" or "ping".
-        about: a cause or a signal.
+        about: the cause of an alarm, or the signal of a ping.
     """
 
     to: str
@@ -88,7 +88,7 @@ class Watch:
 
     Attributes:
         settings: the configuration in force.
-        first_to_tell: whether no process has raised the alarm of that day and cause; from then on, one has.
+        first_to_tell: records the alarm of a day and cause; returns whether no process had recorded it before.
     """
 
     settings: Callable[[], Settings]
@@ -100,7 +100,7 @@ class Watch:
     _raised: set[tuple[date, str]] = field(factory=set)
     _skipped: date | None = None
     _running: tuple[date, float] | None = None
-    """The day that is run, and since when, by Trio's clock."""
+    """The day whose run is under way, and when it began, by Trio's clock."""
     _out_since: dict[str, float] = field(factory=dict)
     _closing: trio.Event = field(factory=trio.Event)
     _shield: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
@@ -108,7 +108,7 @@ class Watch:
     # ------------------------------------------------------------------------------------------------- what is said
 
     def tell(self, alarm: Alarm) -> None:
-        """Raise an alarm, unless this process did before, or there is nobody to hear of it."""
+        """Raise an alarm, unless this process has raised it before, or no receiver is configured."""
         watch = self.settings().watch
         heard = watch.webhook_url or (alarm.fails and watch.ping_url)
         if heard and (alarm.day, alarm.cause) not in self._raised:
@@ -126,7 +126,7 @@ class Watch:
             nursery.cancel_scope.cancel()
 
     def ended(self, day: date, result: RunResult | None) -> None:
-        """Say how the run of *day* ended, unless somebody is to go on with it; None: another process ended it."""
+        """Report how the run of *day* ended; not if it will be resumed. None: another process completed it."""
         if result and result.state == "interrupted":
             return
         self._running = None
@@ -140,7 +140,7 @@ class Watch:
                 self.tell(alarm)
 
     def failed(self, day: date, error: BaseException) -> None:
-        """Say that *day* could not be run, unless it may be, by and by, without anybody's doing."""
+        """Report that *day* could not be run, unless the cause may go away by itself."""
         match error:
             case LeaseHeld() | DatabaseError(transient=True):
                 pass
@@ -150,13 +150,13 @@ class Watch:
                 self.tell(failed(day, f"it crashed ({type(error).__name__})"))
 
     def skipped(self, day: date, why: str) -> None:
-        """Say once of a closed *day* that it has come: the dead man's switch knows no holidays."""
+        """Report a closed *day* once: the dead man's switch knows no holidays."""
         if self._skipped != day:
             self._skipped = day
             self.ended(day, RunResult("skipped", why, None))
 
     def close(self, seconds: float = DRAIN_SECONDS) -> None:
-        """Take nothing more; what is queued may take *seconds*."""
+        """Accept no more posts; the queued ones may take *seconds*."""
         self._alarms[0].close()
         self._closing.set()
         self._shield.deadline = min(self._shield.deadline, trio.current_time() + seconds)
@@ -199,14 +199,14 @@ class Watch:
         try:
             queue[0].send_nowait(item)
         except (trio.WouldBlock, trio.ClosedResourceError):
-            log.error("watch_overflow")  # noqa: TRY400 - the traceback of a full queue says nothing
+            log.error("watch_overflow")  # noqa: TRY400 - the traceback of a full queue is of no use
         else:
             self._untold += 1
 
     # ------------------------------------------------------------------------------------------- how it gets there
 
     async def run(self) -> None:
-        """Post until closed and all is posted, or the time for it is up."""
+        """Post until the queues are closed and empty, or the time for that is over."""
         with self._shield:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._work_off, self._pings[1], self._post)
@@ -233,7 +233,7 @@ class Watch:
             await self._post(_Post("webhook", alarm.cause, alarm.day, url, "application/json", body))
 
     async def _first(self, alarm: Alarm) -> bool:
-        """Have the ledger note the alarm; what it cannot note, as its schema is not there, this process has noted."""
+        """Record the alarm in the ledger; return whether it is new. If that is impossible, it is new."""
         pause = FIRST_PAUSE
         while True:
             try:
@@ -248,9 +248,9 @@ class Watch:
             pause = min(LONGEST_PAUSE, 2 * pause)
 
     async def _post(self, post: _Post) -> None:
-        """Post, again after growing pauses as long as that may help. What became of it is logged, and never where.
+        """Send a post, and repeat it after growing pauses as long as that may help. Log the result, without the URL.
 
-        One whose answer was lost may come twice: better than never.
+        A post whose answer was lost may arrive twice: that is better than never.
         """
         labels = {"to": post.to, "about": post.about, "run": str(post.day)}
         for pause in (*PAUSES, math.inf):
@@ -271,7 +271,7 @@ class Watch:
         return Unknown("timeout")
 
     async def _rest(self, seconds: float) -> bool:
-        """Wait, but not once it is closing; whether it is."""
+        """Wait for *seconds*, or until the watch is closing; return whether it is closing."""
         with trio.move_on_after(seconds):
             await self._closing.wait()
         return self._closing.is_set()
@@ -279,10 +279,10 @@ class Watch:
 
 @contextmanager
 def _harmless() -> Iterator[None]:
-    """Let no error out: whoever is told is never worth a run."""
+    """Log any error and go on: an error in the watch must not end a run."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - the one place that sees to it
+    except Exception as error:  # noqa: BLE001 - the only place that catches everything
         log.error("watch_failed", error=type(error).__name__, where=places(error))  # noqa: TRY400 - its text may quote
 
 
@@ -290,7 +290,7 @@ _Queue = tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]]
 
 
 def _by_sender(deps: Deps, lanes: dict[str, str]) -> dict[str, dict[str, str]]:
-    """*lanes* and their reasons, by the name of the sender that they belong to."""
+    """Group *lanes* and their reasons by the name of their sender."""
     senders = {lane: line.sender.name for lines in deps.lines.values() for line in lines for lane in line.lanes}
     found: dict[str, dict[str, str]] = {}
     for lane, reason in lanes.items():
@@ -304,7 +304,7 @@ async def open_watch(
     first_to_tell: FirstToTell,
     open_client: OpenClient = one_client,
 ) -> AsyncIterator[Watch]:
-    """A watch that is told of runs for the length of the block. At its end, what is queued gets DRAIN_SECONDS."""
+    """Open a watch for the length of the block. At its end, queued posts get DRAIN_SECONDS."""
     watch = Watch(settings, first_to_tell, open_client)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
