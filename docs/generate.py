@@ -1,7 +1,8 @@
 """Writes the pages that the program knows best itself: ``python -m docs.generate``, as `make docs` does first.
 
-configuration.md comes from the classes of notifierd/config/settings.py, reasons.md from what the page at / says of each
-reason, and images/rooms.svg from import-linter's contract. A test compares each with what this makes.
+configuration.md comes from the classes of notifierd/config/settings.py, reasons.md from the reason codes in
+notifierd/model/reasons.py, and images/rooms.svg from import-linter's contract. A test compares each with what this
+makes.
 """
 
 import ast
@@ -22,7 +23,7 @@ from notifierd.config.checks import shown
 from notifierd.config.keys import Key, key_of
 from notifierd.config.load import CREDENTIAL_PREFIX, SYSTEM_CONFIG, keys, variable
 from notifierd.config.settings import Settings, Table
-from notifierd.web.words.reasons import REASONS
+from notifierd.model.reasons import Reason
 
 DOCS = Path(__file__).parent
 
@@ -103,7 +104,7 @@ def configuration() -> str:
 
 def reasons() -> str:
     """reasons.md."""
-    return REASONS_PAGE + "".join(f"| `{code}` | {english} |\n" for code, (_, english) in REASONS.items())
+    return REASONS_PAGE + "".join(f"| `{reason}` | {reason.english} |\n" for reason in Reason)
 
 
 PAGES = {"configuration.md": configuration, "reasons.md": reasons, "images/rooms.svg": rooms.drawing}

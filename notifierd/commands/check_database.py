@@ -16,10 +16,10 @@ from notifierd.config.settings import Settings
 from notifierd.model.errors import LedgerUnavailable, SchemaMissing, StatementRefused
 from notifierd.model.message import Push
 from notifierd.model.office import Device
+from notifierd.model.reasons import Reason
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.send._http import parse_url
-from notifierd.send._network import REFUSED
 from notifierd.send.open import open_push, room_for_mails
 from notifierd.store.contract import (
     RIGHTS,
@@ -298,7 +298,7 @@ async def _push_hosts(db: Database, settings: Settings) -> list[Finding]:
     async with open_push(settings, now=_now) as sender:
         for row in rows:
             device = Device(_NOBODY, _NOBODY, row["endpoint"], "", "")
-            if sender.lane(Push(_NOBODY, _NOBODY, device, b"", "", 0)) != REFUSED:
+            if sender.lane(Push(_NOBODY, _NOBODY, device, b"", "", 0)) != Reason.ENDPOINT_REFUSED:
                 allowed += row["devices"]
             else:
                 url = parse_url(device.endpoint)

@@ -17,7 +17,7 @@ from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.errors import ConfigError, may_pass, office_error
 from notifierd.model.office import Alert, Notice, OfficeWork
 from notifierd.rules.calendar import Calendar
-from notifierd.rules.due import Decision, Rules, Target, Way, notice_for, ways
+from notifierd.rules.due import Decision, Rules, Skip, Target, Way, notice_for, ways
 from notifierd.send.open import room_for_mails
 from notifierd.service.site import PostgresSite, open_site
 from notifierd.store.source import CHUNK
@@ -176,9 +176,9 @@ async def plan(settings: Settings, day: date) -> Plan:
             if told:
                 offices.append(_office(work, told, day))
             expiring += [
-                Expiring(work.id, delivery.staff_id, delivery.channel, why)
-                for delivery, why in notices.items()
-                if isinstance(why, str)
+                Expiring(work.id, delivery.staff_id, delivery.channel, skip.reason)
+                for delivery, skip in notices.items()
+                if isinstance(skip, Skip)
             ]
         opens, ends = calendar.window(day)
         room = room_for_mails(settings, (ends - opens).total_seconds())

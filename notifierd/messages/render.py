@@ -26,6 +26,7 @@ from notifierd.model.delivery import LISTED, Channel, Delivery
 from notifierd.model.errors import ConfigError
 from notifierd.model.message import Mail, Push
 from notifierd.model.office import Alert, Device, Kind, Notice, Staff
+from notifierd.model.reasons import Reason
 
 PUSH_BYTES = 2641
 """Plaintext that every device takes: its encrypted record has 2,744 bytes. Push services must take 4,096 (RFC 8291,
@@ -128,7 +129,7 @@ class Renderer:
         """
         to = (self._safety.redirect_to or staff.email or "").strip(AROUND)
         if not to:
-            raise BadAddress("no_address")
+            raise BadAddress(Reason.NO_ADDRESS)
         return parse_address(to)
 
     def _write(self, notice: Notice) -> tuple[str, str, str]:

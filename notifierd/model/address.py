@@ -9,6 +9,8 @@ from typing import NewType
 from attrs import field, frozen
 from email_validator import EmailNotValidError, validate_email
 
+from notifierd.model.reasons import Reason
+
 Address = NewType("Address", str)
 """One address in ASCII: `parse_address` makes it."""
 
@@ -23,7 +25,7 @@ class BadAddress(ValueError):
         reason: a code fit for the ledger; nothing here repeats the text.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -92,13 +94,13 @@ def _domain(text: str) -> str:
 
 def _parse(text: str) -> Address:
     if has_unseen(text):
-        raise BadAddress("bad_address")  # IDNA drops some of them: mail would go to another address than is shown
+        raise BadAddress(Reason.BAD_ADDRESS)  # IDNA drops some of them: mail would go to another address than is shown
     try:
         found = validate_email(text, check_deliverability=False, test_environment=True)  # RFC 2606, section 2: .test
     except (EmailNotValidError, UnicodeError):  # UnicodeError: lone surrogates
-        raise BadAddress("bad_address") from None
+        raise BadAddress(Reason.BAD_ADDRESS) from None
     if found.ascii_email is None:
-        raise BadAddress("address_not_ascii")
+        raise BadAddress(Reason.ADDRESS_NOT_ASCII)
     return Address(found.ascii_email)
 
 
@@ -124,7 +126,7 @@ def parse_mailbox(text: str) -> Mailbox:
     if quoted := re.fullmatch(r'"((?:[^"\\]|\\.)*)"', name):
         name = re.sub(r"\\(.)", r"\1", quoted[1])
     if len(name) > LONGEST_NAME or not _NAME.fullmatch(name):
-        raise BadAddress("bad_address")
+        raise BadAddress(Reason.BAD_ADDRESS)
     return Mailbox(parse_address(address), name)
 
 

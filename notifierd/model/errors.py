@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from notifierd.model.reasons import Reason
+
 UNENCODABLE = "unencodable"
 """In a SQLSTATE's place: the driver could not put a value into PostgreSQL's form."""
 
@@ -143,7 +145,7 @@ def may_pass(error: BaseException) -> bool:
 
 def office_error(error: BaseException) -> str:
     """The reason for which an office fails that *error* was met in."""
-    return f"office_error:{error.sqlstate if isinstance(error, DatabaseError) else type(error).__name__}"
+    return Reason.OFFICE_ERROR.of(error.sqlstate if isinstance(error, DatabaseError) else type(error).__name__)
 
 
 def first_of(group: BaseException) -> BaseException:

@@ -60,10 +60,6 @@ class Deferred:
     blame: Blame = Blame.UNCLEAR
 
 
-BATCH = "batch_"
-"""What the reason of a Deferred begins with if it is of a call with several messages, of which one may be to blame."""
-
-
 @frozen
 class Blocked:
     """The provider refuses *us*: a bad key, an exhausted quota, a suspended account."""

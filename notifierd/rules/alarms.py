@@ -17,6 +17,7 @@ from attrs import Factory, asdict, frozen
 
 from notifierd.config.settings import WatchSettings
 from notifierd.model.counts import DayCounts
+from notifierd.model.reasons import Reason
 
 MOST_NAMED = 20
 """The most offices that one alarm names."""
@@ -29,7 +30,10 @@ OUT_SECONDS = 60.0
 
 _RUNS = UUID("5b6f9c1e-4d0b-4a53-9d2e-6e6f74696679")
 
-_WHY_MISSED = {"not_running": "no daemon was running", "slept_through": "the machine slept, or its clock was set"}
+_WHY_MISSED: Mapping[str, str] = {
+    Reason.NOT_RUNNING: "no daemon was running",
+    Reason.SLEPT_THROUGH: "the machine slept, or its clock was set",
+}
 
 
 @frozen

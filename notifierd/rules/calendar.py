@@ -12,6 +12,7 @@ import attrs
 import holidays
 
 from notifierd.config.settings import Weekday, WindowSettings
+from notifierd.model.reasons import Reason
 
 _WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _NAMES = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -50,11 +51,11 @@ class Calendar:
         if day in self.settings.open_dates:
             return None
         if day in self.settings.closed_dates:
-            return "closed_dates"
+            return Reason.CLOSED_DATES
         if _WEEKDAYS[day.weekday()] in self.settings.closed_weekdays:
-            return f"{'weekend' if day.weekday() >= _SATURDAY else 'weekday'}: {_NAMES[day.weekday()]}"
+            return f"{Reason.WEEKEND if day.weekday() >= _SATURDAY else Reason.WEEKDAY}: {_NAMES[day.weekday()]}"
         name = _holidays(self.settings.holidays).get(day)
-        return f"holiday: {name}" if name else None
+        return f"{Reason.HOLIDAY}: {name}" if name else None
 
     def today(self, now: datetime) -> date:
         """Return the business day that *now* belongs to, closed or not.

@@ -12,6 +12,7 @@ from attrs import frozen
 from notifierd.config.settings import Settings
 from notifierd.model.delivery import OPEN, Channel, Delivery, State, delivery_id
 from notifierd.model.office import Alert, Kind, Notice, OfficeWork, Staff
+from notifierd.model.reasons import Reason
 
 
 @frozen
@@ -45,6 +46,13 @@ class Rules:
 
 
 @frozen
+class Skip:
+    """A delivery that is not made: there is nothing to tell any more, or nobody to tell it to."""
+
+    reason: Reason
+
+
+@frozen
 class Decision:
     """Whether one alert goes to one staff member on one channel; ``reason`` is a code."""
 
@@ -67,20 +75,20 @@ def chosen(staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, r
     return tuple(sorted(told, key=_order))
 
 
-def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) -> Notice | str:
-    """Return the content of *delivery* of an office; if it has none any more, the reason as a code."""
+def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) -> Notice | Skip:
+    """Return the content of *delivery* of an office, or why it has none any more."""
     staff = work.staff.get(delivery.staff_id)
     if work.name is None:
-        return "office_gone"
+        return Skip(Reason.OFFICE_GONE)
     if rules.only_offices and work.id not in rules.only_offices:
-        return "office_left_out"
+        return Skip(Reason.OFFICE_LEFT_OUT)
     if staff is None:
-        return "staff_gone"
+        return Skip(Reason.STAFF_GONE)
     alerts = chosen(staff, delivery.channel, work.alerts, day, rules)
     if not alerts:
-        return "no_longer_due"
+        return Skip(Reason.NO_LONGER_DUE)
     if delivery.channel is Channel.PUSH and not _has_device(delivery, work):
-        return "device_gone"
+        return Skip(Reason.DEVICE_GONE)
     return Notice(day, work.id, work.name, staff, delivery.channel, alerts)
 
 
@@ -158,16 +166,18 @@ def _kept_from(delivery: Delivery, staff: Staff, work: OfficeWork, day: date, ru
     if delivery.state not in OPEN:
         return f"already_{delivery.state}"
     notice = notice_for(delivery, work, day, rules)
-    if notice == "no_longer_due":
+    if not isinstance(notice, Skip):
+        return None
+    if notice.reason is Reason.NO_LONGER_DUE:
         return _shut(staff, delivery.channel, rules) or ("nothing_due" if work.alerts else "no_alerts")
-    return notice if isinstance(notice, str) else None
+    return notice.reason
 
 
 def _shut(staff: Staff, channel: Channel, rules: Rules) -> str | None:
     """Return why the channel is off for this staff member regardless of the alerts, or None."""
     match channel:
         case Channel.EMAIL if not staff.email:
-            return "no_address"
+            return Reason.NO_ADDRESS
         case Channel.EMAIL if not staff.email_enabled:
             return "email_off"
         case Channel.PUSH if not rules.push:

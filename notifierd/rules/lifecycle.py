@@ -11,7 +11,8 @@ from typing import Literal, assert_never
 from attrs import frozen
 
 from notifierd.model.delivery import Delivery, Settlement, State
-from notifierd.model.outcome import BATCH, Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
+from notifierd.model.reasons import Reason
 
 FIRST_WAIT = 5.0
 LONGEST_WAIT = 300.0
@@ -110,7 +111,7 @@ def _costs(outcome: Deferred, now: Circumstances) -> bool:
 
     The rejection of a whole batch costs none either: each of its messages goes alone from then on.
     """
-    if outcome.reason.startswith(BATCH):
+    if Reason.BATCH.begins(outcome.reason):
         return False
     match outcome.blame:
         case Blame.MESSAGE:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from attrs import asdict, frozen
 
 from notifierd.model.counts import ChannelCounts, DayCounts
+from notifierd.model.reasons import Reason
 
 RunState = Literal["completed", "interrupted", "skipped", "failed", "dry-run"]
 
@@ -32,7 +33,7 @@ class RunResult:
     def of(cls, counts: DayCounts, stopped: str | None) -> "RunResult":
         """Return the result of a run that ended by itself, or was *stopped* for a reason."""
         if counts.outlook.open:
-            return cls("interrupted", stopped or "interrupted", counts)
+            return cls("interrupted", stopped or Reason.INTERRUPTED, counts)
         return cls("completed", None, counts)
 
 

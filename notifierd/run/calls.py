@@ -16,8 +16,8 @@ from notifierd.model.address import BadAddress
 from notifierd.model.delivery import OPEN, Delivery, Reservation, State, call_id
 from notifierd.model.message import Message, Push
 from notifierd.model.office import OfficeWork
-from notifierd.model.outcome import BATCH
-from notifierd.rules.due import notice_for
+from notifierd.model.reasons import Reason
+from notifierd.rules.due import Skip, notice_for
 from notifierd.run.context import Deps
 from notifierd.run.transport import Line
 
@@ -40,8 +40,15 @@ class Content:
     as_of: float
 
 
-Description = Content | str | BadAddress
-"""What a delivery says; or why there is nothing to say; or that its address is none."""
+@frozen
+class Undeliverable:
+    """A delivery to an address that no mail can be sent to."""
+
+    reason: Reason
+
+
+Description = Content | Skip | Undeliverable
+"""What is to be done with a delivery: send the content, let it expire, or have it fail."""
 
 
 @frozen(eq=False)
@@ -122,8 +129,8 @@ class Prepared:
     """
 
     calls: tuple[Call, ...]
-    expired: Mapping[Delivery, str]
-    failed: Mapping[Delivery, str]
+    expired: Mapping[Delivery, Reason]
+    failed: Mapping[Delivery, Reason]
     lost: tuple[Delivery, ...]
     waiting: bool = False
 
@@ -148,23 +155,23 @@ def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: D
             lost += sending
     anew = [delivery for delivery in planned if delivery in contents and delivery not in kept]
     calls = [*first_calls(anew, contents, deps), *repeats]
-    expired = {delivery: why for delivery in planned if isinstance(why := described[delivery], str)}
-    failed = {delivery: bad.reason for delivery in planned if isinstance(bad := described[delivery], BadAddress)}
+    expired = {delivery: skip.reason for delivery in planned if isinstance(skip := described[delivery], Skip)}
+    failed = {delivery: bad.reason for delivery in planned if isinstance(bad := described[delivery], Undeliverable)}
     return Prepared(tuple(calls), expired, failed, tuple(lost), waiting)
 
 
 def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Description:
     """What *delivery* says, or why there is nothing to say, or nobody to say it to."""
     if delivery.channel not in deps.lines:
-        return "channel_disabled"
+        return Skip(Reason.CHANNEL_DISABLED)
     notice = notice_for(delivery, work, day, deps.rules)
-    if isinstance(notice, str):
+    if isinstance(notice, Skip):
         return notice
     if delivery.device_id is None:
         try:
             return Content(deps.renderer.mail(notice, delivery), deps.renderer.audit(notice), work.as_of)
         except BadAddress as bad:
-            return bad
+            return Undeliverable(bad.reason)
     ttl = max(SHORTEST_TTL, int((deps.day_ends(day) - deps.now()).total_seconds()))
     push = deps.renderer.push(notice, delivery, work.devices[delivery.device_id], ttl)
     return Content(push, deps.renderer.audit(notice), work.as_of)
@@ -200,11 +207,11 @@ def batches(
 
 def goes_alone(delivery: Delivery) -> bool:
     """Whether *delivery* may be what a whole batch would be refused for, by how it was tried before."""
-    return delivery.attempts > 0 or (delivery.reason or "").startswith(REFUSED)
+    return delivery.attempts > 0 or any(reason.begins(delivery.reason) for reason in REFUSALS)
 
 
-REFUSED = (BATCH, "rejected:", "refused:")
-"""What the reason of a delivery begins with that a provider refused, alone or with others, and may take alone."""
+REFUSALS = (Reason.BATCH, Reason.REJECTED, Reason.REFUSED)
+"""The reasons of a delivery that a provider refused, alone or with others, and may take alone."""
 
 
 def _order(delivery: Delivery) -> tuple[str, int, int, UUID, UUID]:

@@ -14,6 +14,7 @@ from notifierd.model.counts import DayCounts, Overflow, Planned
 from notifierd.model.delivery import Channel
 from notifierd.model.errors import DatabaseError, LedgerUnavailable, plain_errors
 from notifierd.model.office import OfficeWork
+from notifierd.model.reasons import Reason
 from notifierd.rules.report import RunResult
 from notifierd.run.context import Deps
 from notifierd.run.office import DATABASE_PAUSE, NEVER, Pass, guard_office
@@ -187,7 +188,7 @@ async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult
             nursery.cancel_scope.cancel()
         log.info("ended", state=result.state, reason=result.reason)
         return result
-    raise LedgerUnavailable("database_unavailable:timeout")
+    raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("timeout"))
 
 
 async def finish(day: date, deps: Deps, result: RunResult) -> RunResult:
@@ -196,7 +197,7 @@ async def finish(day: date, deps: Deps, result: RunResult) -> RunResult:
     write = partial(deps.ledger.finish, day, deps.holder, result.state, result.reason, untold)
     if await patiently(deps.progress, "the run's end", write):
         return result
-    return RunResult("interrupted", "retried", await count(day, deps))
+    return RunResult("interrupted", Reason.RETRIED, await count(day, deps))
 
 
 async def forget_old(day: date, deps: Deps) -> None:

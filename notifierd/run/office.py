@@ -14,6 +14,7 @@ from notifierd.model.errors import DatabaseError, first_of, may_pass, office_err
 from notifierd.model.message import Push
 from notifierd.model.office import OfficeWork
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.rules.lifecycle import Circumstances, settle
 from notifierd.run.calls import Call, Content, Prepared, line_by
 from notifierd.run.context import Deps
@@ -238,17 +239,17 @@ async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
     if not await reserved(reservation, this_pass):
         return
     began = trio.current_time()
-    outcomes: Sequence[Outcome] = [Deferred("not_begun", blame=Blame.PROVIDER)] * len(call.deliveries)
+    outcomes: Sequence[Outcome] = [Deferred(Reason.NOT_BEGUN, blame=Blame.PROVIDER)] * len(call.deliveries)
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
         if not await borne_out(call, facts, deps) or deps.stop.is_set():
             return
         began = trio.current_time()
-        outcomes = [Unknown("interrupted")] * len(call.deliveries)
+        outcomes = [Unknown(Reason.INTERRUPTED)] * len(call.deliveries)
         with trio.move_on_after(seconds) as time:
             outcomes = await call.line.sender.send(call.messages, call.body, str(call.id))
         if time.cancelled_caught:
-            outcomes = [Unknown("timeout")] * len(call.deliveries)
+            outcomes = [Unknown(Reason.TIMEOUT)] * len(call.deliveries)
         learn(call, outcomes, began, deps)
     finally:
         this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, deps))
@@ -357,7 +358,7 @@ def settled(delivery: Delivery, outcome: Outcome, content: Content, now: Circums
 
 def give_up(delivery: Delivery, deps: Deps) -> Settlement:
     """How a try ends that a dead process left, and whose call cannot be made again as it was."""
-    lost = Unknown(delivery.reason or "process_died", key_usable=False)
+    lost = Unknown(delivery.reason or Reason.PROCESS_DIED, key_usable=False)
     return settle(delivery, lost, Circumstances(keyed=False), deps.policies[delivery.channel])
 
 

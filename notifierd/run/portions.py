@@ -10,7 +10,7 @@ from notifierd.model.address import BadAddress
 from notifierd.model.delivery import Delivery, State
 from notifierd.model.message import Message
 from notifierd.model.office import OfficeWork
-from notifierd.rules.due import notice_for
+from notifierd.rules.due import Skip, notice_for
 from notifierd.run.calls import Content, batches, describe, former_calls, keyed_line, line_for
 from notifierd.run.context import Deps
 from notifierd.run.transport import Line
@@ -47,7 +47,7 @@ def sample(delivery: Delivery, work: OfficeWork, day: date, deps: Deps, mail: Me
         content = describe(delivery, work, day, deps)
         return content.message if isinstance(content, Content) else None
     notice = notice_for(delivery, work, day, deps.rules)
-    if isinstance(notice, str):
+    if isinstance(notice, Skip):
         return None
     try:
         deps.renderer.address(notice.staff)

@@ -15,7 +15,8 @@ import structlog
 from attrs import frozen
 
 from notifierd.model.errors import places
-from notifierd.model.outcome import BATCH, Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.send._waits import parse_retry_after
 from notifierd.send._words import About
 
@@ -65,35 +66,35 @@ def meaning(status: int, said: About | None, wait: float | None = None) -> Meani
         case (_, _) if 200 <= status < 300:  # noqa: PLR2004 - the class of RFC 9110, section 15.3
             return Delivered()
         case ((401 | 402 | 403 | 407 | 451), _):
-            return Blocked(f"blocked:{status}", wait)
+            return Blocked(Reason.BLOCKED.of(status), wait)
         case ((420 | 429), About.QUOTA):  # waiting does not clear it
-            return Blocked(f"quota:{status}", wait)
+            return Blocked(Reason.QUOTA.of(status), wait)
         case ((420 | 429), _):  # 420 is Mailgun's: https://github.com/mailgun/mailgun-java/issues/50
-            return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
+            return Deferred(Reason.RATE_LIMITED.of(status), wait, Blame.PROVIDER)
         case 408, _:
-            return Deferred("request_timeout:408", wait, blame)
+            return Deferred(Reason.REQUEST_TIMEOUT.of(408), wait, blame)
         case 425, _:
-            return Deferred("too_early:425", wait, blame)
+            return Deferred(Reason.TOO_EARLY.of(425), wait, blame)
         case _, About.QUOTA if _is_refusal(status):
-            return Blocked(f"quota:{status}", wait)
+            return Blocked(Reason.QUOTA.of(status), wait)
         case _, About.US if _is_refusal(status):
-            return Blocked(f"blocked:{status}", wait)
+            return Blocked(Reason.BLOCKED.of(status), wait)
         case ((500 | 503), _):
-            return Deferred(f"server_error:{status}", wait, blame)
+            return Deferred(Reason.SERVER_ERROR.of(status), wait, blame)
         case ((400 | 413 | 422), About.MESSAGE):
-            return Rejected(f"rejected:{status}")
+            return Rejected(Reason.REJECTED.of(status))
         case ((400 | 413 | 422), About.NOTHING):
-            return Rejected(f"rejected:{status}", Blame.UNCLEAR)
+            return Rejected(Reason.REJECTED.of(status), Blame.UNCLEAR)
         case (_, None) if 300 <= status < 500:  # noqa: PLR2004 - sections 15.4 and 15.5: no redirect is followed
-            return Deferred(f"not_the_provider:{status}", wait, Blame.PATH)
+            return Deferred(Reason.NOT_THE_PROVIDER.of(status), wait, Blame.PATH)
         case (_, _) if 300 <= status < 500:  # noqa: PLR2004 - the same
-            return Deferred(f"unexpected:{status}", wait, Blame.PATH)
+            return Deferred(Reason.UNEXPECTED.of(status), wait, Blame.PATH)
         case 511, _:  # RFC 6585, section 6: of a captive portal, which let nothing through
-            return Deferred("not_the_provider:511", wait, Blame.PATH)
+            return Deferred(Reason.NOT_THE_PROVIDER.of(511), wait, Blame.PATH)
         case (_, _) if status in NOT_CARRIED_OUT or (said is None and status in NOT_REACHED):
-            return Deferred(f"server_error:{status}", wait, Blame.PATH)
+            return Deferred(Reason.SERVER_ERROR.of(status), wait, Blame.PATH)
         case _:  # 502 and 504, and all that may come after the provider took the request
-            return Unknown(f"server_error:{status}", wait)
+            return Unknown(Reason.SERVER_ERROR.of(status), wait)
 
 
 NOT_CARRIED_OUT = frozenset({501, 505})
@@ -116,15 +117,15 @@ def for_each(outcome: Outcome, count: int) -> list[Outcome]:
     One of several may be to blame, and nothing says which: the others must not fail with it, so each goes alone.
     """
     if count > 1 and isinstance(outcome, Rejected):
-        outcome = Deferred(f"{BATCH}{outcome.reason}", blame=outcome.blame)
+        outcome = Deferred(Reason.BATCH.before(outcome.reason), blame=outcome.blame)
     return [outcome] * count
 
 
 def of_receiver(answer: Answer, now: datetime) -> Outcome:
     """Return what the answer of a webhook means: there, a 3xx or 4xx that is no plea to wait speaks of the post."""
     outcome = meaning(answer.status, None, answer.retry_after(now))
-    if isinstance(outcome, Deferred) and outcome.reason == f"not_the_provider:{answer.status}":
-        return Rejected(f"rejected:{answer.status}")
+    if isinstance(outcome, Deferred) and Reason.NOT_THE_PROVIDER.begins(outcome.reason):
+        return Rejected(Reason.REJECTED.of(answer.status))
     return outcome
 
 
@@ -151,7 +152,7 @@ async def outcomes(
 
     *read* says what an answer means. Where it fails, or gives more or fewer outcomes, all of them are in doubt.
     """
-    unclear: Sequence[Outcome] = [Unknown("answer_unclear")] * count
+    unclear: Sequence[Outcome] = [Unknown(Reason.ANSWER_UNCLEAR)] * count
     found = await understand(call, read, unclear)
     if isinstance(found, Deferred | Unknown):
         return [found] * count

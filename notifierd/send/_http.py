@@ -15,6 +15,7 @@ import trio
 from attrs import frozen
 
 from notifierd.model.outcome import Blame, Deferred, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer
 from notifierd.send._network import HostUnfit, Network, PublicNetwork
 from notifierd.send._unpack import unpack
@@ -97,10 +98,10 @@ class Client:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             if isinstance(error.__cause__, HostUnfit):
                 return Deferred(error.__cause__.args[0], blame=Blame.MESSAGE)
-            return Deferred("connection_failed", blame=Blame.PROVIDER)
+            return Deferred(Reason.CONNECTION_FAILED, blame=Blame.PROVIDER)
         except httpx.RequestError:
             # Even a failed write is in doubt: httpcore goes on to read after it, and the error is that of the read.
-            return Unknown("connection_lost")
+            return Unknown(Reason.CONNECTION_LOST)
 
 
 _url = lru_cache(maxsize=100)(httpx.URL)

@@ -11,7 +11,8 @@ from itertools import zip_longest
 import httpcore
 import trio
 
-REFUSED = "endpoint_refused"
+from notifierd.model.reasons import Reason
+
 """What the reasons begin with for which a URL from a browser is not called; also the lane of such endpoints."""
 
 ATTEMPT_SECONDS = 0.25
@@ -155,11 +156,11 @@ class PublicNetwork(Network):
                 found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
         except (OSError, UnicodeError, trio.TooSlowError) as error:
             if isinstance(error, UnicodeError) or (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME):
-                raise HostUnfit("host_not_found") from error
+                raise HostUnfit(Reason.HOST_NOT_FOUND) from error
             raise httpcore.ConnectError("not resolved") from error
         addresses = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
         if not all(map(self.permits, addresses)):
-            raise HostUnfit(f"{REFUSED}:private_address")
+            raise HostUnfit(Reason.ENDPOINT_REFUSED.of("private_address"))
         return addresses
 
     def permits(self, address: str) -> bool:

@@ -13,9 +13,9 @@ from notifierd.config.settings import PushSettings
 from notifierd.model.message import Push
 from notifierd.model.office import Device
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, meaning, outcomes
 from notifierd.send._http import Client, Url, parse_url
-from notifierd.send._network import REFUSED
 from notifierd.send._words import About
 from notifierd.send.vapid import Vapid
 
@@ -25,7 +25,7 @@ REFUSALS = 5
 """Offices of which a device was refused since a message passed: from then on it is us that a push service refuses. Not
 devices: one person can subscribe any number of them under another key."""
 
-WNS_LOST = frozenset({"dropped", "channelthrottled"})
+WNS_LOST = {str(reason): reason for reason in (Reason.DROPPED, Reason.CHANNELTHROTTLED)}
 """What X-WNS-NotificationStatus says of a message that was thrown away, beside a 2xx too: the device rejects it, or has
 had too many. https://learn.microsoft.com/windows/apps/develop/notifications/push-notifications/push-request-response-headers"""
 
@@ -46,7 +46,7 @@ class WebPush:
 
     def lane(self, message: Push) -> str:
         url = self._permitted(message.device.endpoint)
-        return url.origin if isinstance(url, Url) else REFUSED
+        return url.origin if isinstance(url, Url) else Reason.ENDPOINT_REFUSED.value
 
     def encode(self, messages: Sequence[Push]) -> bytes:
         """Return the plaintext: `send` encrypts it, with a key of its own each time."""
@@ -60,7 +60,7 @@ class WebPush:
             return [url]
         encrypted = encrypt(message.device, body)
         if encrypted is None:
-            return [Rejected("bad_subscription", asked=False)]
+            return [Rejected(Reason.BAD_SUBSCRIPTION, asked=False)]
         call = self._client.post(message.device.endpoint, encrypted, self._headers(message, url))
         return await outcomes(call, 1, lambda answer: [self._read(answer, url, message.office_id)])
 
@@ -70,7 +70,7 @@ class WebPush:
             self._refused.pop(url.origin, None)
             self._taking.add(url.origin)
         if isinstance(outcome, Blocked) and answer.status in {401, 403}:
-            return self._refusal(outcome, url.origin, office)
+            return self._refusal(outcome, answer.status, url.origin, office)
         return outcome
 
     def _headers(self, message: Push, url: Url) -> dict[str, str]:
@@ -97,24 +97,24 @@ class WebPush:
         if url.host.endswith(WNS):
             fate = answer.headers.get("x-wns-notificationstatus", "").lower()
             if 200 <= status < 300 and fate in WNS_LOST:  # noqa: PLR2004 - RFC 9110, section 15.3
-                return Deferred(f"{fate}:{status}", wait, Blame.MESSAGE)
+                return Deferred(WNS_LOST[fate].of(status), wait, Blame.MESSAGE)
             if status == 406:  # noqa: PLR2004 - its way to say 429 (microsoft/microsoft-ui-xaml#8091)
-                return Deferred("rate_limited:406", wait, Blame.PROVIDER)
+                return Deferred(Reason.RATE_LIMITED.of(406), wait, Blame.PROVIDER)
         match status, _is_page(answer):
             case (404, False) | (410, _):  # RFC 8030, section 7.3
-                return Gone(f"gone:{status}")
+                return Gone(Reason.GONE.of(status))
             case _, True if 200 <= status < 300:  # noqa: PLR2004 - RFC 9110, section 15.3
-                return Unknown("answer_unclear")
+                return Unknown(Reason.ANSWER_UNCLEAR)
             case 413, _:  # RFC 8030, section 7.2
-                return Rejected("rejected:413")
+                return Rejected(Reason.REJECTED.of(413))
             case ((401 | 402 | 403 | 407 | 408 | 420 | 425 | 429 | 451), _):
                 return meaning(status, About.NOTHING, wait)
             case _, is_page if 300 <= status < 500 and not (is_page and status < 400):  # noqa: PLR2004 - RFC 9110, sections 15.4 and 15.5
-                return Deferred(f"refused:{status}", wait)
+                return Deferred(Reason.REFUSED.of(status), wait)
             case _, is_page:
                 return meaning(status, None if is_page else About.NOTHING, wait)
 
-    def _refusal(self, outcome: Blocked, origin: str, office: UUID) -> Outcome:
+    def _refusal(self, outcome: Blocked, status: int, origin: str, office: UUID) -> Outcome:
         """Tell whether a push service refuses us, or a device that was subscribed under another key of the application.
 
         It says 401 or 403 to both (web-push-libs/web-push#457), and the second must not hold up all its others. So it
@@ -130,21 +130,21 @@ class WebPush:
         if origin in self._taking:
             blame = Blame.MESSAGE
             self._foreign.add(office)
-        return Deferred(outcome.reason.replace("blocked", "device_refused"), outcome.retry_after, blame)
+        return Deferred(Reason.DEVICE_REFUSED.of(status), outcome.retry_after, blame)
 
     def _permitted(self, endpoint: str) -> Url | Rejected:
         """Return the endpoint if we may call it: it comes from a browser, and may lead anywhere."""
         url, anywhere = parse_url(endpoint), self._settings.allow_private_addresses
         if url is None:
-            return Rejected(f"{REFUSED}:malformed_url")
+            return Rejected(Reason.ENDPOINT_REFUSED.of("malformed_url"))
         if not anywhere and url.scheme != "https":
-            return Rejected(f"{REFUSED}:not_https")
+            return Rejected(Reason.ENDPOINT_REFUSED.of("not_https"))
         if url.has_userinfo:
-            return Rejected(f"{REFUSED}:userinfo")
+            return Rejected(Reason.ENDPOINT_REFUSED.of("userinfo"))
         if not any(_matches(url.host, host) for host in self._settings.allowed_hosts):
-            return Rejected(f"{REFUSED}:host_not_allowed")
+            return Rejected(Reason.ENDPOINT_REFUSED.of("host_not_allowed"))
         if not anywhere and url.port != 443:  # noqa: PLR2004 - https
-            return Rejected(f"{REFUSED}:port_not_443")
+            return Rejected(Reason.ENDPOINT_REFUSED.of("port_not_443"))
         return url
 
 

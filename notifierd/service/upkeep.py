@@ -9,6 +9,7 @@ from attrs import define, field, frozen
 
 from notifierd.config.settings import Settings
 from notifierd.model.errors import NotifierdError
+from notifierd.model.reasons import Reason
 from notifierd.rules import alarms
 from notifierd.rules.calendar import Calendar
 from notifierd.run.context import Site
@@ -37,7 +38,7 @@ class Unfinished:
 
     def alarm(self, today: date) -> alarms.Alarm | None:
         """The alarm for the operator; None after `notifierd retry`, which the operator ran themselves."""
-        if self.reason == "retried":
+        if self.reason == Reason.RETRIED:
             return None
         return alarms.never_resumed(self.day, self.reason, over=self.day < today)
 
@@ -172,4 +173,4 @@ def without_run(
 
 def _why_missed(calendar: Calendar, day: date, began: datetime) -> str:
     opens, _ = calendar.window(day)
-    return "slept_through" if opens >= began else "not_running"
+    return Reason.SLEPT_THROUGH if opens >= began else Reason.NOT_RUNNING

@@ -20,6 +20,7 @@ from attrs import define, field, frozen
 from notifierd.config.settings import Settings
 from notifierd.model.errors import DatabaseError, LeaseHeld, NotifierdError, places
 from notifierd.model.outcome import Deferred, Delivered, Outcome, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.rules.alarms import (
     OUT_SECONDS,
     Alarm,
@@ -50,7 +51,7 @@ DRAIN_SECONDS = 5.0
 
 MOST_QUEUED = 100
 
-UNCLEAR: Outcome = Unknown("answer_unclear")
+UNCLEAR: Outcome = Unknown(Reason.ANSWER_UNCLEAR)
 
 T = TypeVar("T")
 OpenClient = Callable[[], AbstractAsyncContextManager[Client]]
@@ -268,7 +269,7 @@ class Watch:
             async with self.open_client() as client:
                 call = client.post(post.url, post.body, {"Content-Type": post.type})
                 return await understand(call, lambda answer: of_receiver(answer, datetime.now(UTC)), UNCLEAR)
-        return Unknown("timeout")
+        return Unknown(Reason.TIMEOUT)
 
     async def _rest(self, seconds: float) -> bool:
         """Wait for *seconds*, or until the watch is closing; return whether it is closing."""

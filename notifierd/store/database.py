@@ -18,6 +18,7 @@ from attrs import define, field
 from trio_asyncio import aio_as_trio
 
 from notifierd.model.errors import UNENCODABLE, LedgerUnavailable, StatementRefused
+from notifierd.model.reasons import Reason
 
 T = TypeVar("T")
 Row = asyncpg.Record
@@ -156,7 +157,7 @@ class Database:
                 return result
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             raise translated(error) from None
-        raise LedgerUnavailable("database_unavailable:TimeoutError")
+        raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("TimeoutError"))
 
     async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[Row]":
         """The connection that a unit left last, if it still stands; else one of the pool."""
@@ -172,12 +173,12 @@ class Database:
 def translated(error: BaseException) -> LedgerUnavailable | StatementRefused:
     """*error* as one of ours, without its text: asyncpg quotes the failing row, names and addresses and all."""
     if isinstance(error, ValueError) and isinstance(error, asyncpg.InterfaceError):
-        return StatementRefused(f"database_refused:{UNENCODABLE}")
+        return StatementRefused(Reason.DATABASE_REFUSED.of(UNENCODABLE))
     state = getattr(error, "sqlstate", None)
     if isinstance(error, _OUT_OF_REACH) and state != _OUR_CANCELLATION:
-        return LedgerUnavailable(f"database_unavailable:{state or type(error).__name__}")
+        return LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of(state or type(error).__name__))
     constraint = getattr(error, "constraint_name", None)
-    return StatementRefused(f"database_refused:{state}" + (f":{constraint}" if constraint else ""))
+    return StatementRefused(Reason.DATABASE_REFUSED.of(state, *([constraint] if constraint else [])))
 
 
 @asynccontextmanager
@@ -214,7 +215,7 @@ async def open_database(
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
             unread = isinstance(error, ValueError) and not isinstance(error, OSError)  # a bad certificate is both
             name = "dsn" if unread else type(error).__name__
-            raise LedgerUnavailable(f"database_unavailable:{getattr(error, 'sqlstate', None) or name}") from None
+            raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of(getattr(error, "sqlstate", None) or name)) from None
         try:
             yield Database(pool, loop, statement_timeout + DEAD_AFTER, asyncio.Semaphore(pool_size))
         finally:

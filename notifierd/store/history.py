@@ -70,7 +70,7 @@ class Day:
 
 
 @frozen
-class Reason:
+class ReasonCount:
     """Why deliveries of one channel and state reached nobody, how many, and of how many offices."""
 
     channel: Channel
@@ -198,10 +198,10 @@ class Overview:
         """One day; None if nothing is written of it."""
         return next(iter(await self.days(day, 1, day)), None)
 
-    async def reasons(self, day: date, of: Narrowed = ALL, limit: int = ROWS) -> tuple[Reason, ...]:
+    async def reasons(self, day: date, of: Narrowed = ALL, limit: int = ROWS) -> tuple[ReasonCount, ...]:
         """Why deliveries of *day* reached nobody, the most frequent reason first."""
         rows = await self._db.read(history.REASONS, day, *_narrowing(of), limit)
-        return tuple(Reason(**_typed(row)) for row in rows)
+        return tuple(ReasonCount(**_typed(row)) for row in rows)
 
     async def failures(
         self, day: date, of: Narrowed = ALL, after: FailureLine | None = None, limit: int = ROWS

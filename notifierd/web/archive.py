@@ -13,6 +13,7 @@ import trio
 from attrs import define, field, frozen
 
 from notifierd.model.errors import DatabaseError, LedgerUnavailable
+from notifierd.model.reasons import Reason
 from notifierd.store.database import open_database
 from notifierd.store.history import (
     ALL,
@@ -22,7 +23,7 @@ from notifierd.store.history import (
     Narrowed,
     OfficeDay,
     Overview,
-    Reason,
+    ReasonCount,
     TroubledOffice,
     UntoldOffice,
 )
@@ -54,7 +55,7 @@ class Failures:
     """
 
     day: date
-    reasons: tuple[Reason, ...]
+    reasons: tuple[ReasonCount, ...]
     total: int
     listed: tuple[FailureLine, ...]
 
@@ -183,7 +184,7 @@ class Archive:
         except DatabaseError as error:
             return error
         except trio.TooSlowError:
-            return LedgerUnavailable("database_unavailable:timeout")
+            return LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("timeout"))
 
 
 async def _failures(overview: Overview, day: date, of: Narrowed) -> Failures:

@@ -23,12 +23,12 @@ from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.office import Notice
+from notifierd.model.reasons import Reason
 from notifierd.rules import report
 from notifierd.rules.alarms import Alarm
 from notifierd.store.contract import VIEWS
 from notifierd.store.database import open_database
 from notifierd.store.schema import init, presets
-from notifierd.web.words.reasons import REASONS
 from tests.support.documented import documented
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_id
 from tests.web.test_monitoring import a_scrape
@@ -125,7 +125,7 @@ def _places(value: Any, place: str = "$") -> Iterator[str]:
 
 
 def reasons() -> Iterator[str]:
-    yield from REASONS
+    yield from Reason
     yield from (f"plan --explain, target: {code}" for code in TARGETS)
     yield from (f"plan --explain, alert: {code}" for code in ALERTS)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from notifierd.model.delivery import Channel, Delivery, State, delivery_id
 from notifierd.model.office import Alert, Device, Kind, Notice, OfficeWork, Staff
-from notifierd.rules.due import Rules, chosen, decide, notice_for, ways
+from notifierd.rules.due import Rules, Skip, chosen, decide, notice_for, ways
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_assessment, an_id
 
 RULES = Rules()
@@ -161,7 +161,7 @@ def test_a_delivery_tells_its_staff_member_what_is_chosen_for_them():
 )
 def test_a_delivery_that_tells_nothing_any_more_says_why(why, changes, rules):
     work = evolve(an_office(), **changes)
-    assert notice_for(a_delivery(Channel.PUSH, PHONE), work, DAY, rules) == why
+    assert notice_for(a_delivery(Channel.PUSH, PHONE), work, DAY, rules) == Skip(why)
 
 
 def targets(work: OfficeWork, staff: Staff = TARO, rules: Rules = RULES) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ from notifierd.model.delivery import OPEN, Channel, Delivery, Reservation, State
 from notifierd.model.errors import StatementRefused
 from notifierd.model.office import OfficeWork
 from notifierd.model.outcome import Blame, Blocked, Deferred, Outcome, Unknown
-from notifierd.rules.due import Rules, notice_for
+from notifierd.rules.due import Rules, Skip, notice_for
 from notifierd.run.context import Deps
 from notifierd.run.day import run_day
 from notifierd.run.facts import FRESH, MOST_AGE
@@ -176,7 +176,7 @@ def said(app: Application, delivery: Delivery) -> str | None:
         as_of=0.0,
     )
     notice = notice_for(delivery, work, DAY, Rules())
-    if isinstance(notice, str):
+    if isinstance(notice, Skip):
         return None
     if delivery.channel is Channel.EMAIL:
         mail = PlainRenderer().mail(notice, delivery)

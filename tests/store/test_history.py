@@ -12,7 +12,7 @@ from notifierd.model.counts import ChannelCounts, Untold
 from notifierd.model.delivery import Channel, State, delivery_id
 from notifierd.rules.due import Rules
 from notifierd.store.database import Database, open_database
-from notifierd.store.history import Narrowed, Open, Overview, Reason, TroubledOffice, UntoldOffice, UntoldTotal
+from notifierd.store.history import Narrowed, Open, Overview, ReasonCount, TroubledOffice, UntoldOffice, UntoldTotal
 from notifierd.store.postgres import PostgresLedger
 from tests.support import application
 from tests.support.memory import Application
@@ -163,9 +163,9 @@ async def a_bad_day(archive: Archive) -> None:
 
 async def test_reasons_stand_once_the_most_frequent_first(archive: Archive) -> None:
     await a_bad_day(archive)
-    rejected = Reason(Channel.EMAIL, State.FAILED, "rejected:422", deliveries=3, offices=2)
-    timeout = Reason(Channel.EMAIL, State.UNKNOWN, "timeout", 1, 1)
-    expired = Reason(Channel.PUSH, State.EXPIRED, "window_ended", 1, 1)
+    rejected = ReasonCount(Channel.EMAIL, State.FAILED, "rejected:422", deliveries=3, offices=2)
+    timeout = ReasonCount(Channel.EMAIL, State.UNKNOWN, "timeout", 1, 1)
+    expired = ReasonCount(Channel.PUSH, State.EXPIRED, "window_ended", 1, 1)
     assert await archive.overview.reasons(DAY) == (rejected, timeout, expired)
     assert await archive.overview.reasons(DAY, limit=1) == (rejected,)
     assert await archive.overview.reasons(DAY, Narrowed(office_id=NORTH)) == (

@@ -16,7 +16,6 @@ from notifierd.store.history import Day
 from notifierd.web.chart import COLUMN, HEIGHT, LEAST, chart
 from notifierd.web.words.language import Words, preferred
 from notifierd.web.words.phrases import PHRASES
-from notifierd.web.words.reasons import REASONS
 
 PACKAGE = Path(notifierd.__file__).parent
 TOKYO = ZoneInfo("Asia/Tokyo")
@@ -101,26 +100,11 @@ def test_a_reason_is_explained_by_its_first_word(reason: str, begins: str):
     assert bool(EN.why(reason)) == bool(begins) == bool(JA.why(reason))
 
 
-def test_every_reason_that_a_delivery_can_end_with_is_explained():
-    """Of those in the code: the first words of what outcomes and the ledger are given."""
-    outcome = r'(?:Rejected|Deferred|Blocked|Unknown|Gone)\(\s*f?"([a-z_]+)[:"]'
-    found = set()
-    for file in [*PACKAGE.glob("send/**/*.py"), PACKAGE / "run/office.py"]:
-        found |= set(re.findall(outcome, file.read_text(encoding="utf-8")))
-    for name in ("run/calls.py", "rules/due.py"):
-        found |= set(
-            re.findall(r'return "(\w+_gone|channel_disabled|no_longer_due)"', (PACKAGE / name).read_text("utf-8"))
-        )
-    assert {"rejected", "rate_limited", "server_error", "answer_unclear", "staff_gone"} <= found
-    never_last = {"not_begun"}
-    assert {word for word in found - never_last if not EN.why(word)} == set()
-
-
 def test_both_languages_say_the_same_with_the_same_values():
     for key, pair in PHRASES.items():
         ja, en = ({name for _, name, _, _ in string.Formatter().parse(text) if name} for text in pair)
         assert ja == en, key
-    assert all(all(pair) for pair in [*PHRASES.values(), *REASONS.values()])
+    assert all(all(pair) for pair in PHRASES.values())
 
 
 def test_each_phrase_is_used_and_each_that_is_used_is_there():

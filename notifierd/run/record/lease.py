@@ -13,6 +13,7 @@ import trio
 from attrs import define
 
 from notifierd.model.errors import DatabaseError, LeaseLost, LeaseNotRenewed, LedgerUnavailable, first_of
+from notifierd.model.reasons import Reason
 from notifierd.run.trouble import DatabaseTrouble
 from notifierd.store.ledger import LEASE_SECONDS, Ledger
 
@@ -86,7 +87,7 @@ async def _give_back(ledger: Ledger, day: date, holder: str, lease: Lease, error
 async def _keep(ledger: Ledger, day: date, holder: str, lease: Lease, trouble: DatabaseTrouble) -> None:
     async def renew() -> None:
         asked = trio.current_time()
-        lease.trouble = lease.trouble or "database_unavailable:timeout"  # until it answers
+        lease.trouble = lease.trouble or Reason.DATABASE_UNAVAILABLE.of("timeout")  # until it answers
         try:
             renewed = await ledger.renew_lease(day, holder)
         except DatabaseError as error:

@@ -9,6 +9,7 @@ from notifierd.config.settings import GmailSettings
 from notifierd.model.errors import ConfigError
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about
@@ -28,7 +29,7 @@ OURS = frozenset({"failedPrecondition", "notFound"})
 """Errors beside 401 and 403 that no message is to blame for: the user has no mailbox, the base_url is wrong."""
 
 
-UNAUTHORIZED = "blocked:401"
+UNAUTHORIZED = Reason.BLOCKED.of(401)
 """The reason of an outcome that another token may mend."""
 
 
@@ -86,16 +87,16 @@ class Gmail:
         reasons = set(_reasons(error))
         if 400 <= status < 500:  # noqa: PLR2004 - the client's errors
             if DAILY in reasons or (reasons & RATE_LIMITS and MAIL_SENDING in text(get(error, "message"))):
-                return Blocked(f"quota:{status}", wait)
+                return Blocked(Reason.QUOTA.of(status), wait)
             if reasons & RATE_LIMITS:
-                return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
+                return Deferred(Reason.RATE_LIMITED.of(status), wait, Blame.PROVIDER)
             if reasons & OURS:
-                return Blocked(f"blocked:{status}", wait)
+                return Blocked(Reason.BLOCKED.of(status), wait)
         outcome = meaning(status, _about(error), wait)
         if not isinstance(outcome, Delivered):
             return outcome
         taken = message_id(get(found, "id"))
-        return Delivered(taken) if taken else Unknown("answer_unclear")
+        return Delivered(taken) if taken else Unknown(Reason.ANSWER_UNCLEAR)
 
 
 def _about(error: object) -> About | None:

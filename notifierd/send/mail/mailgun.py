@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from notifierd.config.settings import MailgunSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._waits import wait_in_words
@@ -59,14 +60,14 @@ class Mailgun:
         wait = until if (asked := answer.retry_after(now)) is None else asked
         if until is not None and 400 <= status < 500 and said is not About.QUOTA:  # noqa: PLR2004 - the client's errors
             # Though it says, too, that the domain is not allowed to send.
-            return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
+            return Deferred(Reason.RATE_LIMITED.of(status), wait, Blame.PROVIDER)
         if status in OURS and said is not None:
-            return Blocked(f"blocked:{status}", wait)
+            return Blocked(Reason.BLOCKED.of(status), wait)
         outcome = meaning(status, said, wait)
         if not isinstance(outcome, Delivered):
             return outcome
         accepted = message_id(get(found, "id"))
-        return Delivered(accepted) if accepted else Unknown("answer_unclear")
+        return Delivered(accepted) if accepted else Unknown(Reason.ANSWER_UNCLEAR)
 
 
 def _about(found: object) -> About | None:

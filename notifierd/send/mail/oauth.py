@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Rejected, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, meaning, understand
 from notifierd.send._http import Client
 from notifierd.send._words import About
@@ -77,7 +78,7 @@ class ServiceAccount:
                         return found
                     self._token = found
                 return self._token.value
-        return Deferred("token_timeout", blame=Blame.PROVIDER)
+        return Deferred(Reason.TOKEN.before("timeout"), blame=Blame.PROVIDER)
 
     def forget(self, token: str) -> None:
         """Ask for another one next time: *token* was turned away."""
@@ -90,12 +91,12 @@ class ServiceAccount:
         call = self.client.post(self.url, body, {"Content-Type": "application/x-www-form-urlencoded"})
         found = await understand(call, lambda answer: _read(answer, now), None)
         if found is None:
-            return Deferred("token_unclear", blame=Blame.PROVIDER)
+            return Deferred(Reason.TOKEN.before("unclear"), blame=Blame.PROVIDER)
         if isinstance(found, Token | Blocked):
             return found
         # In doubt or not, there was no mail in this call, and none is to blame.
         blame = Blame.PATH if isinstance(found, Deferred) and found.blame is Blame.PATH else Blame.PROVIDER
-        return Deferred(f"token_{found.reason}", found.retry_after, blame)
+        return Deferred(Reason.TOKEN.before(found.reason), found.retry_after, blame)
 
     def _assertion(self, now: datetime) -> str:
         """Return the signed JWT that stands for the account: RFC 7515, section 3.1, with RS256 of RFC 7518."""
@@ -139,7 +140,7 @@ def _read(answer: Answer, now: datetime) -> Token | Blocked | Deferred | Unknown
         case Delivered():
             return _token(found, now)
         case Blocked(reason) | Rejected(reason):
-            return Blocked(f"token_{reason}", wait)
+            return Blocked(Reason.TOKEN.before(reason), wait)
         case outcome:
             return outcome
 

@@ -8,6 +8,7 @@ import orjson
 from notifierd.config.settings import PostmarkSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about
@@ -67,7 +68,7 @@ class Postmark:
         if status == 422 and code:  # noqa: PLR2004 - Unprocessable Content
             return _of_code(code, "422", said)
         if status in OUR_STATUSES and code is not None:
-            return Blocked(f"blocked:{status}", wait)
+            return Blocked(Reason.BLOCKED.of(status), wait)
         return meaning(status, None if code is None else _about(code, said), wait)
 
     def _item(self, mail: Mail) -> dict[str, object]:
@@ -86,7 +87,7 @@ class Postmark:
 def _of_items(found: object, count: int) -> list[Outcome]:
     """Return what became of each message of a call that went through; its answers come in the messages' order."""
     if not isinstance(found, list) or len(found) != count:
-        return [Unknown("answer_unclear")] * count
+        return [Unknown(Reason.ANSWER_UNCLEAR)] * count
     return [_of_item(item) for item in found]
 
 
@@ -95,24 +96,24 @@ def _of_item(item: object) -> Outcome:
     if code:
         return _of_code(code, "item", item)
     accepted = message_id(get(item, "MessageID")) if code == 0 else None
-    return Delivered(accepted) if accepted else Unknown("answer_unclear")
+    return Delivered(accepted) if accepted else Unknown(Reason.ANSWER_UNCLEAR)
 
 
 def _of_code(code: int, said_of: str, said: object) -> Outcome:
     """Return what an error code other than 0 means. Whatever it is, the message was not accepted."""
     match code, _about(code, said):
         case 100, _:
-            return Deferred(f"maintenance:{said_of}:{code}", blame=Blame.PROVIDER)
+            return Deferred(Reason.MAINTENANCE.of(said_of, code), blame=Blame.PROVIDER)
         case 429, _:
-            return Deferred(f"rate_limited:{said_of}:{code}", blame=Blame.PROVIDER)
+            return Deferred(Reason.RATE_LIMITED.of(said_of, code), blame=Blame.PROVIDER)
         case _, About.US | About.QUOTA:
-            return Blocked(f"blocked:{said_of}:{code}")
+            return Blocked(Reason.BLOCKED.of(said_of, code))
         case _, About.MESSAGE:
-            return Rejected(f"rejected:{said_of}:{code}")
+            return Rejected(Reason.REJECTED.of(said_of, code))
         case 300, _:
-            return Rejected(f"rejected:{said_of}:{code}", Blame.UNCLEAR)
+            return Rejected(Reason.REJECTED.of(said_of, code), Blame.UNCLEAR)
         case _:
-            return Deferred(f"refused:{said_of}:{code}")
+            return Deferred(Reason.REFUSED.of(said_of, code))
 
 
 def _about(code: int, said: object) -> About:

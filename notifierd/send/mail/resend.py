@@ -9,6 +9,7 @@ import orjson
 from notifierd.config.settings import ResendSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Delivered, Outcome, Rejected, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about, about_field
@@ -82,11 +83,11 @@ class Resend:
         status, name, wait = answer.status, text(get(said, "name")).lower(), answer.retry_after(self._now())
         match status, name:
             case 409, "concurrent_idempotent_requests":
-                return Unknown("in_progress:409", wait or IN_PROGRESS_SECONDS)
+                return Unknown(Reason.IN_PROGRESS.of(409), wait or IN_PROGRESS_SECONDS)
             case 409, "invalid_idempotent_request":
-                return Unknown("key_conflict:409", key_usable=False)
+                return Unknown(Reason.KEY_CONFLICT.of(409), key_usable=False)
             case _ if 400 <= status < 500 and name in OURS_IF_REFUSED:  # noqa: PLR2004 - the client's errors
-                return Blocked(f"blocked:{status}", wait)
+                return Blocked(Reason.BLOCKED.of(status), wait)
         return meaning(status, _about(said, name), wait)
 
 
@@ -130,7 +131,7 @@ def _of_items(found: object, count: int) -> list[Outcome]:
     An answer that does not add up tells nothing of any item. An item's error may be of our sender, as every item's is
     then.
     """
-    unclear: list[Outcome] = [Unknown("answer_unclear")] * count
+    unclear: list[Outcome] = [Unknown(Reason.ANSWER_UNCLEAR)] * count
     data, errors = ([found], []) if count == 1 else (get(found, "data"), get(found, "errors") or [])
     if not isinstance(data, list) or not isinstance(errors, list):
         return unclear
@@ -147,10 +148,10 @@ def _of_item(error: object) -> Outcome:
     """Return what an item's error means."""
     match _about_words(text(get(error, "message"))):
         case About.US:
-            return Blocked("blocked:item")
+            return Blocked(Reason.BLOCKED.of("item"))
         case About.QUOTA:
-            return Blocked("quota:item")
+            return Blocked(Reason.QUOTA.of("item"))
         case About.MESSAGE:
-            return Rejected("rejected:item")
+            return Rejected(Reason.REJECTED.of("item"))
         case About.NOTHING:
-            return Rejected("rejected:item", Blame.UNCLEAR)
+            return Rejected(Reason.REJECTED.of("item"), Blame.UNCLEAR)

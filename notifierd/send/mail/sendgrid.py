@@ -10,6 +10,7 @@ from notifierd.config.settings import SendgridSettings
 from notifierd.model.address import Mailbox
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blocked, Delivered, Outcome, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._waits import parse_number, within_bounds
@@ -62,7 +63,7 @@ class Sendgrid:
     def _read(self, answer: Answer) -> Outcome:
         status, now, said = answer.status, self._now(), _about(answer.json())
         if status in OURS and said is not None:
-            return Blocked(f"blocked:{status}", answer.retry_after(now))
+            return Blocked(Reason.BLOCKED.of(status), answer.retry_after(now))
         wait = answer.retry_after(now)
         if wait is None and status == 429:  # noqa: PLR2004 - Too Many Requests
             wait = _until_reset(answer, now)
@@ -70,7 +71,7 @@ class Sendgrid:
         if not isinstance(outcome, Delivered):
             return outcome
         if status != 202:  # noqa: PLR2004 - Accepted, the one success there is
-            return Unknown("answer_unclear")
+            return Unknown(Reason.ANSWER_UNCLEAR)
         return Delivered(message_id(answer.headers.get("x-message-id")))
 
 

@@ -14,6 +14,7 @@ import orjson
 from notifierd.config.settings import SesSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about
@@ -50,29 +51,29 @@ troubleshoot-error-messages.html): our sender or, in the sandbox, the address it
 
 REFUSALS = MappingProxyType(
     {
-        "AccountSuspendedException": "suspended",
-        "SendingPausedException": "sending_paused",
-        "MailFromDomainNotVerifiedException": "not_verified",
-        "NotFoundException": "not_found",  # the configuration set
-        "AccessDeniedException": "access_denied",
-        "NotAuthorized": "access_denied",
-        "IncompleteSignature": "bad_signature",
-        "RequestExpired": "clock_wrong",
-        "UnknownOperationException": "not_found",
+        "AccountSuspendedException": Reason.SUSPENDED,
+        "SendingPausedException": Reason.SENDING_PAUSED,
+        "MailFromDomainNotVerifiedException": Reason.NOT_VERIFIED,
+        "NotFoundException": Reason.NOT_FOUND,  # the configuration set
+        "AccessDeniedException": Reason.ACCESS_DENIED,
+        "NotAuthorized": Reason.ACCESS_DENIED,
+        "IncompleteSignature": Reason.BAD_SIGNATURE,
+        "RequestExpired": Reason.CLOCK_WRONG,
+        "UnknownOperationException": Reason.NOT_FOUND,
     }
 )
 """Errors beside 401 and 403 that no message is to blame for: the operation's, and those of .../CommonErrors.html."""
 
 ENTRY_REFUSALS = MappingProxyType(
     {
-        "ACCOUNT_SUSPENDED": "suspended",
-        "ACCOUNT_SENDING_PAUSED": "sending_paused",
-        "CONFIGURATION_SET_SENDING_PAUSED": "sending_paused",
-        "ACCOUNT_DAILY_QUOTA_EXCEEDED": "quota",
-        "MAIL_FROM_DOMAIN_NOT_VERIFIED": "not_verified",
-        "CONFIGURATION_SET_NOT_FOUND": "not_found",
-        "TEMPLATE_NOT_FOUND": "not_found",
-        "INVALID_SENDING_POOL_NAME": "not_found",
+        "ACCOUNT_SUSPENDED": Reason.SUSPENDED,
+        "ACCOUNT_SENDING_PAUSED": Reason.SENDING_PAUSED,
+        "CONFIGURATION_SET_SENDING_PAUSED": Reason.SENDING_PAUSED,
+        "ACCOUNT_DAILY_QUOTA_EXCEEDED": Reason.QUOTA,
+        "MAIL_FROM_DOMAIN_NOT_VERIFIED": Reason.NOT_VERIFIED,
+        "CONFIGURATION_SET_NOT_FOUND": Reason.NOT_FOUND,
+        "TEMPLATE_NOT_FOUND": Reason.NOT_FOUND,
+        "INVALID_SENDING_POOL_NAME": Reason.NOT_FOUND,
     }
 )
 """The same of an entry: .../API_BulkEmailEntryResult.html."""
@@ -148,15 +149,15 @@ class Ses:
         status, wait = answer.status, answer.retry_after(self._now())
         if 400 <= status < 500:  # noqa: PLR2004 - the client's errors
             if kind in THROTTLES and DAILY_QUOTA in words:
-                return Blocked(f"quota:{status}", wait)
+                return Blocked(Reason.QUOTA.of(status), wait)
             if kind in THROTTLES:
-                return Deferred(f"rate_limited:{status}", wait, Blame.PROVIDER)
+                return Deferred(Reason.RATE_LIMITED.of(status), wait, Blame.PROVIDER)
             if kind in TIMEOUTS:
-                return Deferred(f"request_timeout:{status}", wait)
+                return Deferred(Reason.REQUEST_TIMEOUT.of(status), wait)
             if kind in REFUSALS:
-                return Blocked(f"{REFUSALS[kind]}:{status}", wait)
+                return Blocked(REFUSALS[kind].of(status), wait)
             if kind == REJECTED and NOT_VERIFIED in words:
-                return Blocked(f"not_verified:{status}", wait)
+                return Blocked(Reason.NOT_VERIFIED.of(status), wait)
         return meaning(status, _about(kind, words) if kind else None, wait)
 
 
@@ -212,10 +213,10 @@ def _of_entries(found: object, count: int) -> list[Outcome]:
     """Return what became of each mail of a call that went through."""
     if count == 1:
         taken = message_id(get(found, "MessageId"))
-        return [Delivered(taken) if taken else Unknown("answer_unclear")]
+        return [Delivered(taken) if taken else Unknown(Reason.ANSWER_UNCLEAR)]
     results = get(found, "BulkEmailEntryResults")
     if not isinstance(results, list) or len(results) != count:
-        return [Unknown("answer_unclear")] * count
+        return [Unknown(Reason.ANSWER_UNCLEAR)] * count
     return [_of_entry(result) for result in results]
 
 
@@ -223,19 +224,21 @@ def _of_entry(result: object) -> Outcome:
     """Return what an entry's status means; what was not accepted for its own sake is tried alone, by SendEmail."""
     status, words = text(get(result, "Status")), text(get(result, "Error"))
     if status in ENTRY_REFUSALS:
-        return Blocked(f"{ENTRY_REFUSALS[status]}:item")
+        return Blocked(ENTRY_REFUSALS[status].of("item"))
     match status:
         case "SUCCESS":
             return Delivered(message_id(get(result, "MessageId")))
         case "MESSAGE_REJECTED":
             if NOT_VERIFIED in words:
-                return Blocked("not_verified:item")
-            return Blocked("blocked:item") if about(words) is About.US else Rejected("rejected:item")
+                return Blocked(Reason.NOT_VERIFIED.of("item"))
+            us = about(words) is About.US
+            return Blocked(Reason.BLOCKED.of("item")) if us else Rejected(Reason.REJECTED.of("item"))
         case "ACCOUNT_THROTTLED":
-            return Deferred("rate_limited:item", blame=Blame.PROVIDER)
+            return Deferred(Reason.RATE_LIMITED.of("item"), blame=Blame.PROVIDER)
         case "TRANSIENT_FAILURE":
-            return Deferred("server_error:item")
+            return Deferred(Reason.SERVER_ERROR.of("item"))
         case "FAILED" | "INVALID_PARAMETER":
-            return Blocked("blocked:item") if about(words) is About.US else Deferred("refused:item")
+            us = about(words) is About.US
+            return Blocked(Reason.BLOCKED.of("item")) if us else Deferred(Reason.REFUSED.of("item"))
         case _:
-            return Unknown("answer_unclear")
+            return Unknown(Reason.ANSWER_UNCLEAR)

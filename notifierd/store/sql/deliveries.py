@@ -1,5 +1,7 @@
 """The life of a delivery, after it is planned."""
 
+from notifierd.model.reasons import Reason
+
 # All of a call's deliveries or none: a call that lost some would not be the one whose payload hash is written.
 RESERVE = """
 with lease as materialized (
@@ -134,19 +136,23 @@ where d.day = $1::date and d.office_id = $2::uuid
 returning d.id, d.channel, d.state
 """
 
-_END = """
+
+def _end(why: str) -> str:
+    return f"""
 set state = case d.state when 'planned' then 'expired' else 'unknown' end,
-    reason = 'window_ended' || case when d.doubts > 0 then '_in_doubt' else '' end
+    reason = case when d.doubts > 0 then '{Reason.WINDOW_ENDED_IN_DOUBT}' else '{Reason.WINDOW_ENDED}' end
              || coalesce(' (' || {why} || ')', ''),
     not_before = null, try_until = null, updated_at = now()
 """
-END = _END.format(why="d.reason")
+
+
+END = _end("d.reason")
 
 # $3: the providers that honour keys. An unknown call of theirs is left as a dead process would leave it, so that the
 # next pass makes it again under its key. -1 doubts: should that not be possible, it goes in a new call, whatever
 # on_unknown says. What expired keeps its key, which also meets a ledger that forgot an acceptance. A run that is over
 # is one to be resumed then; one that goes on finds them in its next pass.
-RETRY = """
+RETRY = f"""
 with found as materialized (
     select d.id, d.state = 'unknown' and d.payload_hash is not null and coalesce(d.provider = any ($3::text[]), false)
                as same_call
@@ -170,7 +176,7 @@ with found as materialized (
     update notifierd.runs r
     set counts = null,
         state = case when r.lease_until > clock_timestamp() then r.state else 'interrupted' end,
-        reason = case when r.lease_until > clock_timestamp() then r.reason else 'retried' end
+        reason = case when r.lease_until > clock_timestamp() then r.reason else '{Reason.RETRIED}' end
     where r.day = $1::date and exists (select from again)
 )
 select count(distinct office_id) as offices,
@@ -180,7 +186,7 @@ from again
 """
 
 CLOSE = f"""
-update notifierd.deliveries d {_END.format(why="coalesce(d.reason, case d.channel when 'email' then $2::text end)")}
+update notifierd.deliveries d {_end("coalesce(d.reason, case d.channel when 'email' then $2::text end)")}
 where d.day = $1::date and (d.state = 'planned' or (d.state = 'sending' and d.try_until <= clock_timestamp()))
 returning d.id, d.channel, d.state
 """

@@ -1,5 +1,6 @@
 """Looking back at the days. Beside a live run: each takes no lock, and gives no more rows than it is asked for."""
 
+from notifierd.model.reasons import Reason
 from notifierd.store.sql import DUE, OFFICE_NAME, STANDS
 
 # A day whose run has ended was counted then; only a day that goes on is counted at each look.
@@ -114,7 +115,7 @@ select r.day, d.channel,
        min(greatest(d.not_before, case d.state when 'sending' then d.try_until end)) filter (where not {DUE})
            as next_turn
 from notifierd.runs r join notifierd.deliveries d on d.day = r.day
-where r.state in ('running', 'interrupted') and coalesce(r.reason, '') not like 'never_resumed%'
+where r.state in ('running', 'interrupted') and coalesce(r.reason, '') not like '{Reason.NEVER_RESUMED}%'
   and d.state in ('planned', 'sending')
 group by r.day, d.channel
 order by r.day, d.channel

@@ -1,5 +1,6 @@
 """A day's run: who has its lease, how it went, and what is forgotten of it."""
 
+from notifierd.model.reasons import Reason
 from notifierd.store.sql import STANDS
 from notifierd.store.sql.deliveries import END
 
@@ -44,7 +45,7 @@ with again as materialized (
 )
 update notifierd.runs r
 set state = case when again.planned then 'interrupted' else $3::text end,
-    reason = case when again.planned then 'retried' else $4::text end,
+    reason = case when again.planned then '{Reason.RETRIED}' else $4::text end,
     finished_at = now(), holder = null, lease_until = null, counts = {STANDS}, untold = $5::jsonb
 from again
 where r.day = $1::date and r.holder = $2::text
@@ -87,10 +88,10 @@ select day from old
 """
 
 # Its window is over, its date is not: `once` may still send what is open.
-LEAVE_OPEN = """
+LEAVE_OPEN = f"""
 with died as (
     update notifierd.runs r
-    set state = 'interrupted', reason = 'run_died', holder = null, lease_until = null, finished_at = now()
+    set state = 'interrupted', reason = '{Reason.RUN_DIED}', holder = null, lease_until = null, finished_at = now()
     where r.day = $1::date and r.state = 'running' and (r.holder is null or r.lease_until <= clock_timestamp())
 )
 select count(*) as open from notifierd.deliveries d where d.day = $1::date and d.state in ('planned', 'sending')
@@ -100,10 +101,12 @@ select count(*) as open from notifierd.deliveries d where d.day = $1::date and d
 CLOSE_EARLIER = f"""
 with left_open as (
     update notifierd.runs r
-    set state = 'interrupted', reason = 'never_resumed' || coalesce(' (' || nullif(r.reason, 'retried') || ')', ''),
+    set state = 'interrupted',
+        reason = '{Reason.NEVER_RESUMED}' || coalesce(' (' || nullif(r.reason, '{Reason.RETRIED}') || ')', ''),
         holder = null, lease_until = null, finished_at = coalesce(r.finished_at, now()), counts = null
     where r.day < $1::date and (r.holder is null or r.lease_until <= clock_timestamp())
-      and (r.state = 'running' or (r.state = 'interrupted' and coalesce(r.reason, '') not like 'never_resumed%'))
+      and (r.state = 'running'
+           or (r.state = 'interrupted' and coalesce(r.reason, '') not like '{Reason.NEVER_RESUMED}%'))
     returning r.day
 )
 update notifierd.deliveries d {END}

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 from attrs import frozen
 
 from notifierd.config.settings import Language
+from notifierd.model.reasons import Reason
 from notifierd.web.words.phrases import PHRASES
-from notifierd.web.words.reasons import REASONS
 
 LANGUAGES: Final[tuple[Language, Language]] = ("ja", "en")
 _WEEKDAYS: Final[Mapping[Language, Sequence[str]]] = {
@@ -51,9 +51,10 @@ class Words:
 
     def why(self, reason: str) -> str:
         """What a reason means, and what to do about it; empty for one that explains itself."""
-        code = reason.partition(" ")[0].partition(":")[0]
-        found = REASONS.get(code) or REASONS.get(f"{code.partition('_')[0]}_") or ("", "")
-        return found[LANGUAGES.index(self.language)]
+        found = Reason.explaining(reason)
+        if found is None:
+            return ""
+        return found.japanese if self.language == "ja" else found.english
 
     def number(self, number: float) -> str:
         """A count."""

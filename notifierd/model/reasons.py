@@ -1,198 +1,319 @@
-"""What each reason code means, and what an operator can do: in Japanese and in English."""
+"""The reason codes: why a delivery reached nobody, and why a day has no run, or one that ended early.
 
-from collections.abc import Mapping
-from typing import Final
+Each code has its meaning, and what an operator can do, in Japanese and in English. The page at / and docs/reasons.md
+show both from here.
+"""
 
-from notifierd.web.words.phrases import Pair
+from enum import StrEnum
+from typing import Self
 
-REASONS: Final[Mapping[str, Pair]] = {
+
+class Reason(StrEnum):
+    """A reason code. The ledger, the report, the log and the page show it, often with details: see `of`.
+
+    Attributes:
+        japanese: what it means, and what an operator can do.
+        english: the same.
+    """
+
+    japanese: str
+    english: str
+
+    def __new__(cls, code: str, japanese: str, english: str) -> Self:
+        """Make a member of its code and the two texts."""
+        reason = str.__new__(cls, code)
+        reason._value_ = code
+        reason.japanese, reason.english = japanese, english
+        return reason
+
+    def of(self, *details: object) -> str:
+        """The code with *details* after colons: a provider's status, say, as in ``rejected:422``."""
+        return ":".join([self.value, *map(str, details)])
+
+    def before(self, reason: str) -> str:
+        """The code as a prefix of another *reason*; for BATCH and TOKEN, whose codes end in ``_``."""
+        return f"{self.value}{reason}"
+
+    def begins(self, reason: str | None) -> bool:
+        """Whether *reason* is this code with or without details, or has it as its prefix."""
+        return reason is not None and self is Reason.explaining(reason)
+
+    @classmethod
+    def explaining(cls, reason: str) -> "Reason | None":
+        """The code that a text of the ledger begins with, up to its details; None for a text that is none of ours."""
+        code = reason.partition(" ")[0].partition(":")[0]
+        return _BY_CODE.get(code) or _BY_CODE.get(f"{code.partition('_')[0]}_")
+
     # this message, or whom it goes to
-    "rejected": (
+    REJECTED = (
+        "rejected",
         "サービスがこの宛先または内容を恒久的に拒否しました。職員のメールアドレスを確認してください。",
         "The provider rejected this message or its address for good. Check the address in the application.",
-    ),
-    "batch_": (
+    )
+    BATCH = (
+        "batch_",
         "複数のメールをまとめた呼び出しが拒否され、どのメールが原因かは示されませんでした。",
         "The provider rejected a call with several mails and did not say which of them was the cause.",
-    ),
-    "refused": ("サービスがその時点では受け付けませんでした。", "The provider did not accept it at that time."),
-    "no_address": (
+    )
+    REFUSED = (
+        "refused",
+        "サービスがその時点では受け付けませんでした。",
+        "The provider did not accept it at that time.",
+    )
+    NO_ADDRESS = (
+        "no_address",
         "メールアドレスが登録されていません。職員の登録内容を直してください。",
         "The staff member has no mail address. Add it in the application.",
-    ),
-    "bad_address": (
+    )
+    BAD_ADDRESS = (
+        "bad_address",
         "メールアドレスの形式が正しくありません。職員の登録内容を直してください。",
         "The mail address is not valid. Correct it in the application.",
-    ),
-    "address_not_ascii": (
+    )
+    ADDRESS_NOT_ASCII = (
+        "address_not_ascii",
         "@ より前に英数字以外の文字があるアドレスには送信できません。職員の登録内容を直してください。",
         "Mail cannot be sent to an address with non-ASCII letters before the @. Correct it in the application.",
-    ),
-    "bad_subscription": (
+    )
+    BAD_SUBSCRIPTION = (
+        "bad_subscription",
         "端末の登録情報が壊れています。職員がもう一度通知を許可する必要があります。",
         "The device's keys are not valid. Its owner has to allow notifications again.",
-    ),
-    "endpoint_refused": (
+    )
+    ENDPOINT_REFUSED = (
+        "endpoint_refused",
         "端末の宛先 URL が許可されていません。正当なプッシュサービスなら push.allowed_hosts に追加してください。",
         "The device's endpoint is not allowed. If it is a real push service's, add its host to push.allowed_hosts.",
-    ),
-    "host_not_found": (
+    )
+    HOST_NOT_FOUND = (
+        "host_not_found",
         "端末の宛先 URL にあるホスト名が存在しません。",
         "The host in the device's endpoint does not exist.",
-    ),
-    "device_refused": (
+    )
+    DEVICE_REFUSED = (
+        "device_refused",
         "別の鍵で登録された端末です。職員がもう一度通知を許可する必要があります。",
         "The device was subscribed under another key. Its owner has to allow notifications again.",
-    ),
-    "dropped": ("Windows のプッシュサービスが配信せずに破棄しました。", "The Windows push service discarded the push."),
-    "channelthrottled": (
+    )
+    DROPPED = (
+        "dropped",
+        "Windows のプッシュサービスが配信せずに破棄しました。",
+        "The Windows push service discarded the push.",
+    )
+    CHANNELTHROTTLED = (
+        "channelthrottled",
         "この端末宛ての通知が多すぎるため、Windows のプッシュサービスが破棄しました。",
         "The Windows push service discarded the push because the device received too many.",
-    ),
-    "gone": (
+    )
+    GONE = (
+        "gone",
         "端末の登録が失効していたため削除しました。",
         "The device's subscription has ended, so the device was removed.",
-    ),
+    )
     # the provider's trouble
-    "rate_limited": (
+    RATE_LIMITED = (
+        "rate_limited",
         "サービスの送信制限に達しました。limits.email_per_second を下げるか、上限の引き上げを依頼してください。",
         "The provider's rate limit was reached. Lower limits.email_per_second, or ask the provider for a higher limit.",
-    ),
-    "server_error": (
+    )
+    SERVER_ERROR = (
+        "server_error",
         "サービス側の障害です。サービスの稼働状況を確認してください。",
         "The provider has an outage or an error. See its status page.",
-    ),
-    "unexpected": (
+    )
+    UNEXPECTED = (
+        "unexpected",
         "サービスが想定外の応答をしました。サービスの稼働状況を確認してください。",
         "The provider gave an answer that it does not document. See its status page.",
-    ),
-    "not_the_provider": (
+    )
+    NOT_THE_PROVIDER = (
+        "not_the_provider",
         "サービス以外(プロキシやファイアウォールなど)が応答しました。ネットワークと接続先を確認してください。",
         "A proxy, a firewall or the like answered instead of the provider. Check the network and base_url.",
-    ),
-    "maintenance": ("サービスがメンテナンス中でした。", "The provider was under maintenance."),
-    "request_timeout": ("サービスの応答が遅すぎました。", "The provider took too long to answer."),
-    "too_early": ("サービスがその時点では受け付けませんでした。", "The provider did not accept it at that time."),
-    "connection_failed": (
+    )
+    MAINTENANCE = ("maintenance", "サービスがメンテナンス中でした。", "The provider was under maintenance.")
+    REQUEST_TIMEOUT = ("request_timeout", "サービスの応答が遅すぎました。", "The provider took too long to answer.")
+    TOO_EARLY = (
+        "too_early",
+        "サービスがその時点では受け付けませんでした。",
+        "The provider did not accept it at that time.",
+    )
+    CONNECTION_FAILED = (
+        "connection_failed",
         "サービスに接続できませんでした。ネットワークと稼働状況を確認してください。",
         "The provider was unreachable. Check the network and the provider's status page.",
-    ),
-    "token_": (
+    )
+    TOKEN = (
+        "token_",
         "Google のアクセストークンを取得できませんでした。サービスアカウントの鍵と委任の設定を確認してください。",
         "Google issued no access token. Check the service account's key and its delegation to the user.",
-    ),
+    )
     # it refuses us
-    "blocked": (
+    BLOCKED = (
+        "blocked",
         "サービスが認証情報またはアカウントを拒否しています。API キーと契約状態を確認してください。",
         "The provider rejects our credentials or account. Check the API key and the account.",
-    ),
-    "quota": ("サービスの送信枠を使い切りました。", "The provider's quota is used up."),
-    "not_verified": (
+    )
+    QUOTA = ("quota", "サービスの送信枠を使い切りました。", "The provider's quota is used up.")
+    NOT_VERIFIED = (
+        "not_verified",
         "送信元ドメインが確認されていません。サービス側で設定してください。",
         "The sending domain is not verified at the provider.",
-    ),
-    "suspended": ("サービスのアカウントが停止されています。", "The account at the provider is suspended."),
-    "sending_paused": (
+    )
+    SUSPENDED = ("suspended", "サービスのアカウントが停止されています。", "The account at the provider is suspended.")
+    SENDING_PAUSED = (
+        "sending_paused",
         "サービス側で送信が一時停止されています。",
         "Sending is paused at the provider, for the account or the configuration set.",
-    ),
-    "access_denied": (
+    )
+    ACCESS_DENIED = (
+        "access_denied",
         "アクセスキーに送信の権限がありません。",
         "The access key has no permission to send. Check its permissions at the provider.",
-    ),
-    "bad_signature": (
+    )
+    BAD_SIGNATURE = (
+        "bad_signature",
         "署名が受け付けられませんでした。アクセスキーを確認してください。",
         "The provider rejects the request's signature. Check the access key.",
-    ),
-    "clock_wrong": (
+    )
+    CLOCK_WRONG = (
+        "clock_wrong",
         "署名の時刻がずれています。サーバーの時計を合わせてください。",
         "The time in the signature is wrong. Set this machine's clock.",
-    ),
-    "not_found": (
+    )
+    NOT_FOUND = (
+        "not_found",
         "設定セットまたは接続先が存在しません。email.ses の設定を確認してください。",
         "The configuration set does not exist, or base_url is wrong. Check email.ses.",
-    ),
+    )
     # in doubt
-    "timeout": (
+    TIMEOUT = (
+        "timeout",
         "応答がないまま時間切れになりました。届いたかもしれません。",
         "No answer came in time. The message may have been delivered.",
-    ),
-    "connection_lost": (
+    )
+    CONNECTION_LOST = (
+        "connection_lost",
         "応答の前に接続が切れました。届いたかもしれません。",
         "The connection was lost before the answer. The message may have been delivered.",
-    ),
-    "answer_unclear": (
+    )
+    ANSWER_UNCLEAR = (
+        "answer_unclear",
         "サービスの応答を解釈できません。届いたかもしれません。",
         "The provider's answer could not be understood. The message may have been delivered.",
-    ),
-    "in_progress": (
+    )
+    IN_PROGRESS = (
+        "in_progress",
         "同じ呼び出しをサービスがまだ処理していました。届いたかもしれません。",
         "The provider was still processing the same call. The message may have been delivered.",
-    ),
-    "key_conflict": (
+    )
+    KEY_CONFLICT = (
+        "key_conflict",
         "サービスが同じキーを別の内容で記憶していました。届いたかもしれません。",
         "The provider has the call's idempotency key with other content. The message may have been delivered.",
-    ),
-    "process_died": (
+    )
+    PROCESS_DIED = (
+        "process_died",
         "送信中にプロセスが終了しました。届いたかもしれません。",
         "The process died while the message was being sent. The message may have been delivered.",
-    ),
-    "interrupted": (
+    )
+    INTERRUPTED = (
+        "interrupted",
         "送信中に停止されました。届いたかもしれません。",
         "The process was stopped while the message was being sent. The message may have been delivered.",
-    ),
+    )
     # ours
-    "not_begun": (
+    NOT_BEGUN = (
+        "not_begun",
         "送信を始める前に停止されたか、データベースの応答が遅く、内容が古くなりました。",
         "The process was stopped before sending began, or the database was so slow that the content became too old.",
-    ),
-    "office_error": (
+    )
+    OFFICE_ERROR = (
+        "office_error",
         "この事業所のデータかテンプレートに問題があります。ログの office_failed に場所が出ています。",
         "This office's data or a template has an error. The log event office_failed says where.",
-    ),
-    "window_ended": (
+    )
+    WINDOW_ENDED = (
+        "window_ended",
         "実行時間帯のうちに送れませんでした。翌営業日の実行で改めて通知されます。",
         "The window ended before the message could be sent. The next business day's run reports what is still due.",
-    ),
-    "window_ended_in_doubt": (
+    )
+    WINDOW_ENDED_IN_DOUBT = (
+        "window_ended_in_doubt",
         "実行時間帯が終わりました。以前の試行で届いたかもしれません。",
         "The window ended. An earlier try may have delivered the message.",
-    ),
-    "no_longer_due": (
+    )
+    NO_LONGER_DUE = (
+        "no_longer_due",
         "送信前に通知の必要がなくなりました。",
         "Nothing was due any more when the message was about to be sent.",
-    ),
-    "device_gone": ("送信前に端末の登録がなくなりました。", "The device was gone when the push was about to be sent."),
-    "staff_gone": (
+    )
+    DEVICE_GONE = (
+        "device_gone",
+        "送信前に端末の登録がなくなりました。",
+        "The device was gone when the push was about to be sent.",
+    )
+    OFFICE_LEFT_OUT = (
+        "office_left_out",
+        "事業所が設定 safety.only_offices の対象に含まれていません。",
+        "The office is not in safety.only_offices.",
+    )
+    STAFF_GONE = (
+        "staff_gone",
         "送信前に職員が事業所から外れました。",
         "The staff member had left when the message was about to be sent.",
-    ),
-    "office_gone": ("送信前に事業所が削除されました。", "The office was gone when the message was about to be sent."),
-    "channel_disabled": ("この通知方法は設定で無効です。", "This channel is switched off in the configuration."),
+    )
+    OFFICE_GONE = (
+        "office_gone",
+        "送信前に事業所が削除されました。",
+        "The office was gone when the message was about to be sent.",
+    )
+    CHANNEL_DISABLED = (
+        "channel_disabled",
+        "この通知方法は設定で無効です。",
+        "This channel is switched off in the configuration.",
+    )
     # of a day's run
-    "slept_through": (
+    SLEPT_THROUGH = (
+        "slept_through",
         "時間帯の間、動作していながら実行できませんでした(スリープや時計の変更)。",
         "notifierd was running but suspended during the window: the machine slept, or its clock was set.",
-    ),
-    "not_running": ("時間帯の間、notifierd は停止していました。", "notifierd was not running during the window."),
-    "never_resumed": ("中断のまま再開されませんでした。", "The run was interrupted, and no process resumed it."),
-    "run_died": (
+    )
+    NOT_RUNNING = (
+        "not_running",
+        "時間帯の間、notifierd は停止していました。",
+        "notifierd was not running during the window.",
+    )
+    NEVER_RESUMED = (
+        "never_resumed",
+        "中断のまま再開されませんでした。",
+        "The run was interrupted, and no process resumed it.",
+    )
+    RUN_DIED = (
+        "run_died",
         "実行中にプロセスが終了しました。当日中は notifierd once で再開できます。",
         "The process died during the run. On the same day, `notifierd once` resumes it.",
-    ),
-    "signal": ("停止の指示で中断しました。", "The process was told to stop."),
-    "retried": (
+    )
+    SIGNAL = ("signal", "停止の指示で中断しました。", "The process was told to stop.")
+    RETRIED = (
+        "retried",
         "失敗した配信を送り直すため、未完了に戻されました。",
         "`notifierd retry` planned deliveries again; they are still to be sent.",
-    ),
-    "database_unavailable": ("データベースに接続できませんでした。", "The database was unreachable."),
-    "database_refused": (
+    )
+    DATABASE_UNAVAILABLE = (
+        "database_unavailable",
+        "データベースに接続できませんでした。",
+        "The database was unreachable.",
+    )
+    DATABASE_REFUSED = (
+        "database_refused",
         "データベースに拒否されました。notifierd check で確認してください。",
         "The database refused a statement. `notifierd check` shows what is missing.",
-    ),
-    "closed_dates": ("設定された休業日です。", "The configuration lists this date as closed."),
-    "weekend": ("週末です。", "The day is on a weekend."),
-    "weekday": ("設定された休業曜日です。", "The configuration lists this weekday as closed."),
-    "holiday": ("祝日です。", "The day is a public holiday."),
-}
-"""What a reason means and what to do: by its first word, up to the colon, or by a beginning that ends in ``_``."""
+    )
+    CLOSED_DATES = ("closed_dates", "設定された休業日です。", "The configuration lists this date as closed.")
+    WEEKEND = ("weekend", "週末です。", "The day is on a weekend.")
+    WEEKDAY = ("weekday", "設定された休業曜日です。", "The configuration lists this weekday as closed.")
+    HOLIDAY = ("holiday", "祝日です。", "The day is a public holiday.")
+
+
+_BY_CODE = {reason.value: reason for reason in Reason}
