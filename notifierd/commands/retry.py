@@ -8,13 +8,12 @@ from attrs import frozen
 
 from notifierd.config.settings import Settings
 from notifierd.model.counts import Planned
-from notifierd.model.delivery import State
+from notifierd.model.delivery import LOST, State
 from notifierd.rules.calendar import Calendar
 from notifierd.send.open import honouring_keys
 from notifierd.service.site import open_site
 from notifierd.store.history import Day
 
-RETRIED = (State.FAILED, State.UNKNOWN, State.EXPIRED)
 NOTHING = Planned(0, 0, 0)
 
 
@@ -73,7 +72,7 @@ def _no_run(calendar: Calendar, day: date, now: datetime) -> tuple[str, str]:
 
 def _no_match(day: Day, states: Collection[State]) -> tuple[str, str]:
     asked = " or ".join(state.value for state in states)
-    numbers = {state: day.email.count(state) + day.push.count(state) for state in RETRIED if state not in states}
+    numbers = {state: day.email.count(state) + day.push.count(state) for state in LOST if state not in states}
     others = ", ".join(f"{number} {state.value} (--{state.value})" for state, number in numbers.items() if number)
     return f"no {asked} delivery of {day.day}", f"there are {others}" if others else "nothing to do"
 

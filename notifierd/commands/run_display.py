@@ -14,14 +14,14 @@ from rich.text import Text
 
 from notifierd.messages.text import visible
 from notifierd.model.counts import ChannelCounts, DayCounts
-from notifierd.model.delivery import Channel, State
+from notifierd.model.delivery import LOST, Channel, State
 from notifierd.rules.report import RunReport
 from notifierd.run import progress as runs
 from notifierd.service import stderr
 
 REDRAW_EVERY = 0.1
 NAMES = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
-TROUBLES = (State.FAILED, State.UNKNOWN, State.EXPIRED, State.GONE)
+TROUBLES = (*LOST, State.GONE)
 MOST_REASONS = 12
 MOST_OFFICES = 5
 
@@ -132,7 +132,7 @@ def _table(counts: DayCounts) -> Table:
 
 def _cell(counts: ChannelCounts, state: str) -> str:
     number: int = getattr(counts, state)
-    bad = state in {"failed", "unknown", "expired", "open"} and number
+    bad = state in {*LOST, "open"} and number
     return f"[red]{number:,}[/]" if bad else f"{number:,}"
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from attrs import field, frozen
 
-from notifierd.model.delivery import OPEN, Channel, State
+from notifierd.model.delivery import LOST, OPEN, Channel, State
 
 
 @frozen
@@ -105,7 +105,7 @@ class ChannelCounts:
     @property
     def lost(self) -> int:
         """How many reached nobody, though the device is still there."""
-        return self.failed + self.unknown + self.expired
+        return sum(map(self.count, LOST))
 
 
 @frozen

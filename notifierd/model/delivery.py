@@ -32,6 +32,9 @@ class State(StrEnum):
 OPEN = frozenset({State.PLANNED, State.SENDING})
 """States in which something is still to be done."""
 
+LOST = (State.FAILED, State.UNKNOWN, State.EXPIRED)
+"""States of a delivery that reached nobody, or perhaps nobody, though its device is still there."""
+
 
 LISTED = 100
 """Alerts that one mail lists, the most urgent first; the rest are counted. With the longest names that is less HTML

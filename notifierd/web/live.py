@@ -15,7 +15,7 @@ import trio
 from attrs import asdict, define, field, frozen
 
 from notifierd.messages.text import clean
-from notifierd.model.delivery import Channel, State
+from notifierd.model.delivery import LOST, Channel
 from notifierd.service.state import Attempt
 from notifierd.web.daemon import Shown
 from notifierd.web.server.http import Send
@@ -33,7 +33,6 @@ NEWS_EVERY = 10.0
 """Seconds after which a page that is open fetches the failures of a run anew, if there are more."""
 
 MOST_NAMED = 5
-TROUBLES: Final = (State.FAILED, State.UNKNOWN, State.EXPIRED)
 NAMES: Final = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
 
 
@@ -176,7 +175,7 @@ class Live:
         note = words("n_failed", n=failed) if failed else ""
         yield _bar("offices", done, planned.offices, note, words)
         for channel, total in ((Channel.EMAIL, planned.email), (Channel.PUSH, planned.push)):
-            trouble = {state: progress.settled[channel, state] for state in TROUBLES}
+            trouble = {state: progress.settled[channel, state] for state in LOST}
             note = ", ".join(words(f"n_{state}", n=words.number(n)) for state, n in trouble.items() if n)
             yield _bar(NAMES[channel], min(progress.done(channel), total), total, note, words)
 
@@ -217,7 +216,7 @@ class Live:
             others = now // NEWS_EVERY if status.event == "standing_by" else 0  # whose run is seen in the ledger alone
             seen: tuple[object, ...] = (status.event, status.last, self.today(), others)
         else:
-            lost = sum(attempt.progress.settled[channel, state] for channel in Channel for state in TROUBLES)
+            lost = sum(attempt.progress.settled[channel, state] for channel in Channel for state in LOST)
             if lost != self._news[1] and now - self._news[0] >= NEWS_EVERY:
                 self._news = now, lost
             seen = (attempt.window.day, attempt.progress.planned, attempt.stop.reason, self._news[1])

@@ -19,14 +19,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from notifierd import __version__
-from notifierd.model.delivery import Channel, State
+from notifierd.model.delivery import OPEN, Channel, State
 from notifierd.run.progress import Histogram
 from notifierd.service.stderr import lines_dropped
 from notifierd.store.history import Day
 from notifierd.web.daemon import Shown
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-ENDED = (State.SENT, State.FAILED, State.GONE, State.UNKNOWN, State.EXPIRED)
+ENDED = tuple(state for state in State if state not in OPEN)
 RUN_STATES = ("completed", "interrupted", "missed")
 
 _STARTED = time.time()

@@ -13,7 +13,7 @@ from attrs import define, evolve, field, frozen
 
 from notifierd import __version__
 from notifierd.messages.text import clean
-from notifierd.model.delivery import Channel, State
+from notifierd.model.delivery import LOST, Channel, State
 from notifierd.model.errors import DatabaseError
 from notifierd.store.history import Narrowed
 from notifierd.web.archive import DAYS, LISTED, Archive
@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 STATIC: Final = Path(__file__).parent / "static"
 TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
-LOST: Final = (State.FAILED, State.UNKNOWN, State.EXPIRED)
 STATES: Final = ("planned", "sent", "failed", "gone", "unknown", "expired", "open")
 HTML: Final = "text/html; charset=utf-8"
 _TO: Final = "/to-be-replaced"

@@ -20,7 +20,7 @@ import structlog
 import trio
 from attrs import define, field
 
-from notifierd.model.delivery import OPEN, Channel, Settlement, State
+from notifierd.model.delivery import LOST, OPEN, Channel, Settlement, State
 from notifierd.model.errors import DatabaseError, StatementRefused
 from notifierd.run.progress import Progress
 from notifierd.store.ledger import Ended, Ledger
@@ -35,7 +35,6 @@ MOST_OWED = 5000
 MOST_NAMED = 10_000
 """People who are remembered for having a line in the log, some 3 MB."""
 
-REACHED_NOBODY = (State.FAILED, State.UNKNOWN)
 OUTCOMES, ASIDE, EXTRAS = "outcomes", "outcomes set aside", "audit rows"
 
 log = structlog.get_logger(__name__)
@@ -196,7 +195,7 @@ class OutcomeWriter:
                 self._progress.tally.sent.add(settlement)
             if settlement.state not in OPEN:
                 ended[settlement.delivery.channel, settlement.state] += 1
-            if settlement.state in REACHED_NOBODY:
+            if settlement.state in LOST:
                 self._name(settlement)
         self._progress.end(ended)
 

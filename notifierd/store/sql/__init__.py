@@ -3,6 +3,20 @@
 ``clock_timestamp()`` is the database's clock at the moment it is looked at: leases and tries are reckoned by no other.
 """
 
+from collections.abc import Container
+
+from notifierd.model import delivery
+from notifierd.model.delivery import State
+
+
+def _states(states: Container[State]) -> str:
+    """A list of *states* for an IN, in the order of their declaration."""
+    return f"({', '.join(repr(str(state)) for state in State if state in states)})"
+
+
+OPEN_STATES, LOST_STATES = _states(delivery.OPEN), _states(delivery.LOST)
+"""The states in which something is still to be done, and those of what reached nobody."""
+
 DUE = """(
     (d.state = 'planned' and (d.not_before is null or d.not_before <= clock_timestamp()))
     or (d.state = 'sending' and d.try_until <= clock_timestamp()

@@ -1,7 +1,7 @@
 """Looking back at the days. Beside a live run: each takes no lock, and gives no more rows than it is asked for."""
 
 from notifierd.model.reasons import Reason
-from notifierd.store.sql import DUE, OFFICE_NAME, STANDS
+from notifierd.store.sql import DUE, LOST_STATES, OFFICE_NAME, OPEN_STATES, STANDS
 
 # A day whose run has ended was counted then; only a day that goes on is counted at each look.
 DAYS = f"""
@@ -20,9 +20,9 @@ limit $3::int
 """
 
 # $2 to $5 narrow the list down; null narrows nothing.
-_FAILURES = """
+_FAILURES = f"""
 from notifierd.deliveries d
-where d.day = $1::date and d.state in ('failed', 'unknown', 'expired')
+where d.day = $1::date and d.state in {LOST_STATES}
   and ($2::text is null or d.channel = $2) and ($3::text is null or d.state = $3)
   and ($4::text is null or d.reason = $4) and ($5::uuid is null or d.office_id = $5)
 """
@@ -56,7 +56,7 @@ with page as materialized (
            count(*) filter (where d.state = 'unknown') as unknown,
            count(*) filter (where d.state = 'expired') as expired
     from notifierd.deliveries d
-    where d.day = $1::date and d.state in ('failed', 'unknown', 'expired')
+    where d.day = $1::date and d.state in {LOST_STATES}
     group by d.office_id
     order by count(*) desc, d.office_id
     limit $2::int
@@ -116,7 +116,7 @@ select r.day, d.channel,
            as next_turn
 from notifierd.runs r join notifierd.deliveries d on d.day = r.day
 where r.state in ('running', 'interrupted') and coalesce(r.reason, '') not like '{Reason.NEVER_RESUMED}%'
-  and d.state in ('planned', 'sending')
+  and d.state in {OPEN_STATES}
 group by r.day, d.channel
 order by r.day, d.channel
 """

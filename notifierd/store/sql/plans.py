@@ -1,6 +1,6 @@
 """Who is due: written as a day's plan, counted, and held against what became of it."""
 
-from notifierd.store.sql import DAYS_LEFT, DEVICES_BY_AGE, DUE
+from notifierd.store.sql import DAYS_LEFT, DEVICES_BY_AGE, DUE, LOST_STATES, OPEN_STATES
 
 # A null in the view is no choice, and stands for the default; for push_enabled that is false, as which a null counts.
 _BY_MAIL = "coalesce(s.email_enabled, true) and s.email <> ''"
@@ -122,7 +122,7 @@ PLAN = (
     returning office_id, channel
 ), waiting as (
     select office_id, channel, state from notifierd.deliveries
-    where day = $1::date and state in ('planned', 'sending')
+    where day = $1::date and state in {OPEN_STATES}
 ), open_mails as (
     select office_id, count(*) as mails from (
         select office_id from planned where channel = 'email'
@@ -146,20 +146,20 @@ select (select count(*) from (
 
 FORESEE = (
     _WHO_IS_DUE
-    + """, todo as (
+    + f""", todo as (
     select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id) as id,
            office_id, staff_id, channel, device_id
     from due
     union
     select id, office_id, staff_id, channel, device_id
-    from notifierd.deliveries where day = $1::date and state in ('planned', 'sending')
+    from notifierd.deliveries where day = $1::date and state in {OPEN_STATES}
 )
 select t.id, t.office_id, t.staff_id, t.channel, t.device_id, coalesce(d.state, 'planned') as state
 from todo t
 left join notifierd.deliveries d on d.id = t.id
 left join notifierd.run_offices r on r.day = $1::date and r.office_id = t.office_id
 left join office o on o.id = t.office_id
-where d.id is null or d.state in ('planned', 'sending')
+where d.id is null or d.state in {OPEN_STATES}
 order by coalesce(r.urgency, o.nearest, 100000), t.office_id, t.channel, t.staff_id, t.device_id
 """
 )
@@ -232,7 +232,7 @@ with reached as (
     select d.office_id, d.channel, d.reason,
            row_number() over (partition by d.staff_id order by d.office_id, d.channel, d.reason) as nth
     from notifierd.deliveries d
-    where d.day = $1::date and d.state in ('failed', 'unknown', 'expired')
+    where d.day = $1::date and d.state in {LOST_STATES}
 ), states as (
     select channel, state, count(*) as n
     from notifierd.deliveries d where d.day = $1::date group by channel, state
@@ -242,7 +242,7 @@ with reached as (
            extract(epoch from min(greatest(d.not_before, case d.state when 'sending' then d.try_until end))
                filter (where not {DUE}) - clock_timestamp())::float8 as next_in
     from notifierd.deliveries d
-    where d.day = $1::date and d.state in ('planned', 'sending')
+    where d.day = $1::date and d.state in {OPEN_STATES}
 )
 select (select count(*) from notifierd.run_offices r where r.day = $1::date) as offices,
        (select count(*) from notifierd.run_offices r where r.day = $1::date and r.state = 'failed') as offices_failed,

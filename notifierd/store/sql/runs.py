@@ -1,7 +1,7 @@
 """A day's run: who has its lease, how it went, and what is forgotten of it."""
 
 from notifierd.model.reasons import Reason
-from notifierd.store.sql import STANDS
+from notifierd.store.sql import OPEN_STATES, STANDS
 from notifierd.store.sql.deliveries import END
 
 TAKE_LEASE = """
@@ -40,7 +40,7 @@ LOCK_RUN = "select from notifierd.runs where day = $1::date for update"
 FINISH = f"""
 with again as materialized (
     select $3::text = 'completed' and exists (
-        select from notifierd.deliveries d where d.day = $1::date and d.state in ('planned', 'sending')
+        select from notifierd.deliveries d where d.day = $1::date and d.state in {OPEN_STATES}
     ) as planned
 )
 update notifierd.runs r
@@ -94,7 +94,7 @@ with died as (
     set state = 'interrupted', reason = '{Reason.RUN_DIED}', holder = null, lease_until = null, finished_at = now()
     where r.day = $1::date and r.state = 'running' and (r.holder is null or r.lease_until <= clock_timestamp())
 )
-select count(*) as open from notifierd.deliveries d where d.day = $1::date and d.state in ('planned', 'sending')
+select count(*) as open from notifierd.deliveries d where d.day = $1::date and d.state in {OPEN_STATES}
 """
 
 # A day that no process came back to. Its rows are settled for the record; nothing of it is sent any more.
@@ -110,6 +110,6 @@ with left_open as (
     returning r.day
 )
 update notifierd.deliveries d {END}
-from left_open l where d.day = l.day and d.state in ('planned', 'sending')
+from left_open l where d.day = l.day and d.state in {OPEN_STATES}
 returning d.id, d.channel, d.state
 """
