@@ -57,3 +57,17 @@ one for all offices: it counts as the last day that a calendar has, or the first
 
 DAYS_LEFT = f"({DEADLINE.format('a.due_on')} - $1::date)"
 """Days from the day to the deadline of alert *a*, a renewal."""
+
+
+def in_scope(*, day: str, last: str, overdue: str) -> str:
+    """Whether alert *a* counts on *day*, whatever the thresholds of the staff: `rules.due` has the same rule.
+
+    An alert of nobody does not count: the messages are made without it, too.
+
+    Args:
+        last: the last day of the horizon.
+        overdue: whether renewals due on *day* or before it count.
+    """
+    return f"""(a.recipient_id is not null and (
+    a.kind = 'assessment' or (a.kind = 'renewal' and a.due_on <= {last} and ({overdue}::bool or a.due_on > {day}))
+))"""

@@ -1,20 +1,16 @@
 """Who is due: written as a day's plan, counted, and held against what became of it."""
 
-from notifierd.store.sql import DAYS_LEFT, DEVICES_BY_AGE, DUE, LOST_STATES, OPEN_STATES
+from notifierd.store.sql import DAYS_LEFT, DEVICES_BY_AGE, DUE, LOST_STATES, OPEN_STATES, in_scope
 
 # A null in the view is no choice, and stands for the default; for push_enabled that is false, as which a null counts.
 _BY_MAIL = "coalesce(s.email_enabled, true) and s.email <> ''"
 _EMAIL_DAYS = "coalesce(s.email_days, 30)"
 _PUSH_DAYS = "coalesce(s.push_days, 10)"
 
-# An alert of nobody cannot be told of: the messages are made without it, too.
-_IN_SCOPE = """(a.recipient_id is not null and (
-        a.kind = 'assessment'
-        or (a.kind = 'renewal' and a.due_on <= $1::date + $2::int and ($3::bool or a.due_on > $1::date))
-    ))"""
-
 # $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices, $6 devices_per_person; for PLAN and REHEARSE also
 # $7 mails, $8 calls, $9 batch
+_IN_SCOPE = in_scope(day="$1::date", last="$1::date + $2::int", overdue="$3")
+_OFFICE_IN_SCOPE = "(cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[]))"
 _WHO_IS_DUE = f"""
 with scope as materialized (
     select a.office_id,
@@ -26,7 +22,7 @@ with scope as materialized (
 ), office as (
     select o.id, s.nearest, s.assessment
     from scope s join notifierd.offices o on o.id = s.office_id
-    where cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[])
+    where {_OFFICE_IN_SCOPE}
 ), member as materialized ( -- the view is dear: it is read once, for both channels
     select o.id as office_id, s.id as staff_id,
            {_BY_MAIL} and (o.assessment or o.nearest <= {_EMAIL_DAYS}) as by_mail,
@@ -193,8 +189,7 @@ untold as (
     join notifierd.offices o on o.id = a.office_id
     left join reached r on r.office_id = a.office_id
     left join reachable c on c.office_id = a.office_id
-    where (cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[]))
-      and {_IN_SCOPE}
+    where {_OFFICE_IN_SCOPE} and {_IN_SCOPE}
       and (r.days is null or (a.kind = 'renewal' and {DAYS_LEFT} > r.days))
       and (c.days is null or a.kind = 'assessment' or {DAYS_LEFT} <= c.days)
 )

@@ -8,7 +8,7 @@ else is too long comes as a text that is good for nothing. A row whose id is nul
 """
 
 from notifierd.model.delivery import LISTED
-from notifierd.store.sql import DEADLINE, DEVICES_BY_AGE, DUE, NAME, OFFICE_NAME
+from notifierd.store.sql import DEADLINE, DEVICES_BY_AGE, DUE, NAME, OFFICE_NAME, in_scope
 
 _DELIVERY = """json_build_object(
     'id', d.id, 'office_id', d.office_id, 'staff_id', d.staff_id, 'channel', d.channel, 'device_id', d.device_id,
@@ -80,10 +80,8 @@ with ranked as (
     from (
         select office_id, kind, recipient_id, {NAME.format("recipient_name")} as recipient_name, cycle,
                case kind when 'renewal' then {DEADLINE.format("due_on")} end as due_on
-        from notifierd.alerts
-        where office_id = any ($1::uuid[]) and recipient_id is not null and (
-            kind = 'assessment' or (kind = 'renewal' and due_on <= $2::date and ($4::bool or due_on > $3::date))
-        )
+        from notifierd.alerts a
+        where office_id = any ($1::uuid[]) and {in_scope(day="$3::date", last="$2::date", overdue="$4")}
     ) due
 )
 select office_id, json_agg(alert) as alerts from (
