@@ -1,1 +1,1 @@
-"""The only door to PostgreSQL."""
+"""The only room that talks to PostgreSQL."""

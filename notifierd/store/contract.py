@@ -1,6 +1,6 @@
-"""The contract with an application: five views, what is done with them, and the rights that this takes.
+"""The contract with an application: the five views, how notifierd uses them, and the privileges that this needs.
 
-Everything here only looks: at the catalogue, and at what EXPLAIN says. No statement counts.
+This module only reads the catalogue and the answers of EXPLAIN. None of its statements count in the statistics.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -56,10 +56,10 @@ RIGHTS: Final[Mapping[str, str]] = {
     "late_outcomes": "select, insert, update, delete",
     "alarms": "select, insert, delete",
 }
-"""What the daemon's role may do with each view and table. An identity column asks for no right of its own."""
+"""The privileges of the daemon's role on each view and table. An identity column needs no privilege of its own."""
 
 COLUMN_RIGHTS: Final = frozenset({"audit_log"})
-"""Views of which the role has its rights on the columns of the contract only: it can set nothing else there."""
+"""Views on which the role gets column privileges only, on the columns of the contract: it can set no other column."""
 
 _AUDIT: Final = "insert into notifierd.audit_log (action, target_type, target_id, office_id, details)"
 
@@ -78,7 +78,9 @@ USES: Final[Sequence[tuple[str, str, str]]] = (
         )
     ),
 )
-"""View, right, and a statement that makes use of it: for EXPLAIN, which checks every right and runs nothing."""
+"""View, privilege, and a statement that needs the privilege. EXPLAIN checks the privileges of a statement without
+running
+it."""
 
 _FUNCTION = "delivery_id"
 _FUNCTION_ARGUMENTS = "date, uuid, uuid, text, uuid"
@@ -89,13 +91,13 @@ _SPELLINGS: Final[Mapping[str, Collection[str]]] = {
     "int": ("integer",),
     "timestamptz": ("timestamp with time zone", "timestamp without time zone"),
 }
-"""What ``format_type`` says for a type of the contract, where that is another word."""
+"""The names that ``format_type`` returns for a type of the contract, where they differ from the contract's."""
 
 
 def grants(role: str, there: Collection[str] = tuple(RIGHTS)) -> list[str]:
-    """Return the statements that give *role* what the daemon needs on *there*.
+    """Return the statements that grant *role* what the daemon needs on *there*.
 
-    *role* is a name as it stands in ``pg_roles``, unquoted; *there* are the views and tables that exist.
+    *role* is a name as in ``pg_roles``, unquoted; *there* are the views and tables that exist.
     """
     name = quoted(role)
     return [
@@ -106,17 +108,17 @@ def grants(role: str, there: Collection[str] = tuple(RIGHTS)) -> list[str]:
 
 
 def revocations(role: str, there: Collection[str]) -> list[str]:
-    """Return the statements that take from *role* whatever it has on *there*."""
+    """Return the statements that revoke every privilege of *role* on *there*."""
     return [f"revoke all on notifierd.{relation} from {quoted(role)}" for relation in RIGHTS if relation in there]
 
 
 def narrowing(role: str, relation: str) -> list[str]:
-    """Return the statements that leave *role* on *relation* what the daemon needs, and nothing else."""
+    """Return the statements that leave *role* exactly the privileges that the daemon needs on *relation*."""
     return [*revocations(role, [relation]), _grant(relation, quoted(role))]
 
 
 def quoted(name: str) -> str:
-    """Return *name* as an identifier of SQL that is nothing else (PostgreSQL, 4.1.1)."""
+    """Return *name* as a quoted identifier, so that SQL can read it as nothing else (PostgreSQL, 4.1.1)."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -126,7 +128,10 @@ def _grant(relation: str, name: str) -> str:
 
 
 async def missing_rights(db: Database, role: str | None = None) -> list[str]:
-    """Say what *role* (None: the connected one) lacks of `RIGHTS` on what is there: ``delete on notifierd.devices``."""
+    """Return the privileges of `RIGHTS` that *role* (None: the connected role) lacks.
+
+    Each reads as ``delete on notifierd.devices``. Views and tables that do not exist are left out.
+    """
     asked = [
         (relation, right, column)
         for relation, rights in RIGHTS.items()
@@ -161,9 +166,9 @@ async def missing_rights(db: Database, role: str | None = None) -> list[str]:
 
 
 async def needless_rights(db: Database) -> list[str]:
-    """Say what the connected role may do beyond `RIGHTS` with what is there: ``select on notifierd.audit_log``.
+    """Return the connected role's privileges beyond `RIGHTS`, as ``select on notifierd.audit_log``.
 
-    A right on a whole view is beyond that on its columns. Of what the role owns, nothing is said.
+    A privilege on a whole view exceeds one on its columns. Relations that the role owns are left out.
     """
     rows = await db.fetch(
         """
@@ -189,7 +194,7 @@ async def needless_rights(db: Database) -> list[str]:
 
 
 async def problems_by_view(db: Database) -> dict[str, list[str]]:
-    """Say for each view what is wrong with its columns; an empty list is good. One statement."""
+    """Return for each view what is wrong with its columns; an empty list means nothing is. Runs one statement."""
     found = await _columns(db)
     return {view: _column_problems(columns, found.get(view)) for view, columns in VIEWS.items()}
 
@@ -202,7 +207,7 @@ async def passed_over(db: Database, view: str) -> list[str]:
 
 
 async def _columns(db: Database) -> dict[str, dict[str, str]]:
-    """The columns that the views have, and their types. One statement."""
+    """Return the columns that the views have, with their types. Runs one statement."""
     rows = await db.fetch(
         """
         select c.relname as view, a.attname as column, format_type(a.atttypid, null) as type
@@ -220,10 +225,11 @@ async def _columns(db: Database) -> dict[str, dict[str, str]]:
 
 
 async def functions_called(db: Database, view: str) -> list[str]:
-    """Return the functions that a write to *view* calls, and that look for names where the connection does.
+    """Return the functions called by a write to *view* that resolve names through the connection's search_path.
 
-    Those of its table's triggers and, for an insert, of defaults and checks, in SQL or PL/pgSQL. Left out is what has a
-    search_path of its own, or a body that was bound when it was made (PostgreSQL, CREATE FUNCTION, sql_body).
+    These are the functions of its table's triggers and, for an insert, of defaults and check constraints, if they are
+    written in SQL or PL/pgSQL. A function with a search_path of its own is left out, and so is one whose body was bound
+    when it was created (PostgreSQL, CREATE FUNCTION, sql_body).
     """
     inserts = "insert" in RIGHTS[view]
     rows = await db.fetch(
@@ -263,21 +269,25 @@ async def functions_called(db: Database, view: str) -> list[str]:
 
 
 _TRIGGERED_BY_INSERT, _TRIGGERED_BY_DELETE = 1 << 2, 1 << 3
-"""Of pg_trigger.tgtype: PostgreSQL's src/include/catalog/pg_trigger.h."""
+"""Bits of pg_trigger.tgtype: PostgreSQL's src/include/catalog/pg_trigger.h."""
 
 
 async def view_problems(db: Database) -> list[str]:
-    """Say what is wrong with the views' columns, one line each; nothing if they keep the contract. One statement."""
+    """Return what is wrong with the views' columns, one line each; an empty list means nothing is.
+
+    Runs one statement.
+    """
     return [f"notifierd.{view}: {line}" for view, lines in (await problems_by_view(db)).items() for line in lines]
 
 
 async def system_identifier(db: Database) -> str:
-    """Return what tells this cluster from others, dumped and restored copies of it included: ``safety.database_id``.
+    """Return the identifier of this database cluster, which ``safety.database_id`` is compared with.
 
-    A copy of its files (a snapshot, a standby) has the same one.
+    A dump that is restored into another cluster has another identifier. A copy of the cluster's files (a snapshot, a
+    standby) has the same one.
 
     Raises:
-        StatementRefused: somebody took the right from the role; it needs EXECUTE on ``pg_control_system()``.
+        StatementRefused: the role lacks EXECUTE on ``pg_control_system()``, which somebody revoked.
     """
     rows = await db.fetch("select system_identifier::text as id from pg_control_system()")
     identifier: str = rows[0]["id"]
@@ -285,7 +295,7 @@ async def system_identifier(db: Database) -> str:
 
 
 def sqlstate(error: StatementRefused) -> str:
-    """Return the SQLSTATE in *error*'s reason."""
+    """Return the SQLSTATE in the reason of *error*."""
     return error.reason.split(":")[1]
 
 

@@ -1,8 +1,8 @@
-"""PostgreSQL for the rest of the package: the only importer of asyncpg and trio-asyncio.
+"""PostgreSQL for the rest of the package: the only module that imports asyncpg and trio-asyncio.
 
-A database unit is one asyncio coroutine, from acquiring the connection to giving it back: a Trio scope that is
-cancelled in between then cancels the coroutine, which cleans up after itself. (Two Trio-side steps, acquire and
-release, lose the connection at a cancellation, and soon the pool hangs for ever.)
+A database unit is one asyncio coroutine, from acquiring the connection to releasing it. A Trio scope that is cancelled
+in between cancels the coroutine, which then cleans up after itself. If acquire and release were two steps on Trio's
+side, a cancellation between them would lose the connection, and the pool would soon hang for ever.
 """
 
 import asyncio
@@ -25,17 +25,19 @@ Row = asyncpg.Record
 Connection: TypeAlias = "asyncpg.Connection[Row] | asyncpg.pool.PoolConnectionProxy[Row]"  # generic in the stubs only
 
 SEARCH_PATH = "pg_catalog"
-"""Where names without a schema are looked for: a function or an operator that somebody made in another schema could be
-preferred for its argument types (CVE-2018-1058). All else is named in full."""
+"""The only schema in which names without a schema are looked up. PostgreSQL could otherwise prefer a function or an
+operator that somebody created in another schema, because its argument types match better (CVE-2018-1058). All other
+names are qualified with their schema."""
 LOCK_TIMEOUT = "2s"
 IDLE_TIMEOUT = "10s"
-"""How long a transaction may wait for us. A process that is cut off or stopped in one would keep its locks, and so the
-day from everybody, for as long as the server takes its line for good: hours. Shorter than a lease."""
+"""How long a transaction may be idle; shorter than a lease. If a process is cut off or stopped inside a transaction,
+its
+locks would otherwise block the day for every process until the server gives up the connection, which takes hours."""
 KEEPALIVE = "60s"
-"""How soon the server asks whether an idle connection still stands, so that nothing on the way forgets it."""
+"""How often the server probes an idle connection, so that no firewall or NAT on the way drops it."""
 CONNECT_TIMEOUT = 10.0
 DEAD_AFTER = 5.0
-"""Seconds beyond the server's own limit after which an answer is not waited for any more: the line is broken."""
+"""Seconds to wait for an answer beyond the server's own limit. After that, the connection counts as broken."""
 
 _OUT_OF_REACH = (
     OSError,
@@ -49,19 +51,19 @@ _OUT_OF_REACH = (
     asyncpg.exceptions.InvalidCatalogNameError,
 )
 _OUR_CANCELLATION = "57014"
-"""query_canceled: what ``statement_timeout`` raises. The server works; the statement was carried back."""
+"""query_canceled: ``statement_timeout`` raises it. The server works, and the statement was rolled back."""
 
 _OF_THE_CONNECTION = {"25006", "26000", "42P05"}
-"""Refusals that the same connection may repeat for ever, while a new one would not: a server that has become a replica
-(read_only_sql_transaction), and a pooler that gave us another server connection, where a prepared statement is missing
-(invalid_sql_statement_name) or stands already (duplicate_prepared_statement)."""
+"""Refusals that the same connection may repeat for ever, but a new connection would not: of a server that has become a
+replica (read_only_sql_transaction), and of a pooler that switched to another server connection, where a prepared
+statement is missing (invalid_sql_statement_name) or exists already (duplicate_prepared_statement)."""
 
 log = structlog.get_logger(__name__)
 
 
 @define
 class StatementCounts:
-    """Statements sent that name a table or view of schema ``notifierd``, lease and migration checks apart."""
+    """Statements sent that name a table or view of the schema ``notifierd``, without lease and migration checks."""
 
     read: int = 0
     write: int = 0
@@ -69,10 +71,11 @@ class StatementCounts:
 
 @define
 class Database:
-    """A pool of connections, and the count of what went over it.
+    """A pool of connections, and the count of the statements sent over it.
 
-    A connection that a unit is done with stays at hand for the next, and is not given back: the pool has a task of
-    asyncio's do that, and the answer would wait for several turns of all that goes on.
+    A unit leaves its connection here for the next unit, instead of releasing it to the pool: asyncpg releases a
+    connection
+    in a task of its own, and the result of the unit would wait for several turns of the event loop.
     """
 
     _pool: "asyncpg.Pool[Row]"
@@ -83,7 +86,7 @@ class Database:
     statements: StatementCounts = field(factory=StatementCounts)
 
     async def read(self, sql: str, *args: object) -> list[Row]:
-        """Run a statement that only reads, and return its rows.
+        """Run a statement that only reads; return its rows.
 
         Raises:
             LedgerUnavailable: no answer.
@@ -93,10 +96,11 @@ class Database:
         return await self.fetch(sql, *args)
 
     async def write(self, sql: str, *args: object, timeout: float | None = None) -> list[Row]:  # noqa: ASYNC109 - the server's own limit, not a scope of ours
-        """Run a statement that writes, in a transaction of its own, and return its rows.
+        """Run a statement that writes, in a transaction of its own; return its rows.
 
-        *timeout* is seconds of ``statement_timeout`` for this statement alone, which is then a long one, and planned
-        for the very arguments; None stands for the connection's own.
+        *timeout* sets ``statement_timeout`` in seconds for this statement alone. It is meant for a long statement,
+        which is
+        then also planned for its actual arguments. None keeps the connection's own timeout.
 
         Raises:
             LedgerUnavailable: no answer; the statement may have been carried out.
@@ -115,7 +119,7 @@ class Database:
         return await self.unit(unit, patience=None if timeout is None else timeout + DEAD_AFTER)
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
-        """Run a statement that does not count: the lease, the catalogue, a migration's look."""
+        """Run a statement that is not counted: for the lease, the catalogue or the migration check."""
 
         async def unit(connection: Connection) -> list[Row]:
             return await connection.fetch(sql, *args)
@@ -125,8 +129,11 @@ class Database:
     async def unit(self, work: Callable[[Connection], Awaitable[T]], *, patience: float | None = None) -> T:
         """Run *work*, an asyncio function, on a connection of the pool.
 
-        *patience* is in seconds, for the whole of it; None stands for the connection's ``statement_timeout`` and
-        DEAD_AFTER. It is Trio's: asyncpg's own limit would be a timer for each statement, and those are dear here.
+        *patience* limits the whole unit, in seconds; None stands for the connection's ``statement_timeout`` plus
+        DEAD_AFTER.
+        Trio enforces it: asyncpg's own limit would cost a timer for each statement, and asyncio timers are expensive
+        under
+        trio_asyncio.
 
         Raises:
             LedgerUnavailable: no connection, or it broke.
@@ -138,13 +145,13 @@ class Database:
                 connection = await self._acquire()
                 try:
                     answer = await work(connection)
-                except BaseException as error:  # giving back waits for the end of a statement that was cancelled
+                except BaseException as error:  # a release waits until the cancelled statement has ended
                     if getattr(error, "sqlstate", None) in _OF_THE_CONNECTION:
                         connection.terminate()
                     await self._pool.release(connection, timeout=CONNECT_TIMEOUT)
                     raise
-                with suppress(asyncpg.InterfaceError):  # it broke meanwhile, and the pool took it back
-                    if connection.is_in_transaction():  # left open by mistake: the pool has it rolled back
+                with suppress(asyncpg.InterfaceError):  # the connection broke meanwhile, and the pool already has it
+                    if connection.is_in_transaction():  # left open by mistake: the pool rolls it back
                         await self._pool.release(connection)
                     else:
                         self._at_hand.append(connection)
@@ -152,7 +159,7 @@ class Database:
 
         try:
             with trio.move_on_after(self._patience if patience is None else patience):
-                # The pool's own loop: the task's current one may be another database's, or none.
+                # Name the pool's loop: the task's current loop may belong to another database, or be missing.
                 result: T = await aio_as_trio(whole, loop=self._loop)()
                 return result
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
@@ -160,10 +167,10 @@ class Database:
         raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("TimeoutError"))
 
     async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[Row]":
-        """The connection that a unit left last, if it still stands; else one of the pool."""
+        """Return the connection that the last unit left if it is still open, else one of the pool."""
         while self._at_hand:
             connection = self._at_hand.pop()
-            with suppress(asyncpg.InterfaceError):  # likewise
+            with suppress(asyncpg.InterfaceError):  # the pool already has it
                 if not connection.is_closed():
                     return connection
                 await self._pool.release(connection)
@@ -171,7 +178,7 @@ class Database:
 
 
 def translated(error: BaseException) -> LedgerUnavailable | StatementRefused:
-    """*error* as one of ours, without its text: asyncpg quotes the failing row, names and addresses and all."""
+    """Return *error* as one of our own errors, without its text, in which asyncpg quotes names and addresses."""
     if isinstance(error, ValueError) and isinstance(error, asyncpg.InterfaceError):
         return StatementRefused(Reason.DATABASE_REFUSED.of(UNENCODABLE))
     state = getattr(error, "sqlstate", None)
@@ -185,18 +192,19 @@ def translated(error: BaseException) -> LedgerUnavailable | StatementRefused:
 async def open_database(
     dsn: str, *, pool_size: int = 4, statement_timeout: float = 30.0, read_only: bool = False
 ) -> AsyncIterator[Database]:
-    """Connect to *dsn* and keep a pool of at most *pool_size* connections open.
+    """Connect to *dsn*, and keep a pool of at most *pool_size* connections open.
 
     Args:
-        read_only: have PostgreSQL refuse whatever would write.
+        read_only: have PostgreSQL refuse every write.
 
     Raises:
         LedgerUnavailable: no connection could be made; its reason ends with the SQLSTATE, or with ``dsn`` where *dsn*
-            itself is no good.
+            itself is invalid.
     """
     async with _asyncio_loop() as loop:
-        # A unit that is cancelled while it gives its connection back leaves that to a task of asyncpg's, which may
-        # fail, and which nobody waits for: trio_asyncio would end this loop's whole nursery with its error.
+        # If a unit is cancelled while it releases its connection, asyncpg finishes the release in a task that nobody
+        # awaits. When that task fails, trio_asyncio's default handler would end the whole nursery of this loop with
+        # its error.
         loop.set_exception_handler(_note)
         settings = {
             "application_name": "notifierd",
@@ -205,7 +213,8 @@ async def open_database(
             "statement_timeout": str(int(statement_timeout * 1000)),
             "tcp_keepalives_idle": KEEPALIVE,
             "timezone": "UTC",
-            # PostgreSQL would plan a statement with arrays anew each time: for one reservation, longer than it runs.
+            # Otherwise PostgreSQL plans a statement with arrays anew each time, which takes longer than one
+            # reservation runs.
             "plan_cache_mode": "force_generic_plan",
         }
         if read_only:
@@ -213,7 +222,7 @@ async def open_database(
         try:
             pool = await aio_as_trio(_make_pool)(dsn, pool_size, settings)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
-            unread = isinstance(error, ValueError) and not isinstance(error, OSError)  # a bad certificate is both
+            unread = isinstance(error, ValueError) and not isinstance(error, OSError)  # a certificate error is both
             name = "dsn" if unread else type(error).__name__
             raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of(getattr(error, "sqlstate", None) or name)) from None
         try:
@@ -224,9 +233,11 @@ async def open_database(
 
 @asynccontextmanager
 async def _asyncio_loop() -> AsyncIterator[trio_asyncio.BaseTrioEventLoop]:
-    """Run an asyncio loop for the block, whose exception comes out as it was raised.
+    """Run an asyncio loop for the block; the block's exception comes out as it was raised.
 
-    trio_asyncio's two nurseries wrap it in a group each, which no caller's ``except LedgerUnavailable`` would see.
+    trio_asyncio has two nurseries, and each wraps the exception in a group, which ``except LedgerUnavailable`` of a
+    caller
+    would not catch.
     """
     raised: BaseException | None = None
     try:
@@ -244,16 +255,16 @@ async def _asyncio_loop() -> AsyncIterator[trio_asyncio.BaseTrioEventLoop]:
             raise
     else:
         return
-    raise raised  # out here, where no group becomes its context
+    raise raised  # raised here, so that no exception group becomes its context
 
 
 def _note(_loop: object, context: Mapping[str, object]) -> None:
-    """Log what went wrong in a callback or a task that nobody waits for; not its text, which may quote a row."""
+    """Log a failure in a callback or a task that nobody awaits, without its text, which may quote a row."""
     log.warning("database_trouble_unheard", error=type(context.get("exception")).__name__)
 
 
 async def _make_pool(dsn: str, size: int, settings: dict[str, str]) -> "asyncpg.Pool[Row]":
-    """Make the pool inside the asyncio loop: asyncpg looks for the loop when it is made, not when it is awaited."""
+    """Create the pool inside the asyncio loop: asyncpg looks up the loop when the pool is created, not when awaited."""
     pool: asyncpg.Pool[Row] | None = await asyncpg.create_pool(
         dsn,
         min_size=1,
@@ -261,8 +272,8 @@ async def _make_pool(dsn: str, size: int, settings: dict[str, str]) -> "asyncpg.
         timeout=CONNECT_TIMEOUT,
         server_settings=settings,
         statement_cache_size=100,
-        # Each time that a connection comes back, asyncpg would have a timer end it if it is not used in these seconds,
-        # and trio_asyncio keeps timers that were cancelled until their time: 20 MB of them in a large run.
+        # With a lifetime, asyncpg starts a timer at each release, and trio_asyncio keeps cancelled timers until they
+        # are due: 20 MB of them in a large run.
         max_inactive_connection_lifetime=0,
         init=_restrict,
         reset=_keep,
@@ -272,18 +283,19 @@ async def _make_pool(dsn: str, size: int, settings: dict[str, str]) -> "asyncpg.
 
 
 async def _restrict(connection: "asyncpg.Connection[Row]") -> None:
-    """Have a new connection look for names in SEARCH_PATH only. Its own path stays the default, for ``db init``."""
+    """Restrict a new connection's search_path to SEARCH_PATH; the role's own stays the default, for ``db init``."""
     await connection.execute(f"set search_path = {SEARCH_PATH}")
 
 
 async def _keep(_connection: Connection) -> None:
-    """Leave a connection as it is when it comes back: a unit sets nothing beyond its transaction.
+    """Skip asyncpg's reset when a connection is released: no unit changes anything beyond its transaction.
 
-    asyncpg would have the server forget all settings, locks, cursors and listeners: a third of what a small unit costs.
-    A transaction that was left open it still rolls back.
+    The reset clears all settings, locks, cursors and listeners on the server, which is a third of the cost of a small
+    unit.
+    asyncpg still rolls back a transaction that was left open.
     """
 
 
 def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    """*rows* turned into *width* columns, for ``unnest``: also when there is no row."""
+    """Return *rows* as *width* columns for ``unnest``, also when there is no row."""
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

@@ -1,7 +1,7 @@
-"""What the ledger tells of the days: how each went, what failed and why, what is open, and who was not told.
+"""Read the ledger for people: how each day went, what failed and why, what is open, and which alerts reached nobody.
 
-For people and programs that look on beside a live run: nothing is locked, nothing is written, and no answer is longer
-than its limit. Offices go by their names, which are the application's; nobody else does.
+These statements run beside a live run: they take no lock, write nothing, and return at most as many rows as their limit
+says. Offices appear by the names that the application gives them. No other names are read.
 """
 
 import json
@@ -34,12 +34,12 @@ class UntoldTotal:
 
 @frozen
 class Day:
-    """One day in a line.
+    """One day, as one line of the history.
 
     Attributes:
-        holder: who has the day's lease now.
+        holder: the process that has the day's lease now.
         offices: those with something due.
-        untold: None as long as the run goes on, and of a day without one.
+        untold: None while the run is in progress, and on a day without a run.
     """
 
     day: date
@@ -55,7 +55,7 @@ class Day:
     untold: UntoldTotal | None
 
     def as_json(self) -> dict[str, Any]:
-        """The day as one JSON object, with the words of a run's report; times in ISO 8601."""
+        """Return the day as one JSON object, with the keys of a run's report; times in ISO 8601."""
         return {
             "day": str(self.day),
             "state": self.state,
@@ -82,7 +82,7 @@ class ReasonCount:
 
 @frozen
 class FailureLine:
-    """A delivery that reached nobody. ``office_name`` is None if the office is no more."""
+    """A delivery that reached nobody. ``office_name`` is None if the office no longer exists."""
 
     id: UUID
     office_id: UUID
@@ -123,7 +123,7 @@ class UntoldOffice:
 
 @frozen
 class DeliveryLine:
-    """A delivery as it stands. ``tries`` counts the calls that it was part of."""
+    """One delivery in its present state. ``tries`` counts the calls that included it."""
 
     id: UUID
     office_id: UUID
@@ -142,7 +142,7 @@ class DeliveryLine:
 
 @frozen
 class OfficeDay:
-    """What one office was sent on a day."""
+    """What was sent to one office on one day."""
 
     day: date
     email: ChannelCounts
@@ -151,11 +151,11 @@ class OfficeDay:
 
 @frozen
 class Open:
-    """What is still to be done on one channel of a day.
+    """The open deliveries of one channel on one day.
 
     Attributes:
-        waiting: those of the two whose turn has not come: put off, or in flight.
-        next_turn: when the first of those has its turn.
+        waiting: those of *planned* and *sending* whose turn has not come: put off, or in flight.
+        next_turn: when the first of the waiting deliveries has its turn.
     """
 
     day: date
@@ -166,14 +166,14 @@ class Open:
     next_turn: datetime | None
 
     def as_json(self) -> dict[str, Any]:
-        """It as one JSON object."""
+        """Return the numbers as one JSON object."""
         turn = self.next_turn and self.next_turn.isoformat()
         return asdict(self) | {"day": str(self.day), "channel": self.channel.value, "next_turn": turn}
 
 
 @frozen
 class Narrowed:
-    """Which failures are asked for; None narrows nothing."""
+    """A filter for failures; a field that is None filters nothing."""
 
     channel: Channel | None = None
     state: State | None = None
@@ -186,16 +186,19 @@ ALL = Narrowed()
 
 @frozen
 class Overview:
-    """The ledger, looked at. Every method is one statement, and raises LedgerUnavailable or StatementRefused."""
+    """Read-only queries of the ledger; each is one statement.
+
+    Every method raises LedgerUnavailable or StatementRefused.
+    """
 
     _db: Database
 
     async def days(self, last: date, limit: int = 30, first: date = FIRST_DAY) -> tuple[Day, ...]:
-        """The days from *last* back to *first* of which anything is written, the newest first."""
+        """Return the days with a record from *last* back to *first*, the newest first."""
         return tuple(map(_day, await self._db.read(history.DAYS, first, last, limit)))
 
     async def day(self, day: date) -> Day | None:
-        """One day; None if nothing is written of it."""
+        """Return one day; None if it has no record."""
         return next(iter(await self.days(day, 1, day)), None)
 
     async def reasons(self, day: date, of: Narrowed = ALL, limit: int = ROWS) -> tuple[ReasonCount, ...]:
@@ -206,17 +209,17 @@ class Overview:
     async def failures(
         self, day: date, of: Narrowed = ALL, after: FailureLine | None = None, limit: int = ROWS
     ) -> tuple[FailureLine, ...]:
-        """The deliveries of *day* that reached nobody, office by office, those behind *after*."""
+        """Return the deliveries of *day* that reached nobody, office by office, starting behind *after*."""
         place = (after.office_id, after.id) if after else (NIL, NIL)
         rows = await self._db.read(history.FAILURES, day, *_narrowing(of), *place, limit)
         return tuple(FailureLine(**_typed(row)) for row in rows)
 
     async def troubled_offices(self, day: date, limit: int = ROWS) -> tuple[TroubledOffice, ...]:
-        """The offices with deliveries of *day* that reached nobody, those with the most first."""
+        """Return the offices with deliveries of *day* that reached nobody, those with the most first."""
         return tuple(TroubledOffice(**dict(row)) for row in await self._db.read(history.OFFICES, day, limit))
 
     async def untold(self, day: date, limit: int = ROWS) -> tuple[UntoldOffice, ...]:
-        """The offices whose alerts had reached nobody when the run of *day* ended, the most overdue first."""
+        """Return the offices whose alerts had reached nobody when the run of *day* ended, the most overdue first."""
         return tuple(UntoldOffice(**dict(row)) for row in await self._db.read(history.UNTOLD, day, limit))
 
     async def office_name(self, office_id: UUID) -> str | None:
@@ -225,17 +228,17 @@ class Overview:
         return str(rows[0]["name"]) if rows else None
 
     async def office(self, day: date, office_id: UUID, limit: int = ROWS) -> tuple[DeliveryLine, ...]:
-        """The deliveries of one office on *day*."""
+        """Return the deliveries of one office on *day*."""
         rows = await self._db.read(history.OFFICE, day, office_id, limit)
         return tuple(DeliveryLine(**_typed(row)) for row in rows)
 
     async def office_days(self, office_id: UUID, last: date, limit: int = 30) -> tuple[OfficeDay, ...]:
-        """What one office was sent on those of the last *limit* days on which it was due, the newest first."""
+        """Return what was sent to one office on the last *limit* days on which something was due, the newest first."""
         rows = await self._db.read(history.OFFICE_DAYS, office_id, last, limit)
         return tuple(OfficeDay(row["day"], *_channels(json.loads(row["states"]))) for row in rows)
 
     async def open(self) -> tuple[Open, ...]:
-        """What is still to be done."""
+        """Return the open deliveries by day and channel."""
         return tuple(Open(**_typed(row)) for row in await self._db.read(history.OPEN))
 
 
@@ -259,7 +262,7 @@ def _day(row: Row) -> Day:
 
 
 def _channels(states: Sequence[Mapping[str, Any]]) -> tuple[ChannelCounts, ChannelCounts]:
-    """Mails and pushes, of the rows of a jsonb list."""
+    """Return the counts of mails and of pushes from the rows of a jsonb list."""
     of = {channel: {row["state"]: row["n"] for row in states if row["channel"] == channel} for channel in Channel}
     return ChannelCounts.of(of[Channel.EMAIL]), ChannelCounts.of(of[Channel.PUSH])
 
@@ -269,6 +272,6 @@ def _narrowing(of: Narrowed) -> tuple[str | None, str | None, str | None, UUID |
 
 
 def _typed(row: Row) -> dict[str, Any]:
-    """*row* with its words as what they stand for."""
+    """Return *row* with its texts converted to channels and states."""
     kinds = {"channel": Channel, "state": State}
     return {key: kinds[key](value) if key in kinds else value for key, value in row.items()}

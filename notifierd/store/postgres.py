@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL, in the schema ``notifierd``. The tests hold one in memory to the same contract."""
+"""The ledger in PostgreSQL, in the schema ``notifierd``. The contract tests run against it and an in-memory ledger."""
 
 import json
 from collections import Counter
@@ -46,7 +46,7 @@ class PostgresLedger:
         return Planned(**{**row, "overflows": _overflows(row), "crowded": crowded})
 
     async def rehearse(self, day: date, rules: Rules, room: Room = UNLIMITED) -> DayCounts:
-        """How the day would stand, were it planned now and nothing sent yet. Writes nothing."""
+        """Count what would be due if the day were planned now, as if nothing had been sent yet. Writes nothing."""
         (row,) = await self._db.read(plans.REHEARSE, day, *_due(rules), *_limits(room))
         (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
@@ -54,7 +54,7 @@ class PostgresLedger:
         return DayCounts(row["offices"], 0, email, push, outlook, _untold(untold), overflows=_overflows(row))
 
     async def foresee(self, day: date, rules: Rules) -> dict[UUID, tuple[Delivery, ...]]:
-        """The deliveries that would be open, were the day planned now, by office in order of urgency."""
+        """Return the deliveries that would be open if the day were planned now, by office in order of urgency."""
         rows = await self._db.read(plans.FORESEE, day, *_due(rules))
         return {office: tuple(map(_foreseen, group)) for office, group in groupby(rows, lambda row: row["office_id"])}
 
@@ -173,22 +173,22 @@ class PostgresLedger:
 
 
 def _details(settlement: Settlement) -> str | None:
-    """The details of a settlement's audit row."""
+    """Return the details of a settlement's audit row."""
     return None if settlement.audit is None else orjson.dumps(settlement.audit).decode()
 
 
 def _scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:
-    """*rules* as the parameters $2 to $5 of the statements that decide who is due."""
+    """Return *rules* as the parameters $2 to $5 of the statements that decide who is due."""
     return rules.horizon_days, rules.overdue, rules.push, sorted(rules.only_offices)
 
 
 def _due(rules: Rules) -> tuple[int, bool, bool, list[UUID], int]:
-    """*rules* as the parameters $2 to $6 of the statements that decide to which devices, too."""
+    """Return *rules* as the parameters $2 to $6 of the statements that also decide which devices get a push."""
     return *_scope(rules), rules.devices_per_person
 
 
 def _limits(room: Room) -> tuple[int | None, int | None, int]:
-    """*room* as the parameters $7 to $9."""
+    """Return *room* as the parameters $7 to $9."""
     return room.mails, room.calls, room.batch
 
 

@@ -1,7 +1,7 @@
-"""What ``db migrate`` does about rights: it takes from the daemon's role what an earlier version gave without need.
+"""Revoke in ``db migrate`` the privileges that an earlier version granted to the daemon's role without need.
 
-``db init --role`` used to give select and insert on the whole view audit_log. A role with rights that no version gave
-is taken for somebody else's, an administrator's say, and keeps them.
+``db init --role`` used to grant select and insert on the whole view audit_log. A role with privileges that no version
+granted keeps them: an administrator may have granted them on purpose.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +18,7 @@ _NAME: Final = "audit_log"
 _VIEW: Final = f"notifierd.{_NAME}"
 
 _ONCE_GIVEN: Final = frozenset({f"{_NAME} select"})
-"""What an earlier version gave beside `RIGHTS`; and insert on all columns of the same view."""
+"""What an earlier version granted beyond `RIGHTS`, besides insert on all columns of the same view."""
 
 _GIVEN: Final = """
 select c.oid, c.relname, c.relowner, null::name as part, x.* from pg_class c
@@ -30,9 +30,9 @@ join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'notifierd'
 join pg_attribute a on a.attrelid = c.oid
 cross join aclexplode(a.attacl) x
 """
-"""Every right on a view or table of ours, or on a column of one (then *part*)."""
+"""Every privilege on a view or table of the schema, or on a column of one (then *part*)."""
 
-# Whoever may insert into the ledger, without its owner.
+# The roles that may insert into the ledger, without its owner.
 _ROLES: Final = f"""
 with given as ({_GIVEN})
 select r.rolname::text as role, pg_get_userbyid(v.relowner)::text as owner, pg_has_role(v.relowner, 'usage') as ours,
@@ -51,9 +51,9 @@ where exists (
     and g.grantee <> g.relowner
 )
 order by r.rolname
-"""  # noqa: S608 - of the texts above
+"""  # noqa: S608 - made of the constants above
 
-# By which ways these roles may read the view. A superuser's needs none.
+# The grants by which these roles may read the view. A superuser needs none.
 _READERS: Final = f"""
 with given as ({_GIVEN}), way as (
     select distinct g.grantee, g.grantor from given g
@@ -66,16 +66,16 @@ from pg_roles r cross join way w left join pg_roles h on h.oid = w.grantee
 where r.rolname = any ($1::text[]) and not r.rolsuper
   and case when w.grantee = 0 then true else pg_has_role(r.oid, w.grantee, 'member') end
 order by r.rolname, h.rolname, 3
-"""  # noqa: S608 - of the texts above
+"""  # noqa: S608 - made of the constants above
 
 
 @frozen
 class Narrowed:
-    """What became of rights that are not needed.
+    """What was done about needless privileges.
 
     Attributes:
-        taken: what was taken from whom, a line each.
-        left: who may still read the audit log, and by which statement no more, a line each.
+        taken: the privileges that were revoked, a line each.
+        left: the roles that may still read the audit log, each with the statement that would end it, a line each.
     """
 
     taken: tuple[str, ...]
@@ -83,7 +83,9 @@ class Narrowed:
 
 
 async def narrow(db: Database) -> Narrowed:
-    """Take from the daemon's roles what an earlier version gave them on the audit log; a refusal is no failure.
+    """Revoke from the daemon's roles what an earlier version granted on the audit log.
+
+    A refusal of PostgreSQL is part of the result, and not an error.
 
     Raises:
         LedgerUnavailable: no answer.
@@ -114,9 +116,9 @@ def _unit(role: str) -> Callable[[Connection], Awaitable[None]]:
 
 
 def _left(reader: Row, row: Row, refused: Mapping[str, str]) -> str:
-    """Say by which way a role may still read the audit log, and how that way is closed."""
+    """Return a line that says why a role may still read the audit log, and which statement would end it."""
     role, holder, owner = reader["role"], reader["holder"], row["owner"]
-    revoke = f"revoke select on {_VIEW} from {quoted(holder) if holder else 'public'}"  # noqa: S608 - no query
+    revoke = f"revoke select on {_VIEW} from {quoted(holder) if holder else 'public'}"  # noqa: S608 - shown, not run
     match holder:
         case None:
             way, remedy = "as everybody may", revoke

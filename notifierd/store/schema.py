@@ -1,6 +1,7 @@
-"""The schema ``notifierd``: making it, migrating it, and telling how it stands.
+"""The schema ``notifierd``: create it, migrate it, and report its state.
 
-Only ``db init`` and ``db migrate`` change anything, and need DDL. Two of them at once wait for each other.
+Only ``db init`` and ``db migrate`` change the schema, and need the privilege for DDL. If two of them run at once, the
+second waits for the first.
 """
 
 import math
@@ -32,8 +33,8 @@ _LOCKED: Final = "55P03"
 
 _OWNERSHIP: Final = "to own the schema notifierd and all that is in it"
 
-# One transaction at a time: two would trip over each other's rows of the catalogue. A migration may take its time, and
-# waits longer for a lock than an outcome would.
+# Serialize the transactions: two at once would conflict on rows of the catalogue. A migration may take long, so it
+# waits longer for a lock than the settlement of an outcome does.
 ALONE: Final = """
 set local lock_timeout = '60s';
 set local statement_timeout = 0;
@@ -46,10 +47,10 @@ from pg_namespace where nspname = 'notifierd'
 """
 
 _APPLICATION_PATH: Final = "select pg_catalog.current_schemas(false)::pg_catalog.text[] as path"
-"""Every name in full: it is the one statement that runs with the role's own search_path."""
+"""All names are qualified: this is the one statement that runs with the role's own search_path."""
 
-# Where the application's tables are, as the role's own search_path says; but never in our schema, which a role of the
-# same name has on its path first: the second run would build the views on themselves.
+# The schemas of the application's tables, found by the role's own search_path. The schema notifierd is left out: a
+# role of the same name has it first on its path, and a second run would then define the views by themselves.
 _APPLICATION_TABLES: Final = """
 select distinct on (c.relname) c.relname::text as name, n.nspname::text as schema
 from unnest($1::text[]) with ordinality as p (schema, place)
@@ -77,12 +78,12 @@ where n.nspname = 'notifierd' and c.relname = 'deliveries' and given.privilege_t
 
 
 class SetupFailed(NotifierdError):
-    """The schema could not be made or changed; the message says what to do."""
+    """The schema could not be created or changed; the message says what to do."""
 
 
 @frozen
 class Migration:
-    """One step from a version of the schema to the next."""
+    """A step from one version of the schema to the next."""
 
     version: int
     name: str
@@ -93,7 +94,7 @@ class Migration:
 
 
 def migrations() -> tuple[Migration, ...]:
-    """All migrations that this program brings, in order."""
+    """Return all migrations of this program, in order."""
     found = (
         (re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name), file)
         for file in files("notifierd.store").joinpath("migrations").iterdir()
@@ -103,16 +104,16 @@ def migrations() -> tuple[Migration, ...]:
 
 
 def presets() -> tuple[str, ...]:
-    """The applications that this program brings the views for."""
+    """Return the names of the applications for which this program has views."""
     names = (file.name for file in files("notifierd.store").joinpath("presets").iterdir())
     return tuple(sorted(name.removesuffix(".sql") for name in names if name.endswith(".sql")))
 
 
 async def pending(db: Database, steps: Sequence[Migration] | None = None) -> tuple[Migration, ...]:
-    """Those of *steps* (None: of `migrations`) that the schema has not had: all where there is no schema.
+    """Return those of *steps* (None: `migrations`) that were not applied yet: all of them if there is no schema.
 
     Raises:
-        SchemaMissing: a newer program made this schema, or the role may not look at it.
+        SchemaMissing: a newer program made this schema, or the role may not read it.
         LedgerUnavailable: no answer.
     """
     done = await _applied(db)
@@ -122,10 +123,10 @@ async def pending(db: Database, steps: Sequence[Migration] | None = None) -> tup
 
 
 async def require_current(db: Database, steps: Sequence[Migration] | None = None) -> None:
-    """Make sure that the schema has had all *steps* (None: `migrations`), and no other. Two uncounted statements.
+    """Check that exactly *steps* (None: `migrations`) were applied to the schema. Two uncounted statements.
 
     Raises:
-        SchemaMissing: it is not; the message says what to do.
+        SchemaMissing: others were, or not all; the message says what to do.
         LedgerUnavailable: no answer.
     """
     waiting = await pending(db, steps)
@@ -137,12 +138,12 @@ async def require_current(db: Database, steps: Sequence[Migration] | None = None
 
 
 async def init(db: Database, preset: str | None = None, role: str | None = None) -> list[str]:
-    """Make the schema, the views of *preset* and the rights of *role*; return what was done, a line each.
+    """Create the schema, the views of *preset* and the privileges of *role*; return what was done, a line each.
 
-    What is there already is left as it is. Without *preset*, the views are the application's to make.
+    What exists already stays as it is. Without *preset*, the application has to create the views.
 
     Raises:
-        SetupFailed: a right is missing, there is no such preset or role, or the application's tables are not there.
+        SetupFailed: a privilege is missing, there is no such preset or role, or the application's tables do not exist.
         SchemaMissing: a newer program made this schema.
         LedgerUnavailable: no answer.
     """
@@ -165,12 +166,12 @@ async def init(db: Database, preset: str | None = None, role: str | None = None)
 
 
 async def migrate(db: Database, steps: Sequence[Migration] | None = None) -> tuple[Migration, ...]:
-    """Apply what is pending of *steps* (None: of `migrations`), each in its own transaction; return what was applied.
+    """Apply those of *steps* (None: `migrations`) that are pending, each in its own transaction; return them.
 
-    Roles that have rights on the ledger get theirs on what is new in it.
+    A role with privileges on the ledger is granted those on its new relations.
 
     Raises:
-        SetupFailed: a right is missing, or another program held a lock for too long.
+        SetupFailed: a privilege is missing, or another program held a lock for too long.
         SchemaMissing: there is no schema to migrate, or a newer program made it.
         LedgerUnavailable: no answer.
     """
@@ -183,12 +184,12 @@ async def migrate(db: Database, steps: Sequence[Migration] | None = None) -> tup
 
 @frozen
 class Status:
-    """What ``db status`` tells.
+    """The result of ``db status``.
 
     Attributes:
-        version: the newest migration that the schema has had; 0 if it is not there.
+        version: the newest migration that was applied; 0 without a schema.
         views: each view with what is wrong with its columns.
-        missing_rights: what *role*, the connected one, lacks.
+        missing_rights: the privileges that *role*, the connected role, lacks.
     """
 
     version: int
@@ -199,11 +200,11 @@ class Status:
 
     @property
     def good(self) -> bool:
-        """Whether a run could start, as far as the schema goes."""
+        """Whether the schema allows a run to start."""
         return not (self.pending or self.missing_rights or any(self.views.values()))
 
     def lines(self) -> list[str]:
-        """The same for people."""
+        """Return the status as lines for people."""
         lines = [f"schema notifierd: version {self.version}" if self.version else "schema notifierd: not there"]
         lines += [f"migration {step}: pending" for step in self.pending]
         lines += [f"view notifierd.{view}: {'; '.join(wrong) or 'good'}" for view, wrong in self.views.items()]
@@ -212,10 +213,10 @@ class Status:
 
 
 async def status(db: Database) -> Status:
-    """How the schema stands, as the connected role sees it.
+    """Return the state of the schema, as the connected role sees it.
 
     Raises:
-        SchemaMissing: a newer program made this schema, or the role may not look at it.
+        SchemaMissing: a newer program made this schema, or the role may not read it.
         LedgerUnavailable: no answer.
     """
     return Status(
@@ -232,7 +233,7 @@ async def _exists(db: Database) -> bool:
 
 
 async def _applied(db: Database) -> set[int]:
-    """The versions that the schema has had: none where it is not there."""
+    """Return the versions that were applied to the schema; none where there is no schema."""
     if not await _exists(db):
         return set()
     try:
@@ -263,7 +264,7 @@ def _preset(name: str | None) -> str | None:
 
 
 async def _require_role(db: Database, role: str | None) -> None:
-    # Also keeps "public" out, which no role can be named, and which GRANT takes for everybody even in quotes.
+    # The check also rejects "public": no role can have that name, and GRANT reads it as every role, even in quotes.
     if role is not None and not await db.fetch("select from pg_roles where rolname = $1::text", role):
         raise SetupFailed(f"there is no role {role} on this server: create it first (create role ... login)")
 
@@ -271,7 +272,7 @@ async def _require_role(db: Database, role: str | None) -> None:
 async def _make_schema(connection: Connection) -> None:
     async with connection.transaction():
         await connection.execute(ALONE)
-        # Looked up, as "if not exists" asks for the right to create what is there already.
+        # Checked first, because "if not exists" needs the privilege to create even where the schema exists.
         if not await connection.fetch(_OWNER):
             await connection.execute("create schema notifierd")
         await _require_own(connection)
@@ -283,7 +284,7 @@ async def _make_schema(connection: Connection) -> None:
 
 
 async def _require_own(connection: Connection) -> None:
-    """See that nobody else can put something into the schema, which would then run with the connected role's rights."""
+    """Check that no other role can put an object into the schema, which would run with the connected role's rights."""
     (schema,) = await connection.fetch(_OWNER)
     if not schema["ours"]:
         raise SetupFailed(
@@ -293,7 +294,7 @@ async def _require_own(connection: Connection) -> None:
 
 
 async def _apply(db: Database, step: Migration) -> bool:
-    """Apply *step* unless another runner just did; tell whether it was us."""
+    """Apply *step* unless another process has just done so; return whether this one did."""
 
     async def unit(connection: Connection) -> bool:
         async with connection.transaction():
@@ -325,7 +326,7 @@ def _views_made_by(script: str) -> Callable[[Connection], Awaitable[None]]:
 
 
 async def _on_the_applications_tables(connection: Connection, script: str) -> str:
-    """Return *script* with the schema of each of the application's tables in place of ``application``."""
+    """Return *script* with ``application`` replaced by the schema of each of the application's tables."""
     await connection.execute("set local search_path to default")
     (path,) = await connection.fetch(_APPLICATION_PATH)
     await connection.execute(f"set local search_path = {SEARCH_PATH}")
@@ -339,7 +340,7 @@ async def _on_the_applications_tables(connection: Connection, script: str) -> st
 
 
 async def _grant(db: Database, role: str) -> str:
-    """Give *role* its rights on all that is there, and no other; return a line that says so."""
+    """Grant *role* exactly what the daemon needs on the relations that exist; return a line that says so."""
 
     async def unit(connection: Connection) -> set[str]:
         async with connection.transaction():
@@ -350,7 +351,7 @@ async def _grant(db: Database, role: str) -> str:
 
     with _explained(f"granting privileges to {role}", _OWNERSHIP):
         there = await db.unit(unit, patience=math.inf)
-    # PostgreSQL only warns a grantor who has some right on a table, but none to pass on.
+    # PostgreSQL only warns a grantor who has a privilege on the table but no grant option.
     if lacking := await missing_rights(db, role):
         raise SetupFailed(f"granting privileges to {role} had no effect ({', '.join(lacking)}): {_needed(_OWNERSHIP)}")
     absent = ", ".join(f"notifierd.{name}" for name in RIGHTS if name not in there)
@@ -368,7 +369,7 @@ def _needed(right: str) -> str:
 
 @contextmanager
 def _explained(doing: str, right: str) -> Iterator[None]:
-    """Say of a refused statement what it was for, and which *right* may be missing."""
+    """Add to a refused statement what it was for, and which *right* may be missing."""
     try:
         yield
     except StatementRefused as error:

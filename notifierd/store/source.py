@@ -1,4 +1,4 @@
-"""Reading what an office's messages are made from: the open deliveries of the ledger and the five views."""
+"""Read the data that an office's messages are made from: open deliveries in the ledger, and the five views."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
@@ -19,43 +19,46 @@ from notifierd.store.sql import source
 NOBODY = UUID(int=0)
 CHUNK = 500
 MOST_DEVICES = 100
-"""Devices of one staff member that are explained, the newest ones: as many as pushes can be allowed to go to."""
+"""The most devices of one staff member that are explained, the newest first: the highest number that the configuration
+allows pushes to go to."""
 
 Place = tuple[int, UUID]
-"""Where a reading stands in the order of urgency: (urgency, office id)."""
+"""The position of an office in the order of urgency: (urgency, office id)."""
 
 START: Place = (-(2**31), UUID(int=0))
 
 CHUNK_LASTS = 4.0
-"""Seconds after which what is left of a chunk is read again: the first calls of an office that is begun until then find
-its facts fresh."""
+"""Seconds after which the rest of a chunk is read again. An office that begins within this time finds its facts fresh
+for
+its first calls."""
 
 
 @define
 class ChunkSize:
-    """How many offices are read at once: about as many as are begun in CHUNK_LASTS seconds."""
+    """The number of offices to read at once: about as many as begin within CHUNK_LASTS seconds."""
 
     offices: int = CHUNK
 
     def used_up(self, seconds: float) -> None:
-        """Learn that all offices of a chunk were begun within *seconds*."""
+        """Grow if all offices of a chunk began within *seconds*, and these were few."""
         if seconds < CHUNK_LASTS / 2:
             self.offices = min(CHUNK, 2 * self.offices)
 
     def became_old(self, begun: int) -> None:
-        """Learn that only *begun* offices of a chunk were begun before it was old."""
+        """Shrink to *begun*, the number of offices that began before the chunk was too old."""
         self.offices = max(1, begun)
 
 
 @frozen
 class Chunk:
-    """Up to CHUNK offices that have something to do now, and where to read on; None at the end.
+    """Up to CHUNK offices that have something to do now, and the position to read on from; None at the end.
 
-    The offices are made as they are asked for, once, and not kept. One whose facts cannot be read along with the others
-    comes without: it is to be read again by itself, and if that fails, it fails alone.
+    The offices are built as the caller iterates, once, and are not kept. An office whose facts cannot be read along
+    with
+    the others has none. Read it again by itself: if that fails, it fails alone.
 
     Attributes:
-        places: where each of the offices stands, in the same order.
+        places: the position of each office, in the same order.
     """
 
     offices: Iterable[OfficeWork]
@@ -64,10 +67,10 @@ class Chunk:
 
 
 class Source(Protocol):
-    """Where a pass finds its work."""
+    """Where a pass reads its work."""
 
     async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
-        """The next offices in order of urgency, behind *after*, that have deliveries whose turn has come.
+        """Return the next offices behind *after*, in order of urgency, that have deliveries whose turn has come.
 
         Args:
             most: how many offices are read at most.
@@ -79,7 +82,7 @@ class Source(Protocol):
         ...
 
     async def read_again(self, work: OfficeWork, day: date, rules: Rules) -> OfficeWork:
-        """*work* with its messages' facts as they are now, all as of one moment. Its deliveries stay as they were read.
+        """Return *work* with its facts read again, all as of one moment. Its deliveries stay as they were read.
 
         Raises:
             LedgerUnavailable: no answer.
@@ -89,13 +92,13 @@ class Source(Protocol):
 
 @frozen
 class PostgresSource:
-    """Keyset chunks over the five views: no cursor stays open, no transaction spans a send."""
+    """Keyset pagination over the five views: no cursor stays open, and no transaction spans a send."""
 
     _db: Database
     chunk: int = field(default=CHUNK)
 
     async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
-        # One office more than the chunk tells, without another statement, whether to read on.
+        # One office beyond the chunk tells whether there are more, without another statement.
         most = min(most, self.chunk)
         rows = await self._db.read(source.WORK, day, *after, most + 1)
         chunk, more = rows[:most], len(rows) > most
@@ -123,19 +126,19 @@ class PostgresSource:
     async def works(
         self, deliveries: Mapping[UUID, tuple[Delivery, ...]], day: date, rules: Rules
     ) -> Iterable[OfficeWork]:
-        """All that the messages of *deliveries*, given by their office, are made from; in the same order.
+        """Return the facts for *deliveries*, which are grouped by office; in the same order.
 
-        As in a chunk, an office that cannot be read along with the others comes without.
+        As in a chunk, an office that cannot be read along with the others has no facts.
         """
         devices = [(d.office_id, d.device_id, d.staff_id) for ds in deliveries.values() for d in ds if d.device_id]
         facts = await self._facts(list(deliveries), devices, day, rules)
         return (facts.take_or_leave(office, group) for office, group in deliveries.items())
 
     async def works_of(self, staff_id: UUID, day: date) -> tuple[OfficeWork, ...]:
-        """Each office of one staff member, with all its alerts, their devices, and their deliveries of *day*."""
+        """Return the offices of one staff member with all alerts, and the member's devices and deliveries of *day*."""
         as_of = trio.current_time()
         people = {row["office_id"]: row for row in await self._db.read(source.STAFF_MEMBER, staff_id)}
-        until, overdue = date.max, True  # all there are: why one is left out is explained, too
+        until, overdue = date.max, True  # all alerts: the reason for leaving one out is explained, too
         alerts = await self._db.read(source.ALERTS, list(people), until, day, overdue)
         (devices,) = await self._db.read(source.DEVICES_OF, staff_id, MOST_DEVICES)
         rows = await self._db.read(source.DELIVERIES_OF, day, list(people), staff_id)
@@ -146,9 +149,10 @@ class PostgresSource:
     async def _facts(
         self, offices: Sequence[UUID], devices: Sequence[tuple[UUID, UUID, UUID]], day: date, rules: Rules
     ) -> "_Facts":
-        """What the views say of *offices*, and of their *devices*: (office, device, staff member).
+        """Return the facts in the views about *offices* and their *devices*: (office, device, staff member).
 
-        Nothing, and as of NOT_READ, if a statement is refused for something in the rows of one of the offices.
+        Returns no facts, as of NOT_READ, if a statement is refused because of something in the rows of one of the
+        offices.
         """
         as_of = trio.current_time()
         try:
@@ -164,7 +168,7 @@ class PostgresSource:
 
 @frozen
 class _Facts:
-    """The rows of the views by their office: JSON, which is read when it is taken, and then forgotten."""
+    """The rows of the views by office, as JSON: each is parsed when it is taken, and then dropped."""
 
     _people: dict[UUID, Row]
     _alerts: dict[UUID, str]
@@ -172,16 +176,19 @@ class _Facts:
     _as_of: float
 
     def take_or_leave(self, office_id: UUID, deliveries: tuple[Delivery, ...]) -> OfficeWork:
-        """The same, but without what cannot be read: who reads the office by itself meets what is wrong with it."""
+        """Return the office's work, without facts if they cannot be read.
+
+        Reading the office by itself then raises the error.
+        """
         if self._as_of == NOT_READ:
             return OfficeWork.unread(office_id, deliveries)
         try:
             return self.take(office_id, deliveries)
-        except Exception:  # noqa: BLE001 - whatever values a view may hold; it comes again where the office is read alone
+        except Exception:  # noqa: BLE001 - whatever a view holds: the error comes again when the office is read alone
             return OfficeWork.unread(office_id, deliveries)
 
     def take(self, office_id: UUID, deliveries: tuple[Delivery, ...]) -> OfficeWork:
-        """What there is to do for an office that has *deliveries*."""
+        """Return the work of an office that has *deliveries*."""
         office = self._people.pop(office_id, None)
         name, members = (office["office_name"], office["members"]) if office else (None, None)
         return OfficeWork(
@@ -196,7 +203,7 @@ class _Facts:
 
 
 def _scope(day: date, rules: Rules) -> tuple[date, date, bool]:
-    """Which alerts are looked at: the parameters $2 to $4 of ALERTS."""
+    """Return which alerts are read: the parameters $2 to $4 of ALERTS."""
     return day + timedelta(days=rules.horizon_days), day, rules.overdue
 
 

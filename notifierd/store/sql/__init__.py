@@ -1,6 +1,6 @@
-"""The statements of the ledger and of the source. Each is one round trip, and one transaction.
+"""The SQL statements of the ledger and of the source. Each is one round trip and one transaction.
 
-``clock_timestamp()`` is the database's clock at the moment it is looked at: leases and tries are reckoned by no other.
+``clock_timestamp()`` is the database's clock at the moment of evaluation: leases and tries use no other clock.
 """
 
 from collections.abc import Container
@@ -22,11 +22,12 @@ DUE = """(
     or (d.state = 'sending' and d.try_until <= clock_timestamp()
         and (d.not_before is null or d.not_before <= clock_timestamp()))
 )"""
-"""Whether a delivery's turn has come: planned, or left over by a try that can no longer settle it."""
+"""Condition for a delivery whose turn has come: it is planned, or its last try can no longer settle it."""
 
-# `created_at` is the view's own column where it has one, since the nearer name counts; else it is that of `absent`.
-# A column of another type may have no order (json, point), and a statement that orders by it would be refused for all:
-# it counts as absent. The way through text is good for every type, and taken for a moment only.
+# `created_at` is the view's own column if it has one, because the inner name wins; else it is the null of `absent`.
+# A column of another type may have no order (json, point), and a statement that orders by it would be refused for
+# all offices: such a column counts as absent. The cast by way of text works for every type, and only the text of a
+# moment is used.
 DEVICES_BY_AGE = """
 select v.* from (select null::timestamptz as created_at) absent, lateral (
     select v.id, v.staff_id, v.endpoint, v.p256dh, v.auth,
@@ -34,7 +35,7 @@ select v.* from (select null::timestamptz as created_at) absent, lateral (
                 then created_at::text::timestamptz end as created_at
     from notifierd.devices v where v.id is not null and {where}
 ) v"""
-"""Devices with the moment of their subscription, which is an optional column of the view."""
+"""Devices with the time of their subscription, which is an optional column of the view."""
 
 NAME = "coalesce(left({}, 300), '')"
 """A name of a person or an office."""
@@ -49,7 +50,7 @@ STANDS = """jsonb_build_object(
         select d.channel, d.state, count(*) as n from notifierd.deliveries d where d.day = r.day group by 1, 2
     ) s)
 )"""
-"""How the day of run *r* stands: its offices, and its deliveries by channel and state."""
+"""The counts of the day of run *r*: its offices, and its deliveries by channel and state."""
 
 DEADLINE = "least(greatest({}, date '0001-01-01'), date '9999-12-31')"
 """A deadline as a date that Python has, too. No days can be counted to a deadline without end, and the refusal would be

@@ -1,4 +1,4 @@
-"""The life of a delivery, after it is planned."""
+"""The life of a delivery after it is planned."""
 
 from notifierd.model.reasons import Reason
 
@@ -34,9 +34,9 @@ where d.id = m.id
 returning d.call_id
 """
 
-# A try is named by its number and its call: a database that forgot a reservation gives its number again. A late outcome
-# changes nothing, unless the provider took what is planned by now, or what the row shows in an older try: either would
-# be sent twice.
+# A try is identified by its number and its call, because a database that lost a reservation gives its number again.
+# A late outcome changes nothing, with one exception: the provider accepted what is planned by now, or what the row
+# shows in an older try. Either would be sent twice.
 SETTLE = """
 with said as materialized (
     select * from unnest(
@@ -86,7 +86,8 @@ where not exists (select from settled where settled.id = s.id)
 returning delivery_id
 """
 
-# What SETTLE left out for these. A push whose staff member has a row of that day and office only loses its mark.
+# Write what SETTLE left out for bare settlements. If the staff member of a push already has an audit row of that day
+# and office, the push only loses its mark.
 SETTLE_EXTRAS = """
 with said as materialized (
     select * from unnest($1::uuid[], $2::int[], $3::jsonb[], $4::text[]) as s (id, try, audit, endpoint)

@@ -1,9 +1,9 @@
-"""Looking back at the days. Beside a live run: each takes no lock, and gives no more rows than it is asked for."""
+"""The history of the days. The statements run beside a live run: they take no lock, and return few rows."""
 
 from notifierd.model.reasons import Reason
 from notifierd.store.sql import DUE, LOST_STATES, OFFICE_NAME, OPEN_STATES, STANDS
 
-# A day whose run has ended was counted then; only a day that goes on is counted at each look.
+# The counts of a day are stored when its run ends. Only a day in progress is counted at each query.
 DAYS = f"""
 select r.day, r.state, r.reason, r.started_at, r.finished_at,
        case when r.lease_until > clock_timestamp() then r.holder end as holder,
@@ -106,7 +106,7 @@ group by l.day
 order by l.day desc
 """
 
-# What is open belongs to a run that has not ended, and that may still be resumed.
+# Open deliveries are those of a run that has not ended and may still be resumed.
 OPEN = f"""
 select r.day, d.channel,
        count(*) filter (where d.state = 'planned') as planned,

@@ -1,8 +1,9 @@
-"""Who is due: written as a day's plan, counted, and held against what became of it."""
+"""Who is due: written as a day's plan, counted, and compared with what reached somebody."""
 
 from notifierd.store.sql import DAYS_LEFT, DEVICES_BY_AGE, DUE, LOST_STATES, OPEN_STATES, in_scope
 
-# A null in the view is no choice, and stands for the default; for push_enabled that is false, as which a null counts.
+# A null in the view means no choice, and stands for the default. For push_enabled the default is false, as a null
+# counts.
 _BY_MAIL = "coalesce(s.email_enabled, true) and s.email <> ''"
 _EMAIL_DAYS = "coalesce(s.email_days, 30)"
 _PUSH_DAYS = "coalesce(s.push_days, 10)"
@@ -63,9 +64,9 @@ _GIVEN = """(
     select count(*) from notifierd.deliveries d
     where d.day = $1::date and d.channel = 'email' and (d.state in ('sent', 'sending', 'unknown') or d.doubts > 0)
 )"""
-"""How many mails of the day a provider was given, or perhaps was."""
+"""The number of mails of the day that a provider accepted, or may have accepted."""
 
-# Of each office in open_mails (office_id, mails), most urgent first, what is beyond the mails or the calls there are.
+# The mails beyond the limits on mails or calls, for each office in open_mails (office_id, mails), most urgent first.
 _OVERFLOWS = f"""
 ranked as (
     select m.office_id, o.nearest, m.mails, sum(m.mails) over urgent as mails_to,
@@ -90,7 +91,8 @@ _OVERFLOWS_JSON = """(
     ) x
 )"""
 
-# Those of whom some devices are left out, the ones with the most of them first; without what the views read no person.
+# The staff members of whom some devices are left out, those with the most devices first. If there are none, no row
+# of the view is read.
 _CROWDED_JSON = """(
     select coalesce(json_agg(x), '[]') from (
         select v.staff_id, count(*) as devices from crowded c join notifierd.devices v on v.staff_id = c.staff_id
@@ -138,7 +140,7 @@ select (select count(*) from (
        {_OVERFLOWS_JSON} as overflows
 """
 )
-"""Write what is due on the day and not there yet; count what is open then."""
+"""Write what is due on the day and not planned yet; count what is then open."""
 
 FORESEE = (
     _WHO_IS_DUE
@@ -159,7 +161,7 @@ where d.id is null or d.state in {OPEN_STATES}
 order by coalesce(r.urgency, o.nearest, 100000), t.office_id, t.channel, t.staff_id, t.device_id
 """
 )
-"""What would be open after PLAN, in the order in which a run works on it."""
+"""List what would be open after PLAN, in the order in which a run sends it."""
 
 REHEARSE = (
     _WHO_IS_DUE
@@ -178,10 +180,10 @@ select count(distinct office_id) as offices,
 from due
 """
 )
-"""What PLAN would write on a day not planned yet, counted."""
+"""Count what PLAN would write on a day that is not planned yet."""
 
-# Alerts that reached nobody. An office's sent deliveries tell of what lies within their staff member's threshold; what
-# lies beyond every threshold of a staff member who can be reached will be told of another day.
+# Alerts that reached nobody. A sent delivery tells its office's alerts that lie within the staff member's threshold.
+# An alert beyond the threshold of every staff member who can be reached is due on a later day.
 _UNTOLD = f"""
 untold as (
     select a.office_id, a.kind = 'renewal' and a.due_on <= $1::date as overdue

@@ -1,4 +1,4 @@
-"""A day's run: who has its lease, how it went, and what is forgotten of it."""
+"""A day's run: its lease, its result, and the deletion of old days."""
 
 from notifierd.model.reasons import Reason
 from notifierd.store.sql import OPEN_STATES, STANDS
@@ -67,7 +67,7 @@ on conflict (day) do nothing
 returning day
 """
 
-# The oldest day that is to be forgotten loses up to $2 deliveries; when it has none left, it goes itself.
+# The oldest day before $1 loses up to $2 deliveries; the day itself is deleted when none are left.
 FORGET = """
 with old as materialized (
     select day from notifierd.runs where day < $1::date order by day limit 1
@@ -97,7 +97,7 @@ with died as (
 select count(*) as open from notifierd.deliveries d where d.day = $1::date and d.state in {OPEN_STATES}
 """
 
-# A day that no process came back to. Its rows are settled for the record; nothing of it is sent any more.
+# A day that no process resumed. Its rows are settled for the record; nothing of it is sent any more.
 CLOSE_EARLIER = f"""
 with left_open as (
     update notifierd.runs r

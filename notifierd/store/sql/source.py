@@ -1,7 +1,7 @@
-"""What an office's messages are made of: its open deliveries, and the rows of the five views.
+"""The data of an office's messages: its open deliveries, and the rows of the five views.
 
-Each statement has a row for an office, with what belongs to it as JSON: a text takes a fraction of the memory that its
-rows would, and is read when the office's turn comes.
+Each statement returns one row for an office, with the rest as JSON text: the text takes a fraction of the memory that
+the rows would, and is parsed when the office's turn comes.
 
 The views hold what others wrote, browsers among them, so no text comes out longer than here: a name is cut, and what
 else is too long comes as a text that is good for nothing. A row whose id is null belongs to nobody, and is passed over.
@@ -24,14 +24,15 @@ _MEMBER = f"""json_build_object(
     'push_enabled', s.push_enabled, 'push_days', s.push_days
 )"""
 
-# In bytes. The keys have 87 and 22 characters in base64url (RFC 8291, section 3.2), and some more in other spellings.
+# Limits in bytes. The keys have 87 and 22 characters in base64url (RFC 8291, section 3.2), a few more in other
+# encodings.
 _DEVICE = """json_build_object(
     'id', v.id, 'staff_id', v.staff_id, 'endpoint', case when octet_length(v.endpoint) <= 2048 then v.endpoint end,
     'p256dh', case when octet_length(v.p256dh) <= 128 then v.p256dh end,
     'auth', case when octet_length(v.auth) <= 64 then v.auth end
 )"""
 
-# $2 and $3: after which (urgency, office); $4: how many offices
+# $2 and $3: read on after this (urgency, office); $4: how many offices
 WORK = f"""
 with chunk as materialized (
     select r.office_id, r.urgency
@@ -65,11 +66,12 @@ group by o.id, o.name
 """
 
 FARTHEST = 4000
-"""Days before or after the day beyond which alerts that no mail lists count as if they were just so far away. So they
-are no more rows than days, and what is told of them stays the same for every threshold within ten years."""
+"""Rule: alerts that no mail lists count as at most so many days before or after the day. Then they take no more rows
+than
+there are days, and the counts stay the same for every threshold within ten years."""
 
-# $1 offices, $2 the last day of the horizon, $3 the day, $4 overdue. Of each kind, an office's first LISTED in the
-# order of `choose` are all that a mail can list; the others are counted by their day.
+# $1 offices, $2 the last day of the horizon, $3 the day, $4 overdue. Of each kind, the first LISTED alerts of an
+# office in the order of `choose` are all that a mail can list; the others are counted by day.
 ALERTS = f"""
 with ranked as (
     select office_id, kind, due_on, recipient_id, recipient_name, cycle,
@@ -103,7 +105,7 @@ group by office_id
 
 
 def _devices(offices: str, devices: str, owners: str) -> str:
-    """The devices of offices, from three arrays: each device with the office that pushes to it, and whose it is."""
+    """Return the query for the devices of offices, from three arrays: office, device, and the device's owner."""
     return f"""
 select w.office_id, json_agg({_DEVICE}) as devices
 from notifierd.devices v
@@ -115,7 +117,7 @@ group by w.office_id
 
 DEVICES = _devices("$1", "$2", "$3")
 
-# All of it for one office, as of one moment. $1 the office, in an array, $2 to $4 as those of ALERTS, $5 to $7 as $1 to
+# Everything for one office, as of one moment. $1 the office, in an array, $2 to $4 as in ALERTS, $5 to $7 as $1 to
 # $3 of DEVICES
 OFFICE = f"""
 select o.office_id, o.office_name, o.members,
