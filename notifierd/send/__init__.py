@@ -1,7 +1,7 @@
-"""One HTTP call, and what its answer means.
+"""Make one HTTP call, and interpret its answer.
 
-A sender turns messages into one HTTP request and the answer into outcomes. It does not retry, wait, limit or log:
-when to call, and what an outcome means for a delivery, is decided elsewhere.
+A sender turns messages into one HTTP request, and the answer into outcomes. It does not retry, wait, limit or log: the
+caller decides when to call, and what an outcome means for a delivery.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 
 
 class Sender(Protocol[M_contra]):
-    """What a provider's module offers.
+    """The interface of a provider's module.
 
     Attributes:
-        name: the provider's, as it stands in the ledger.
-        max_batch: how many messages one call can carry at most; it may shrink.
-        honours_keys: whether a call repeated under its idempotency key is carried out once.
+        name: the provider's name in the ledger.
+        max_batch: the most messages that one call can carry; it may shrink.
+        honours_keys: whether the provider carries out a call once that is repeated under its idempotency key.
     """
 
     name: str
@@ -27,26 +27,26 @@ class Sender(Protocol[M_contra]):
     honours_keys: bool
 
     def lane(self, message: M_contra) -> str:
-        """What the message has to pass with others: one provider account, one push service's origin.
+        """Return the lane of the message: what it shares with other messages, as a provider account or a push service.
 
-        A lane that fails or refuses us is left alone as a whole; other lanes go on.
+        If a lane fails, or the provider rejects our account, all calls to this lane pause; other lanes continue.
         """
         ...
 
     def encode(self, messages: Sequence[M_contra]) -> bytes:
-        """The call's content: the same messages give the same bytes, in any process.
+        """Return the call's content: the same messages give the same bytes, in every process.
 
         Raises:
-            ValueError: the messages cannot be put into one call; some of them perhaps can. A sender that honours keys
-                raises it only for more than *max_batch* messages: calls that a database forgot have to be composed anew
-                as they were.
+            ValueError: the messages do not fit into one call; some of them may. A sender that honours keys raises it
+                only for more than *max_batch* messages, because a call whose reservation the database lost has to be
+                composed again with the same messages.
         """
         ...
 
     async def send(self, messages: Sequence[M_contra], body: bytes, idempotency_key: str) -> list[Outcome]:
-        """Make one call with *body* (as ``encode(messages)`` made it); one outcome for each message, in order.
+        """Make one call with *body*, the result of ``encode(messages)``; return one outcome for each message, in order.
 
-        The caller owns the time (a cancel scope around this) and the limits. A cancellation passes through; what
-        the network does to the call, and whatever is answered to it, is an outcome and never an exception.
+        The caller owns the time (a cancel scope around this) and the limits. A cancellation passes through. A network
+        failure and any answer, whatever it contains, become outcomes, never exceptions.
         """
         ...

@@ -1,8 +1,8 @@
-"""What an answer means: by its status, and by whose answer it is. And the one reader of answers, which never raises.
+"""Interpret answers by their status and by who wrote them. The one reader of answers, which never raises.
 
-An answer is a provider's own if it has the shape of its errors. All else was written on the way there, by a proxy, a
-firewall or a captive portal, and says nothing of a message. What stands in front of a provider may add headers, and
-changes no answer's meaning: nothing here looks at them, but for the wait that one asks for.
+An answer is the provider's own if it has the shape of the provider's errors. Any other answer comes from a proxy, a
+firewall or a captive portal on the way, and says nothing about a message. Such a box may also add headers to a
+provider's answer, so no header changes what an answer means; only Retry-After is read.
 """
 
 import json
@@ -27,24 +27,24 @@ T = TypeVar("T")
 
 @frozen
 class Answer:
-    """What came back: the names of *headers* in lower case, as much of the body as is read, unpacked."""
+    """An HTTP answer: *headers* by lower-case names, and the part of the body that was read, decompressed."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
 
     def json(self) -> object:
-        """Return the body's JSON; None if it is none (a proxy's error page, say, or cut short)."""
+        """Return the body as JSON; None if it is not JSON, as a proxy's error page or a body that was cut short."""
         try:
             try:
                 return json.loads(self.body)
-            except UnicodeDecodeError:  # another charset: names and codes are ASCII all the same
+            except UnicodeDecodeError:  # another charset: names and codes are ASCII anyway
                 return json.loads(self.body.decode("utf-8", "replace"))
-        except (ValueError, RecursionError):  # RecursionError: nested without end
+        except (ValueError, RecursionError):  # RecursionError: nested too deeply
             return None
 
     def retry_after(self, now: datetime) -> float | None:
-        """Seconds that the answer asks us to wait."""
+        """Return the seconds that the answer asks us to wait."""
         asked = self.headers.get("retry-after")
         return parse_retry_after(asked, now) if asked else None
 
@@ -52,13 +52,13 @@ class Answer:
 Meaning = Delivered | Rejected | Deferred | Blocked | Unknown
 
 
-def meaning(status: int, said: About | None, wait: float | None = None) -> Meaning:  # noqa: C901, PLR0911, PLR0912 - a table, a case a row
-    """Return what an answer means, as far as its provider documents nothing else.
+def meaning(status: int, said: About | None, wait: float | None = None) -> Meaning:  # noqa: C901, PLR0911, PLR0912 - a table with one row for each case
+    """Return what an answer means, unless its provider documents something else.
 
-    A reason is a word of ours and the status; what the provider wrote goes nowhere.
+    A reason consists of a word of ours and the status. The provider's text is not stored anywhere.
 
     Args:
-        said: what the provider speaks of; None if the answer is not its own.
+        said: what the provider's error is about; None if the answer is not the provider's own.
         wait: seconds that the answer asks us to wait.
     """
     blame = Blame.PATH if said is None else Blame.UNCLEAR
@@ -101,20 +101,21 @@ NOT_CARRIED_OUT = frozenset({501, 505})
 """RFC 9110, sections 15.6.2 and 15.6.6: the method or the version of HTTP is not supported."""
 
 NOT_REACHED = frozenset({521, 523, 525, 526})
-"""What Cloudflare answers in the place of a server that it has no connection to: refused, no route, TLS failed, a bad
-certificate. Its other 52x may come after the request was passed on, a 522 too
+"""Cloudflare's statuses when it has no connection to the server: refused, no route, TLS failed, a bad certificate. Its
+other 52x, including 522, may come after it forwarded the request
 (https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/)."""
 
 
 def _is_refusal(status: int) -> bool:
-    """Tell whether a call with that status was certainly not carried out, so that what it says of us counts."""
+    """Return whether a call with that status was certainly not carried out, so that its error text is reliable."""
     return 300 <= status < 500 or status in {500, 503}  # noqa: PLR2004 - RFC 9110, sections 15.4 and 15.5
 
 
 def for_each(outcome: Outcome, count: int) -> list[Outcome]:
-    """Return *outcome* of a call as a whole as one for each of its *count* messages.
+    """Return *outcome* of a whole call as one outcome for each of its *count* messages.
 
-    One of several may be to blame, and nothing says which: the others must not fail with it, so each goes alone.
+    If a call with several messages is rejected, one of them may be the cause, and the answer does not tell which. So
+    that the others do not fail with it, each message is deferred, and goes alone.
     """
     if count > 1 and isinstance(outcome, Rejected):
         outcome = Deferred(Reason.BATCH.before(outcome.reason), blame=outcome.blame)
@@ -122,7 +123,7 @@ def for_each(outcome: Outcome, count: int) -> list[Outcome]:
 
 
 def of_receiver(answer: Answer, now: datetime) -> Outcome:
-    """Return what the answer of a webhook means: there, a 3xx or 4xx that is no plea to wait speaks of the post."""
+    """Return what a webhook's answer means: a 3xx or 4xx that does not ask to wait rejects the post."""
     outcome = meaning(answer.status, None, answer.retry_after(now))
     if isinstance(outcome, Deferred) and Reason.NOT_THE_PROVIDER.begins(outcome.reason):
         return Rejected(Reason.REJECTED.of(answer.status))
@@ -132,16 +133,16 @@ def of_receiver(answer: Answer, now: datetime) -> Outcome:
 async def understand(
     call: Awaitable[Answer | Deferred | Unknown], read: Callable[[Answer], T], unclear: T
 ) -> T | Deferred | Unknown:
-    """Make *call*, and return what *read* makes of its answer; *unclear* if that fails, whatever the answer is.
+    """Make *call*; return what *read* makes of its answer, or *unclear* if *read* fails on it.
 
-    The request may have been carried out by then, so no error may get out: it would end as an office's. A cancellation
-    passes.
+    The request may have been carried out by then, so no error may escape: it would fail the whole office. A
+    cancellation passes through.
     """
     try:
         answer = await call
         return read(answer) if isinstance(answer, Answer) else answer
-    except Exception as error:  # noqa: BLE001 - the one reader of answers: see the module
-        log.error("answer_unreadable", error=type(error).__name__, where=places(error))  # noqa: TRY400 - its text may quote
+    except Exception as error:  # noqa: BLE001 - the one reader of answers: see the module's docstring
+        log.error("answer_unreadable", error=type(error).__name__, where=places(error))  # noqa: TRY400 - the error's text may quote the answer
         return unclear
 
 
@@ -150,7 +151,7 @@ async def outcomes(
 ) -> list[Outcome]:
     """Make *call*, which carries *count* messages; return one outcome for each, in order.
 
-    *read* says what an answer means. Where it fails, or gives more or fewer outcomes, all of them are in doubt.
+    *read* interprets the answer. If it fails, or returns another number of outcomes, all messages become unknown.
     """
     unclear: Sequence[Outcome] = [Unknown(Reason.ANSWER_UNCLEAR)] * count
     found = await understand(call, read, unclear)
@@ -160,17 +161,17 @@ async def outcomes(
 
 
 def get(found: object, name: str) -> object:
-    """Return a field of a JSON object; None if *found* is none, or has no such field."""
+    """Return a field of a JSON object; None if *found* is not an object, or lacks the field."""
     return found.get(name) if isinstance(found, dict) else None
 
 
 def text(found: object) -> str:
-    """Return a text of an answer; empty for anything else."""
+    """Return a text from an answer; empty if *found* is something else."""
     return found if isinstance(found, str) else ""
 
 
 def message_id(found: object) -> str | None:
-    """Return a provider's id of a message, if it is one that the ledger can hold: visible ASCII, 200 characters."""
+    """Return a provider's message id if the ledger can store it: visible ASCII, at most 200 characters."""
     return found if isinstance(found, str) and _MESSAGE_ID.fullmatch(found) else None
 
 

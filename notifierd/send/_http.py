@@ -1,6 +1,6 @@
-"""HTTP for senders: one POST, and what it means that no answer came. The only module that knows httpx.
+"""HTTP for senders: make one POST, and say what a missing answer means. The only module that imports httpx.
 
-The caller owns the time of a call, and how many there are at once: nothing here waits for a connection.
+The caller limits the time of a call and the number of calls at once: nothing here waits for a connection.
 """
 
 import logging
@@ -21,31 +21,32 @@ from notifierd.send._network import HostUnfit, Network, PublicNetwork
 from notifierd.send._unpack import unpack
 
 CONNECT_SECONDS = 10.0
-"""For a connection to stand. A time that is not the caller's: a call given up here was certainly not made, while one
-that the caller gives up may have been."""
+"""Seconds to establish a connection. This limit is separate from the caller's: a call that ends here was certainly not
+made, but a call that the caller cancels may have been."""
 
 BODY_BYTES, BODY_SECONDS = 1024 * 1024, 10.0
-"""As much of an answer's body as is read, and of what it unpacks to, and for how long: by then its status is known."""
+"""How much of an answer's body is read, before and after decompression, and for how long. The status is known by
+then."""
 
 
 @frozen
 class Url:
-    """What a guard needs to know of a URL, as read by the one parser that the request goes through too."""
+    """The parts of a URL that a guard needs, read by the same parser as the request's."""
 
     scheme: str
     host: str
-    """In ASCII and lower case; an IPv6 address in its brackets."""
+    """In ASCII and lower case; an IPv6 address in brackets."""
     port: int
     origin: str
-    """RFC 6454: the default port is left out."""
+    """The origin of RFC 6454, without the default port."""
     has_userinfo: bool
 
 
 @lru_cache(maxsize=1000)
 def parse_url(text: str) -> Url | None:
-    """Read an absolute http or https URL in visible ASCII, as browsers write them (RFC 3986); None for all else.
+    """Parse an absolute http or https URL in visible ASCII, as browsers write it (RFC 3986); return None for any other.
 
-    The last ones are remembered: where a call goes is asked again at each step of its way.
+    Results are cached, because each step of a call asks again where it goes.
     """
     found = _WEB_URL.fullmatch(text)
     if found is None or not (text.isascii() and text.isprintable()):
@@ -63,26 +64,28 @@ def parse_url(text: str) -> Url | None:
 
 
 LONGEST_HOST = 254
-"""RFC 1035, section 3.1, with a dot at the end: a host stands in the log as its lane, and comes from a browser."""
+"""RFC 1035, section 3.1, plus a dot at the end. The limit is needed because a host comes from a browser and is logged
+as its lane."""
 
 _WEB_URL = re.compile(
     r"https?://(?P<userinfo>[^/?#\s]*@)?(\[[0-9a-f:.]+\]|[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?)(:\d*)?([/?#]\S*)?",
     re.ASCII | re.IGNORECASE,
 )
-"""httpx lets a backslash into the host, say, which other parsers take for its end, and makes U+3002 a dot."""
+"""Stricter than httpx, which accepts a backslash in a host, where other parsers end the host, and reads U+3002 as a
+dot."""
 
 
 HEADERS = {"User-Agent": "notifierd", "Accept": "application/json", "Accept-Encoding": "identity"}
-"""Identity: answers are short. Resend turns away who has no User-Agent."""
+"""``identity``, because answers are short. Resend rejects requests without a User-Agent."""
 
 TIMES = {"timeout": {"connect": CONNECT_SECONDS}}
 
 
 class Client:
-    """Makes POSTs, and tells what was certainly not sent from what may have been.
+    """Make POSTs, and distinguish requests that were certainly not sent from those that may have been.
 
-    Over httpx' transport and not its client: redirects, cookies, proxies, netrc and compression are none of ours, and
-    passing them by takes a quarter off what a call costs.
+    The client uses httpx' transport, not its client: it needs no redirects, cookies, proxies, netrc or compression, and
+    without them a call costs a quarter less.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
@@ -105,11 +108,14 @@ class Client:
 
 
 _url = lru_cache(maxsize=100)(httpx.URL)
-"""A provider's URL is read once."""
+"""Parses each provider's URL once."""
 
 
 class _Body(httpx.AsyncByteStream):
-    """A request's body in one piece. httpx' own is a generator, which a failed write would leave to the collector."""
+    """A request's body in one piece.
+
+    httpx' own is a generator, which a failed write would leave to the garbage collector.
+    """
 
     def __init__(self, body: bytes) -> None:
         self._pieces = [body]
@@ -131,14 +137,14 @@ async def _answer(response: httpx.Response) -> Answer:
 
 async def _read(response: httpx.Response) -> bytes:
     body = bytearray()
-    # As it came: httpx' aiter_bytes would unpack a compressed body without a bound.
+    # The raw stream: httpx' aiter_bytes would decompress a body without a limit.
     assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - to mypy: an async client's is
-    # The status stands, whatever becomes of the body: who needs it sees that it is cut.
+    # The status is valid whatever happens to the body, and a reader of the body notices that it is cut.
     with trio.move_on_after(BODY_SECONDS) as scope, suppress(httpx.TransportError):
         async for chunk in response.stream:
             body += chunk
             if len(body) > BODY_BYTES:
-                scope.cancel()  # and not `break`, which would leave httpcore's generators half-way, to the collector
+                scope.cancel()  # not `break`, which would leave httpcore's generators to the garbage collector
     return bytes(body[:BODY_BYTES])
 
 
@@ -146,28 +152,29 @@ async def _read(response: httpx.Response) -> bytes:
 async def open_client(
     *, width: int, public_only: bool = False, transport: httpx.AsyncBaseTransport | None = None
 ) -> AsyncIterator[Client]:
-    """Open a client that keeps up to *width* connections for further requests.
+    """Open a client that keeps up to *width* connections alive.
 
-    HTTP/1.1 only, since httpcore's count of HTTP/2 streams drifts (encode/httpcore#1022). With *public_only*,
-    connections go to public addresses only.
+    It uses HTTP/1.1 only, because httpcore miscounts HTTP/2 streams (encode/httpcore#1022). With *public_only*, it
+    connects to public addresses only.
     """
     for name in ("httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # they log URLs, and a push endpoint is a secret
+        logging.getLogger(name).setLevel(logging.WARNING)  # these loggers write URLs, and a push endpoint is a secret
     async with transport or _Transport(width, PublicNetwork() if public_only else Network()) as opened:
         yield Client(opened)
 
 
 class _Transport(httpx.AsyncBaseTransport):
-    """A connection for each request that is under way: one that another left open, or a new one.
+    """One connection for each request in flight: an idle one, or a new one.
 
-    Who calls has a slot for it, so nothing waits for a connection here. httpcore's pool is for callers who may have to;
-    it looks through all its connections, with a system call for each, when a request begins and when it ends.
+    The caller holds a limiter's slot, so nothing waits for a connection here. httpcore's pool, made for callers that
+    may have to wait, scans all of its connections, with a system call for each, at the beginning and the end of each
+    request.
     """
 
     def __init__(self, width: int, network: httpcore.AsyncNetworkBackend) -> None:
         self._width, self._network = width, network
         self._idle: dict[httpcore.AsyncHTTPConnection, float] = {}
-        """Since when, by Trio's clock: who waits longest comes first."""
+        """Since when each has been idle, by Trio's clock; the longest first."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = httpcore.URL(
@@ -191,14 +198,14 @@ class _Transport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("") from error
         except _CUT as error:
             raise httpx.TransportError("") from error
-        except BaseException:  # cancelled before httpcore would see to it
+        except BaseException:  # cancelled before httpcore would close it
             with trio.CancelScope(shield=True):
                 await connection.aclose()
             raise
         return httpx.Response(answer.status, headers=answer.headers, stream=_AnswerBody(answer, connection, self._keep))
 
     async def _connection_to(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
-        """The idle connection to *origin* that was used last, if the other end has not closed it; else a new one."""
+        """Return the most recently used idle connection to *origin* that is still open, else a new one."""
         await self._close_old()
         while fitting := [one for one in self._idle if one.can_handle_request(origin)]:
             connection = fitting[-1]
@@ -209,14 +216,14 @@ class _Transport(httpx.AsyncBaseTransport):
         return httpcore.AsyncHTTPConnection(origin, _tls(), network_backend=self._network)
 
     async def _keep(self, connection: httpcore.AsyncHTTPConnection) -> None:
-        """Have *connection*, which is open and idle, for another request."""
+        """Keep *connection*, which is open and idle, for another request."""
         self._idle[connection] = trio.current_time()
         await self._close_old()
 
     async def _close_old(self) -> None:
-        """Close the connections that nobody needed for long, and those that are too many."""
+        """Close connections that have been idle for too long, and those beyond the limit."""
         while self._idle:
-            connection, since = next(iter(self._idle.items()))  # anew each time: others come and go meanwhile
+            connection, since = next(iter(self._idle.items()))  # again each time: others take connections
             if trio.current_time() - since <= KEPT_SECONDS and len(self._idle) <= self._width:
                 break
             del self._idle[connection]
@@ -230,16 +237,16 @@ class _Transport(httpx.AsyncBaseTransport):
 
 
 KEPT_SECONDS = 5.0
-"""For which a connection is kept open for another request, as httpx has it. Servers keep theirs longer, as a rule."""
+"""Seconds for which an idle connection is kept, as in httpx. Most servers keep theirs longer."""
 
 _CUT = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 
 _tls = cache(partial(httpx.create_ssl_context, trust_env=False))
-"""What is trusted. Reading it takes 13 ms and a megabyte, so it is done once."""
+"""The trusted certificates. They are loaded once, because loading takes 13 ms and a megabyte."""
 
 
 class _AnswerBody(httpx.AsyncByteStream):
-    """An answer's body, as it came. When it is closed, its connection is kept if it was read to its end."""
+    """The raw body of an answer. Closing it keeps its connection if the body was read to the end."""
 
     def __init__(
         self,
@@ -258,7 +265,7 @@ class _AnswerBody(httpx.AsyncByteStream):
             raise httpx.ReadError("") from error
 
     async def aclose(self) -> None:
-        with trio.CancelScope(shield=True):  # none of it waits
+        with trio.CancelScope(shield=True):  # nothing in here waits
             await self._answer.aclose()
             if self._connection.is_idle():
                 await self._keep(self._connection)

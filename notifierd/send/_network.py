@@ -1,4 +1,4 @@
-"""How connections are made: by Trio, and where a URL came from a browser, to public addresses only."""
+"""Connect through Trio; for a URL that a browser supplied, to public addresses only."""
 
 import ipaddress
 import math
@@ -16,17 +16,17 @@ from notifierd.model.reasons import Reason
 """What the reasons begin with for which a URL from a browser is not called; also the lane of such endpoints."""
 
 ATTEMPT_SECONDS = 0.25
-"""How long an address has before the next one is tried beside it (RFC 8305, section 5: recommended)."""
+"""Seconds before the next address is tried in parallel (RFC 8305, section 5: the recommended delay)."""
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 
 class HostUnfit(httpcore.ConnectError):
-    """A URL that comes from a browser names a host that is none to call; the argument is the reason, as a code."""
+    """A URL supplied by a browser names a host that must not be called; the argument is the reason code."""
 
 
 class Network(httpcore.AsyncNetworkBackend):
-    """Connects by Trio."""
+    """Connects through Trio."""
 
     async def connect_tcp(
         self,
@@ -43,7 +43,7 @@ class Network(httpcore.AsyncNetworkBackend):
         async def connect(address: str) -> httpcore.AsyncNetworkStream:
             try:
                 return await httpcore.TrioBackend().connect_tcp(address, port, None, local_address, socket_options)
-            except UnicodeError:  # a host that cannot be looked up, such as one with a label of 64 characters
+            except UnicodeError:  # a host that cannot be looked up, as one with a label of 64 characters
                 raise httpcore.ConnectError("not a host name") from None
 
         try:
@@ -52,22 +52,22 @@ class Network(httpcore.AsyncNetworkBackend):
         except trio.TooSlowError:
             raise httpcore.ConnectTimeout from None
 
-    async def addresses(self, host: str, port: int, timeout: float | None) -> Collection[str]:  # noqa: ARG002, ASYNC109 - of others
-        """Where to connect to for *host*: here to itself, as Trio looks it up, and tries what it finds."""
+    async def addresses(self, host: str, port: int, timeout: float | None) -> Collection[str]:  # noqa: ARG002, ASYNC109 - for subclasses
+        """Return the addresses to try for *host*: here the host itself, which Trio resolves."""
         return (host,)
 
 
 async def race(
     addresses: Sequence[str], connect: Callable[[str], Awaitable[httpcore.AsyncNetworkStream]]
 ) -> httpcore.AsyncNetworkStream:
-    """Try one address after the other, the next one when the last has failed or ATTEMPT_SECONDS are over.
+    """Try the addresses in order; start the next one when the last has failed, or after ATTEMPT_SECONDS.
 
     The first connection wins; all others are closed (RFC 8305, section 5, "Happy Eyeballs").
 
     Raises:
-        httpcore.ConnectError: none could be made.
+        httpcore.ConnectError: no connection could be made.
     """
-    if len(addresses) == 1:  # or a name, for Trio to look up; its errors are to come as they are, and not in a group
+    if len(addresses) == 1:  # or a name that Trio resolves: its errors must not be wrapped in a group
         return await connect(addresses[0])
     won: httpcore.AsyncNetworkStream | None = None
     failure: Exception = httpcore.ConnectError("no address")
@@ -83,7 +83,7 @@ async def race(
         if won is None:
             won = connected
             nursery.cancel_scope.cancel()
-        else:  # two at the same moment
+        else:  # two connected at the same moment
             await connected.aclose()
 
     try:
@@ -94,7 +94,7 @@ async def race(
                 with trio.move_on_after(ATTEMPT_SECONDS):
                     await failed.wait()
     except BaseException:
-        if won is not None:  # and whoever wanted it was cancelled meanwhile
+        if won is not None:  # the task that wanted it was cancelled meanwhile
             await won.aclose()
         raise
     if won is None:
@@ -103,7 +103,7 @@ async def race(
 
 
 def interleaved(addresses: Iterable[str]) -> Sequence[str]:
-    """*addresses*, the families in turn, each in its order, the first one's first (RFC 8305, section 4)."""
+    """Return *addresses* with their families alternating, beginning with the first's (RFC 8305, section 4)."""
     families: dict[bool, list[str]] = {}
     for address in addresses:
         families.setdefault(":" in address, []).append(address)
@@ -111,7 +111,7 @@ def interleaved(addresses: Iterable[str]) -> Sequence[str]:
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """Holds what is written until the answer is read: a request's head and body go out in one packet."""
+    """Buffer writes until the answer is read, so that a request's head and body leave in one packet."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
@@ -120,7 +120,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
         if self._unsent:
             pieces, self._unsent = self._unsent, []
-            with suppress(httpcore.WriteError):  # as httpcore does: who does not read on may have answered before
+            with suppress(httpcore.WriteError):  # as httpcore does: a server that stops reading may have answered
                 await self._stream.write(b"".join(pieces), timeout)
         return await self._stream.read(max_bytes, timeout)
 
@@ -143,14 +143,14 @@ class _Stream(httpcore.AsyncNetworkStream):
 
 
 class PublicNetwork(Network):
-    """Connects to public addresses only: the address that was checked is the one connected to.
+    """Connects to public addresses only, and only to the addresses that were checked.
 
-    A check of the name alone falls to DNS that answers differently the second time. TLS and the Host header still
-    carry the name.
+    A check of the name alone can be bypassed by DNS that answers differently the second time (DNS rebinding). TLS and
+    the Host header still use the name.
     """
 
     async def addresses(self, host: str, port: int, timeout: float | None) -> Collection[str]:  # noqa: ASYNC109 - httpcore's
-        """The addresses of *host*, of which all are public."""
+        """Return the addresses of *host*, all of which are public."""
         try:
             with trio.fail_after(math.inf if timeout is None else timeout):
                 found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
@@ -168,13 +168,15 @@ class PublicNetwork(Network):
 
 
 _NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}
-"""getaddrinfo(3): what the name servers are sure of. A network that is down is EAI_AGAIN."""
+"""getaddrinfo(3): errors for which the name certainly has no address. If the network is down, the error is
+EAI_AGAIN."""
 
 
 def is_public(address: str) -> bool:
-    """Tell whether *address* is one host's of the public Internet. An IPv4 address in NAT64's spelling counts as such.
+    """Return whether *address* belongs to one host on the public Internet; a NAT64 address counts as its IPv4 address.
 
-    Of IPv6, only what IANA gives out counts (2000::/3): what lies beyond are special purposes, known or to come.
+    Of IPv6, only the range that IANA allocates from (2000::/3) counts as public. Addresses outside of it are for
+    special purposes, or reserved.
     """
     ip = ipaddress.ip_address(address)
     if ip in _NAT64:
@@ -192,6 +194,6 @@ _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _SPECIAL = tuple(
     map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "2002::/16", "3fff::/20"))
 )
-"""What Python's ipaddress, or older ones of it, take for public: Azure's service for its own machines
-(https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16), protocols' own addresses
-(RFC 6890; a cloud has its metadata there), 6to4 and its relays (RFC 7526), and documentation (RFC 9637)."""
+"""Ranges that Python's ipaddress, at least in some versions, treats as public: Azure's service for its own machines
+(https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16), protocol assignments (RFC 6890; a
+cloud serves its metadata there), 6to4 and its relays (RFC 7526), and documentation (RFC 9637)."""

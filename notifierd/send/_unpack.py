@@ -1,6 +1,6 @@
-"""Content codings of an answer: gzip and deflate are unpacked, within a bound, whether we asked for them or not.
+"""Decompress the body of an answer: gzip and deflate, up to a limit, whether the request asked for them or not.
 
-Middle boxes compress although a request says ``Accept-Encoding: identity``.
+Middleboxes compress answers even if the request says ``Accept-Encoding: identity``.
 """
 
 import re
@@ -9,23 +9,24 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 MOST_CODINGS = 3
-"""Codings on top of each other that are unpacked: each is one more loop over the whole body."""
+"""The most nested codings that are decompressed: each costs one more pass over the whole body."""
 
 MOST_MEMBERS = 10
-"""Members of one gzip body that are unpacked (RFC 1952, section 2.2): a megabyte could have 50,000 empty ones."""
+"""The most members of one gzip body that are decompressed (RFC 1952, section 2.2): a megabyte could hold 50,000 empty
+ones."""
 
 PIECE = 1024
-"""Bytes that are unpacked at once: where the body breaks off, up to so many are unpacked one by one."""
+"""Bytes that are decompressed at once. Where the body is damaged, up to this many are decompressed one by one."""
 
 GZIP, ZLIB, RAW = zlib.MAX_WBITS + 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
-"""Window bits for what RFC 1952, RFC 1950 and RFC 1951 describe."""
+"""Window bits for the formats of RFC 1952, RFC 1950 and RFC 1951."""
 
 
 def unpack(body: bytes, content_encoding: str, bound: int) -> bytes:
-    """Return at most *bound* bytes of what *body* holds; of one that is cut or damaged, what could be unpacked.
+    """Return at most *bound* bytes of the decompressed *body*; if it is cut or damaged, what could be decompressed.
 
-    RFC 9110, section 8.4.1. A body that is in no coding that it claims, or in one that is not known, is returned as it
-    came: a middle box may have unpacked it, and left the header.
+    RFC 9110, section 8.4.1. If the body does not have the coding that its header claims, or the coding is unknown, the
+    body is returned unchanged: a middlebox may have decompressed it, and left the header.
     """
     codings = [name for part in content_encoding.split(",") if (name := part.strip().lower()) not in {"", "identity"}]
     if len(codings) > MOST_CODINGS or not all(name in _CODINGS for name in codings):
@@ -46,9 +47,9 @@ def _gzip(body: bytes, bound: int) -> bytes:
 
 
 def _deflate(body: bytes, bound: int) -> bytes:
-    """Unpack what is zlib's format by the standard, and raw deflate where servers take the name by its word.
+    """Decompress the zlib format, as the standard says, or raw deflate, which some servers send under that name.
 
-    Raw deflate has no mark of its own, and a text may be read as such: what begins as JSON or a page is left alone.
+    Raw deflate has no signature, and plain text can look like it: a body that begins like JSON or HTML stays unchanged.
     """
     if _TEXT.match(body):
         return body
@@ -63,10 +64,10 @@ _CODINGS: Mapping[str, Callable[[bytes, int], bytes]] = MappingProxyType(
 
 
 def _inflate(body: bytes, window: int, bound: int) -> tuple[bytes, bytes]:
-    """Return what *body* holds, *bound* bytes at most, and what follows its end.
+    """Return the decompressed *body*, at most *bound* bytes, and what follows its end.
 
-    An error loses all that its own call to zlib had unpacked, as with a wrong checksum in a trailer. So the piece it
-    comes from is unpacked anew, byte by byte.
+    A zlib error, such as a wrong checksum in the trailer, discards everything that the same call to zlib had
+    decompressed. So the piece that failed is decompressed again, byte by byte.
     """
     unpacked, engine, at = bytearray(), zlib.decompressobj(window), 0
     while at < len(body) and len(unpacked) < bound and not engine.eof:

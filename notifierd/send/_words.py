@@ -1,30 +1,30 @@
-"""What a provider's own words speak of: of the message or its address, of us, of our quota, or of none of these."""
+"""What a provider's error text is about: the message or its address, our account, our quota, or none of these."""
 
 import re
 from enum import Enum
 from functools import cache
 
 LONGEST_TEXT = 1000
-"""Characters of a provider's text that are read."""
+"""The most characters of a provider's text that are read."""
 
 
 class About(Enum):
-    """What an answer in a provider's own words speaks of."""
+    """What an answer is about, by the provider's own words."""
 
     MESSAGE = "message"
-    """This message's recipient: no other message meets it."""
+    """This message's recipient: other messages are not affected."""
     US = "us"
-    """Our key, account, sender, domain, stream or plan: every message meets it."""
+    """Our key, account, sender, domain, stream or plan: every message is affected."""
     QUOTA = "quota"
-    """A quota of ours that lasts for hours."""
+    """A quota of our account that lasts for hours."""
     NOTHING = "nothing"
 
 
 def about(text: str) -> About:
-    """Tell what *text* speaks of.
+    """Return what *text* is about.
 
-    A text that speaks of us and of the recipient counts as of us: a pause of all is mended, and a message that has
-    failed is not. Addresses and host names are left out first: whoever names a mailbox ``api-key`` shall stop nobody.
+    A text about both our account and the recipient counts as about our account: a pause can be ended, a failed message
+    cannot be recovered. Addresses and host names are removed first, so that a mailbox named ``api-key`` stops nothing.
     """
     plain = _ADDRESSES.sub(" ", text[:LONGEST_TEXT])
     for meaning, words in _WORDS:
@@ -34,7 +34,7 @@ def about(text: str) -> About:
 
 
 def about_field(field: str) -> About | None:
-    """Tell what a field that an answer names speaks of, as ``to`` or ``from``; None for one that does not tell."""
+    """Return what a field that an answer names is about, as ``to`` or ``from``; None if the field does not tell."""
     name = field.lower().replace("-", "_")
     if name in {"to", "cc", "bcc"}:
         return About.MESSAGE
@@ -46,7 +46,7 @@ _ADDRESSES = re.compile(r'"[^"@]{0,100}"@\S*|[^\s@]{0,320}@\S*|\b[\w-]+(?:\.[\w-
 
 @cache
 def _pattern(words: str) -> re.Pattern[str]:
-    """Return the pattern of *words*. It is made when it is needed first: that takes 3 ms, and most runs need none."""
+    """Return the compiled pattern of *words*, on first use: compiling takes 3 ms, and most runs need none."""
     return re.compile(words, re.IGNORECASE | re.ASCII)
 
 
@@ -59,7 +59,7 @@ _STOPPED = (
 )
 
 _LIMIT = r"(?<!rate )(?<!size )limit"
-"""Of a number of mails: a rate clears within seconds, and a size is a message's own."""
+"""A limit on the number of mails. A rate limit clears within seconds, and a size limit concerns one message."""
 
 _WORDS = (
     (

@@ -1,4 +1,4 @@
-"""Opening the senders that the configuration names. A provider's module is imported only if it is the chosen one."""
+"""Open the senders that the configuration names. Only the chosen provider's module is imported."""
 
 import importlib
 import threading
@@ -26,19 +26,19 @@ PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "gmail": ("notifierd.send.mail.gmail", "Gmail"),
     }
 )
-"""The module and class of each provider: a class takes a client, its own table of the settings, and ``now``."""
+"""The module and class of each provider. The class takes a client, its own table of the settings, and ``now``."""
 
 EMAIL_WIDTH, PUSH_WIDTH = 100, 500
-"""Connections that a client keeps: the highest that limits.email and limits.push may be set to while it is open."""
+"""Connections that a client keeps: the highest values that limits.email and limits.push can be set to by a reload."""
 
 
 def honouring_keys() -> list[str]:
-    """Return the names of the providers that carry a call out once for its idempotency key."""
+    """Return the names of the providers that honour idempotency keys."""
     return [name for name in PROVIDERS if _class(name).honours_keys]
 
 
 def room_for_mails(settings: Settings, seconds: float) -> Room:
-    """What the limits leave a day for mails that is run in *seconds*, through the provider that is preferred."""
+    """Return how many mails the limits allow in a day that runs for *seconds*, through the preferred provider."""
     batch: int = _class(settings.email.provider).max_batch
     limits = settings.limits
     return Room.of(seconds, per_day=limits.email_per_day, per_second=limits.email_per_second, batch=batch)
@@ -46,10 +46,10 @@ def room_for_mails(settings: Settings, seconds: float) -> Room:
 
 @asynccontextmanager
 async def open_email(provider: str, settings: Settings, *, now: Callable[[], datetime]) -> AsyncIterator[Sender[Mail]]:
-    """Open the sender of mails through *provider*.
+    """Open the mail sender of *provider*.
 
     Raises:
-        ConfigError: it cannot be made of its table.
+        ConfigError: the provider's table is not sufficient.
     """
     make = _class(provider)
     async with open_client(width=EMAIL_WIDTH) as client:
@@ -57,24 +57,24 @@ async def open_email(provider: str, settings: Settings, *, now: Callable[[], dat
         yield sender
 
 
-def _class(provider: str) -> Any:  # noqa: ANN401 - each takes a table of its own
+def _class(provider: str) -> Any:  # noqa: ANN401 - each takes its own table
     module, name = PROVIDERS[provider]
     return getattr(importlib.import_module(module), name)
 
 
 def _import_pywebpush() -> None:
-    with suppress(ImportError):  # which the first push will meet
+    with suppress(ImportError):  # the first push will raise it again
         importlib.import_module("pywebpush")
 
 
 @asynccontextmanager
 async def open_push(settings: Settings, *, now: Callable[[], datetime]) -> AsyncIterator[Sender[Push]]:
-    """Open the sender of pushes.
+    """Open the push sender.
 
     Raises:
         ConfigError: ``push.vapid_private_key`` is missing.
     """
-    # It brings requests and aiohttp, which takes 0.15 s: the day is planned meanwhile.
+    # The import takes 0.15 s, because it imports requests and aiohttp; the day is planned meanwhile.
     threading.Thread(target=_import_pywebpush, name="import pywebpush").start()
     if not settings.push.vapid_private_key:
         raise ConfigError(("push.vapid_private_key: required for push (`notifierd vapid` makes one)",))

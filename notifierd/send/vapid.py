@@ -1,4 +1,4 @@
-"""VAPID (RFC 8292): how a push service knows who we are."""
+"""VAPID (RFC 8292): identify this server to push services."""
 
 import base64
 from datetime import datetime, timedelta
@@ -10,21 +10,22 @@ from py_vapid.jwt import sign
 from notifierd.config.checks import parse_vapid_key
 
 TOKEN_LIFE = timedelta(hours=12)
-"""RFC 8292, section 2: at most 24 hours, so that a clock may be wrong by half a day."""
+"""How long a token is valid. RFC 8292, section 2, allows 24 hours; half of it tolerates a clock that is 12 hours
+wrong."""
 
 TOKENS = 1000
-"""Origins whose tokens are kept: origins come from endpoints, and those from browsers."""
+"""The most origins whose tokens are kept: origins come from endpoints, and endpoints from browsers."""
 
 
 class Vapid:
-    """Our key, and a signed token for each origin, made anew when half of its life is over.
+    """The private key, and a signed token for each origin, renewed after half of its life.
 
     Args:
-        private_key: as `parse_vapid_key` reads it.
-        subject: whom a push service may turn to, a mailto: or https: URL.
+        private_key: in a form that `parse_vapid_key` reads.
+        subject: a contact for push services, a mailto: or https: URL.
 
     Raises:
-        ValueError: it is no private key.
+        ValueError: it is not a private key.
     """
 
     def __init__(self, private_key: str, subject: str) -> None:
@@ -37,7 +38,7 @@ class Vapid:
     def authorization(self, origin: str, now: datetime) -> str:
         """Return the Authorization header for *origin* (RFC 8292, section 3)."""
         expires, token = self._tokens.get(origin, (now, ""))
-        # Beyond a whole life means that the clock was set back, and the token is not yet as the RFC wants it.
+        # More than a whole life is left if the clock was set back; such a token is not valid by the RFC.
         if not TOKEN_LIFE / 2 < expires - now <= TOKEN_LIFE:
             if len(self._tokens) >= TOKENS:
                 self._tokens.clear()
@@ -48,7 +49,7 @@ class Vapid:
 
 
 def make_vapid_key() -> tuple[str, str]:
-    """Make a private key (32 bytes in base64url) for `push.vapid_private_key`, and its public key (65) for browsers."""
+    """Return a new private key (32 bytes in base64url) for `push.vapid_private_key`, and its public key (65 bytes)."""
     key = ec.generate_private_key(ec.SECP256R1())
     return _base64url(key.private_numbers().private_value.to_bytes(32, "big")), _public(key)
 

@@ -1,7 +1,7 @@
 """Web Push: RFC 8030 (protocol), 8188 and 8291 (encryption), 8292 (VAPID).
 
-Of pywebpush only ``WebPusher.encode`` is used: ``webpush()`` blocks, has no timeout, posts to any address, and writes
-into the claims it is given, so that the next origin gets the last one's ``aud``.
+Of pywebpush, only ``WebPusher.encode`` is used. ``webpush()`` blocks, has no timeout, posts to any address, and writes
+into the claims that it is given, so that the next origin gets the previous origin's ``aud``.
 """
 
 import base64
@@ -22,8 +22,9 @@ from notifierd.send.vapid import Vapid
 WNS = ".notify.windows.com"
 
 REFUSALS = 5
-"""Offices of which a device was refused since a message passed: from then on it is us that a push service refuses. Not
-devices: one person can subscribe any number of them under another key."""
+"""Rule: when devices of so many offices were refused since a message was accepted, the push service refuses us, and not
+the devices. Offices are counted, not devices, because one person can subscribe any number of devices under another
+key."""
 
 WNS_LOST = {str(reason): reason for reason in (Reason.DROPPED, Reason.CHANNELTHROTTLED)}
 """What X-WNS-NotificationStatus says of a message that was thrown away, beside a 2xx too: the device rejects it, or has
@@ -31,7 +32,7 @@ had too many. https://learn.microsoft.com/windows/apps/develop/notifications/pus
 
 
 class WebPush:
-    """One call for each device; a lane for each push service's origin."""
+    """One call for each device; one lane for each push service's origin."""
 
     name = "webpush"
     max_batch = 1
@@ -40,16 +41,16 @@ class WebPush:
     def __init__(self, client: Client, settings: PushSettings, *, subject: str, now: Callable[[], datetime]) -> None:
         self._client, self._settings, self._now = client, settings, now
         self._vapid = Vapid(settings.vapid_private_key, subject)
-        self._refused: dict[str, set[UUID]] = {}  # by origin: the offices refused since it took a message
-        self._taking: set[str] = set()  # the origins that have taken a message
-        self._foreign: set[UUID] = set()  # offices with a device that was refused while others passed
+        self._refused: dict[str, set[UUID]] = {}  # by origin: the offices refused since it last accepted a message
+        self._taking: set[str] = set()  # the origins that have accepted a message
+        self._foreign: set[UUID] = set()  # offices with a device that was refused while others were accepted
 
     def lane(self, message: Push) -> str:
         url = self._permitted(message.device.endpoint)
         return url.origin if isinstance(url, Url) else Reason.ENDPOINT_REFUSED.value
 
     def encode(self, messages: Sequence[Push]) -> bytes:
-        """Return the plaintext: `send` encrypts it, with a key of its own each time."""
+        """Return the plaintext; `send` encrypts it, each time with a new key."""
         (message,) = messages
         return message.payload
 
@@ -87,11 +88,11 @@ class WebPush:
         return headers
 
     def _outcome(self, answer: Answer, url: Url) -> Outcome:
-        """Return what an answer means. Push services have no common shape of errors, and FCM's are pages of HTML, too.
+        """Return what an answer means. Push services share no format of errors, and some of FCM's are HTML pages.
 
-        So a status that RFC 8030 does not name costs an attempt while others pass, and no more. A page of a 2xx, 3xx or
-        5xx is another's. One of a 404 is a front end's (GoogleChromeLabs/web-push-codelab#87): FCM itself says of a
-        device that is gone so in plain text (web-push-libs/web-push#940).
+        So a status that RFC 8030 does not name costs only one attempt, as long as other messages are accepted. An HTML
+        page with a 2xx, 3xx or 5xx is not from the push service. A page with a 404 is from a front end
+        (GoogleChromeLabs/web-push-codelab#87): FCM reports a missing device in plain text (web-push-libs/web-push#940).
         """
         status, wait = answer.status, answer.retry_after(self._now())
         if url.host.endswith(WNS):
@@ -117,9 +118,10 @@ class WebPush:
     def _refusal(self, outcome: Blocked, status: int, origin: str, office: UUID) -> Outcome:
         """Tell whether a push service refuses us, or a device that was subscribed under another key of the application.
 
-        It says 401 or 403 to both (web-push-libs/web-push#457), and the second must not hold up all its others. So it
-        is the device's where other messages pass, and ours once REFUSALS offices were refused in a row. Before any
-        message has passed nobody knows yet: it then costs the device nothing.
+        The service answers 401 or 403 to both (web-push-libs/web-push#457), and a single device must not stop all
+        others. If other messages are accepted, the refusal is about the device. If REFUSALS offices in a row were
+        refused, it is about us. Before the first message is accepted, the cause is unknown, and the refusal does not
+        count against the device.
         """
         refused = self._refused.setdefault(origin, set())
         if office not in self._foreign:
@@ -133,7 +135,7 @@ class WebPush:
         return Deferred(Reason.DEVICE_REFUSED.of(status), outcome.retry_after, blame)
 
     def _permitted(self, endpoint: str) -> Url | Rejected:
-        """Return the endpoint if we may call it: it comes from a browser, and may lead anywhere."""
+        """Return the endpoint if we may call it: it comes from a browser, and could lead anywhere."""
         url, anywhere = parse_url(endpoint), self._settings.allow_private_addresses
         if url is None:
             return Rejected(Reason.ENDPOINT_REFUSED.of("malformed_url"))
@@ -149,7 +151,7 @@ class WebPush:
 
 
 def _is_page(answer: Answer) -> bool:
-    """Tell whether an answer is a page of HTML."""
+    """Return whether an answer is an HTML page."""
     return answer.body[:100].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
@@ -158,8 +160,8 @@ def _matches(host: str, allowed: str) -> bool:
 
 
 def encrypt(device: Device, data: bytes) -> bytes | None:
-    """Encrypt *data* for *device* (RFC 8291); None if its keys are none: RFC 8291, section 3.2, gives their lengths."""
-    from pywebpush import WebPusher  # noqa: PLC0415 - takes 0.15 s: `open_push` has it imported ahead, in a thread
+    """Encrypt *data* for *device* (RFC 8291); None if its keys are invalid: section 3.2 gives their lengths."""
+    from pywebpush import WebPusher  # noqa: PLC0415 - takes 0.15 s: `open_push` imports it ahead, in a thread
 
     try:
         lengths = [len(_decoded(text)) for text in (device.p256dh, device.auth)]
@@ -167,7 +169,7 @@ def encrypt(device: Device, data: bytes) -> bytes | None:
             return None
         keys = {"p256dh": device.p256dh, "auth": device.auth}
         encrypted: bytes = WebPusher({"endpoint": device.endpoint, "keys": keys}).encode(data, "aes128gcm")["body"]
-    except ValueError:  # not base64; not a point of the curve
+    except ValueError:  # not base64, or not a point on the curve
         return None
     return encrypted
 

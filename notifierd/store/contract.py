@@ -79,8 +79,7 @@ USES: Final[Sequence[tuple[str, str, str]]] = (
     ),
 )
 """View, privilege, and a statement that needs the privilege. EXPLAIN checks the privileges of a statement without
-running
-it."""
+running it."""
 
 _FUNCTION = "delivery_id"
 _FUNCTION_ARGUMENTS = "date, uuid, uuid, text, uuid"

@@ -31,8 +31,8 @@ names are qualified with their schema."""
 LOCK_TIMEOUT = "2s"
 IDLE_TIMEOUT = "10s"
 """How long a transaction may be idle; shorter than a lease. If a process is cut off or stopped inside a transaction,
-its
-locks would otherwise block the day for every process until the server gives up the connection, which takes hours."""
+its locks would otherwise block the day for every process until the server gives up the connection, which takes
+hours."""
 KEEPALIVE = "60s"
 """How often the server probes an idle connection, so that no firewall or NAT on the way drops it."""
 CONNECT_TIMEOUT = 10.0
@@ -74,8 +74,7 @@ class Database:
     """A pool of connections, and the count of the statements sent over it.
 
     A unit leaves its connection here for the next unit, instead of releasing it to the pool: asyncpg releases a
-    connection
-    in a task of its own, and the result of the unit would wait for several turns of the event loop.
+    connection in a task of its own, and the result of the unit would wait for several turns of the event loop.
     """
 
     _pool: "asyncpg.Pool[Row]"
@@ -99,8 +98,7 @@ class Database:
         """Run a statement that writes, in a transaction of its own; return its rows.
 
         *timeout* sets ``statement_timeout`` in seconds for this statement alone. It is meant for a long statement,
-        which is
-        then also planned for its actual arguments. None keeps the connection's own timeout.
+        which is then also planned for its actual arguments. None keeps the connection's own timeout.
 
         Raises:
             LedgerUnavailable: no answer; the statement may have been carried out.
@@ -130,10 +128,8 @@ class Database:
         """Run *work*, an asyncio function, on a connection of the pool.
 
         *patience* limits the whole unit, in seconds; None stands for the connection's ``statement_timeout`` plus
-        DEAD_AFTER.
-        Trio enforces it: asyncpg's own limit would cost a timer for each statement, and asyncio timers are expensive
-        under
-        trio_asyncio.
+        DEAD_AFTER. Trio enforces it: asyncpg's own limit would cost a timer for each statement, and asyncio timers are
+        expensive under trio_asyncio.
 
         Raises:
             LedgerUnavailable: no connection, or it broke.
@@ -236,8 +232,7 @@ async def _asyncio_loop() -> AsyncIterator[trio_asyncio.BaseTrioEventLoop]:
     """Run an asyncio loop for the block; the block's exception comes out as it was raised.
 
     trio_asyncio has two nurseries, and each wraps the exception in a group, which ``except LedgerUnavailable`` of a
-    caller
-    would not catch.
+    caller would not catch.
     """
     raised: BaseException | None = None
     try:
@@ -291,8 +286,7 @@ async def _keep(_connection: Connection) -> None:
     """Skip asyncpg's reset when a connection is released: no unit changes anything beyond its transaction.
 
     The reset clears all settings, locks, cursors and listeners on the server, which is a third of the cost of a small
-    unit.
-    asyncpg still rolls back a transaction that was left open.
+    unit. asyncpg still rolls back a transaction that was left open.
     """
 
 

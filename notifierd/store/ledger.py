@@ -33,8 +33,7 @@ class Ledger(Protocol):
     """The part of the ledger that a run needs. Every method is one transaction.
 
     Every method raises LedgerUnavailable where the database gave no answer (the change may have been made; repeating
-    the
-    call is harmless) and StatementRefused where the database refused the statement.
+    the call is harmless) and StatementRefused where the database refused the statement.
     """
 
     async def take_lease(self, day: date, holder: str) -> None:

@@ -29,8 +29,7 @@ START: Place = (-(2**31), UUID(int=0))
 
 CHUNK_LASTS = 4.0
 """Seconds after which the rest of a chunk is read again. An office that begins within this time finds its facts fresh
-for
-its first calls."""
+for its first calls."""
 
 
 @define
@@ -54,8 +53,7 @@ class Chunk:
     """Up to CHUNK offices that have something to do now, and the position to read on from; None at the end.
 
     The offices are built as the caller iterates, once, and are not kept. An office whose facts cannot be read along
-    with
-    the others has none. Read it again by itself: if that fails, it fails alone.
+    with the others has none. Read it again by itself: if that fails, it fails alone.
 
     Attributes:
         places: the position of each office, in the same order.

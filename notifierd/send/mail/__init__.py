@@ -1,1 +1,1 @@
-"""The providers of mail, a module each, and what several of them need."""
+"""The mail providers, one module each, and what several of them share."""

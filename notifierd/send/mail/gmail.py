@@ -19,14 +19,14 @@ from notifierd.send.mail.oauth import ServiceAccount, load_key
 SCOPE = "https://www.googleapis.com/auth/gmail.send"
 
 RATE_LIMITS = frozenset({"rateLimitExceeded", "userRateLimitExceeded"})
-"""Said with status 403 or 429 (https://developers.google.com/gmail/api/guides/handle-errors)."""
+"""Reasons that come with status 403 or 429 (https://developers.google.com/gmail/api/guides/handle-errors)."""
 
 DAILY = "dailyLimitExceeded"
 MAIL_SENDING = "Mail sending"
-"""How a 429 says that the user's mails of a day are used up (the same page): for hours, then."""
+"""The text of a 429 when the user's daily limit is reached (the same page), which lasts for hours."""
 
 OURS = frozenset({"failedPrecondition", "notFound"})
-"""Errors beside 401 and 403 that no message is to blame for: the user has no mailbox, the base_url is wrong."""
+"""Errors besides 401 and 403 that are not about a message: the user has no mailbox, or the base_url is wrong."""
 
 
 UNAUTHORIZED = Reason.BLOCKED.of(401)
@@ -34,11 +34,11 @@ UNAUTHORIZED = Reason.BLOCKED.of(401)
 
 
 class Gmail:
-    """One mail by one call, the whole message made here.
+    """One mail for each call; the whole MIME message is made here.
 
-    Google's batches gain nothing: each part counts as a call (https://developers.google.com/gmail/api/guides/batch). No
-    idempotency key is documented. For some minutes after the user's daily limit is reached, a 200 may be wrong
-    (.../gmail/api/guides/handle-errors): `limits.email_per_day` is there to stay below it.
+    Google's batches save nothing: each part counts as a call (https://developers.google.com/gmail/api/guides/batch). No
+    idempotency key is documented. For some minutes after the user's daily limit is reached, Gmail may answer 200 for
+    mails that it does not send (.../gmail/api/guides/handle-errors): set `limits.email_per_day` below the limit.
     """
 
     name = "gmail"
@@ -54,7 +54,7 @@ class Gmail:
         return self.name
 
     def encode(self, messages: Sequence[Mail]) -> bytes:
-        """Return the message without its Date, which is that of the call."""
+        """Return the message without its Date, which `send` adds."""
         (mail,) = messages
         return undated(mail)
 
@@ -63,7 +63,7 @@ class Gmail:
         body = json.dumps({"raw": raw}).encode()
         outcome = await self._try(body)
         if isinstance(outcome, Blocked) and outcome.reason == UNAUTHORIZED:
-            outcome = await self._try(body)  # certainly not accepted, so it may go again, with another token
+            outcome = await self._try(body)  # certainly not accepted, so it may be repeated with another token
         return [outcome]
 
     async def _try(self, body: bytes) -> Outcome:
@@ -100,7 +100,7 @@ class Gmail:
 
 
 def _about(error: object) -> About | None:
-    """Tell what an error speaks of; None if it is none of Google's, whose front end answers with pages, too."""
+    """Return what an error is about; None if it is not from the API: Google's front end answers with HTML pages."""
     if get(error, "code") is None and get(error, "errors") is None:
         return None
     return about(text(get(error, "message")))

@@ -15,19 +15,19 @@ from notifierd.send._waits import wait_in_words
 from notifierd.send._words import About, about
 
 OURS = frozenset({404, 405})
-"""Statuses that no message is to blame for, if Mailgun itself says them: our domain or base_url. A 404 may also pass by
-itself (https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses)."""
+"""Statuses that are not about a message if Mailgun itself sends them: our domain or base_url is wrong. A 404 may also
+be temporary (https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses)."""
 
 
 class Mailgun:
-    """One mail by ``POST /v3/{domain}/messages``, form data.
+    """One mail for each ``POST /v3/{domain}/messages``, as form data.
 
-    Its batch is one message to up to 1,000 addresses, with ``recipient-variables`` put into it for each; without them
-    every address sees the others. The variables are kept by address, and an address that is given twice is ignored: of
-    two mails to the same one, as all are with ``safety.redirect_to``, the second would be lost. What becomes of a
-    ``%recipient.name%`` inside a value is not said. There is one answer and one Message-ID for all
-    (https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/batch-sending). So it cannot carry an
-    office's mails exactly, and a call carries one. No idempotency keys are documented.
+    Mailgun's batch is one message to up to 1,000 addresses, with ``recipient-variables`` for each of them. Without
+    these variables, every address sees the others. The variables are stored by address, and a repeated address is
+    ignored: of two mails to the same address, as with ``safety.redirect_to``, the second would be lost. How a
+    ``%recipient.name%`` inside a value is read is not documented. There is one answer and one Message-ID for all
+    (https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/batch-sending). So a batch cannot carry
+    an office's mails exactly, and a call carries one mail. No idempotency keys are documented.
     """
 
     name = "mailgun"
@@ -71,9 +71,9 @@ class Mailgun:
 
 
 def _about(found: object) -> About | None:
-    """Tell what an error speaks of; None if it is none of Mailgun's.
+    """Return what an error is about; None if the answer is not Mailgun's.
 
-    A 400 "... is not allowed to send" is of a domain that is not verified, or an account that is not activated or not
+    A 400 "... is not allowed to send" means a domain that is not verified, or an account that is not activated or not
     paid for.
     """
     return about(_words(found)) if isinstance(found, dict) and "message" in found else None

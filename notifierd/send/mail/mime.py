@@ -1,4 +1,4 @@
-"""A mail as RFC 5322 and 2046 have it: for providers that want it whole."""
+"""A mail as a MIME message (RFC 5322 and 2046), for providers that accept whole messages."""
 
 import re
 from datetime import datetime
@@ -11,13 +11,14 @@ from email.utils import format_datetime
 from notifierd.model.message import Mail
 
 CRLF = compat32.clone(linesep="\r\n", max_line_length=None)
-"""Unlike the newer policies it leaves a long URL in a header as it is, in place of encoded words."""
+"""The newer policies would write a long URL in a header as encoded words; this one leaves it unchanged."""
 
 
 def undated(mail: Mail) -> bytes:
-    """Return *mail* without its Date; the same mail gives the same bytes, its boundary being made of what it is.
+    """Return *mail* without its Date; the same mail gives the same bytes.
 
-    All parts are in base64, where no line is long, and none can begin as a boundary does.
+    The boundary is derived from the content. All parts are in base64, in which no line is long, and no line can begin
+    like a boundary.
     """
     parts = [MIMEText(_crlf(mail.text), "plain", "utf-8"), MIMEText(_crlf(mail.html), "html", "utf-8")]
     message = MIMEMultipart("alternative", mail.delivery_id.hex[8:], parts, policy=CRLF)
@@ -32,10 +33,10 @@ def undated(mail: Mail) -> bytes:
 
 
 def dated(message: bytes, now: datetime) -> bytes:
-    """Return an undated message as of *now*, in UTC: when it is sent (RFC 5322, section 3.6.1)."""
+    """Return an undated message with the Date *now*, in UTC, which is when it is sent (RFC 5322, section 3.6.1)."""
     return f"Date: {format_datetime(now)}\r\n".encode() + message
 
 
 def _crlf(text: str) -> str:
-    """RFC 2046, section 4.1.1: a line of text ends with CRLF, also inside base64."""
+    """Return *text* with CRLF line ends, which RFC 2046, section 4.1.1, requires even inside base64."""
     return re.sub(r"\r?\n", "\r\n", text)

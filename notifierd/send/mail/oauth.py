@@ -1,4 +1,4 @@
-"""OAuth 2.0 for a service account that acts for a user: RFC 7523, as Google has it.
+"""OAuth 2.0 for a service account that acts for a user: RFC 7523, as Google implements it.
 
 https://developers.google.com/identity/protocols/oauth2/service-account#httprest.
 """
@@ -25,36 +25,38 @@ from notifierd.send._words import About
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 ASSERTION_LIFE = timedelta(hours=1)
-"""The longest that Google allows."""
+"""The longest life of an assertion that Google allows."""
 
 EARLY = timedelta(minutes=5)
-"""Before a token runs out, to ask for another: no call that is under way is to outlive it."""
+"""How long before its expiry a token is replaced, so that it outlives every call in flight."""
 
 TOKEN_SECONDS = 10.0
-"""For a token to come. Not the caller's time: what is cut off here was certainly not sent, while a call that the caller
-cuts off may have been."""
+"""Seconds to get a token. This limit is separate from the caller's: a mail that is cut off here was certainly not sent,
+but one that the caller cuts off may have been."""
 
 
 @frozen
 class Token:
-    """An access token, good until *expires*, *life* after it was asked for."""
+    """An access token that is valid until *expires*, *life* after it was requested."""
 
     value: str = field(repr=False)
     expires: datetime
     life: timedelta
 
     def is_good(self, now: datetime) -> bool:
-        # Beyond a whole life means that the clock was set back.
+        # More than a whole life is left if the clock was set back.
         return EARLY < self.expires - now <= self.life
 
 
 @define(eq=False)
 class ServiceAccount:
-    """Gives access tokens for *user* and *scope*: one at a time is asked for, and used until shortly before its end.
+    """Provides access tokens for *user* and *scope*.
+
+    It requests one token at a time, and reuses it until shortly before its expiry.
 
     Attributes:
         key: the private key of the account *email*.
-        key_id: which of the account's keys that is; empty if not known.
+        key_id: the id of that key; empty if unknown.
     """
 
     client: Client
@@ -81,7 +83,7 @@ class ServiceAccount:
         return Deferred(Reason.TOKEN.before("timeout"), blame=Blame.PROVIDER)
 
     def forget(self, token: str) -> None:
-        """Ask for another one next time: *token* was turned away."""
+        """Request another token next time: *token* was rejected."""
         if self._token is not None and self._token.value == token:
             self._token = None
 
@@ -94,12 +96,12 @@ class ServiceAccount:
             return Deferred(Reason.TOKEN.before("unclear"), blame=Blame.PROVIDER)
         if isinstance(found, Token | Blocked):
             return found
-        # In doubt or not, there was no mail in this call, and none is to blame.
+        # Whatever happened, the request carried no mail, so no message is to blame.
         blame = Blame.PATH if isinstance(found, Deferred) and found.blame is Blame.PATH else Blame.PROVIDER
         return Deferred(Reason.TOKEN.before(found.reason), found.retry_after, blame)
 
     def _assertion(self, now: datetime) -> str:
-        """Return the signed JWT that stands for the account: RFC 7515, section 3.1, with RS256 of RFC 7518."""
+        """Return the signed JWT that authenticates the account: RFC 7515, section 3.1, with RS256 of RFC 7518."""
         header = {"alg": "RS256", "typ": "JWT"} | ({"kid": self.key_id} if self.key_id else {})
         issued = int(now.timestamp())
         claims = {
@@ -116,14 +118,14 @@ class ServiceAccount:
 
 
 def load_key(pem: str) -> rsa.RSAPrivateKey:
-    """Read a service account's private key.
+    """Parse a service account's private key.
 
     Raises:
-        ValueError: it is no RSA key in PEM without a password. Says nothing of the text.
+        ValueError: it is not an RSA key in PEM without a password. The error does not quote the text.
     """
     try:
         key = load_pem_private_key(pem.encode(), password=None)
-    except (ValueError, TypeError) as error:  # TypeError: a key under a password
+    except (ValueError, TypeError) as error:  # TypeError: a key with a password
         raise ValueError("not a private key") from error
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ValueError("not an RSA key")  # noqa: TRY004 - the value is wrong, not our types
@@ -131,9 +133,9 @@ def load_key(pem: str) -> rsa.RSAPrivateKey:
 
 
 def _read(answer: Answer, now: datetime) -> Token | Blocked | Deferred | Unknown | None:
-    """Return the token that an answer gives, or why it gives none; None if it is unclear.
+    """Return the token in an answer, or why there is none; None if the answer is unclear.
 
-    RFC 6749, section 5.2: an ``error`` such as invalid_grant or unauthorized_client; all are of us.
+    RFC 6749, section 5.2: an ``error`` such as invalid_grant or unauthorized_client is about our account.
     """
     found, wait = answer.json(), answer.retry_after(now)
     match meaning(answer.status, About.NOTHING if isinstance(get(found, "error"), str) else None, wait):

@@ -14,25 +14,26 @@ from notifierd.send._http import Client
 from notifierd.send._words import About, about
 
 OURS = frozenset({10, 400, 401, 405, 412, 413, 422, 1235, 1236, 1480})
-"""Error codes that no message is to blame for: the token, the sender's signature, credits, the account's approval, the
+"""Error codes that are not about a message: the token, the sender signature, credits, the account's approval, the
 server, the stream, our IP address (https://postmarkapp.com/developer/api/overview#error-codes)."""
 
 OUR_STATUSES = frozenset({404, 405, 415})
-"""Of our base_url, if they come with an error code (.../developer/api/overview#response-codes). A page of HTML is
-another's (https://postmarkapp.com/support/article/getting-a-403-that-doesnt-look-like-a-postmark-error)."""
+"""Statuses about our base_url, if they come with an error code (.../developer/api/overview#response-codes). An HTML
+page is not from Postmark
+(https://postmarkapp.com/support/article/getting-a-403-that-doesnt-look-like-a-postmark-error)."""
 
 HIGHEST_CODE = 99_999
-"""What is beyond is no error code, and would make a reason of any length."""
+"""The highest number that is read as an error code, so that a reason stays short."""
 
 
 class Postmark:
-    """Mails by ``POST /email/batch``, however many: it answers 200, and for each message in order by an error code.
+    """Mails by ``POST /email/batch``, even a single one; the answer is 200, with an error code for each message.
 
-    500 messages and 50 MB at most; more is a 413
+    The codes are in the order of the messages. A batch has at most 500 messages and 50 MB; a larger one gets a 413
     (https://postmarkapp.com/developer/user-guide/send-email-with-api/batch-emails). No idempotency keys are documented.
     A ``Message-ID`` among the headers is kept
-    (https://postmarkapp.com/developer/user-guide/send-email-with-api/send-a-single-email). A name with punctuation has
-    to be in quotes (https://postmarkapp.com/support/article/1180-what-does-errorcode-300-mean).
+    (https://postmarkapp.com/developer/user-guide/send-email-with-api/send-a-single-email). A name with punctuation must
+    be quoted (https://postmarkapp.com/support/article/1180-what-does-errorcode-300-mean).
     """
 
     name = "postmark"
@@ -62,7 +63,7 @@ class Postmark:
         return _of_items(answer.json(), count) if isinstance(outcome, Delivered) else for_each(outcome, count)
 
     def _of_call(self, answer: Answer) -> Outcome:
-        """Return what the call as a whole came to: https://postmarkapp.com/developer/api/overview#response-codes."""
+        """Return the outcome of the call as a whole: https://postmarkapp.com/developer/api/overview#response-codes."""
         said, status, wait = answer.json(), answer.status, answer.retry_after(self._now())
         code = _code(said)
         if status == 422 and code:  # noqa: PLR2004 - Unprocessable Content
@@ -85,7 +86,7 @@ class Postmark:
 
 
 def _of_items(found: object, count: int) -> list[Outcome]:
-    """Return what became of each message of a call that went through; its answers come in the messages' order."""
+    """Return the outcome of each message of a call that succeeded; the results are in the order of the messages."""
     if not isinstance(found, list) or len(found) != count:
         return [Unknown(Reason.ANSWER_UNCLEAR)] * count
     return [_of_item(item) for item in found]
@@ -100,7 +101,7 @@ def _of_item(item: object) -> Outcome:
 
 
 def _of_code(code: int, said_of: str, said: object) -> Outcome:
-    """Return what an error code other than 0 means. Whatever it is, the message was not accepted."""
+    """Return what an error code other than 0 means. Postmark did not accept the message, whatever the code."""
     match code, _about(code, said):
         case 100, _:
             return Deferred(Reason.MAINTENANCE.of(said_of, code), blame=Blame.PROVIDER)
@@ -117,11 +118,11 @@ def _of_code(code: int, said_of: str, said: object) -> Outcome:
 
 
 def _about(code: int, said: object) -> About:
-    """Tell what an error speaks of.
+    """Return what an error is about.
 
-    300 is an invalid request, whose text says which field it is about: the sender's too
+    300 is an invalid request, whose text names the field, which can also be the sender
     (https://postmarkapp.com/support/article/troubleshooting-422-unprocessable-entity-errors). 406 is an address that
-    bounced, complained or was suppressed.
+    bounced, complained or is suppressed.
     """
     if code in OURS:
         return About.US
@@ -130,5 +131,5 @@ def _about(code: int, said: object) -> About:
 
 def _code(found: object) -> int | None:
     code = get(found, "ErrorCode")
-    # Exactly an int: false is one to Python, and equals 0.
+    # Exactly an int: in Python, False is an int too, and equals 0.
     return code if type(code) is int and abs(code) <= HIGHEST_CODE else None

@@ -15,7 +15,7 @@ from notifierd.send._http import Client
 from notifierd.send._words import About, about, about_field
 
 IN_PROGRESS_SECONDS = 2.0
-"""To wait while the same call is still being worked on; Resend names no figure."""
+"""Seconds to wait while Resend still processes the same call. Resend documents no number."""
 
 OURS = frozenset(
     {
@@ -23,27 +23,27 @@ OURS = frozenset(
         *("invalid_from_address", "invalid_region", "invalid_idempotency_key", "security_error"),
     }
 )
-"""Errors that no message is to blame for, with any status (https://resend.com/docs/api-reference/errors, and for
+"""Errors that are not about a message, with any status (https://resend.com/docs/api-reference/errors, and for
 ``suspended_api_key`` https://github.com/resend/resend-node/blob/canary/src/interfaces.ts)."""
 
 OURS_IF_REFUSED = frozenset({"not_found", "method_not_allowed"})
-"""Errors of our base_url, if they come with a 4xx (the same page)."""
+"""Errors about our base_url, if they come with a 4xx (the same page)."""
 
 QUOTAS = frozenset({"daily_quota_exceeded", "monthly_quota_exceeded"})
-"""Said with status 429, but waiting does not clear them (the same page)."""
+"""Errors with status 429 that waiting does not clear (the same page)."""
 
 FIELD = re.compile(r"\b(?:invalid|missing) `(\w{1,40})` field", re.IGNORECASE)
 """How an error names the field that it is about: "Invalid `to` field" (resend/resend-python#65)."""
 
 
 class Resend:
-    """One mail by ``POST /emails``, more by ``POST /emails/batch`` in permissive mode.
+    """One mail by ``POST /emails``, several by ``POST /emails/batch`` in permissive mode.
 
-    Strict mode, the default, turns a whole batch away for one bad item
-    (https://resend.com/docs/dashboard/emails/batch-validation-modes). Keys are remembered for 24 hours, for one HTTP
-    call each, on both endpoints (https://resend.com/docs/dashboard/emails/idempotency-keys).
+    Strict mode, the default, rejects a whole batch for one bad item
+    (https://resend.com/docs/dashboard/emails/batch-validation-modes). Both endpoints remember an idempotency key for 24
+    hours, for one HTTP call (https://resend.com/docs/dashboard/emails/idempotency-keys).
 
-    ``from`` is refused in encoded words, and other addresses are with a name in quotes
+    Resend rejects encoded words in ``from``, and a quoted name in other addresses
     (https://github.com/anymail/django-anymail/blob/main/anymail/backends/resend.py).
     """
 
@@ -79,7 +79,7 @@ class Resend:
         return _of_items(said, count) if isinstance(outcome, Delivered) else for_each(outcome, count)
 
     def _of_call(self, answer: Answer, said: object) -> Outcome:
-        """Return what the call as a whole came to: https://resend.com/docs/api-reference/errors."""
+        """Return the outcome of the call as a whole: https://resend.com/docs/api-reference/errors."""
         status, name, wait = answer.status, text(get(said, "name")).lower(), answer.retry_after(self._now())
         match status, name:
             case 409, "concurrent_idempotent_requests":
@@ -92,10 +92,10 @@ class Resend:
 
 
 def _about(said: object, name: str) -> About | None:
-    """Tell what an error speaks of; None if it is none of Resend's.
+    """Return what an error is about; None if the answer is not Resend's.
 
-    A key that is not known gets 400 or 401, `validation_error`, "API key is invalid" (the same page): its name does not
-    tell, and the text does.
+    An unknown API key gets 400 or 401, `validation_error`, "API key is invalid" (the same page): the name does not
+    tell, but the text does.
     """
     message = get(said, "message")
     if not isinstance(message, str) or not (name or isinstance(get(said, "statusCode"), int)):
@@ -104,7 +104,7 @@ def _about(said: object, name: str) -> About | None:
         return About.QUOTA
     if name in OURS:
         return About.US
-    return _about_words(f"{name.replace('_', ' ')}: {message}")  # a new name may tell: expired_api_key, say
+    return _about_words(f"{name.replace('_', ' ')}: {message}")  # an undocumented name may tell: expired_api_key, say
 
 
 def _about_words(words: str) -> About:
@@ -125,11 +125,11 @@ def _item(mail: Mail) -> dict[str, object]:
 
 
 def _of_items(found: object, count: int) -> list[Outcome]:
-    """Return what became of each item of a call that went through.
+    """Return the outcome of each item of a call that succeeded.
 
-    In permissive mode the ids in ``data`` belong, in order, to the items that ``errors`` does not name by their index.
-    An answer that does not add up tells nothing of any item. An item's error may be of our sender, as every item's is
-    then.
+    In permissive mode, the ids in ``data`` belong, in order, to the items whose index is not in ``errors``. If the
+    numbers do not match, all items become unknown. An item's error may be about our sender, in which case every item
+    has it.
     """
     unclear: list[Outcome] = [Unknown(Reason.ANSWER_UNCLEAR)] * count
     data, errors = ([found], []) if count == 1 else (get(found, "data"), get(found, "errors") or [])

@@ -17,27 +17,27 @@ from notifierd.send._waits import parse_number, within_bounds
 from notifierd.send._words import About, about, about_field
 
 OURS = frozenset({404, 405, 406})
-"""Statuses that no message is to blame for, if SendGrid itself says them: our base_url
+"""Statuses that are not about a message if SendGrid itself sends them: our base_url is wrong
 (https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors)."""
 
 FIELD = re.compile(r"(?:personalizations\.\d{1,4}\.)?([a-z_]{1,20})\b")
-"""How an error names its field: ``from.email``, or ``personalizations.0.to.0.email``, which has the address. One of all
-the ``personalizations`` speaks of no address."""
+"""How an error names its field: ``from.email``, or ``personalizations.0.to.0.email``, which is the recipient's address.
+An error about ``personalizations`` as a whole is not about an address."""
 
 
 class Sendgrid:
-    """One mail by ``POST /v3/mail/send``.
+    """One mail for each ``POST /v3/mail/send``.
 
-    One call has one content. Its up to 1,000 ``personalizations`` vary by substitutions only, which may have 10,000
-    bytes for a mail, and ours have more; they are text that is searched and replaced, so that a name could be taken for
-    a tag (https://www.twilio.com/docs/sendgrid/for-developers/sending-email/substitution-tags). An address may stand in
-    them only once, which ``safety.redirect_to`` cannot keep, and one bad item fails all
+    One call has one content. Its up to 1,000 ``personalizations`` differ only by substitutions, which may have 10,000
+    bytes for a mail, and our mails are larger. Substitutions are text search and replace, so a name could be taken for
+    a tag (https://www.twilio.com/docs/sendgrid/for-developers/sending-email/substitution-tags). An address may appear
+    only once in them, which is impossible with ``safety.redirect_to``, and one bad item fails all
     (https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors). So they cannot carry an office's mails
-    exactly, and a call carries one. No idempotency keys are documented.
+    exactly, and a call carries one mail. No idempotency keys are documented.
 
-    "Unicode encoding is not supported for the from field" (https://www.twilio.com/docs/sendgrid/api-reference/mail-send)
-    is about its address, which is in ASCII here as all are; a name goes as it is, and SendGrid encodes it
-    (sendgrid/sendgrid-php#826).
+    "Unicode encoding is not supported for the from field"
+    (https://www.twilio.com/docs/sendgrid/api-reference/mail-send) concerns the address, which is always ASCII here. A
+    name is sent as it is, and SendGrid encodes it (sendgrid/sendgrid-php#826).
     """
 
     name = "sendgrid"
@@ -76,7 +76,7 @@ class Sendgrid:
 
 
 def _until_reset(answer: Answer, now: datetime) -> float | None:
-    """Return the seconds until X-RateLimit-Reset, in Unix time.
+    """Return the seconds until X-RateLimit-Reset, a Unix time.
 
     https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/rate-limits
     """
@@ -85,7 +85,7 @@ def _until_reset(answer: Answer, now: datetime) -> float | None:
 
 
 def _about(found: object) -> About | None:
-    """Tell what the errors of an answer speak of, of us before the recipient; None if it is none of SendGrid's."""
+    """Return what an answer's errors are about, our account before the recipient; None if they are not SendGrid's."""
     errors = get(found, "errors")
     if not isinstance(errors, list) or not all(isinstance(error, dict) for error in errors):
         return None
@@ -102,7 +102,7 @@ def _call(mail: Mail) -> dict[str, object]:
         "personalizations": [{"to": [{"email": mail.to}]}],
         "from": _mailbox(mail.sender),
         "subject": mail.subject,
-        "content": [  # text before HTML, or it is a 400
+        "content": [  # text must come before HTML, or SendGrid answers 400
             {"type": "text/plain", "value": mail.text},
             {"type": "text/html", "value": mail.html},
         ],

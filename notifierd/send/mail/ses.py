@@ -21,12 +21,12 @@ from notifierd.send._words import About, about
 from notifierd.send.mail.sigv4 import Signer
 
 TEMPLATE = MappingProxyType({"Subject": "{{subject}}", "Text": "{{text}}", "Html": "{{html}}"})
-"""Nothing but holes: each entry of a bulk call fills them with the whole of its mail. Names with an underscore are
-refused in a template that comes with the call (aws/aws-sdk-js-v3#6657)."""
+"""A template of placeholders only: each entry of a bulk call fills them with its whole mail. SES rejects names with an
+underscore in an inline template (aws/aws-sdk-js-v3#6657)."""
 
 BULK_BYTES, ENTRY_CHARACTERS = 1_000_000, 262_144
-"""What a call that brings its template may weigh (.../dg/send-personalized-email-api.html: 1 MB), and what one entry
-may fill in (.../API_ReplacementTemplate.html)."""
+"""The size limit of a call with an inline template (.../dg/send-personalized-email-api.html: 1 MB), and of the data of
+one entry (.../API_ReplacementTemplate.html)."""
 
 THROTTLES = frozenset(
     {
@@ -36,18 +36,19 @@ THROTTLES = frozenset(
     }
 )
 TIMEOUTS = frozenset({"RequestTimeout", "RequestTimeoutException"})
-"""The operation's own, and what AWS' clients take for the same, a 400 too
+"""The timeout errors of the operation, and those that AWS' clients treat alike, even as a 400
 (https://github.com/boto/botocore/blob/develop/botocore/retries/standard.py)."""
 
 DAILY_QUOTA = "Daily message quota exceeded"
-"""How a throttle says that it lasts (https://docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas-errors.html)."""
+"""The text of a throttle that lasts for hours
+(https://docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas-errors.html)."""
 
 REJECTED = "MessageRejected"
 """The error of a message with invalid content (.../APIReference-V2/API_SendEmail.html, Errors)."""
 
 NOT_VERIFIED = "not verified"
-"""How a MessageRejected says that it is not about the message (https://docs.aws.amazon.com/ses/latest/dg/
-troubleshoot-error-messages.html): our sender or, in the sandbox, the address it goes to."""
+"""The text of a MessageRejected that is not about the message (https://docs.aws.amazon.com/ses/latest/dg/
+troubleshoot-error-messages.html): our sender is not verified or, in the sandbox, the recipient's address is not."""
 
 REFUSALS = MappingProxyType(
     {
@@ -62,7 +63,7 @@ REFUSALS = MappingProxyType(
         "UnknownOperationException": Reason.NOT_FOUND,
     }
 )
-"""Errors beside 401 and 403 that no message is to blame for: the operation's, and those of .../CommonErrors.html."""
+"""Errors besides 401 and 403 that are not about a message: the operation's, and those of .../CommonErrors.html."""
 
 ENTRY_REFUSALS = MappingProxyType(
     {
@@ -76,20 +77,20 @@ ENTRY_REFUSALS = MappingProxyType(
         "INVALID_SENDING_POOL_NAME": Reason.NOT_FOUND,
     }
 )
-"""The same of an entry: .../API_BulkEmailEntryResult.html."""
+"""The same for an entry of a bulk call: .../API_BulkEmailEntryResult.html."""
 
 
 class Ses:
-    """One mail by SendEmail, more by SendBulkEmail, which takes up to 50 entries and answers for each of them.
+    """One mail by SendEmail, several by SendBulkEmail, which accepts up to 50 entries and answers for each of them.
 
-    A bulk call has one template for all entries. Ours is TEMPLATE, so that mails which have nothing in common go in one
-    call: SES puts values in as they are, unescaped (https://docs.aws.amazon.com/ses/latest/dg/
-    send-personalized-email-advanced.html). It takes a call whose values leave a hole open, and sends nothing then
-    (.../API_SendEmail.html, MessageId); ours fill all three, and hold no ``{{`` that could open another. Headers are
-    an entry's own (.../API_BulkEmailEntry.html).
+    A bulk call has one template for all entries. We use TEMPLATE, so that mails with nothing in common can share a
+    call: SES inserts values as they are, without escaping (https://docs.aws.amazon.com/ses/latest/dg/
+    send-personalized-email-advanced.html). SES accepts a call whose values leave a placeholder empty, but sends nothing
+    (.../API_SendEmail.html, MessageId). Ours fill all three, and contain no ``{{`` that could begin another. Each entry
+    has its own headers (.../API_BulkEmailEntry.html).
 
-    The account's sending rate may limit how many entries a call can have (.../dg/send-personalized-email-api.html).
-    One that is throttled whole might never pass, so those that follow have half as many.
+    The account's sending rate may limit how many entries a call can have (.../dg/send-personalized-email-api.html). A
+    call of which every entry is throttled might never succeed, so later calls have at most half as many entries.
 
     SES replaces Message-ID (https://docs.aws.amazon.com/ses/latest/dg/header-fields.html), so ours is left out. No
     idempotency key is documented.
@@ -144,7 +145,7 @@ class Ses:
         return envelope
 
     def _of_call(self, answer: Answer) -> Outcome:
-        """Return what the call as a whole came to."""
+        """Return the outcome of the call as a whole."""
         kind, words = _error(answer)
         status, wait = answer.status, answer.retry_after(self._now())
         if 400 <= status < 500:  # noqa: PLR2004 - the client's errors
@@ -162,7 +163,7 @@ class Ses:
 
 
 def _about(kind: str, words: str) -> About:
-    """Tell what an error speaks of. REJECTED is of the message, if its text does not speak of us."""
+    """Return what an error is about. REJECTED is about the message, unless its text is about our account."""
     said = about(words)
     return About.MESSAGE if kind == REJECTED and said is About.NOTHING else said
 
@@ -194,15 +195,15 @@ def _entry(mail: Mail) -> dict[str, object]:
 
 
 def _inert(value: str) -> str:
-    """Part braces by a word joiner, which nobody sees: how SES reads a ``{{`` in a value is not documented."""
+    """Separate braces by an invisible word joiner: how SES reads a ``{{`` inside a value is not documented."""
     return re.sub(r"\{(?=\{)", "{\u2060", value)
 
 
 def _error(answer: Answer) -> tuple[str, str]:
-    """Return an error's type, and what SES says of it; an empty type if the answer is none of SES'.
+    """Return an error's type and its text; an empty type if the answer is not from SES.
 
-    https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html#operation-error-serialization: what follows a colon,
-    and what precedes a hash sign, is not part of the type.
+    The type stands between a hash sign and a colon:
+    https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html#operation-error-serialization.
     """
     found = answer.json()
     kind = answer.headers.get("x-amzn-errortype") or text(get(found, "__type")) or text(get(found, "code"))
@@ -210,7 +211,7 @@ def _error(answer: Answer) -> tuple[str, str]:
 
 
 def _of_entries(found: object, count: int) -> list[Outcome]:
-    """Return what became of each mail of a call that went through."""
+    """Return the outcome of each mail of a call that succeeded."""
     if count == 1:
         taken = message_id(get(found, "MessageId"))
         return [Delivered(taken) if taken else Unknown(Reason.ANSWER_UNCLEAR)]
@@ -221,7 +222,7 @@ def _of_entries(found: object, count: int) -> list[Outcome]:
 
 
 def _of_entry(result: object) -> Outcome:
-    """Return what an entry's status means; what was not accepted for its own sake is tried alone, by SendEmail."""
+    """Return what an entry's status means; an entry that was refused by itself goes alone, by SendEmail."""
     status, words = text(get(result, "Status")), text(get(result, "Error"))
     if status in ENTRY_REFUSALS:
         return Blocked(ENTRY_REFUSALS[status].of("item"))

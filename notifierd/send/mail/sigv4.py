@@ -1,7 +1,7 @@
 """AWS Signature Version 4, for a request that carries it in its Authorization header.
 
-https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. It is what botocore does,
-byte for byte (the tests compare the two), without the 30 MB that botocore brings.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. The result equals
+botocore's, byte for byte (the tests compare the two), without the 30 MB that botocore takes.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ class Signer:
     """Signs requests to one service in one region.
 
     Attributes:
-        session_token: of temporary credentials; empty for lasting ones.
+        session_token: for temporary credentials; empty for permanent ones.
     """
 
     access_key_id: str
@@ -30,9 +30,9 @@ class Signer:
     service: str
 
     def sign(self, method: str, url: str, headers: Mapping[str, str], body: bytes, now: datetime) -> dict[str, str]:
-        """Return *headers*, all of them signed, with those that the signature needs.
+        """Return *headers*, all of them signed, and the headers of the signature.
 
-        Host must be among them, as it will be sent. The signature is good for about 15 minutes from *now*.
+        Host must be among them, as it will be sent. The signature is valid for about 15 minutes from *now*.
         """
         timestamp = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         sent = {**headers, "X-Amz-Date": timestamp}
@@ -72,7 +72,7 @@ def _lower(header: tuple[str, str]) -> str:
 
 
 def _canonical_path(path: str) -> str:
-    """Return *path* without dot segments and doubled slashes, its escapes escaped once more."""
+    """Return *path* without dot segments and repeated slashes; its percent signs are escaped once more."""
     segments: list[str] = []
     for segment in path.split("/"):
         if segment == "..":
@@ -84,6 +84,6 @@ def _canonical_path(path: str) -> str:
 
 
 def _canonical_query(query: str) -> str:
-    """Return *query*, escaped as it is sent, in the order of its names and then its values."""
+    """Return *query*, escaped as it is sent, sorted by names and then by values."""
     pairs = sorted((name, value) for name, _, value in (pair.partition("=") for pair in query.split("&")))
     return "&".join(f"{name}={value}" for name, value in pairs) if query else ""

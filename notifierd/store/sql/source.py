@@ -67,8 +67,7 @@ group by o.id, o.name
 
 FARTHEST = 4000
 """Rule: alerts that no mail lists count as at most so many days before or after the day. Then they take no more rows
-than
-there are days, and the counts stay the same for every threshold within ten years."""
+than there are days, and the counts stay the same for every threshold within ten years."""
 
 # $1 offices, $2 the last day of the horizon, $3 the day, $4 overdue. Of each kind, the first LISTED alerts of an
 # office in the order of `choose` are all that a mail can list; the others are counted by day.
