@@ -1,4 +1,4 @@
-"""Who may look: the Host header, the token of programs, and the sessions of people who logged in with it."""
+"""Access control: the Host header, the token for programs, and the sessions of people who logged in with the token."""
 
 import hashlib
 import hmac
@@ -19,38 +19,41 @@ COOKIE = "notifierd"
 SESSION_SECONDS = 7 * 86_400.0
 MOST_SESSIONS = 1000
 WRONG_TOKEN_PAUSE = 0.5
-"""Seconds that a wrong token costs; one at a time, whoever tries, so that guessing gets nowhere."""
+"""Seconds that a wrong token waits for its answer. The waits are served one at a time, for all clients together, so
+that guessing is hopeless."""
 
 MOST_PAUSING = 8
-"""Wrong tokens that wait for their pause. Others are refused at once: they would use up the places of strangers."""
+"""The most wrong tokens that wait at once. Others are refused without a wait: they would occupy the connections of
+strangers."""
 
 TOLD_EVERY = 60.0
-"""Seconds between two lines about wrong tokens."""
+"""Seconds between two log lines about wrong tokens."""
 
 log = structlog.get_logger(__name__)
 
 
 @define
 class Access:
-    """The locks of [http]. A session lasts as long as this: a reload that changes [http] ends them all.
+    """The access rules of [http]. The sessions live in this object: a reload that changes [http] ends them all.
 
     Attributes:
-        clock: seconds that only go forward.
+        clock: a monotonic clock, in seconds.
     """
 
     http: HttpSettings
     clock: Callable[[], float] = trio.current_time
     _sessions: dict[bytes, float] = field(factory=dict)
-    """When each ends, by the SHA-256 of its cookie's value; the oldest first."""
+    """When each session ends, by the SHA-256 of its cookie's value; the oldest first."""
     _in_turn: trio.Lock = field(factory=trio.Lock)
     _wrong: int = 0
-    """Tokens that were wrong, and were not told of yet."""
+    """Wrong tokens that were not logged yet."""
     _told: float = -float("inf")
 
     def knows_host(self, request: Request) -> bool:
-        """Whether the request asks for us by a name of ours, or by an address.
+        """Whether the Host header is an address, or a name of this server.
 
-        A page of another site whose name was made to lead here (DNS rebinding) asks by that name, never by an address.
+        This check stops DNS rebinding: a foreign site whose name resolves to this server sends its own name, never an
+        address.
         """
         found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/\s]+)(?::[0-9]+)?", request.headers.get("host", ""))
         if not found:
@@ -64,14 +67,14 @@ class Access:
         )
 
     def knows(self, request: Request) -> bool:
-        """Whether the request may see what is behind the token: it brings it, or the cookie of a session."""
+        """Whether the request may see what the token protects: it carries the token, or the cookie of a session."""
         if not self.http.token:
             return True
         given = _bearer(request)
         return self._session(request) is not None if given is None else self._matches(given)
 
     async def admits(self, request: Request) -> bool:
-        """The same; a wrong token costs a pause."""
+        """Return `knows`; a wrong token also waits."""
         if self.knows(request):
             return True
         if _bearer(request) is not None:
@@ -79,13 +82,13 @@ class Access:
         return False
 
     def lasting(self, request: Request) -> Callable[[], bool]:
-        """Whether what the request was admitted for is still so, to be asked again and again: a session ends."""
+        """Return a function that tells whether the request is still admitted: its session may end meanwhile."""
         if not self.http.token or _bearer(request) is not None:
             return lambda: True
         return lambda: self._session(request) is not None
 
     async def log_in(self, request: Request) -> str | None:
-        """The Set-Cookie header of a new session, if the posted form brings the token; None if it does not."""
+        """Return the Set-Cookie header of a new session if the posted form has the token; None if it does not."""
         (given,) = parse_qs(request.body.decode("latin-1")).get("token", [""])[:1]
         if not self._matches(given):
             await self._refuse()
@@ -98,13 +101,14 @@ class Access:
         return _cookie(session, int(SESSION_SECONDS), request)
 
     def log_out(self, request: Request) -> str:
-        """End the request's session; the Set-Cookie header that takes the cookie back."""
+        """End the request's session; return the Set-Cookie header that deletes the cookie."""
         if (session := self._session(request)) is not None:
             del self._sessions[session]
         return _cookie("", 0, request)
 
     def _session(self, request: Request) -> bytes | None:
-        # Not http.cookies: it gives up all cookies for an odd one, and those of all ports of a host come together.
+        # Not http.cookies, which discards all cookies if one is malformed, and a browser sends the cookies of all
+        # ports of a host.
         cookies = (part.strip().partition("=") for part in request.headers.get("cookie", "").split(";"))
         session = next((_digest(value) for name, _, value in cookies if name == COOKIE), b"")
         if self._sessions.get(session, 0.0) > self.clock():
@@ -113,10 +117,10 @@ class Access:
         return None
 
     def _matches(self, given: str) -> bool:
-        return hmac.compare_digest(_digest(given), _digest(self.http.token))  # of equal length, whatever was given
+        return hmac.compare_digest(_digest(given), _digest(self.http.token))  # digests have equal lengths
 
     async def _refuse(self) -> None:
-        """Count a wrong token, tell of them from time to time, and let it cost its pause."""
+        """Count a wrong token, log the count at intervals, and wait."""
         self._wrong += 1
         if self.clock() >= self._told + TOLD_EVERY:
             log.warning("token_refused", times=self._wrong)
@@ -127,7 +131,7 @@ class Access:
 
 
 def is_ours(request: Request) -> bool:
-    """Whether a form was posted from a page of ours, by what only the browser can say (Fetch Metadata, or Origin)."""
+    """Whether a form was posted from our own page, by headers that only a browser sets (Fetch Metadata, Origin)."""
     if site := request.headers.get("sec-fetch-site"):
         return site == "same-origin"
     origin = request.headers.get("origin")
@@ -135,7 +139,7 @@ def is_ours(request: Request) -> bool:
 
 
 def _bearer(request: Request) -> str | None:
-    """The token of a program; None if the request brings none (RFC 6750, section 2.1)."""
+    """Return a program's token; None if the request has none (RFC 6750, section 2.1)."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     return given.strip() if scheme.lower() == "bearer" else None
 
@@ -153,6 +157,6 @@ def _digest(secret: str) -> bytes:
 
 
 def _cookie(value: str, seconds: int, request: Request) -> str:
-    """A Set-Cookie header (RFC 6265). Secure if the browser says that it came by https, through a proxy, that is."""
+    """Return a Set-Cookie header (RFC 6265), Secure if the page came by https, which means through a proxy."""
     secure = "; Secure" if request.headers.get("origin", "").startswith("https:") else ""
     return f"{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"

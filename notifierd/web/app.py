@@ -1,4 +1,4 @@
-"""What is asked for by which path, who may have it, and the headers that all answers share."""
+"""The routes, who may use each, and the headers that all answers share."""
 
 from datetime import date
 from functools import partial
@@ -20,7 +20,7 @@ from notifierd.web.server.http import Request, Response
 from notifierd.web.server.places import ALIVE, METRICS, READER, READY, STRANGER, Kind
 
 READY_FOR = 5.0
-"""Seconds for which a look at the database is believed, so that probes do not become its load."""
+"""Seconds for which the result of a database check is reused, so that probes put no load on the database."""
 
 HEADERS: Final = {
     "cache-control": "no-store",
@@ -30,7 +30,7 @@ HEADERS: Final = {
     ),
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "same-origin",  # no-referrer would take the Origin of our own forms away
+    "referrer-policy": "same-origin",  # no-referrer would remove the Origin of our own forms
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
@@ -47,7 +47,7 @@ class App:
     pages: Pages = field(init=False)
     _looked_at: float = -float("inf")
     _trouble: str = ""
-    """What was wrong with the database when it was last looked at."""
+    """The result of the last database check; empty if the database works."""
     _looking: trio.Lock = field(factory=trio.Lock)
 
     def __attrs_post_init__(self) -> None:
@@ -55,7 +55,7 @@ class App:
         self.pages = Pages(self.daemon, self.live, self.archive)
 
     def sort(self, request: Request) -> Kind:
-        """Whose places a request takes. Where there is no token, files are for strangers, too."""
+        """Return the kind of a request, which decides its quota; without a token, strangers may get static files."""
         match request.path:
             case "/healthz":
                 return ALIVE
@@ -69,7 +69,7 @@ class App:
         return STRANGER if is_file and not self.access.http.token else READER
 
     async def respond(self, request: Request) -> Response:
-        """The answer, with the headers that all answers have."""
+        """Return the answer, with the headers that all answers have."""
         response = await self._route(request)
         return evolve(response, headers=HEADERS | dict(response.headers))
 
@@ -107,7 +107,7 @@ class App:
         return self.pages.missing(request)
 
     def _stranger(self, request: Request) -> Response:
-        """Ask for the token: a person by a form, where they wanted to see a page."""
+        """Ask for the token: with a login form if the request is for a page, else with a plain 401."""
         if request.path in {"/metrics", "/events"}:
             return Response.text(401, **{"www-authenticate": "Bearer"})
         response = self.pages.login(request, 401, to=request.path)
@@ -136,12 +136,12 @@ class App:
         if self.daemon.status.stopping or self.live.streams >= MOST_STREAMS:
             return Response.text(503, "no live view now", **{"retry-after": "10"})
         words = self.pages.words(request)
-        unbuffered = {"x-accel-buffering": "no"}  # by nginx, which would keep events back
+        unbuffered = {"x-accel-buffering": "no"}  # nginx would otherwise buffer the events
         stream = partial(self.live.stream, words, self.access.lasting(request))
         return Response(200, b"", "text/event-stream", unbuffered, stream)
 
     async def _readiness(self) -> Response:
-        """Whether a run could begin: the daemon is up and not stopping, and its database can be worked with."""
+        """Answer whether a run could start: the daemon is up and not stopping, and its database is usable."""
         status = self.daemon.status
         if not status.ready or status.stopping:
             return Response.text(503, status.state)

@@ -1,7 +1,7 @@
-"""Reading the ledger for whoever looks: over one connection at a time, and each answer kept for a moment.
+"""Read the ledger for the page: over one connection at a time, with each answer cached for a few seconds.
 
-So fifty pages that are opened at once are one look at the database, and a database that is away is asked once in a
-while, and not by each of them.
+Fifty pages that are opened at once cause one query. While the database is unreachable, it is queried once in a while,
+not once for each page.
 """
 
 from collections.abc import Awaitable, Callable, Hashable
@@ -32,13 +32,13 @@ from notifierd.web.daemon import Shown
 T = TypeVar("T")
 
 KEPT_FOR = 5.0
-"""Seconds for which an answer is given again: other processes write to the ledger, too."""
+"""Seconds for which an answer is cached. It is this short because other processes write to the ledger, too."""
 
 MOST_KEPT = 32
 LOOK_SECONDS = 10.0
 DAYS = 30
 LISTED = 200
-"""Lines that a list has at most; who wants others narrows it down."""
+"""The most lines of a list; a filter shows the others."""
 
 
 RAN = ("running", "completed", "interrupted")
@@ -46,12 +46,12 @@ RAN = ("running", "completed", "interrupted")
 
 @frozen
 class Failures:
-    """What of a day reached nobody.
+    """The deliveries of a day that reached nobody.
 
     Attributes:
-        reasons: of all of it.
-        total: how many deliveries were asked for.
-        listed: those, or the first of them.
+        reasons: of all of them.
+        total: how many match the filter.
+        listed: those that match, up to LISTED.
     """
 
     day: date
@@ -62,7 +62,7 @@ class Failures:
 
 @frozen
 class Recent:
-    """The last days, what failed on the last one with a run, and who was not told on the last one whose run ended."""
+    """The last days, the failures of the last day with a run, and the untold alerts of the last day whose run ended."""
 
     days: tuple[Day, ...]
     failures: Failures | None
@@ -82,7 +82,7 @@ class WholeDay:
 
 @frozen
 class OneOffice:
-    """One office: the days on which it was due, and its deliveries of *day*."""
+    """One office: the days on which it had something due, and its deliveries of *day*."""
 
     name: str | None
     days: tuple[OfficeDay, ...]
@@ -92,15 +92,15 @@ class OneOffice:
 
 @define
 class Archive:
-    """Asks the ledger of the configuration in force."""
+    """Queries the ledger that the present configuration names."""
 
     daemon: Shown
     _answers: dict[Hashable, tuple[float, Any]] = field(factory=dict)
-    """When each was given, the oldest first; an answer may be an error."""
+    """The cached answers with their times, the oldest first; an answer may be an error."""
     _in_turn: trio.Lock = field(factory=trio.Lock)
 
     async def recent(self, today: date, of: Narrowed, stamp: str) -> Recent:
-        """What the overview shows. *stamp* changes when an older answer is of no use any more.
+        """Return what the overview shows. When *stamp* changes, older cached answers are not used any more.
 
         Raises:
             DatabaseError: the ledger cannot be read.
@@ -120,7 +120,7 @@ class Archive:
         return await self._ask(("recent", today, of, stamp), ask)
 
     async def day(self, day: date, of: Narrowed, stamp: str) -> WholeDay | None:
-        """All of one day; None if nothing is written of it.
+        """Return everything about one day; None if the day has no record.
 
         Raises:
             DatabaseError: the ledger cannot be read.
@@ -139,7 +139,9 @@ class Archive:
         return await self._ask(("day", day, of, stamp), ask)
 
     async def office(self, office_id: UUID, day: date | None, today: date, stamp: str) -> OneOffice | None:
-        """One office, with its deliveries of *day*, or of the last on which it was due; None if nobody knows it.
+        """Return one office with its deliveries of *day*; None if there is no such office.
+
+        If *day* is None, they are those of the last day on which the office had something due.
 
         Raises:
             DatabaseError: the ledger cannot be read.
@@ -154,7 +156,7 @@ class Archive:
         return await self._ask(("office", office_id, day, today, stamp), ask)
 
     async def last_days(self, today: date, stamp: str) -> tuple[Day, ...] | None:
-        """The last days, the newest first; None if the ledger cannot be read."""
+        """Return the last days, the newest first; None if the ledger cannot be read."""
         try:
             return await self._ask(("days", today, stamp), lambda overview: overview.days(today, DAYS))
         except DatabaseError:

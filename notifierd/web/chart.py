@@ -1,4 +1,4 @@
-"""The last days as bars: pure geometry, in a box of COLUMN units a day and HEIGHT units high."""
+"""The last days as a bar chart: pure geometry, COLUMN units wide for each day and HEIGHT units high."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -12,12 +12,12 @@ COLUMN: Final = 10
 GAP: Final = 2
 HEIGHT: Final = 100
 LEAST: Final = 3.0
-"""Units that anything above nothing has, so that it is seen."""
+"""The least height of a bar that is not zero, in units, so that it is visible."""
 
 
 @frozen
 class Bar:
-    """One day: its column begins at *x*; from the ground up so much was sent, and above it so much was not."""
+    """One day: its column begins at *x*; the bar of lost deliveries stands on that of sent ones."""
 
     day: date
     x: int
@@ -45,7 +45,7 @@ class Chart:
 
 
 def chart(days: Sequence[Day], last: date, count: int) -> Chart:
-    """The *count* days up to *last*, of which *days* has those that anything is known of."""
+    """Return the chart of the *count* days up to *last*; *days* has those with a record."""
     known = {day.day: day for day in days}
     every = [last - timedelta(days=n) for n in reversed(range(count))]
     figures = [_figures(known.get(day)) for day in every]
@@ -62,5 +62,5 @@ def _figures(day: Day | None) -> tuple[int, int]:
 
 
 def _height(number: int, most: int) -> float:
-    """Of *number* deliveries, where *most* fill the box but for what the smallest may need beyond its share."""
+    """Return the height for *number* deliveries: *most* fill the box, less the room that two least heights may need."""
     return round(max(LEAST, (HEIGHT - 2 * LEAST) * number / most), 2) if number else 0.0

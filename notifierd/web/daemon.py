@@ -1,4 +1,4 @@
-"""What of the daemon is shown: all that this package knows of it."""
+"""The part of the daemon that the web room sees."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -12,26 +12,26 @@ from notifierd.service.state import Status
 
 
 class Shown(Protocol):
-    """The daemon, looked at."""
+    """A read-only view of the daemon."""
 
     @property
     def settings(self) -> Settings:
-        """The configuration in force."""
+        """The present configuration."""
 
     @property
     def status(self) -> Status:
-        """What goes on."""
+        """What the daemon does now."""
 
     @property
     def now(self) -> Callable[[], datetime]:
-        """The wall clock, in UTC."""
+        """Return the wall clock, in UTC."""
 
     @property
     def open_site(self) -> Callable[[Settings], AbstractAsyncContextManager[Site]]:
-        """Opens the database that a configuration names."""
+        """Open the database that a configuration names."""
 
     def next_window(self) -> Window:
-        """The window that is open now and not done, else the next to open."""
+        """Return the window that is open and not done, else the next one."""
 
     async def stirred(self) -> None:
         """Wait until a reload is over."""

@@ -1,7 +1,7 @@
-"""What goes on at this moment, in a reader's language, and its changes as server-sent events.
+"""The present state of the daemon in a reader's language, and its changes as server-sent events.
 
-A stream holds nothing but what it sent last: after each tick it sends what is the case then, if that is new. So a slow
-reader misses states in between, and costs no more than a fast one.
+A stream remembers only the last event that it sent: at each tick, it sends the present state if that has changed. So a
+slow reader skips states, and costs no more than a fast one.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from notifierd.web.words.language import Words
 
 TICK = 0.5
 QUIET_SECONDS = 15.0
-"""After which a stream says that it lives, so that no proxy takes it for dead."""
+"""Seconds of silence after which a stream sends a comment, so that no proxy closes it as dead."""
 
 MOST_STREAMS = 100
 RATE_OVER = 10.0
-"""Seconds of which the rate is taken."""
+"""The period in seconds over which the rate is averaged."""
 
 NEWS_EVERY = 10.0
-"""Seconds after which a page that is open fetches the failures of a run anew, if there are more."""
+"""Seconds between two reloads of the failures by an open page, if a run has more of them."""
 
 MOST_NAMED = 5
 NAMES: Final = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
@@ -38,7 +38,7 @@ NAMES: Final = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
 
 @frozen
 class Bar:
-    """How far something is: what is done, of what there is to do, and what went wrong of it."""
+    """A progress bar: what is done, how much there is to do, and how much failed."""
 
     key: str
     done: int
@@ -49,15 +49,15 @@ class Bar:
 
 @frozen
 class Now:
-    """What goes on, ready to be read.
+    """The present state, in words.
 
     Attributes:
         tone: ok, busy, or bad.
         busy: whether this process runs a day.
-        stamp: changes when what the ledger has to tell has.
-        bars: of a run; none while it is planned, and without one.
-        facts: what else there is to say of it, by the phrase that names it.
-        alarms: what a person should look at: in words, and in those of a program.
+        stamp: changes when the page has to fetch the ledger's part anew.
+        bars: of a run; empty while it is planned, and without a run.
+        facts: further facts, each with the phrase that names it.
+        alarms: what needs a person's attention: in words, and as a code.
     """
 
     headline: str
@@ -72,21 +72,21 @@ class Now:
 
 @define
 class Live:
-    """Looks at the daemon for everybody."""
+    """Computes the present state for all streams."""
 
     daemon: Shown
     tick: float = TICK
     streams: int = 0
     _frames: dict[str, tuple[float, bytes]] = field(factory=dict)
-    """The last event of each language, and when it was made."""
+    """The last event in each language, and when it was made."""
     _samples: deque[tuple[float, int]] = field(factory=lambda: deque(maxlen=64))
-    """How many deliveries were done when, of the attempt under way."""
+    """Samples of (time, deliveries done) in the current attempt."""
     _sampled: Attempt | None = None
     _news: tuple[float, int] = (-float("inf"), 0)
-    """When it was last told that more had failed, and how many had."""
+    """When new failures were last announced, and how many there were."""
 
     async def stream(self, words: Words, lasting: Callable[[], bool], send: Send) -> None:
-        """Send what goes on, whenever it is new, until the daemon is told to stop, or the reader's session ends."""
+        """Send each new state until the daemon stops or the reader's session ends."""
         self.streams += 1
         try:
             sent, at = b"", -float("inf")
@@ -105,7 +105,7 @@ class Live:
             self.streams -= 1
 
     def _frame(self, words: Words) -> bytes:
-        """The event of this tick: made once for all who read it."""
+        """Return the event of this tick, which is made once for all readers of a language."""
         made, frame = self._frames.get(words.language, (-float("inf"), b""))
         if trio.current_time() - made >= self.tick or self.daemon.status.stopping:
             frame = json.dumps(asdict(self.now(words)), ensure_ascii=False, separators=(",", ":")).encode()
@@ -113,7 +113,7 @@ class Live:
         return frame
 
     def now(self, words: Words) -> Now:
-        """What goes on at this moment."""
+        """Return the present state."""
         status = self.daemon.status
         attempt = status.attempt
         alarms = tuple(self._alarms(words))
@@ -196,7 +196,7 @@ class Live:
         yield "in_flight", " · ".join(named + more) or words("none")
 
     def _rate(self, attempt: Attempt, done: int) -> float:
-        """Deliveries a second: of the last RATE_OVER seconds, or of the run as long as nobody looked."""
+        """Return deliveries per second: over the last RATE_OVER seconds, or since the attempt began if not sampled."""
         now = trio.current_time()
         if self._sampled is not attempt:
             self._sampled = attempt
@@ -210,10 +210,10 @@ class Live:
         return (done - before) / (now - since) if now > since else 0.0
 
     def _stamp(self, attempt: Attempt | None, alarms: tuple[tuple[str, str], ...]) -> str:
-        """What a page that is open is to be compared with: another stamp, and it has to be fetched anew."""
+        """Return a text that an open page compares with its own: if they differ, it fetches itself anew."""
         status, now = self.daemon.status, trio.current_time()
         if attempt is None:
-            others = now // NEWS_EVERY if status.event == "standing_by" else 0  # whose run is seen in the ledger alone
+            others = now // NEWS_EVERY if status.event == "standing_by" else 0  # another process' run
             seen: tuple[object, ...] = (status.event, status.last, self.today(), others)
         else:
             lost = sum(attempt.progress.settled[channel, state] for channel in Channel for state in LOST)
@@ -223,7 +223,7 @@ class Live:
         return hashlib.sha256(repr((seen, alarms)).encode()).hexdigest()[:16]
 
     def today(self) -> date:
-        """The date, in the window's zone."""
+        """Return the date in the window's time zone."""
         return self.daemon.now().astimezone(self.daemon.settings.window.zone).date()
 
 

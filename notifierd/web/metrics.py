@@ -1,7 +1,7 @@
 """``/metrics``: what the daemon did and does, in Prometheus' text format 0.0.4.
 
-Names and units are those of https://prometheus.io/docs/practices/naming/. No label has more values than there are
-channels, states, limiters and senders.
+Names and units follow https://prometheus.io/docs/practices/naming/. The values of each label are a small fixed set:
+channels, states, limiters or senders.
 """
 
 import os
@@ -33,18 +33,18 @@ _STARTED = time.time()
 
 
 def scrape(daemon: Shown, days: Sequence[Day] | None, streams: int) -> bytes:
-    """What a scrape of *daemon* gets at this moment.
+    """Return the metrics of *daemon* at this moment.
 
     Args:
-        days: the last ones in the ledger, whoever ran them, the newest first; None if it cannot be read.
-        streams: how many pages are open and live.
+        days: the last days in the ledger, from any process, the newest first; None if it cannot be read.
+        streams: the number of open live pages.
     """
     return generate_latest(_Daemon(daemon, days, streams))
 
 
 @frozen
 class _Daemon(Collector):
-    """Reads the daemon's state and tally; holds nothing itself."""
+    """Collects the daemon's state and counters at each scrape; holds no values itself."""
 
     daemon: Shown
     days: Sequence[Day] | None
@@ -59,7 +59,10 @@ class _Daemon(Collector):
         yield from self._limiters()
 
     def _process(self) -> Iterator[Metric]:
-        """Those of prometheus_client, which gives none of them where /proc/stat is hidden (``ProcSubset=pid``)."""
+        """Yield the metrics of the process itself.
+
+        prometheus_client, which also has them, yields none where /proc/stat is hidden (``ProcSubset=pid``).
+        """
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         files = sum(1 for _ in Path("/proc/self/fd").iterdir())
         yield CounterMetricFamily("process_cpu_seconds", "CPU time spent.", time.process_time())
@@ -106,7 +109,7 @@ class _Daemon(Collector):
         yield _counters("notifierd_deliveries", text, ("channel", "state"), ended)
 
     def _ledger(self) -> Iterator[Metric]:
-        """What is true of the day and not of this process; nothing while the ledger cannot be read."""
+        """Yield what holds for the day in all processes; nothing while the ledger cannot be read."""
         yield _gauge("notifierd_ledger_readable", "Whether the days could be looked up.", self.days is not None)
         if self.days is None:
             return

@@ -30,12 +30,12 @@ TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; char
 STATES: Final = ("planned", "sent", "failed", "gone", "unknown", "expired", "open")
 HTML: Final = "text/html; charset=utf-8"
 _TO: Final = "/to-be-replaced"
-"""Stands in a kept log-in form for the page that it leads on to."""
+"""A placeholder in a cached login form for the page to open after the login."""
 
 
 @frozen
 class Asset:
-    """A file that pages refer to; *path* changes with it, so that a browser may keep it for ever."""
+    """A static file of the pages; *path* changes with its content, so that browsers may cache it for ever."""
 
     body: bytes
     type: str
@@ -43,7 +43,7 @@ class Asset:
 
 
 def assets() -> Mapping[str, Asset]:
-    """The files of STATIC, by name."""
+    """Return the files of STATIC, by name."""
     found = {}
     for file in sorted(STATIC.iterdir()):
         body = file.read_bytes()
@@ -54,7 +54,7 @@ def assets() -> Mapping[str, Asset]:
 
 @define
 class Pages:
-    """Renders for one reader after the other."""
+    """Renders the pages."""
 
     daemon: Shown
     live: Live
@@ -62,9 +62,10 @@ class Pages:
     assets: Mapping[str, Asset] = field(factory=assets)
     _templates: jinja2.Environment = field(init=False)
     _forms: dict[tuple[str, bool], bytes] = field(factory=dict)
-    """Log-in forms, by language and whether the token was wrong: strangers ask for them, so each is rendered once."""
+    """Cached login forms, by language and whether the token was wrong: strangers request them, so each is rendered
+    once."""
     _forms_of: datetime | None = None
-    """When the configuration was loaded that they are made of."""
+    """When the configuration was loaded that the cached forms were made from."""
 
     def __attrs_post_init__(self) -> None:
         self._templates = jinja2.Environment(
@@ -85,13 +86,13 @@ class Pages:
         self._templates.filters["name"] = lambda name: clean(name or "")
 
     def words(self, request: Request) -> Words:
-        """The reader's."""
+        """Return the words in the reader's language."""
         settings = self.daemon.settings
         language = preferred(request.headers.get("accept-language", ""), settings.content.language)
         return Words(language, settings.window.zone)
 
     async def overview(self, request: Request) -> Response:
-        """What goes on, what went wrong last, and the last days."""
+        """Render the present state, the last failures, and the last days."""
         words, today, of = self.words(request), self.live.today(), narrowed(request)
         now = self.live.now(words)
         recent = trouble = None
@@ -112,7 +113,7 @@ class Pages:
         )
 
     async def day(self, request: Request, day: date) -> Response:
-        """One day, whole."""
+        """Render one day."""
         words, of = self.words(request), narrowed(request)
         whole = trouble = None
         try:
@@ -123,7 +124,7 @@ class Pages:
         return self._render("day.html", words, request, status, day=day, whole=whole, trouble=trouble, of=of)
 
     async def office(self, request: Request, office_id: UUID) -> Response:
-        """One office: the days on which it was due, and what it was sent on one of them."""
+        """Render one office: the days on which it had something due, and its deliveries of one of them."""
         words = self.words(request)
         office = trouble = None
         day = parsed(date.fromisoformat, request.query.get("day"))
@@ -136,7 +137,7 @@ class Pages:
         return self._render("office.html", words, request, status, office_id=office_id, office=office, trouble=trouble)
 
     def login(self, request: Request, status: int, *, wrong: bool = False, to: str = "/") -> Response:
-        """The form that asks for the token, and leads on to a page of ours."""
+        """Render the login form, which leads on to one of our pages."""
         if self._forms_of != self.daemon.status.loaded_at:
             self._forms_of = self.daemon.status.loaded_at
             self._forms.clear()
@@ -147,7 +148,7 @@ class Pages:
         return Response(status, form.replace(_TO.encode(), path_of_ours(to).encode()), HTML)
 
     def missing(self, request: Request) -> Response:
-        """There is no such page."""
+        """Render the page for a path that does not exist."""
         return self._render("missing.html", self.words(request), request, 404)
 
     def _render(self, template: str, words: Words, request: Request, status: int = 200, **facts: object) -> Response:
@@ -166,23 +167,23 @@ class Pages:
 
 
 def path_of_ours(text: str) -> str:
-    """*text*, if it is the path of one of our pages, else that of the first one."""
+    """Return *text* if it is the path of one of our pages, else the path of the overview."""
     return text if re.fullmatch(r"/(?:[a-z]+/)?[0-9a-f-]*", text) else "/"
 
 
 def narrowed(request: Request) -> Narrowed:
-    """Which failures the request asks for; what makes no sense narrows nothing."""
+    """Return the filter for failures in the request's query; an invalid value filters nothing."""
     query = request.query
     return Narrowed(
         parsed(Channel, query.get("channel")),
         parsed(State, query.get("state")),
-        query.get("reason", "").replace("\0", "") or None,  # which PostgreSQL takes in no text
+        query.get("reason", "").replace("\0", "") or None,  # PostgreSQL accepts no NUL in a text
         parsed(UUID, query.get("office")),
     )
 
 
 def parsed(parse: Callable[[str], T], text: str | None) -> T | None:
-    """What *parse* makes of *text*; None if there is none, or it makes nothing of it."""
+    """Return *parse* of *text*; None if *text* is missing, or *parse* raises ValueError."""
     try:
         return parse(text) if text else None
     except ValueError:

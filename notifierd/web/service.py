@@ -1,4 +1,4 @@
-"""Has the page served, whatever becomes of it: nothing that fails here reaches a run."""
+"""Keep the page served. No failure in here reaches a run."""
 
 import errno
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 async def keep_serving(daemon: Shown) -> None:
-    """Serve as [http] says, anew after a reload that changes it, and after each failure, in growing pauses."""
+    """Serve as [http] says; restart after a reload that changes it and, with growing pauses, after each failure."""
     pause = FIRST_PAUSE
     while True:
         http, began = daemon.settings.http, trio.current_time()
@@ -40,7 +40,7 @@ async def _cancel_when_changed(daemon: Shown, serving: trio.CancelScope) -> None
 
 
 async def _serve(daemon: Shown, http: HttpSettings) -> None:
-    """Serve until it fails, or is cancelled. A failure is told once, in the log and in the status."""
+    """Serve until it fails or is cancelled. A failure is reported once, in the log and in the status."""
     status, trouble = daemon.status, ""
     host, port = http.address
     try:
@@ -52,9 +52,9 @@ async def _serve(daemon: Shown, http: HttpSettings) -> None:
     except* OSError as group:
         code = getattr(first_of(group), "errno", None)
         trouble = f"no page at {http.bind} ({errno.errorcode.get(code or 0, 'no such address')})"
-    except* Exception as group:  # noqa: BLE001 - the page is never worth a run
+    except* Exception as group:  # noqa: BLE001 - a run must go on without the page
         first = first_of(group)
-        log.error("page_failed", error=type(first).__name__, where=places(first))  # noqa: TRY400 - its text may quote
+        log.error("page_failed", error=type(first).__name__, where=places(first))  # noqa: TRY400 - the error's text may quote a person
         trouble = f"no page at {http.bind} ({type(first).__name__})"
     if trouble != status.unserved:
         log.error("page_not_served", reason=trouble)

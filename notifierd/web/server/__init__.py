@@ -1,1 +1,1 @@
-"""HTTP/1.1 on h11: connections, and the places that there are for them."""
+"""HTTP/1.1 on h11, with quotas for connections and requests."""

@@ -1,7 +1,7 @@
-"""What a request's head may look like (RFC 9112), more strictly than h11, which takes a good deal on trust.
+"""Check a request's head (RFC 9112) more strictly than h11, which accepts much that is malformed.
 
-Where a proxy and its server read a message's limits differently, somebody else's request hides in a body (request
-smuggling: RFC 9112, section 11.2). So whatever can be read in two ways is refused, and the connection is closed.
+If a proxy and its server disagree about where a message ends, a body can hide somebody else's request (request
+smuggling: RFC 9112, section 11.2). So everything ambiguous is refused, and the connection is closed.
 """
 
 import re
@@ -10,18 +10,19 @@ from typing import Final, NoReturn
 import h11
 
 MOST_LINES: Final = 100
-"""Of a head: each takes time to read, and a browser behind two proxies sends forty."""
+"""The most lines of a head: each takes time to parse, and a browser behind two proxies sends forty."""
 
 _REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/([0-9]\.[0-9])")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
-"""A name, right before its colon, and a value without control characters (sections 5 and 5.1; RFC 9110, 5.5)."""
+"""A field: its name, followed at once by the colon, and a value without control characters (sections 5 and 5.1; RFC
+9110, 5.5)."""
 
 
 def check(received: bytes) -> None:
-    """See that what was *received* of a request so far, up to the end of its head, is well-formed.
+    """Check that the part of a request *received* so far, up to the end of its head, is well-formed.
 
     Raises:
-        h11.RemoteProtocolError: it is not; the error has the status that says so.
+        h11.RemoteProtocolError: it is not; the error has the status to answer.
     """
     head, end, _ = received.partition(b"\r\n\r\n")
     *whole, last = head.split(b"\r\n")
@@ -40,7 +41,7 @@ def _check_head(lines: list[bytes]) -> None:
         _refuse("no request line")
     if not found[1].startswith(b"1."):
         raise h11.RemoteProtocolError("another version", error_status_hint=505)
-    if request_line.startswith(b"CONNECT "):  # we are no proxy: RFC 9110, section 9.1
+    if request_line.startswith(b"CONNECT "):  # we are not a proxy: RFC 9110, section 9.1
         raise h11.RemoteProtocolError("a tunnel", error_status_hint=501)
     fields = [field for line in rest if (field := _FIELD.fullmatch(line))]
     if len(fields) < len(rest):

@@ -1,7 +1,7 @@
-"""HTTP/1.1 for a few people and programs: h11 on Trio, with a bound on everything that a client can do to us.
+"""HTTP/1.1 for a few people and programs: h11 on Trio, with a limit on everything that a client can cause.
 
-Hypercorn, the one ASGI server for Trio, would not do: its Trio worker writes in a shield without a deadline
-(``TCPServer.protocol_send``, 0.18.0), so a single client that never reads keeps the process from ending, for ever.
+Hypercorn, the one ASGI server for Trio, is not usable here: its Trio worker writes in a shield without a deadline
+(``TCPServer.protocol_send``, 0.18.0), so a single client that never reads keeps the process from ever ending.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,23 +21,24 @@ from notifierd.web.server.framing import check
 from notifierd.web.server.places import STRANGER, Kind, Pace, Places
 
 MOST_HEAD = 16_384
-"""Bytes, give or take a chunk."""
+"""The most bytes of a head; one chunk more may be read."""
 MOST_BODY = 4_096
-"""Bytes; all that is ever posted is a token."""
+"""The most bytes of a body: the only body that is ever posted is a token."""
 
 READ_SECONDS = 15.0
-"""How long a request may be in coming, the wait for its first byte included."""
+"""Seconds for a request to arrive, including the wait for its first byte."""
 
 SEND_SECONDS = 10.0
-"""How long a client may let a write wait."""
+"""Seconds for a client to accept a write."""
 
 CONNECTIONS_PER_SECOND = 200.0
 CONNECTIONS_AT_ONCE = 300
-"""Beyond these, connections wait in the kernel's queue: to take one takes time, too."""
+"""Rule: accept 200 connections per second, and 300 in a burst. Others wait in the kernel's queue, because even
+accepting a connection takes time."""
 
 _CHUNK = 4_096
 _BUFFER = 65_536
-"""What the kernel may keep for a client that is slow to read."""
+"""Bytes that the kernel may buffer for a slow client."""
 
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, h11.RemoteProtocolError)
 
@@ -48,7 +49,7 @@ Send = Callable[[bytes], Awaitable[None]]
 
 @frozen
 class Request:
-    """A request, read to its end.
+    """A complete request.
 
     Attributes:
         path: as it was sent, from the slash on.
@@ -65,11 +66,11 @@ class Request:
 
 @frozen
 class Response:
-    """What is answered.
+    """An answer.
 
     Attributes:
-        pieces: sends the body piece by piece, for as long as it likes, in place of *body*; it is cancelled when the
-            client goes away.
+        pieces: sends the body piece by piece, in place of *body*, for as long as it likes; it is cancelled when the
+            client disconnects.
     """
 
     status: int
@@ -80,18 +81,18 @@ class Response:
 
     @classmethod
     def text(cls, status: int, text: str = "", **headers: str) -> "Response":
-        """A line of plain text; without one, the status' own words."""
+        """Return a line of plain text; if *text* is empty, the phrase of the status."""
         return cls(status, f"{text or HTTPStatus(status).phrase}\n".encode(), headers=headers)
 
 
 class Site(Protocol):
-    """What is served."""
+    """The application that is served."""
 
     def sort(self, request: Request) -> Kind:
-        """Whose places a request takes."""
+        """Return the kind of a request, which decides its quota."""
 
     async def respond(self, request: Request) -> Response:
-        """The answer."""
+        """Return the answer to a request."""
 
 
 async def serve(
@@ -102,10 +103,10 @@ async def serve(
     read_seconds: float = READ_SECONDS,
     send_seconds: float = SEND_SECONDS,
 ) -> None:
-    """Answer the requests for *site* until cancelled. An error of it is a 500, and the first of its kind a line.
+    """Serve *site* until cancelled. An error in *site* is answered with 500; the first of its kind is logged.
 
     Args:
-        stranger: whose places a connection has before its first request, and a request that is none.
+        stranger: the kind of a connection before its first request, and of an invalid request.
     """
     shared = _Shared(site, stranger, read_seconds, send_seconds)
 
@@ -115,7 +116,7 @@ async def serve(
                 await _Connection(stream, shared, stranger).serve()
             except* _GONE:
                 pass
-            except* Exception as group:  # noqa: BLE001 - whatever it is, it ends here
+            except* Exception as group:  # noqa: BLE001 - no error of a connection goes further
                 shared.log_failure(group)
 
     pace = Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_AT_ONCE)
@@ -124,7 +125,7 @@ async def serve(
 
 @define
 class _PacedListener(trio.abc.Listener[trio.SocketStream]):
-    """Takes connections no faster than at a pace."""
+    """Accepts connections at a limited pace."""
 
     _listener: trio.SocketListener
     _pace: Pace
@@ -139,7 +140,7 @@ class _PacedListener(trio.abc.Listener[trio.SocketStream]):
 
 @define
 class _Shared:
-    """What all connections share."""
+    """The state that all connections share."""
 
     site: Site
     stranger: Kind
@@ -147,18 +148,18 @@ class _Shared:
     send_seconds: float
     places: Places = field(factory=Places)
     _logged: set[str] = field(factory=set)
-    """Where an error came from that was told already."""
+    """The places in the code whose errors were logged already."""
 
     async def guarded(self, request: Request) -> Response:
-        """The answer; whatever fails in making it must not cost the client its connection."""
+        """Return the answer; an error while making it becomes a 500, and does not close the connection."""
         try:
             return await self.site.respond(request)
-        except Exception as error:  # noqa: BLE001 - the page's own guard
+        except Exception as error:  # noqa: BLE001 - the guard around every page
             self.log_failure(error)
             return Response.text(500)
 
     def log_failure(self, error: BaseException) -> None:
-        """Tell of an error once: whoever causes it may cause it a thousand times."""
+        """Log an error once for each place in the code: a client could cause it a thousand times."""
         first = first_of(error)
         name, where = type(first).__name__, places(first)
         if (cause := f"{name} {where}") not in self._logged:
@@ -168,18 +169,18 @@ class _Shared:
 
 @define
 class _Connection:
-    """One client, and the requests that it makes one after the other."""
+    """One client connection, and its requests in turn."""
 
     _stream: trio.SocketStream
     _shared: _Shared
     _kind: Kind
-    """The last request's."""
+    """The kind of the last request."""
     _without_body: bool = False
-    """Whether the answer has to be: the last request was a HEAD, whatever else was wrong with it."""
+    """Whether to answer without a body: the last request was a HEAD, even if it was invalid otherwise."""
     _http: h11.Connection = field(factory=lambda: h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD))
 
     async def serve(self) -> None:
-        """Answer one request after the other, until one of us ends that."""
+        """Answer requests in turn until the client or the server closes the connection."""
         self._stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, _BUFFER)
         while request := await self._next():
             self._kind = self._shared.site.sort(request)
@@ -193,7 +194,7 @@ class _Connection:
             self._http.start_next_cycle()
 
     async def _next(self) -> Request | None:
-        """The next request; None if there is none in time, or it is none, of which the client is told."""
+        """Return the next request; None if none came in time, or an invalid one, which is then answered."""
         try:
             with self._shared.places.waiting(self._kind, self._shared.read_seconds):
                 return await self._read()
@@ -204,10 +205,10 @@ class _Connection:
         return None
 
     async def _read(self) -> Request | None:
-        """Read a whole request; None if the client closed the connection instead.
+        """Read a complete request; None if the client closed the connection instead.
 
         Raises:
-            h11.RemoteProtocolError: it is none, or too large.
+            h11.RemoteProtocolError: the request is invalid or too large.
         """
         head: h11.Request | None = None
         body = bytearray()
@@ -230,7 +231,7 @@ class _Connection:
                     return None
 
     async def _go_on_with(self, head: h11.Request) -> None:
-        """Have the body sent, if its length is one for us (RFC 9110, section 10.1.1).
+        """Ask for the body if its length is acceptable (RFC 9110, section 10.1.1).
 
         Raises:
             h11.RemoteProtocolError: it is too long.
@@ -242,7 +243,7 @@ class _Connection:
             await self._send(self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
 
     async def _refuse(self, status: int) -> None:
-        with suppress(h11.LocalProtocolError):  # nothing can be said any more
+        with suppress(h11.LocalProtocolError):  # the connection is in no state to answer
             await self._answer(Response.text(status, connection="close"))
 
     async def _answer(self, response: Response) -> None:
@@ -254,7 +255,7 @@ class _Connection:
             headers["connection"] = "close"
         reason = HTTPStatus(response.status).phrase.encode()
         data = self._http.send(h11.Response(status_code=response.status, headers=list(headers.items()), reason=reason))
-        assert data is not None  # noqa: S101 - None stands for a closed connection alone
+        assert data is not None  # noqa: S101 - None stands only for a closed connection
         if response.pieces is not None and not self._without_body:
             await self._send(data)
             await self._stream_out(response.pieces)
@@ -271,7 +272,7 @@ class _Connection:
 
     async def _await_hangup(self, streaming: trio.CancelScope) -> None:
         with suppress(trio.BrokenResourceError):
-            await self._stream.receive_some(1)  # its end; whoever sends more has broken our "close"
+            await self._stream.receive_some(1)  # the client's end; further data would violate our "close"
         streaming.cancel()
 
     async def _send_piece(self, piece: bytes) -> None:
@@ -283,10 +284,10 @@ class _Connection:
 
 
 def _request(head: h11.Request, body: bytes) -> Request:
-    """What h11 read, in words.
+    """Return the request that h11 read.
 
     Raises:
-        h11.RemoteProtocolError: its target is no path of ours (RFC 9112, section 3.2.1).
+        h11.RemoteProtocolError: its target is not a path (RFC 9112, section 3.2.1).
     """
     path, _, query = head.target.decode("ascii").partition("?")
     if not path.startswith("/"):

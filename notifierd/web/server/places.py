@@ -1,8 +1,8 @@
-"""How much of the server each kind of request may have, so that none takes what another needs, or a run's time.
+"""Quotas for each kind of request, so that no kind starves another, or takes time from a run.
 
-A connection has a place among those that wait as long as its next request is on its way, and among those that are
-answered afterwards. Who waits longest has to go when another one comes and there is no place left: so connections that
-say nothing, or say it slowly, cost themselves alone. Answers have a pace: whoever asks faster than that waits for it.
+A connection occupies a waiting place until its next request has arrived, and then an answering place. If all waiting
+places are occupied, a new connection displaces the one that has waited longest: clients that are silent or slow only
+displace each other. The rate of answers is limited: requests beyond it wait.
 """
 
 from collections import Counter
@@ -15,13 +15,13 @@ from attrs import Factory, define, field, frozen
 
 @frozen
 class Kind:
-    """A kind of request.
+    """A kind of request, with its quota.
 
     Attributes:
-        waiting: how many connections may wait for their next request, whose last one was of this kind.
-        answered: how many requests may be answered at once.
-        per_second: how many answers are begun in a second, in the long run.
-        burst: how many at once, after a quiet time.
+        waiting: the most connections that wait for their next request, by the kind of their last one.
+        answered: the most requests that are answered at once.
+        per_second: the most answers that begin per second, on average.
+        burst: the most that begin at once, after a quiet time.
     """
 
     name: str
@@ -32,25 +32,26 @@ class Kind:
 
 
 STRANGER = Kind("stranger", waiting=256, answered=128, per_second=100.0, burst=100)
-"""Without a token or session; and every connection until its first request has come: at http.CONNECTIONS_PER_SECOND it
-has more than a second for that."""
+"""Requests without a token or session, and every connection before its first request, which has more than a second to
+arrive at http.CONNECTIONS_PER_SECOND."""
 
 ALIVE = Kind("alive", waiting=16, answered=64, per_second=100.0, burst=50)
 READY = Kind("ready", waiting=16, answered=64, per_second=50.0, burst=50)
 METRICS = Kind("metrics", waiting=16, answered=16, per_second=10.0, burst=20)
 
 READER = Kind("reader", waiting=64, answered=150, per_second=20.0, burst=200)
-"""Of pages, by whoever may see them. A page takes some 10 ms, and at a run's end a hundred open ones ask for it."""
+"""Requests for pages by authorized readers. A page takes about 10 ms, and at the end of a run a hundred open pages ask
+for it."""
 
 
 @define
 class Pace:
-    """So many turns in a second, and a *burst* of them after a quiet time (the generic cell rate algorithm)."""
+    """A rate limit with a *burst* after a quiet time (the generic cell rate algorithm)."""
 
     per_second: float
     burst: int
     _next: float = -float("inf")
-    """When the next turn would be, were there no burst."""
+    """When the next turn would be without a burst."""
 
     async def turn(self) -> None:
         """Wait for a turn; first come, first served."""
@@ -62,16 +63,16 @@ class Pace:
 
 @define
 class Places:
-    """Who has a place now."""
+    """The occupied places."""
 
     _waiting: dict[Kind, dict[trio.CancelScope, None]] = field(factory=dict)
-    """The longest first."""
+    """The connections that wait, the longest first."""
     _answered: Counter[Kind] = Factory(Counter)
     _paces: dict[Kind, Pace] = field(factory=dict)
 
     @contextmanager
     def waiting(self, kind: Kind, seconds: float) -> Iterator[None]:
-        """Have a place to wait, for *seconds* at most; the block is left when they are over, or the place is lost."""
+        """Occupy a waiting place for at most *seconds*; leave the block at their end, or when the place is lost."""
         waiting = self._waiting.setdefault(kind, {})
         while len(waiting) >= kind.waiting:
             longest = next(iter(waiting))
@@ -86,7 +87,7 @@ class Places:
 
     @asynccontextmanager
     async def answered(self, kind: Kind) -> AsyncIterator[bool]:
-        """Have a place and a turn to be answered; False if there is no place."""
+        """Occupy an answering place, and wait for a turn; yield False if no place is free."""
         if self._answered[kind] >= kind.answered:
             yield False
             return

@@ -1,1 +1,1 @@
-"""What the page says, in both languages."""
+"""The texts of the page, in both languages."""

@@ -1,4 +1,4 @@
-"""The page's words, in Japanese and in English."""
+"""The page's texts and formats, in Japanese and in English."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -19,11 +19,11 @@ _WEEKDAYS: Final[Mapping[Language, Sequence[str]]] = {
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 MOST_ASKED: Final = 1_000
-"""Characters of Accept-Language that are read; browsers send a hundred."""
+"""The most characters of Accept-Language that are read; browsers send about a hundred."""
 
 
 def preferred(accept_language: str, otherwise: Language) -> Language:
-    """The language that a browser asks for (RFC 9110, section 12.5.4), if it is one of ours."""
+    """Return the language that a browser prefers (RFC 9110, section 12.5.4), if we have it, else *otherwise*."""
     weights: dict[Language, float] = {}
     for part in accept_language[:MOST_ASKED].split(","):
         tag, _, quality = part.partition(";")
@@ -40,13 +40,13 @@ def preferred(accept_language: str, otherwise: Language) -> Language:
 
 @frozen
 class Words:
-    """One language, and the zone in which it tells the time."""
+    """One language, and the time zone in which times are shown."""
 
     language: Language
     zone: ZoneInfo
 
     def __call__(self, key: str, **values: object) -> str:
-        """A phrase with its values."""
+        """Return a phrase with its values filled in."""
         return PHRASES[key][LANGUAGES.index(self.language)].format(**values)
 
     def why(self, reason: str) -> str:
@@ -57,38 +57,38 @@ class Words:
         return found.japanese if self.language == "ja" else found.english
 
     def number(self, number: float) -> str:
-        """A count."""
+        """Format a count."""
         return f"{number:,.0f}"
 
     def day(self, day: date) -> str:
-        """A day with its weekday."""
+        """Format a day with its weekday."""
         weekday = _WEEKDAYS[self.language][day.weekday()]
         if self.language == "ja":
             return f"{day.month}月{day.day}日({weekday})"
         return f"{weekday} {day.day} {_MONTHS[day.month - 1]}"
 
     def full_day(self, day: date) -> str:
-        """A day of whatever year."""
+        """Format a day with its year."""
         return f"{day.year}年{self.day(day)}" if self.language == "ja" else f"{self.day(day)} {day.year}"
 
     def shifted(self, day: date, by: int) -> date | None:
-        """The day so many days later; None where the calendar ends."""
+        """Return the day *by* days later; None beyond the end of the calendar."""
         try:
             return day + timedelta(days=by)
         except OverflowError:
             return None
 
     def time(self, moment: datetime) -> str:
-        """A time of day, to the second."""
+        """Format a time of day, to the second."""
         return moment.astimezone(self.zone).strftime("%H:%M:%S")
 
     def moment(self, moment: datetime) -> str:
-        """A day and a time, to the minute."""
+        """Format a day and a time, to the minute."""
         local = moment.astimezone(self.zone)
         return f"{self.day(local.date())} {local:%H:%M}"
 
     def span(self, seconds: float) -> str:
-        """A length of time, in its two largest units."""
+        """Format a duration in its two largest units."""
         if seconds < MINUTE:
             return self("seconds", n=f"{max(seconds, 0):.0f}")
         if seconds < HOUR:

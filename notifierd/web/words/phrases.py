@@ -1,4 +1,4 @@
-"""What the page says: each phrase in Japanese and in English."""
+"""The phrases of the page, each in Japanese and in English."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -6,13 +6,13 @@ from typing import Final
 Pair = tuple[str, str]
 
 PHRASES: Final[Mapping[str, Pair]] = {
-    # lengths of time
+    # durations
     "seconds": ("{n}秒", "{n} s"),
     "minutes": ("{m}分{s}秒", "{m} min {s} s"),
     "only_minutes": ("{m}分", "{m} min"),
     "hours": ("{h}時間{m}分", "{h} h {m} min"),
     "days": ("{d}日{h}時間", "{d} d {h} h"),
-    # what goes on
+    # the present state
     "running": ("実行中: {day}分", "Running {day}"),
     "planning": ("計画中: {day}分", "Planning {day}"),
     "draining": ("停止処理中: {day}分", "Stopping the run of {day}"),
@@ -54,7 +54,7 @@ PHRASES: Final[Mapping[str, Pair]] = {
         "{time} 時点の表示です。新しくするには再読み込みしてください。",
         "As of {time}. Reload the page to update it.",
     ),
-    # what a person should look at
+    # what needs attention
     "attention": ("要確認", "Needs attention"),
     "reload_refused": (
         "設定ファイルに誤りがあるため、以前の設定で動いています",
@@ -71,7 +71,7 @@ PHRASES: Final[Mapping[str, Pair]] = {
         "データベースに接続できないため、履歴を表示できません",
         "The database is unreachable, so the history cannot be shown",
     ),
-    # untold
+    # alerts that reached nobody
     "untold_title": ("未通知のアラート", "Alerts that reached nobody"),
     "untold_none": ("{day}分: 未通知のアラートはありません。", "{day}: every alert reached somebody."),
     "untold_sum": (
@@ -153,7 +153,7 @@ PHRASES: Final[Mapping[str, Pair]] = {
     "office_unknown": ("この事業所は見つかりません。", "This office does not exist, and nothing is recorded for it."),
     "office_days": ("配信のあった日", "Days with deliveries"),
     "office_day": ("{day}の配信", "Deliveries of {day}"),
-    # around it
+    # the frame of every page
     "title": ("通知の状況", "Notifications"),
     "overview": ("概要", "Overview"),
     "skip": ("本文へ", "Skip to the content"),
