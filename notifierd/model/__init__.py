@@ -1,1 +1,1 @@
-"""The words of notifierd as frozen values."""
+"""The domain model: frozen values."""

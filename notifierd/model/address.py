@@ -1,4 +1,4 @@
-"""Mail addresses: which of them every provider can send to, and how they are written for it. Pure."""
+"""Mail addresses: which ones every provider accepts, and how they are written. Pure."""
 
 import re
 import unicodedata
@@ -12,17 +12,17 @@ from email_validator import EmailNotValidError, validate_email
 from notifierd.model.reasons import Reason
 
 Address = NewType("Address", str)
-"""One address in ASCII: `parse_address` makes it."""
+"""One address in ASCII, as `parse_address` returns it."""
 
 LONGEST_NAME = 60
-"""Characters before an address."""
+"""The most characters of the name before an address."""
 
 
 class BadAddress(ValueError):
-    """A text is no address that mail can be sent to.
+    """A text is not an address that mail can be sent to.
 
     Attributes:
-        reason: a code fit for the ledger; nothing here repeats the text.
+        reason: a code for the ledger, which does not quote the text.
     """
 
     def __init__(self, reason: Reason) -> None:
@@ -32,23 +32,23 @@ class BadAddress(ValueError):
 
 @frozen
 class Mailbox:
-    """An address, and the name before it, if there is one (RFC 5322, section 3.4)."""
+    """An address with its display name, if there is one (RFC 5322, section 3.4)."""
 
     address: Address = field(repr=False)
     name: str = field(default="", repr=False)
 
     def quoted(self) -> str:
-        """Return the mailbox with its name as it is, in quotes where it needs them (RFC 6532, section 3.2)."""
+        """Return the mailbox with its name unencoded, quoted where necessary (RFC 6532, section 3.2)."""
         if not self.name:
             return self.address
         name = re.sub(r'(["\\])', r"\\\1", self.name)
         return f'"{name}" <{self.address}>' if _SPECIALS.search(name) else f"{name} <{self.address}>"
 
     def encoded(self, header: str = "") -> str:
-        """Return the mailbox in ASCII, its name in encoded words if it is more than plain words (RFC 2047, section 5).
+        """Return the mailbox in ASCII, with encoded words for a name that needs them (RFC 2047, section 5).
 
         Args:
-            header: the header that it is to stand in, folded (RFC 5322, section 2.2.3); empty: one line.
+            header: the name of its header, for which the result is folded (RFC 5322, section 2.2.3); empty: one line.
         """
         if not self.name:
             return self.address
@@ -65,15 +65,15 @@ _PLAIN = re.compile(r"[A-Za-z0-9 !#$%&'*+/^_{|}~-]*")
 
 
 def parse_address(text: str) -> Address:
-    """Return the one address that *text* is, in ASCII: a domain beyond it as A-labels (RFC 5890, section 2.3.2.1).
+    """Return *text* as one address in ASCII, with an internationalized domain as A-labels (RFC 5890, section 2.3.2.1).
 
-    A local part beyond ASCII would take SMTPUTF8 (RFC 6531), which is no address for Amazon SES
-    (https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_Destination.html), for Postmark
-    (https://postmarkapp.com/support/article/1180-what-does-errorcode-300-mean) and for Resend, and which Mailgun writes
-    into headers that are none (both: https://anymail.dev/en/stable/esps/).
+    An address with a local part beyond ASCII would need SMTPUTF8 (RFC 6531). It is rejected, because Amazon SES
+    (https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_Destination.html), Postmark
+    (https://postmarkapp.com/support/article/1180-what-does-errorcode-300-mean) and Resend accept no such address, and
+    Mailgun writes it into malformed headers (for Resend and Mailgun: https://anymail.dev/en/stable/esps/).
 
     Raises:
-        BadAddress: it is none, or several, or its local part is beyond ASCII.
+        BadAddress: *text* is not an address, or several, or its local part is beyond ASCII.
     """
     found = _EVERYDAY.fullmatch(text)
     return Address(f"{found['local']}@{_domain(found['domain'])}") if found else _parse(text)
@@ -82,13 +82,13 @@ def parse_address(text: str) -> Address:
 _EVERYDAY = re.compile(
     r"(?=.{1,64}@)(?P<local>[a-z0-9_-]+(\.[a-z0-9_-]+)*)@(?!(?i:.*xn--))(?P<domain>[A-Za-z0-9.-]{1,180})"
 )
-"""What is an address if there is such a domain: RFC 5321, section 4.5.3.1, has the lengths. An A-label counts as longer
-than it looks: RFC 5890, section 2.3.2.1, has what it stands for."""
+"""A fast path for common addresses, which are valid if their domain is: RFC 5321, section 4.5.3.1, limits the lengths.
+A-labels are left out, because the limits apply to the text that they stand for (RFC 5890, section 2.3.2.1)."""
 
 
 @lru_cache(maxsize=1000)
 def _domain(text: str) -> str:
-    """Return a domain as mail is sent to it. Few are new: staff of an office mostly have the same."""
+    """Return a domain in the form that mail is sent to. Cached, because staff of an office mostly share a domain."""
     return _parse(f"a@{text}").removeprefix("a@")
 
 
@@ -105,19 +105,20 @@ def _parse(text: str) -> Address:
 
 
 def has_unseen(text: str) -> bool:
-    """Tell whether *text* has characters that nobody sees where they stand: controls, marks of direction, line ends."""
+    """Return whether *text* has invisible characters: controls, marks of direction, line ends."""
     return any(unicodedata.category(character) in _UNSEEN for character in text)
 
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""The categories of such characters."""
+"""The Unicode categories of such characters."""
 
 
 def parse_mailbox(text: str) -> Mailbox:
-    """Read ``name@domain`` or ``Name <name@domain>``; quotes around the name are not part of it.
+    """Parse ``name@domain`` or ``Name <name@domain>``; quotes around the name are removed.
 
     Raises:
-        BadAddress: it is neither, or the name is longer than LONGEST_NAME, no line of text, or an encoded word.
+        BadAddress: it is neither, or the name is longer than LONGEST_NAME, has invisible characters, or is an encoded
+            word.
     """
     if not text.endswith(">"):
         return Mailbox(parse_address(text))

@@ -1,4 +1,4 @@
-"""How a day stands, in numbers: what its plan holds, what there is room for, how it went, and whom nothing reached."""
+"""The numbers of a day: what was planned, what the limits allow, what was sent, and which alerts reached nobody."""
 
 from collections.abc import Mapping
 from uuid import UUID
@@ -10,10 +10,10 @@ from notifierd.model.delivery import LOST, OPEN, Channel, State
 
 @frozen
 class Outlook:
-    """What is left of a day after a pass: open deliveries, whether any of their turns has come, and when the next will.
+    """The work that is left after a pass: open deliveries, whether any can go now, and when the next can.
 
     Attributes:
-        next_in: seconds until the next turn of a delivery that waits; None if none does.
+        next_in: seconds until the next delivery that waits can go; None if none waits.
     """
 
     open: int
@@ -23,12 +23,12 @@ class Outlook:
 
 @frozen
 class Room:
-    """What the limits of the configuration leave of a day for its mails; None: no such limit.
+    """The number of mails and calls that the limits allow in a day; None: no such limit.
 
     Attributes:
-        mails: in the day, those that were given to a provider already included.
-        calls: that can be begun before the window ends.
-        batch: how many mails one call carries at most.
+        mails: in the whole day, including those that a provider was already given.
+        calls: that can begin before the window ends.
+        batch: the most mails of one call.
     """
 
     mails: int | None = None
@@ -37,17 +37,17 @@ class Room:
 
     @classmethod
     def of(cls, seconds: float, *, per_day: int, per_second: float, batch: int) -> "Room":
-        """The room in *seconds* with so many mails *per_day* and calls *per_second*; 0 of either: no such limit."""
+        """Return the capacity of *seconds* with so many mails *per_day* and calls *per_second*; 0 means no limit."""
         return cls(per_day or None, int(max(0.0, seconds) * per_second) + 1 if per_second else None, batch)
 
 
 @frozen
 class Overflow:
-    """Mails that a limit leaves no room for: those of the least urgent offices.
+    """Mails that exceed a limit: those of the least urgent offices.
 
     Attributes:
         limit: its key in the table [limits].
-        offices: how many offices they are of.
+        offices: the number of offices they belong to.
         first: the most urgent of these, at most 50.
     """
 
@@ -58,18 +58,18 @@ class Overflow:
 
     @property
     def words(self) -> str:
-        """What it is, but for the names."""
+        """Return a text that describes it, without the offices' ids."""
         return f"{self.mails:,} mails of {self.offices:,} offices (limits.{self.limit})"
 
 
 @frozen
 class Planned:
-    """How many offices, mails and pushes are open once a day is planned.
+    """The number of offices, mails and pushes that are open after planning.
 
     Attributes:
-        mails_given: how many mails of the day a provider was given before, or perhaps was.
-        overflows: what does not fit, for each limit that something does not fit into.
-        crowded: the staff members with more devices than pushes go to, and how many they have; at most 10 of them.
+        mails_given: mails of the day that a provider was given before, or may have been.
+        overflows: the excess over each limit that is exceeded.
+        crowded: the staff members with more devices than pushes go to, and their number of devices; at most 10 members.
     """
 
     offices: int
@@ -82,7 +82,7 @@ class Planned:
 
 @frozen
 class ChannelCounts:
-    """Deliveries of a day on one channel, by state; ``planned`` is the sum of the rest."""
+    """The deliveries of a day on one channel, by state; ``planned`` is the sum of the others."""
 
     planned: int = 0
     sent: int = 0
@@ -94,12 +94,12 @@ class ChannelCounts:
 
     @classmethod
     def of(cls, states: Mapping[str, int]) -> "ChannelCounts":
-        """Those of so many deliveries in each of the ledger's *states*."""
+        """Return the counts for deliveries by the ledger's *states*."""
         settled = {state: n for state, n in states.items() if state not in OPEN}
         return cls(planned=sum(states.values()), open=sum(states.values()) - sum(settled.values()), **settled)
 
     def count(self, state: State) -> int:
-        """How many ended in *state*."""
+        """Return how many ended in *state*."""
         return int(getattr(self, state))
 
     @property
@@ -110,7 +110,7 @@ class ChannelCounts:
 
 @frozen
 class Failure:
-    """A delivery that reached nobody, and why: ``reason`` is a code of ours, with the provider's status."""
+    """A delivery that reached nobody, and why: ``reason`` is one of our codes, with the provider's status."""
 
     office_id: UUID
     channel: Channel
@@ -119,7 +119,7 @@ class Failure:
 
 @frozen
 class Untold:
-    """An office's alerts that reached nobody, and how many of them are overdue."""
+    """The number of an office's alerts that reached nobody, and how many of them are overdue."""
 
     office_id: UUID
     alerts: int
@@ -128,7 +128,7 @@ class Untold:
 
 @frozen
 class DayCounts:
-    """A day as the ledger has it.
+    """The counts of a day in the ledger.
 
     Attributes:
         untold: the offices with alerts that reached nobody, those with the most overdue ones first.

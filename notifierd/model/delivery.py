@@ -1,4 +1,4 @@
-"""A delivery: its states, the call that carries it, how a try changes it; and the ids of both."""
+"""A delivery: its states, the call that carries it, how a try changes it, and how the ids of both are derived."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ class Channel(StrEnum):
 
 
 class State(StrEnum):
-    """Where a delivery stands in its life."""
+    """The state of a delivery."""
 
     PLANNED = "planned"
     SENDING = "sending"
@@ -30,30 +30,30 @@ class State(StrEnum):
 
 
 OPEN = frozenset({State.PLANNED, State.SENDING})
-"""States in which something is still to be done."""
+"""The states that are not final."""
 
 LOST = (State.FAILED, State.UNKNOWN, State.EXPIRED)
 """States of a delivery that reached nobody, or perhaps nobody, though its device is still there."""
 
 
 LISTED = 100
-"""Alerts that one mail lists, the most urgent first; the rest are counted. With the longest names that is less HTML
-than the 102 kB that Gmail shows before it clips."""
+"""Rule: one mail lists at most 100 alerts, the most urgent first, and counts the rest. Even with the longest names,
+that is less HTML than the 102 kB after which Gmail clips a mail."""
 
 
 @frozen(cache_hash=True)
 class Delivery:
-    """One message, on one channel, to one target, on one day: a row of the ledger as it stood when it was read.
+    """One message on one channel to one target on one day: a row of the ledger as it was read.
 
     Attributes:
         attempts: tries that were Deferred while other messages passed.
-        try_no: the number of the last try; only the try that reserved a row settles it.
-        call_id: the call it was last part of, *position* its place there.
-        payload_hash: SHA-256 of that whole call's body.
-        call_tries: how often that call was tried under its key: above 1, an earlier answer was lost.
-        doubts: calls without a usable key whose answer was lost; -1 after `retry` asked for the former call once more.
-        put_back: how often it was put back to planned, for a new call: part of that call's key.
-        reason: how the last try ended, where it did not end the delivery.
+        try_no: the number of the last try; only the try that reserved a row can settle it.
+        call_id: the last call that included it; *position* is its place in that call.
+        payload_hash: SHA-256 of the body of that whole call.
+        call_tries: how often that call was tried under its key; above 1, an earlier answer was lost.
+        doubts: calls without a usable key whose answer was lost; -1 after `retry` asked to repeat the former call.
+        put_back: how often it returned to planned, for a new call; it is part of that call's key.
+        reason: how the last try ended, if that did not settle the delivery.
         due: False for a settled delivery that was read only because a call to be repeated carried it.
     """
 
@@ -77,15 +77,15 @@ class Delivery:
 
 
 NOT_READ = -inf
-"""See `OfficeWork`."""
+"""The value of `OfficeWork.as_of` before the facts are read."""
 
 
 @frozen
 class Reservation:
-    """A call about to be made: the deliveries it carries, in order, marked as being sent before the request goes.
+    """A call that is about to be made: its deliveries, in order, which are marked as sending before the request leaves.
 
     Attributes:
-        expires: seconds after which another process may take the deliveries up, if nothing settled them.
+        expires: seconds after which another process may take over the deliveries, if nothing settled them.
     """
 
     call_id: UUID
@@ -97,12 +97,12 @@ class Reservation:
 
 @frozen
 class Settlement:
-    """How a try changes its delivery: one row for the ledger to write.
+    """The change that a try makes to its delivery: one row for the ledger to write.
 
     Attributes:
-        try_no: the try that speaks, with the delivery's call_id; a row reserved by another one is left as it is, and
-            this is kept as evidence.
-        wait: seconds before the delivery's turn comes again (``not_before``); None for at once.
+        try_no: the try that reports, together with the delivery's call_id. If another try has reserved the row, the row
+            stays unchanged, and this settlement is kept as evidence.
+        wait: seconds before the delivery's next turn (``not_before``); None for at once.
         audit: the details of the audit row to write with it, or None for no row.
         gone_endpoint: the endpoint of the device to delete with it.
     """
@@ -126,9 +126,9 @@ _CHANNEL_BYTE = {Channel.EMAIL: b"\x01", Channel.PUSH: b"\x02"}
 
 
 def delivery_id(day: date, office_id: UUID, staff_id: UUID, channel: Channel, device_id: UUID | None = None) -> UUID:
-    """The id of a delivery, derived from what it is.
+    """Return the id of a delivery, derived from what it is.
 
-    The same as the SQL function ``notifierd.delivery_id``, which plans.
+    The SQL function ``notifierd.delivery_id``, which the planning statement uses, returns the same.
     """
     days = (day - date(2000, 1, 1)).days.to_bytes(4, "big", signed=True)
     device = device_id.bytes if device_id else b""
@@ -136,17 +136,17 @@ def delivery_id(day: date, office_id: UUID, staff_id: UUID, channel: Channel, de
 
 
 def call_id(deliveries: Iterable[Delivery], payload_hash: bytes) -> UUID:
-    """The id of a new call, which is its idempotency key, derived from its *deliveries* in order and its content.
+    """Return the id of a new call, which is its idempotency key, derived from its *deliveries* and its content.
 
-    A process that finds these deliveries planned, because the database forgot the call's reservation, derives the same
-    key. A delivery that was put back since goes under another key.
+    The order of the deliveries counts. If the database lost the call's reservation, a process finds the deliveries
+    planned, and derives the same key again. A delivery that was put back since then gets another key.
     """
     parts = [delivery.id.bytes + delivery.put_back.to_bytes(4, "big") for delivery in deliveries]
     return _derived(b"".join([_CALLS, *parts, payload_hash]))
 
 
 def _derived(name: bytes) -> UUID:
-    """UUID version 8 (RFC 9562, section 5.8) over the SHA-256 of namespace and *name*, as in appendix B.2."""
+    """Return UUID version 8 (RFC 9562, section 5.8) over the SHA-256 of namespace and *name*, as in appendix B.2."""
     digest = bytearray(hashlib.sha256(name).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x80
     digest[8] = digest[8] & 0x3F | 0x80

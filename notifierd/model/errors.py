@@ -1,6 +1,6 @@
-"""The errors that callers are meant to handle. Everything else is a bug.
+"""The errors that callers handle. Every other exception is a bug.
 
-No message here carries text from a provider or from PostgreSQL beyond SQLSTATE and constraint: such text quotes
+No message here contains text from a provider or from PostgreSQL, except SQLSTATE and constraint names: such text quotes
 addresses, names and whole rows.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from notifierd.model.reasons import Reason
 
 UNENCODABLE = "unencodable"
-"""In a SQLSTATE's place: the driver could not put a value into PostgreSQL's form."""
+"""Stands in place of a SQLSTATE: the driver could not encode a value for PostgreSQL."""
 
 
 class NotifierdError(Exception):
@@ -32,7 +32,7 @@ class ConfigError(NotifierdError):
 
 
 class DatabaseError(NotifierdError):
-    """The base of what the database can answer with. ``reason`` is a code fit for the ledger and the log."""
+    """The base of database errors. ``reason`` is a code for the ledger and the log."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -40,78 +40,79 @@ class DatabaseError(NotifierdError):
 
     @property
     def sqlstate(self) -> str:
-        """The SQLSTATE that PostgreSQL gave, or what else its place in the reason holds."""
+        """The SQLSTATE from PostgreSQL, or whatever stands in its place in the reason."""
         return [*self.reason.split(":"), ""][1]
 
     @property
     def transient(self) -> bool:
-        """Whether the same statement may pass within seconds, without anybody's doing."""
+        """Whether the same statement may succeed within seconds without intervention."""
         return True
 
     @property
     def about_row(self) -> bool:
-        """Whether the answer speaks of a row's content, so that it will be the same later: the only final one."""
+        """Whether a row's content caused the error, so that it is final: the same row will always fail."""
         return False
 
     @property
     def about_rows(self) -> bool:
-        """Whether a statement that only reads gets the same answer later, as long as it meets the same rows."""
+        """Whether a read fails again as long as it meets the same rows."""
         return False
 
     @property
     def perhaps_about_rows(self) -> bool:
-        """Whether a statement that reads less may pass, as it is something in some of the rows that is refused."""
+        """Whether some of the rows may have caused the error, so that a statement that reads fewer rows may succeed."""
         return False
 
 
 class LedgerUnavailable(DatabaseError):
-    """PostgreSQL could not be reached, or went away before it answered: the statement may have been carried out."""
+    """PostgreSQL could not be reached, or disconnected before it answered: the statement may have been carried out."""
 
 
 class LeaseNotRenewed(LedgerUnavailable):
-    """The day's run was ours, and the database did not let its lease be renewed in time: its calls were cancelled."""
+    """Our lease could not be renewed in time because of the database; the calls of the run were cancelled."""
 
 
 class StatementRefused(DatabaseError):
-    """PostgreSQL carried nothing out: the statement, a row or a right was refused, or a lock was not had in time."""
+    """PostgreSQL did nothing: it refused the statement, a row or the privilege, or a lock timed out."""
 
     @property
     def transient(self) -> bool:
-        """Whether another program was in the way."""
+        """Whether another program's lock or transaction caused the refusal."""
         return self.sqlstate in {"55P03", "40P01", "40001"}  # lock, deadlock, serialization
 
     @property
     def about_row(self) -> bool:
-        """Whether a value or a constraint was the reason (PostgreSQL, appendix A: classes 22 and 23).
+        """Whether a value or a constraint caused the refusal (PostgreSQL, appendix A: classes 22 and 23).
 
-        All others may change while the row stays as it is: a right, a view, a switchover, a full disk, a lock, a slow
-        trigger, a pooler's lost statement.
+        Any other cause may go away while the row stays the same: a privilege, a view, a switchover, a full disk, a
+        lock, a slow trigger, a statement that a pooler lost.
         """
         return self.sqlstate == UNENCODABLE or self.sqlstate[:2] in {"22", "23"}
 
     @property
     def about_rows(self) -> bool:
-        """Whether a value was the reason, or that the rows are more than PostgreSQL can put into one (class 54)."""
+        """Whether a value caused the refusal, or rows beyond a limit of PostgreSQL (class 54)."""
         return self.about_row or self.sqlstate[:2] == "54"
 
     @property
     def perhaps_about_rows(self) -> bool:
-        """Whether the rows were the reason, or what a view does with them: by its subqueries and functions.
+        """Whether the rows caused the refusal, or what a view does with them in subqueries and functions.
 
-        Those classes (20, 21, 38, 39, P0) may as well speak of a view that refuses everybody until it is mended.
+        Those classes (20, 21, 38, 39, P0) can also come from a view that fails for every office until somebody repairs
+        it.
         """
         return self.about_rows or self.sqlstate[:2] in {"20", "21", "38", "39", "P0"}
 
 
 class SchemaMissing(NotifierdError):
-    """The schema ``notifierd`` is not there, or older or newer than this program."""
+    """The schema ``notifierd`` does not exist, or is older or newer than this program."""
 
 
 class LeaseHeld(NotifierdError):
-    """Another process holds the day's run.
+    """Another process holds the day's lease.
 
     Attributes:
-        holder: who, as it named itself: host and process id.
+        holder: that process, by its own description: host and process id.
     """
 
     def __init__(self, holder: str) -> None:
@@ -120,14 +121,14 @@ class LeaseHeld(NotifierdError):
 
 
 class LeaseLost(LeaseHeld):
-    """The day's run was ours, and its lease could not be renewed in time: its calls were cancelled."""
+    """Our lease could not be renewed in time, and another process may hold it; the calls of the run were cancelled."""
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Let an error of ours out of the groups that nurseries put around it: of several, the first.
+    """Unwrap exception groups that hold only our own errors; raise the first of them.
 
-    A group that holds anything else, a bug or a cancellation, passes as it is.
+    A group with anything else, a bug or a cancellation, passes unchanged.
     """
     try:
         yield
@@ -139,7 +140,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether an office that *error* was met in may do later, with the data that there is."""
+    """Return whether an office that failed with *error* may succeed later with the same data."""
     return isinstance(error, DatabaseError) and not error.about_rows
 
 
@@ -149,7 +150,7 @@ def office_error(error: BaseException) -> str:
 
 
 def first_of(group: BaseException) -> BaseException:
-    """The first error of *group* that is no group."""
+    """Return the first error inside *group* that is not a group itself."""
     error = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -157,6 +158,6 @@ def first_of(group: BaseException) -> BaseException:
 
 
 def places(error: BaseException) -> list[str]:
-    """Where *error* comes from, its last five frames, without its words: they may quote a person."""
+    """Return the last five frames of *error*'s traceback, without its text, which may quote a person."""
     frames = traceback.extract_tb(error.__traceback__)[-5:]
     return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]

@@ -1,4 +1,4 @@
-"""A message, ready for a provider."""
+"""Messages that are ready for a provider."""
 
 from collections.abc import Mapping
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""An office: its staff and their devices, its alerts, and what one of its staff is told."""
+"""An office: its staff and their devices, its alerts, and the notices to its staff."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -12,7 +12,7 @@ from notifierd.model.delivery import NOT_READ, Channel, Delivery
 
 
 class Kind(StrEnum):
-    """What an alert is about."""
+    """The subject of an alert."""
 
     RENEWAL = "renewal"
     ASSESSMENT = "assessment"
@@ -20,12 +20,12 @@ class Kind(StrEnum):
 
 @frozen(cache_hash=True)
 class Alert:
-    """One reason to tell: a renewal that is near or overdue, or a missing assessment (whose ``due_on`` is None).
+    """One deadline to notify of: a renewal that is near or overdue, or a missing assessment (whose ``due_on`` is None).
 
     Attributes:
         cycle: the number of the recipient's plan cycle; None if the application has none.
-        unlisted: how many alerts of the same kind and day it stands for, of nobody in particular: those of an office
-            that come after so many that no mail lists them. 0 for an alert of its own.
+        unlisted: above 0, this stands for so many alerts of the same kind and day, without names: alerts of an office
+            beyond those that a mail can list. 0 for a single alert.
     """
 
     recipient_id: UUID
@@ -37,7 +37,7 @@ class Alert:
 
     @property
     def number(self) -> int:
-        """How many alerts it counts for."""
+        """The number of alerts that this stands for."""
         return self.unlisted or 1
 
     def days_left(self, day: date) -> int | None:
@@ -59,9 +59,9 @@ def _push_days(chosen: int | None) -> int:
 
 @frozen
 class Staff:
-    """A staff member of one office, with what they chose to be told, and how early (in days).
+    """A staff member of one office, with the choice of channels and thresholds (in days).
 
-    None is no choice, and stands for the default; ``sql.plans`` has the same ones.
+    None means no choice, and stands for the default; ``sql.plans`` has the same defaults.
     """
 
     id: UUID
@@ -73,7 +73,7 @@ class Staff:
     push_days: int = field(converter=_push_days)
 
     def days(self, channel: Channel) -> int:
-        """How many days ahead this staff member wants to be told on *channel*."""
+        """Return the threshold of this staff member on *channel*, in days."""
         match channel:
             case Channel.EMAIL:
                 return self.email_days
@@ -84,7 +84,7 @@ class Staff:
 
 @frozen
 class Device:
-    """A Web Push subscription (RFC 8030): its endpoint is a secret, as whoever has it can push."""
+    """A Web Push subscription (RFC 8030). Its endpoint is a secret: whoever knows it can push."""
 
     id: UUID
     staff_id: UUID
@@ -95,12 +95,12 @@ class Device:
 
 @frozen(eq=False)
 class OfficeWork:
-    """What there is to do for one office in one pass, with all that its messages are made from.
+    """The work for one office in one pass, with all facts that its messages are made from.
 
     Attributes:
-        name: None if the office is no more.
-        as_of: Trio's time right before the first statement that read any of it but the deliveries. NOT_READ if none
-            did: then it holds nothing but these.
+        name: None if the office no longer exists.
+        as_of: Trio's time right before the first statement that read a fact. NOT_READ if none did: then only the
+            deliveries are there.
     """
 
     id: UUID
@@ -113,18 +113,18 @@ class OfficeWork:
 
     @classmethod
     def unread(cls, office_id: UUID, deliveries: tuple[Delivery, ...]) -> "OfficeWork":
-        """An office with *deliveries*, of which the views say what cannot be read along with others."""
+        """Return an office with *deliveries* only, because its facts cannot be read along with those of others."""
         return cls(office_id, None, deliveries, {}, (), {}, NOT_READ)
 
     @property
     def is_read(self) -> bool:
-        """Whether there is what its messages are made from, however old."""
+        """Whether the facts for the messages are there, however old."""
         return self.as_of > NOT_READ
 
 
 @frozen
 class Notice:
-    """What one staff member of one office is told on one channel."""
+    """The alerts that one staff member of one office is notified of on one channel."""
 
     day: date
     office_id: UUID
@@ -135,5 +135,5 @@ class Notice:
 
     @property
     def threshold(self) -> int:
-        """The staff member's own number of days on this channel."""
+        """The threshold of the staff member on this channel, in days."""
         return self.staff.days(self.channel)

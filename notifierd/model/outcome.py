@@ -1,4 +1,4 @@
-"""How a try ended."""
+"""The outcome of a try."""
 
 from enum import StrEnum
 
@@ -7,31 +7,31 @@ from attrs import frozen
 
 @frozen
 class Delivered:
-    """The provider took it."""
+    """The provider accepted the message."""
 
     provider_message_id: str | None = None
 
 
 class Blame(StrEnum):
-    """Whose trouble it is that a message was not accepted."""
+    """What prevented a message from being accepted."""
 
     MESSAGE = "message"
     PROVIDER = "provider"
     PATH = "path"
-    """Of whatever answered in the provider's place: a proxy, a firewall, a captive portal. Says nothing of the message,
-    and of the provider only if nothing passes meanwhile."""
+    """Something in the provider's place answered: a proxy, a firewall, a captive portal. The answer says nothing about
+    the message, and something about the provider only if no other message passes meanwhile."""
     UNCLEAR = "unclear"
-    """Told by whether other messages pass."""
+    """Decided by whether other messages pass."""
 
 
 @frozen
 class Rejected:
-    """The provider itself says that it does not accept this message.
+    """The provider itself does not accept this message.
 
     Attributes:
-        blame: the message's if the answer names it or its address; unclear if it names neither, as a bare 400: that is
-            final only where other messages have passed.
-        asked: False if the message never left, as no provider could take it: that says nothing of its lane.
+        blame: MESSAGE if the answer names the message or its address; UNCLEAR if it names neither, as a bare 400: that
+            is final only if other messages have passed.
+        asked: False if the message never left, because no provider could accept it; this says nothing about its lane.
     """
 
     reason: str
@@ -41,18 +41,18 @@ class Rejected:
 
 @frozen
 class Gone:
-    """The device is no more (push 404, 410)."""
+    """The device no longer exists (push 404, 410)."""
 
     reason: str
 
 
 @frozen
 class Deferred:
-    """Not accepted, may be later.
+    """Not accepted now, perhaps later.
 
     Attributes:
         retry_after: seconds that the provider asked us to wait, if it did.
-        blame: the provider's if it spoke of us (429) or could not be reached; the path's if something else answered.
+        blame: PROVIDER if it spoke of us (429) or could not be reached; PATH if something else answered.
     """
 
     reason: str
@@ -62,7 +62,7 @@ class Deferred:
 
 @frozen
 class Blocked:
-    """The provider refuses *us*: a bad key, an exhausted quota, a suspended account."""
+    """The provider rejects our credentials or account: a bad key, an exhausted quota, a suspended account."""
 
     reason: str
     retry_after: float | None = None
@@ -70,11 +70,11 @@ class Blocked:
 
 @frozen
 class Unknown:
-    """The answer was lost: the provider may or may not have taken it.
+    """The answer was lost: the provider may or may not have accepted the message.
 
     Attributes:
-        retry_after: seconds to wait before the same call goes again.
-        key_usable: whether the call's idempotency key can still settle the doubt.
+        retry_after: seconds to wait before the same call is repeated.
+        key_usable: whether repeating the call under its idempotency key can still settle the outcome.
     """
 
     reason: str
