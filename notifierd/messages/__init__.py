@@ -1,1 +1,1 @@
-"""A notice becomes a mail or a push."""
+"""Render a notice as a mail or a push."""

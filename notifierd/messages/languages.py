@@ -1,4 +1,4 @@
-"""How deadlines are told, in Japanese and in English."""
+"""The wording of deadlines, in Japanese and in English."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -10,7 +10,7 @@ Tone = Literal["overdue", "soon", "missing"]
 
 
 class Japanese:
-    """How deadlines are told in Japanese."""
+    """The wording of deadlines in Japanese."""
 
     titles: Mapping[Tone, str] = {"overdue": "期限超過・本日期限", "soon": "期限間近", "missing": "アセスメント未完了"}
     nameless = "（名称なし）"
@@ -39,7 +39,7 @@ class Japanese:
 
 
 class English:
-    """How deadlines are told in English."""
+    """The wording of deadlines in English."""
 
     titles: Mapping[Tone, str] = {
         "overdue": "Overdue or due today",
@@ -79,7 +79,7 @@ TONES: tuple[Tone, ...] = ("overdue", "soon", "missing")
 
 
 def tone_of(alert: Alert, day: date) -> Tone:
-    """How urgent *alert* is on *day*; one that is due that day counts as overdue."""
+    """Return how urgent *alert* is on *day*; one that is due that day counts as overdue."""
     left = alert.days_left(day)
     if left is None:
         return "missing"
@@ -87,7 +87,7 @@ def tone_of(alert: Alert, day: date) -> Tone:
 
 
 def counts_of(notice: Notice) -> Mapping[Tone, int]:
-    """How many alerts of *notice* there are of each tone."""
+    """Return the number of alerts of *notice* by tone."""
     counts: dict[Tone, int] = dict.fromkeys(TONES, 0)
     for alert in notice.alerts:
         counts[tone_of(alert, notice.day)] += alert.number
@@ -95,7 +95,7 @@ def counts_of(notice: Notice) -> Mapping[Tone, int]:
 
 
 def _tally(notice: Notice) -> tuple[int, int, int, int]:
-    """Count what is past its day, due on it, due later, and missing."""
+    """Count the alerts that are past their day, due on it, due later, and missing."""
     counts = counts_of(notice)
     today = sum(alert.number for alert in notice.alerts if alert.due_on == notice.day)
     return counts["overdue"] - today, today, counts["soon"], counts["missing"]

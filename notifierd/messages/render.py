@@ -1,6 +1,6 @@
-"""Notice -> Message: what a staff member reads. Pure: the same notice gives the same bytes, in any process.
+"""Render notices as messages. Pure: the same notice gives the same bytes, in any process.
 
-Names come from a database that others fill, so all of them pass `text.clean` before they stand anywhere.
+Other programs write the names in the database, so every name passes through `text.clean` before it is used.
 """
 
 import base64
@@ -29,30 +29,32 @@ from notifierd.model.office import Alert, Device, Kind, Notice, Staff
 from notifierd.model.reasons import Reason
 
 PUSH_BYTES = 2641
-"""Plaintext that every device takes: its encrypted record has 2,744 bytes. Push services must take 4,096 (RFC 8291,
-section 4), but those for Firefox on Android do not: https://mozilla-services.github.io/autopush-rs/http.html"""
+"""The longest plaintext that every device accepts: its encrypted record has 2,744 bytes. Push services must accept
+4,096 (RFC 8291, section 4), but those for Firefox on Android do not:
+https://mozilla-services.github.io/autopush-rs/http.html"""
 
 STAFF_ID = "{staff_id}"
-"""What ``email.list_unsubscribe`` may hold for the staff member's id."""
+"""The placeholder in ``email.list_unsubscribe`` for the staff member's id."""
 
 NAME, SUBJECT = 60, 200
-"""Characters that a name, and a whole subject, may have; what is longer is cut."""
+"""The most characters of a name and of a whole subject; longer ones are cut."""
 
 AROUND = f"{string.whitespace}\u00a0\u3000\u200b\u2060\ufeff"
-"""What is pasted along with an address, before or after it; within one, it makes it a bad address."""
+"""Characters that are pasted along with an address: they are stripped around it, and invalid inside it."""
 
 RECENT = 16
-"""So many texts are kept, as an office's staff are mostly told the same, one after the other."""
+"""The number of texts that are cached: the staff of an office mostly get the same one, one after the other."""
 
 _SOMEBODY = "\ufdd0"
-"""Stands for the name of whom a text is for until it is filled in. A noncharacter, so `clean` leaves none in a name."""
+"""The placeholder for the recipient's name in a cached text. It is a noncharacter, which `clean` removes from every
+name."""
 
 _PARTS = ("subject.txt", "txt", "html")
 
 
 @frozen
 class Row:
-    """One alert as a line of a mail: when (empty for an assessment), how many days are left, and whose plan it is.
+    """One alert as a line of a mail: the date (empty for an assessment), the days left, and whose plan it is.
 
     ``cycle`` is empty where the application has no number.
     """
@@ -65,7 +67,7 @@ class Row:
 
 @frozen
 class Group:
-    """Alerts of one urgency: a heading, how many there are, and those that are listed."""
+    """Alerts of one urgency: a heading, their number, and the ones that are listed."""
 
     tone: Tone
     title: str
@@ -74,10 +76,10 @@ class Group:
 
 
 class Renderer:
-    """Makes messages in the operator's language, with the operator's own templates where there are some.
+    """Renders messages in the operator's language, with the operator's own templates where there are some.
 
-    ``mail.<language>.html``, ``.txt`` and ``.subject.txt`` (and ``layout.html``) are looked for, each by itself, in
-    ``content.templates`` first, then among the shipped ones.
+    Each of ``mail.<language>.html``, ``.txt``, ``.subject.txt`` and ``layout.html`` is looked up in
+    ``content.templates`` first, then among the built-in ones.
 
     Raises:
         ConfigError: a template cannot be read or used, or ``push.icon`` and ``push.badge`` leave no room in a payload.
@@ -122,7 +124,7 @@ class Renderer:
         )
 
     def address(self, staff: Staff) -> Address:
-        """Return where a mail to *staff* goes.
+        """Return the address for mail to *staff*.
 
         Raises:
             BadAddress: no mail can be sent to them.
@@ -133,7 +135,7 @@ class Renderer:
         return parse_address(to)
 
     def _write(self, notice: Notice) -> tuple[str, str, str]:
-        """Return subject, text and HTML of what *notice* tells, to whomever it is."""
+        """Return subject, text and HTML for *notice*, with a placeholder for the recipient's name."""
         context = self._context(notice)
         subject, text, html = (self._templates[part].render(context) for part in _PARTS)
         return subject, text, html
@@ -143,14 +145,14 @@ class Renderer:
         headers = {
             "Message-ID": f"<{key}@{self._sender.address.rpartition('@')[2]}>",
             "X-Entity-Ref-ID": key,
-            "Auto-Submitted": "auto-generated",  # RFC 3834, section 5: no out-of-office reply answers it
+            "Auto-Submitted": "auto-generated",  # RFC 3834, section 5: prevents out-of-office replies
         }
         url = self._email.list_unsubscribe
         is_personal = STAFF_ID in url
-        if url and not (is_personal and self._safety.redirect_to):  # who tries us out must not unsubscribe another
+        if url and not (is_personal and self._safety.redirect_to):  # a tester must not unsubscribe another person
             url = ascii_url(url.replace(STAFF_ID, str(staff.id)))
             headers["List-Unsubscribe"] = f"<{url}>"  # RFC 2369, section 3.2
-            if is_personal and url.startswith("https:"):  # RFC 8058, section 3.1: the URL alone tells whom it is for
+            if is_personal and url.startswith("https:"):  # RFC 8058, section 3.1: the URL identifies the recipient
                 headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         return headers
 
@@ -167,7 +169,7 @@ class Renderer:
         )
 
     def audit(self, notice: Notice) -> dict[str, object]:
-        """Return the details of the audit row: counts, threshold and office; no address, no person's name."""
+        """Return the details of the audit row: counts, threshold and office, but no address and no person's name."""
         counts = counts_of(notice)
         return {
             "office_name": _name(notice.office_name, self._words.nameless),
@@ -178,7 +180,7 @@ class Renderer:
         }
 
     def _payload(self, notice: Notice) -> bytes:
-        """Return the JSON that the application's service worker reads, always shorter than PUSH_BYTES."""
+        """Return the JSON for the application's service worker, always shorter than PUSH_BYTES."""
         office_name = cut(clean(notice.office_name), NAME)
         counts = counts_of(notice)
         renewals = counts["overdue"] + counts["soon"]
@@ -200,7 +202,7 @@ class Renderer:
         return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
 
     def _context(self, notice: Notice) -> dict[str, object]:
-        """Return what the templates may name; an unknown name in one of them is an error."""
+        """Return the names that templates may use; an unknown name in a template is an error."""
         words, counts = self._words, counts_of(notice)
         listed = notice.alerts[:LISTED]
         groups = tuple(
@@ -249,11 +251,11 @@ class Renderer:
         with _complaining():
             templates = {part: environment.get_template(f"mail.{self._content.language}.{part}") for part in _PARTS}
         for template in templates.values():
-            template.globals = dict(template.globals)  # which each rendering copies: a ChainMap takes 20 times as long
+            template.globals = dict(template.globals)  # copied by each rendering: a ChainMap takes 20 times as long
         return templates
 
     def _try_out(self) -> None:
-        """Render a notice that takes every branch, so that a bad template is found at start and not at nine o'clock."""
+        """Render a notice that takes every branch, so that a bad template is found at start, and not during the run."""
         day, nobody = date(2026, 11, 24), UUID(int=0)
         days = (-1, 0, 1, *[9] * LISTED)
         alerts = [Alert(nobody, "-", Kind.RENEWAL, day + timedelta(left), 1) for left in days]
@@ -262,14 +264,14 @@ class Renderer:
             notice = Notice(day, nobody, "-", staff, Channel.EMAIL, tuple(shown))
             with _complaining():
                 self.mail(notice, Delivery(nobody, nobody, nobody, Channel.EMAIL))
-        longest = evolve(notice, office_name="🌸" * NAME)  # four bytes each, as many as any character has
-        if len(self._payload(longest)) > PUSH_BYTES - 100:  # for the figures
+        longest = evolve(notice, office_name="🌸" * NAME)  # four bytes each, the most that a character can have
+        if len(self._payload(longest)) > PUSH_BYTES - 100:  # room for the numbers
             raise ConfigError((f"push.icon, push.badge: too long for a payload of {PUSH_BYTES} bytes",))
 
 
 @contextmanager
 def _complaining() -> Iterator[None]:
-    """Turn what a template can do wrong into a ConfigError."""
+    """Convert the errors that a template can cause into a ConfigError."""
     try:
         yield
     except jinja2.TemplateSyntaxError as error:
@@ -280,12 +282,12 @@ def _complaining() -> Iterator[None]:
 
 @lru_cache
 def _anybody(name: str, email_days: int) -> Staff:
-    """Return the one who stands for all that are told the same."""
+    """Return a staff member with a placeholder name, who stands for all that get the same text."""
     return Staff(UUID(int=0), name, None, email_enabled=True, email_days=email_days, push_enabled=True, push_days=0)
 
 
 def _topic(office_id: UUID, staff_id: UUID) -> str:
-    """Return 32 characters of base64url: a later notice for the same two replaces this one at the push service."""
+    """Return 32 characters of base64url: a later notice for the same office and staff member replaces this one."""
     digest = hashlib.sha256(office_id.bytes + staff_id.bytes).digest()
     return base64.urlsafe_b64encode(digest[:24]).decode()
 

@@ -1,8 +1,8 @@
-"""Names from a database, made fit to be shown: one line, no tricks, no longer than there is room.
+"""Make names from a database safe to show: on one line, without control characters, and short enough.
 
-One rule for every name, wherever it comes to stand (a subject, a page, plain text, a payload): it is cleaned, and what
-is too long is cut, with an ellipsis, where a reader sees the end of a character. So what is shown is always a part of
-what the database holds, and nothing that stands after a name can be changed by it.
+The same rule holds for every name in every place (a subject, a page, plain text, a payload): the name is cleaned and,
+if it is too long, cut between two visible characters, with an ellipsis. So the result is always a part of what the
+database holds, and a name cannot change what follows it.
 """
 
 import re
@@ -16,31 +16,32 @@ _DROPPED = re.compile(
     + "".join(chr(plane + 0xFFFE) + chr(plane + 0xFFFF) for plane in range(0x10000, 0x110000, 0x10000))
     + "]"
 )
-"""Marks that turn the direction of what follows, what is invisible, what no text may hold, and what UTF-8 cannot."""
+"""Marks that change the direction of what follows, invisible characters, noncharacters, and what UTF-8 cannot
+encode."""
 
 _COMPOSED = re.compile(r"[^\uf900-\ufaff\U0002f800-\U0002fa1f]+")
-"""All but compatibility ideographs: NFC would replace them, and people write their names with them (U+FA19, say)."""
+"""All but compatibility ideographs: NFC would replace them, although people write their names with them (as U+FA19)."""
 
 
 def clean(text: str) -> str:
     """Return *text* as one line fit for a header, a page and JSON, in Unicode's composed form (NFC).
 
-    Control characters become a space; what could play tricks is dropped.
+    Control characters become a space; characters that could mislead a reader are dropped.
     """
     line = _CONTROLS.sub(" ", _DROPPED.sub("", text)).strip()
     return _COMPOSED.sub(lambda run: unicodedata.normalize("NFC", run[0]), line)
 
 
 def visible(text: str) -> str:
-    """Return *text* as one line for a terminal, with an escape for what nobody sees, or what a terminal would obey.
+    """Return *text* as one line for a terminal, with escapes for invisible and control characters.
 
-    What joins characters, or chooses their shape, stays: people's names and emoji are written with it.
+    Characters that join others, or choose their shape, stay: names and emoji need them.
     """
     return _UNSEEN.sub(_escape, text)
 
 
 def visible_json(text: str) -> str:
-    """Return JSON of the same value, with an escape for what nobody sees, or what a terminal would obey."""
+    """Return JSON of the same value, with escapes for invisible and control characters."""
     return _UNSEEN_OR_JOINING.sub(_escape, text)
 
 
@@ -53,15 +54,18 @@ _INVISIBLE = (
     r"\x7f-\x9f\xad\u034f\u061c\u070f\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164"
     r"\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e001f\U000e0080-\U000e00ff"
 )
-"""Controls, marks of direction, fillers, ends of lines, what UTF-8 cannot hold, and what is kept for such (Unicode's
-Default_Ignorable_Code_Point)."""
+"""Controls, marks of direction, fillers, line ends, what UTF-8 cannot encode, and what Unicode reserves for such
+(Default_Ignorable_Code_Point)."""
 
 _UNSEEN = re.compile(rf"[\x00-\x1f{_INVISIBLE}]")
 _UNSEEN_OR_JOINING = re.compile(rf"[{_INVISIBLE}\u180b-\u180f\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e0fff]")
 
 
 def cut(text: str, limit: int) -> str:
-    """Return at most *limit* characters of *text*, with an ellipsis for the rest, never splitting what reads as one."""
+    """Return at most *limit* characters of *text*, with an ellipsis for the rest.
+
+    A character that a reader sees as one is never split.
+    """
     if len(text) <= limit:
         return text
     end = max(limit - 1, 0)
@@ -74,7 +78,7 @@ _JOINER = "\u200d"
 
 
 def _joined(text: str, at: int) -> bool:
-    """Tell whether text[at] belongs to the character before it (after Unicode's UAX #29: marks, emoji, flags, jamo)."""
+    """Return whether text[at] belongs to the character before it (as in UAX #29: marks, emoji, flags, jamo)."""
     before, after = text[at - 1], text[at]
     if _JOINER in {before, after} or unicodedata.category(after) in {"Mn", "Mc", "Me"}:
         return True
@@ -93,7 +97,7 @@ def _is_flag_half(character: str) -> bool:
 
 
 def pad(text: str, others: Iterable[str]) -> str:
-    """Fill *text* with spaces to the width of the widest of *others*; East Asian characters take two columns."""
+    """Pad *text* with spaces to the width of the widest of *others*; East Asian characters take two columns."""
     return text + " " * (max(map(_columns, others)) - _columns(text))
 
 
