@@ -1,1 +1,1 @@
-"""One TOML file, credentials and the environment become frozen tables."""
+"""Read one TOML file, credentials and the environment into frozen tables."""

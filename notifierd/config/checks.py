@@ -1,4 +1,4 @@
-"""What a key of the configuration may hold: the vocabulary in which config/settings.py declares its tables."""
+"""What a key of the configuration may hold: the checks with which config/settings.py declares its tables."""
 
 import difflib
 import ipaddress
@@ -21,28 +21,29 @@ if TYPE_CHECKING:
 
 
 LONGEST_SHOWN = 60
-"""Characters of a wrong value that an error line repeats."""
+"""The most characters of a wrong value that an error message repeats."""
 
 LONGEST_HEADER_URL = 800
-"""Characters: Amazon SES takes 870 in a header (https://docs.aws.amazon.com/ses/latest/APIReference-V2/
-API_MessageHeader.html), and a line that cannot be folded has 998 at most (RFC 5322, section 2.1.1)."""
+"""The most characters of a URL in a header: Amazon SES accepts 870
+(https://docs.aws.amazon.com/ses/latest/APIReference-V2/ API_MessageHeader.html), and a line that cannot be folded
+has at most 998 (RFC 5322, section 2.1.1)."""
 
 
 @attrs.frozen
 class Check:
-    """What a key allows beyond its type."""
+    """What a key allows, beyond its type."""
 
     allowed: str
-    """In words that follow "is not", or for a range its two ends."""
+    """A text that follows "is not"; for a range, its two ends."""
     passes: Callable[[Any], bool]
     complaint: str = "is not {allowed}"
     near: Callable[[], Iterable[str]] | None = None
     """The known values, for a "did you mean"."""
     of_elements: bool = False
-    """For a list: to be applied to each element."""
+    """For a list: whether to check each element."""
 
     def problem(self, value: object, *, secret: bool = False) -> str | None:
-        """Say what is wrong with *value*, or None; a secret is never repeated."""
+        """Return what is wrong with *value*, or None; a secret is never repeated."""
         if self.of_elements and isinstance(value, tuple):
             return next(filter(None, map(self.problem, value)), None)
         if self.passes(value):
@@ -52,21 +53,21 @@ class Check:
 
 
 def did_you_mean(wrong: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return a hint in brackets, or nothing when no known word is near: *cutoff* of the letters have to agree."""
+    """Return a hint in brackets; empty when no known word is close: the share *cutoff* of the letters must agree."""
     names = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(wrong.casefold(), names, n=1, cutoff=cutoff)
     return f" (did you mean {shown(names[near[0]])}?)" if near else ""
 
 
 def shown(value: object) -> str:
-    """Write *value* as TOML would, for an error line: shortened, and without the password of a URL."""
+    """Write *value* as TOML would, for an error message: shortened, and without the user and password of a URL."""
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | tuple) else str(value)
     text = re.sub(r"//[^/\s]*@", "//***@", text)
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
 
 
 def within(low: float, high: float) -> Check:
-    """Allow numbers from *low* to *high*, ends included; nan is in no range."""
+    """Allow numbers from *low* to *high*, both included; NaN is in no range."""
     return Check(f"{low} to {high}", lambda value: low <= value <= high, "is out of range ({allowed})")
 
 
@@ -93,7 +94,7 @@ def _is_url(*schemes: str, query: bool) -> Callable[[str], bool]:
                 and re.search(r"[\s<>\"]", value) is None
                 and not has_unseen(value)
             )
-        except ValueError:  # of urlsplit: a broken IPv6 address; of port: not a number up to 65535
+        except ValueError:  # by urlsplit: a broken IPv6 address; by port: not a number up to 65535
             return False
 
     return passes
@@ -108,7 +109,7 @@ def _is_mailto(value: str) -> bool:
 
 
 def ascii_url(url: str) -> str:
-    """Return *url* as a header can carry it: what is beyond ASCII in percent-encoding (RFC 3987, section 3.1)."""
+    """Return *url* in ASCII for a header, with percent-encoding for the rest (RFC 3987, section 3.1)."""
     return quote(url, safe=string.punctuation)
 
 
@@ -119,7 +120,7 @@ def mailto(address: Address) -> str:
 
 
 def ascii_contact(url: str) -> str:
-    """Return a mailto: or https: URL in the ASCII of a URI, its domain as A-labels (RFC 5890, section 2.3.2.1).
+    """Return a mailto: or https: URL as a URI in ASCII, its domain as A-labels (RFC 5890, section 2.3.2.1).
 
     Raises:
         BadAddress: it has no such form.
@@ -133,10 +134,10 @@ def ascii_contact(url: str) -> str:
 
 
 _IN_MAILTO = "!$'*+"
-"""Of what is allowed before an @, what a mailto: URL has unescaped (RFC 6068, section 2)."""
+"""Of the characters that are allowed before an @, those that a mailto: URL need not escape (RFC 6068, section 2)."""
 
 _IN_URI = "!#$%&'()*+,/:;=?@[]"
-"""RFC 3986, section 2.2, and the sign of an escape."""
+"""The reserved characters of RFC 3986, section 2.2, and the percent sign."""
 
 
 def _is_contact(value: str) -> bool:
@@ -201,7 +202,7 @@ def _is_bind(value: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether *host* is reachable from this machine only. A name other than localhost may be anything."""
+    """Return whether *host* is reachable from this machine only; of names, only localhost counts."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -209,19 +210,20 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_vapid_key(text: str) -> "Vapid02":
-    """Read a VAPID private key: 32 raw bytes or DER in base64url, or PEM.
+    """Parse a VAPID private key: 32 raw bytes or DER in base64url, or PEM.
 
     Raises:
-        ValueError: it is no private key on P-256, the one curve of RFC 8292, section 2. Says nothing of the text.
+        ValueError: it is not a private key on P-256, the only curve of RFC 8292, section 2. The error does not quote
+            it.
     """
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - not every command needs it
     from py_vapid import Vapid02  # noqa: PLC0415 - likewise
 
-    if not re.fullmatch(r"[A-Za-z0-9+/_=\s-]+", text.replace("-----", "")):  # py_vapid skips what is not base64
+    if not re.fullmatch(r"[A-Za-z0-9+/_=\s-]+", text.replace("-----", "")):  # py_vapid ignores what is not base64
         raise ValueError("not a VAPID private key")
     try:
         vapid = Vapid02.from_pem(text.strip().encode()) if "-----BEGIN" in text else Vapid02.from_string(text.strip())
-    except (ValueError, TypeError) as error:  # TypeError: a key under a password
+    except (ValueError, TypeError) as error:  # TypeError: a key with a password
         raise ValueError("not a VAPID private key") from error
     if not isinstance(vapid.private_key, ec.EllipticCurvePrivateKey) or vapid.private_key.curve.name != "secp256r1":
         raise ValueError("not on P-256")

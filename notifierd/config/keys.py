@@ -1,7 +1,6 @@
 """A key of the configuration: its default, what it allows, its unit, and whether it is a secret.
 
-Each key carries what a reader of the manual needs, so that the loader, the validators and the generated documentation
-say the same thing.
+The loader, the validators and the generated documentation all use this one description.
 """
 
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Key:
-    """What attrs does not know about a key."""
+    """The description of a key, beyond what attrs knows."""
 
     check: Check
     unit: str = ""
@@ -33,13 +32,13 @@ class Key:
 
 
 def key_of(attribute: "attrs.Attribute[Any]") -> Key:
-    """Return what `key` noted on *attribute*."""
+    """Return the description that `key` stored on *attribute*."""
     found: Key = attribute.metadata["key"]
     return found
 
 
 def key(default: T, check: Check | None = None, **notes: Any) -> T:  # noqa: ANN401 - the attributes of Key
-    """Declare a key of a table: to attrs a field, to mypy the type of its default."""
+    """Declare a key of a table: for attrs a field, for mypy a value of its default's type."""
     about = Key(check or (ONE_LINE if isinstance(default, str) else ANYTHING), **notes)
     field: T = attrs.field(
         default=default,
@@ -52,7 +51,7 @@ def key(default: T, check: Check | None = None, **notes: Any) -> T:  # noqa: ANN
 
 
 def _without_slash(url: str) -> str:
-    """Let senders append paths that begin with a slash: "//emails" would be a 404, and that is for ever."""
+    """Remove the slash at the end: senders append paths that begin with one, and "//emails" would be a 404."""
     return url.rstrip("/")
 
 

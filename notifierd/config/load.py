@@ -1,6 +1,6 @@
-"""Loading the configuration: one TOML file, systemd credentials and the environment, into `Settings`.
+"""Load the configuration: one TOML file, systemd credentials and the environment, into `Settings`.
 
-Everything that is wrong is said at once, a line each. No line repeats a secret or an address.
+All problems are reported at once, one line each. No line repeats a secret or an address.
 """
 
 import math
@@ -23,7 +23,7 @@ from notifierd.model.errors import ConfigError
 
 PREFIX = "NOTIFIERD_"
 CREDENTIAL_PREFIX = "notifierd."
-"""May begin a credential's name: systemd's own store for them, /etc/credstore, is everybody's."""
+"""Optional prefix of a credential's name: all services share systemd's credential store, /etc/credstore."""
 SYSTEM_CONFIG = Path("/etc/notifierd/config.toml")
 
 Document = Mapping[str, object]
@@ -49,17 +49,17 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     """Read the configuration from *path* (None: where `find_config` finds it), credentials and *environ*.
 
     Raises:
-        ConfigError: with everything that is wrong.
+        ConfigError: lists all problems.
     """
     place = find_config(path, Path.cwd())
     return parse(_read(place), environ, place.parent)
 
 
 def load_for_sending(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the configuration as `load` does, and demand what sending takes.
+    """Read the configuration as `load` does, and require what sending needs.
 
     Raises:
-        ConfigError: with everything that is wrong or missing.
+        ConfigError: lists everything that is wrong or missing.
     """
     settings = load(path, environ)
     if missing := missing_for_sending(settings):
@@ -71,7 +71,7 @@ def parse(document: Document, environ: Mapping[str, str], folder: Path = Path())
     """Make settings from a TOML *document* of a file in *folder*, credentials and *environ*.
 
     Raises:
-        ConfigError: with everything that is wrong.
+        ConfigError: lists all problems.
     """
     reader = _Reader(environ, folder)
     settings = reader.table(Settings, document, "")
@@ -83,9 +83,9 @@ def parse(document: Document, environ: Mapping[str, str], folder: Path = Path())
 
 
 def missing_for_sending(settings: Settings) -> list[str]:
-    """Say what is still missing before a message can leave, in lines like those of `ConfigError`.
+    """Return what is missing before a message can be sent, in lines like those of `ConfigError`.
 
-    Other commands work without: ``vapid`` and ``db init`` come before there are keys.
+    Other commands work without it: ``vapid`` and ``db init`` run before there are keys.
     """
     email = settings.email
     problems = []
@@ -108,7 +108,7 @@ def missing_for_sending(settings: Settings) -> list[str]:
 
 
 def keys(table: type[Table] = Settings, path: str = "") -> Iterator[tuple[str, "attrs.Attribute[Any]"]]:
-    """Yield every key with its dotted path, in the order of config.toml."""
+    """Yield every key with its dotted name, in the order of config.toml."""
     for field in attrs.fields(table):
         if inner := _table_of(field):
             yield from keys(inner, f"{path}{field.name}.")
@@ -117,7 +117,7 @@ def keys(table: type[Table] = Settings, path: str = "") -> Iterator[tuple[str, "
 
 
 def variable(dotted: str) -> str:
-    """Name the environment variable of a key."""
+    """Return the environment variable of a key."""
     return PREFIX + dotted.replace(".", "_").upper()
 
 
@@ -126,7 +126,7 @@ def _table_of(field: "attrs.Attribute[Any]") -> type[Table] | None:
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether there is something at *path*, readable or not: whoever reads it then says what is wrong."""
+    """Return whether *path* exists, readable or not: reading it then reports the problem."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -146,14 +146,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError((f"{path}: cannot be read ({error.strerror})",)) from error
     except UnicodeDecodeError as error:
         raise ConfigError((f"{path}: is not UTF-8",)) from error
-    except ValueError as error:  # a TOMLDecodeError, or int()'s of a number thousands of digits long
+    except ValueError as error:  # a TOMLDecodeError, or an int() of thousands of digits
         raise ConfigError((f"{path}: {_syntax_error(str(error), text)}",)) from error
     except RecursionError:
         raise ConfigError((f"{path}: has brackets that are nested too deeply",)) from None
 
 
 def _syntax_error(message: str, text: str) -> str:
-    """Put tomllib's place first, and say what to do about the mistake that names no cause: ``at = 09:00``."""
+    """Put the line number of tomllib's error first, and explain the mistake whose message is no help.
+
+    That mistake is a time without seconds: ``at = 09:00``.
+    """
     found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message)
     if not found:
         return message
@@ -164,14 +167,14 @@ def _syntax_error(message: str, text: str) -> str:
 
 @attrs.frozen
 class _Reader:
-    """One reading of everything, which gathers the problems."""
+    """Reads all tables, and collects the problems."""
 
     environ: Mapping[str, str]
     folder: Path
     problems: list[str] = attrs.Factory(list)
 
     def table(self, kind: type[AnyTable], given: Document, path: str) -> AnyTable:
-        """Make a table; what is bad stands as its default, and as a problem."""
+        """Make a table; an invalid key gets its default, and is reported."""
         fields = attrs.fields_dict(kind)
         self._refuse_unknown_keys(fields, given, path)
         values: dict[str, object] = {}
@@ -196,13 +199,13 @@ class _Reader:
         if isinstance(given, dict):
             return self.table(kind, given, f"{dotted}.")
         self.problems.append(f"{dotted}: expected a table ([{dotted}]), not {_KINDS[type(given)]}")
-        return self.table(kind, {}, f"{dotted}.")  # the environment may still set its keys, well or badly
+        return self.table(kind, {}, f"{dotted}.")  # the environment may still set its keys
 
     def _value(self, field: "attrs.Attribute[Any]", given: Document, dotted: str) -> dict[str, object]:
-        """Return what the strongest place says, under the key's name; nothing if none says anything.
+        """Return the value from the source with the highest priority, under the key's name; nothing if none has it.
 
         Raises:
-            ValueError: it is no good; says why.
+            ValueError: the value is invalid; the message says why.
         """
         about = key_of(field)
         found = self._find(field.name, given, dotted, secret=about.secret)
@@ -219,7 +222,7 @@ class _Reader:
         return {field.name: value}
 
     def _find(self, name: str, given: Document, dotted: str, *, secret: bool) -> "_Found | None":
-        """Look in all places, the strongest first."""
+        """Return the key's value from the source with the highest priority; None if no source has it."""
         set_in_file = _one_of(given, name, f"{name}_file", secret=secret)
         set_outside = _one_of(self.environ, variable(dotted), f"{variable(dotted)}_FILE", secret=secret)
         if set_outside == variable(dotted):
@@ -236,7 +239,7 @@ class _Reader:
         return None
 
     def _credentials(self) -> Path:
-        """Return the folder that systemd puts credentials in, or one that does not exist."""
+        """Return systemd's credentials folder, or a path that does not exist."""
         return Path(self.environ.get("CREDENTIALS_DIRECTORY") or os.devnull)
 
     def _refuse_unknown_keys(self, fields: Mapping[str, "attrs.Attribute[Any]"], given: Document, path: str) -> None:
@@ -249,13 +252,13 @@ class _Reader:
             self.problems.append(f"{path}{name}: unknown {what}{did_you_mean(name, known)}")
 
     def refuse_unknown_variables(self) -> None:
-        """Take a NOTIFIERD_ variable that sets nothing for a typing error."""
+        """Report a NOTIFIERD_ variable that is not a key: it is probably misspelt."""
         known = [variable(dotted) for dotted, _field in keys()]
         known += [f"{variable(dotted)}_FILE" for dotted, field in keys() if key_of(field).secret]
         self._refuse_unknown([name for name in self.environ if name.startswith(PREFIX)], known, "environment variable")
 
     def refuse_unknown_credentials(self) -> None:
-        """Take a credential that is named like a key, and is none, for a typing error."""
+        """Report a credential that is named like a key but is not one: it is probably misspelt."""
         known = [dotted for dotted, _field in keys()]
         folder = self._credentials()
         try:
@@ -275,14 +278,14 @@ class _Reader:
 
 @attrs.frozen
 class _Found:
-    """What a place says of a key."""
+    """The value of a key in one source."""
 
     value: object
     origin: str = ""
-    """The place, unless it is the key itself in the file."""
+    """The source, unless it is the key itself in the file."""
     folder: Path = Path()
     is_text: bool = True
-    """Still to be read as the key's type."""
+    """Whether the value still has to be converted to the key's type."""
 
     @property
     def place(self) -> str:
@@ -290,7 +293,7 @@ class _Found:
 
 
 def _one_of(source: Mapping[str, object], name: str, file_name: str, *, secret: bool) -> str | None:
-    """Tell under which of its two names *source* sets a key. An empty secret is one that is not given."""
+    """Return which of its two names *source* uses for a key. An empty secret counts as missing."""
     if not secret:
         return name if name in source else None
     match [each for each in (name, file_name) if source.get(each, "") != ""]:
@@ -330,31 +333,32 @@ _KINDS: Mapping[object, str] = {
     list: "a list",
     dict: "a table",
 }
-"""The types that keys have, and those that TOML knows besides, in words."""
+"""The types of keys, and the other types of TOML, in words."""
 
 _FROM_STRING: Mapping[object, tuple[str, Callable[[str], object]]] = {
     time: (r"\d\d:\d\d(:\d\d)?", time.fromisoformat),
     date: (r"\d{4}-\d\d-\d\d", date.fromisoformat),
     UUID: (r"[0-9A-Fa-f-]{32,36}", UUID),
 }
-"""What may also stand in quotes: its form, since the parsers allow more, and its parser."""
+"""Values that may also be quoted: their form, because the parsers allow more, and their parser."""
 
 
 def _from_text(text: object, kind: object) -> object:
-    """Read a variable's or a credential's *text*: strings as they stand, all else in TOML's syntax."""
+    """Convert the *text* of a variable or a credential: a string as it is, all else in TOML's syntax."""
     if kind is str or get_origin(kind) is Literal:
         return _convert(text, kind)
     try:
         return _convert(tomllib.loads(f"value = {text}")["value"], kind)
     except (tomllib.TOMLDecodeError, RecursionError):
-        return _convert(text, kind)  # 09:00, which TOML demands quotes for, or nonsense, which is told there
+        return _convert(text, kind)  # 09:00, which TOML requires quotes for, or nonsense, which _convert reports
 
 
 def _convert(value: object, kind: object) -> object:
-    """Make what a key of the type *kind* holds from what TOML gave.
+    """Convert a value from TOML to a key's type *kind*.
 
     Raises:
-        ValueError: it is of another type. Repeats the value only where no secret can be: never a plain string.
+        ValueError: it has another type. The message repeats the value only if it cannot be a secret: never a plain
+            string.
     """
     shape = get_origin(kind) or kind
     if shape is Literal:
@@ -365,7 +369,7 @@ def _convert(value: object, kind: object) -> object:
         return _parse(value, kind)
     if kind is float and type(value) is int:
         return float(value) if abs(value) < sys.maxsize else math.inf  # beyond every range
-    if type(value) is not kind:  # exactly: True is an int to Python, and a datetime a date
+    if type(value) is not kind:  # exactly: in Python, True is an int, and a datetime a date
         raise ValueError(f"expected {_KINDS[shape]}, not {_KINDS[type(value)]}")
     return value
 
@@ -373,7 +377,7 @@ def _convert(value: object, kind: object) -> object:
 def _choose(value: object, choices: tuple[str, ...]) -> str:
     allowed = ", ".join(map(shown, choices))
     if not isinstance(value, str):
-        raise ValueError(f"expected one of {allowed}, not {_KINDS[type(value)]}")  # noqa: TRY004 - as all problems
+        raise ValueError(f"expected one of {allowed}, not {_KINDS[type(value)]}")  # noqa: TRY004 - like all problems
     if value not in choices:
         raise ValueError(f"{shown(value)} is not one of {allowed}{did_you_mean(value, filter(None, choices))}")
     return value

@@ -1,6 +1,6 @@
-"""The configuration's tables and keys, as config.toml and docs/configuration.md name them.
+"""The configuration's tables and keys, as in config.toml and docs/configuration.md.
 
-Every class is one table, frozen, with its defaults; the text below a key says what it does, its unit, and what zero or
+Each class is one frozen table with its defaults. The text below a key says what it does, its unit, and what zero or
 empty means. Secrets and addresses are left out of the classes' ``repr``.
 """
 # ruff: noqa: RUF009 - key() makes a field, anew for each key
@@ -23,15 +23,15 @@ Provider = Literal["resend", "sendgrid", "postmark", "mailgun", "ses", "gmail"]
 Language = Literal["ja", "en"]
 
 Conflict = tuple[tuple[str, ...], str]
-"""Keys of one table that do not go together, and why; the first is the one to mend."""
+"""Keys of one table that exclude each other, and why; the first is the one to change."""
 
 
 @attrs.frozen
 class Table:
-    """What the loader asks of every table."""
+    """The interface that the loader needs of every table."""
 
     def conflicts(self) -> Iterator[Conflict]:
-        """Tell which keys, each good by itself, do not go together."""
+        """Yield keys that are valid by themselves, but not together."""
         yield from ()
 
 
@@ -213,12 +213,12 @@ class EmailSettings(Table):
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """The providers to use, the preferred one first."""
+        """Return the configured providers, the preferred one first."""
         return (self.provider, self.fallback) if self.fallback else (self.provider,)
 
     @property
     def sender_mailbox(self) -> Mailbox:
-        """`sender`, read; where it is empty, as it may be before anything is sent, a stand-in."""
+        """`sender`, parsed; if it is empty, which is allowed before anything is sent, a placeholder."""
         return parse_mailbox(self.sender) if self.sender else Mailbox(Address("nobody@localhost"))
 
     def conflicts(self) -> Iterator[Conflict]:
