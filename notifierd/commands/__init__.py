@@ -1,1 +1,1 @@
-"""One command each: it does or looks, and answers with a value."""
+"""The commands. Each one is a function that returns its result as a value."""

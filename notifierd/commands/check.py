@@ -1,4 +1,4 @@
-"""``notifierd check``: whether a run would go well, without running one. Sends nothing and writes nothing."""
+"""``notifierd check``: check whether a run can succeed. Sends nothing and writes nothing."""
 
 import errno
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ PAGE_SECONDS: Final = 3.0
 
 
 async def check(settings: Settings) -> list[Finding]:
-    """Look at everything that a run needs: *settings* first, then the database."""
+    """Check everything that a run needs: *settings* first, then the database."""
     findings = [*_config(settings), *_safety(settings), *_vapid(settings), *await _providers(settings)]
     findings += _watch(settings.watch)
     findings.append(await _page(settings.http))
@@ -35,7 +35,7 @@ def _config(settings: Settings) -> list[Finding]:
 
 
 async def _page(http: HttpSettings) -> Finding:
-    """Whether the page could be served; the port of a daemon that runs is taken by it."""
+    """Check whether the page can be served. While the daemon runs, it occupies the port itself."""
     if not http.enabled:
         return Finding("http", Level.OK, "switched off")
     host, port = http.address
@@ -78,7 +78,7 @@ def _vapid(settings: Settings) -> Iterator[Finding]:
 
 
 def _watch(watch: WatchSettings) -> Iterator[Finding]:
-    """Who hears of the runs: of their URLs, which are secrets, the host."""
+    """Report who is notified of runs. The URLs are secrets, so only their host is shown."""
     for key, url in (("webhook_url", watch.webhook_url), ("ping_url", watch.ping_url)):
         where = f"is at {urlsplit(url).hostname}" + (", unencrypted" if _is_open(url) else "") if url else "not set"
         yield Finding(f"watch.{key}", Level.WARN if _is_open(url) else Level.OK, where)
@@ -90,7 +90,7 @@ async def _providers(settings: Settings) -> list[Finding]:
     for name in email.providers:
         subject = f"email.{name}"
         if any(line.startswith(f"{subject}.") for line in missing_for_sending(settings)):
-            continue  # told already
+            continue  # reported already
         try:
             async with open_email(name, settings, now=_now):
                 pass
@@ -107,7 +107,7 @@ async def _providers(settings: Settings) -> list[Finding]:
 
 
 def _is_open(url: str) -> bool:
-    """Whether what goes to *url* may be read on its way."""
+    """Return whether others on the way can read what is sent to *url*."""
     return urlsplit(url).scheme == "http" and not is_loopback(urlsplit(url).hostname or "")
 
 

@@ -1,7 +1,7 @@
-"""What a run needs of the database: that it is the right one, its views, rights and indexes, room for what is due.
+"""Check the database: that it is the right one, its views, privileges and indexes, and the limits against what is due.
 
-What the views are good for is found out by EXPLAIN of the very statements, which goes through the same rules, defaults
-and rights, and writes nothing; and by reading a row.
+How the views behave is found by EXPLAIN of the actual statements, which applies the same rules, defaults and privileges
+but writes nothing, and by reading a row.
 """
 
 import json
@@ -38,16 +38,16 @@ from notifierd.store.schema import require_current
 
 OLDEST_SERVER: Final = 140_000
 MOST_HOSTS: Final = 5
-"""Push services that a line names."""
+"""The most push services in a line."""
 
 MOST_OFFICES: Final = 10
-"""Offices that a line names."""
+"""The most offices in a line."""
 
 _KNOWN_LIMITS: Final[Mapping[str, Mapping[str, str]]] = {
     # https://developers.google.com/workspace/gmail/api/reference/quota, https://support.google.com/a/answer/166852
     "gmail": {"email_per_second": "60 mails a minute (1.0)", "email_per_day": "2,000 mails a day and user (2000)"},
 }
-"""Providers that take so little that a plan easily exceeds it."""
+"""Providers with quotas so small that a plan easily exceeds them."""
 
 _ADVISED_INDEXES: Final = (
     ("alerts", "support_plan_cycles", "office_id", "is_latest_cycle"),
@@ -55,7 +55,7 @@ _ADVISED_INDEXES: Final = (
     ("staff", "office_staffs", "office_id", ""),
     ("devices", "push_subscriptions", "staff_id", ""),
 )
-"""View, the table behind it, the column that an index should begin with, and the index's condition."""
+"""View, its table, the column that an index should begin with, and the index's condition."""
 
 _UNREACHABLE: Final = {
     "28P01": "the server rejected the password",
@@ -90,7 +90,7 @@ _NOBODY: Final = UUID(int=0)
 
 
 async def look_at_database(settings: Settings) -> list[Finding]:
-    """What is to say of the database that *settings* name, and of what it holds."""
+    """Return the findings about the database that *settings* name, and about its content."""
     findings = []
     try:
         async with open_database(settings.database.dsn, pool_size=1) as db:
@@ -179,7 +179,7 @@ async def _views(db: Database) -> list[Finding]:
 
 
 async def _uses(db: Database, view: str, lacking: Collection[str]) -> list[Finding]:
-    """Say what is wrong with what is done with *view*."""
+    """Return what is wrong with the way that *view* is used."""
     subject = f"notifierd.{view}"
     findings: dict[Finding, None] = {}
     for name, right, statement in USES:
@@ -190,7 +190,7 @@ async def _uses(db: Database, view: str, lacking: Collection[str]) -> list[Findi
             continue
         try:
             (row,) = await db.fetch(f"explain (verbose, format json) {statement}")
-            if right == "select":  # what the view calls is called by nothing else
+            if right == "select":  # only a real read calls the view's functions
                 await db.fetch(f"{statement} limit 1")
         except StatementRefused as error:
             why = f"{_UNUSABLE.get(sqlstate(error), 'for another reason')} (SQLSTATE {sqlstate(error)})"
@@ -206,10 +206,10 @@ async def _uses(db: Database, view: str, lacking: Collection[str]) -> list[Findi
 
 
 async def _unfilled(db: Database, subject: str, plan: Mapping[str, Any]) -> list[Finding]:
-    """Find the columns of the table behind a view that must not be null and get no value from an insert's *plan*.
+    """Return the columns of the view's table that must not be null and get no value from an insert's *plan*.
 
-    The plan writes out one expression for each column of the table, in order, with all defaults filled in: the view's
-    before the table's.
+    The plan has one expression for each column of the table, in order, with all defaults filled in: the view's defaults
+    take precedence over the table's.
     """
     rows = await db.fetch(
         """
@@ -230,7 +230,7 @@ async def _unfilled(db: Database, subject: str, plan: Mapping[str, Any]) -> list
     for row, value in zip(rows, values, strict=False):
         if row["demanded"] and value.partition("::")[0].lstrip("(") == "NULL":
             text = f"{row['table']}.{row['column']} must not be null, but gets no value"
-            if row["triggered"]:  # a trigger before the insert
+            if row["triggered"]:  # a trigger before the insert may fill them
                 findings.append(Finding(subject, Level.WARN, f"{text}, unless a trigger gives it one"))
             else:
                 remedy = "give it a default in the table, or in the view as a further column"
@@ -239,7 +239,7 @@ async def _unfilled(db: Database, subject: str, plan: Mapping[str, Any]) -> list
 
 
 async def _indexes(db: Database) -> list[Finding]:
-    """Advise on the tables of the applications that there are presets for."""
+    """Advise on indexes for the tables of the applications that have a preset."""
     rows = await db.fetch(
         """
         select w.column, w.condition, t.oid::regclass::text as table, exists (
@@ -284,10 +284,13 @@ async def _only_offices(db: Database, wanted: Sequence[UUID]) -> list[Finding]:
 
 
 async def _push_hosts(db: Database, settings: Settings) -> list[Finding]:
-    """Count the devices whose endpoint the sender itself would not call. Endpoints are secrets: origins are shown."""
+    """Count the devices whose endpoint the sender would refuse to call.
+
+    Endpoints are secrets, so only their origins are shown.
+    """
     if not (settings.push.enabled and settings.push.vapid_private_key):
         return []
-    # What an endpoint has before its path says where it leads.
+    # The part of an endpoint before its path says where it leads.
     rows = await db.fetch(
         """
         select coalesce(substring(endpoint from '^[^/]*//[^/?#]*'), '') as endpoint, count(*) as devices
@@ -313,7 +316,7 @@ async def _push_hosts(db: Database, settings: Settings) -> list[Finding]:
 
 
 async def _room(db: Database, settings: Settings) -> list[Finding]:
-    """See whether the next day's mails, as far as they are due by now, fit into the limits."""
+    """Compare the mails of the next day, as far as they are due by now, with the limits."""
     limits = settings.limits
     findings = [
         Finding(f"limits.{key}", Level.WARN, f"is 0, but {settings.email.provider} allows only {allowed}: set it")

@@ -1,4 +1,4 @@
-"""What ``notifierd check`` found."""
+"""The findings of ``notifierd check``."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -7,19 +7,19 @@ from attrs import frozen
 
 
 class Level(StrEnum):
-    """How a finding weighs."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARN = "warn"
-    """Works, and could be better, or is meant for trying out."""
+    """Works, but could be better, or is meant for testing."""
     BAD = "bad"
     AWAY = "away"
-    """The database is out of reach."""
+    """The database is unreachable."""
 
 
 @frozen
 class Finding:
-    """One line: what was looked at, and that it is good or what to mend."""
+    """One line: what was checked, and that it is good or what to fix."""
 
     subject: str
     level: Level
@@ -31,6 +31,6 @@ class Finding:
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """2 if something is bad, 3 if only the database is out of reach, else 0."""
+    """Return 2 if something is bad, 3 if only the database is unreachable, else 0."""
     levels = {finding.level for finding in findings}
     return 2 if Level.BAD in levels else 3 if Level.AWAY in levels else 0

@@ -33,17 +33,17 @@ from notifierd.store.ledger import LEASE_SECONDS
 
 LEASE_POLL = 1.0
 DATABASE_POLL = 2.0
-"""Seconds until a run that the database's trouble ended is begun anew."""
+"""Seconds before a run that a database failure ended is started again."""
 
 log = structlog.get_logger(__name__)
 
 
 @frozen
 class Options:
-    """What the command line asks of one run.
+    """The command line's options for one run.
 
     Attributes:
-        seconds: how long it may take; what is open then expires.
+        seconds: the longest time it may take; what is open then expires.
     """
 
     day: date | None = None
@@ -67,7 +67,7 @@ class Once:
         calendar, options = Calendar(self.settings.window), self.options
         today = calendar.today(utc_now())
         self.day = options.day or today
-        # The dead man's switch waits for today's run.
+        # The dead man's switch expects only today's run.
         watch = self.settings.watch if self.day == today else evolve(self.settings.watch, ping_url="")
         self._watched = evolve(self.settings, watch=watch)
         if self.day != today and not (options.force or options.dry_run):
@@ -79,11 +79,11 @@ class Once:
             raise ConfigError(missing)
 
     async def run(self) -> RunReport:
-        """Run, and report.
+        """Run, and return the report.
 
         Raises:
-            ConfigError: the database or its views are not what the configuration says.
-            SchemaMissing: the ledger is not there.
+            ConfigError: the database or its views do not match the configuration.
+            SchemaMissing: the ledger does not exist.
             LedgerUnavailable: the database could not be reached.
             LeaseHeld: another process runs the day.
         """
@@ -99,7 +99,7 @@ class Once:
         return RunReport(str(self.day), result, site.statements.read, site.statements.write, seconds)
 
     async def _watched_result(self, site: PostgresSite, watch: Watch) -> RunResult:
-        """The result, of which the operator hears if this is more than a rehearsal."""
+        """Return the result; report it to the operator, unless this is a dry run."""
         if self.options.dry_run:
             return await self._result(site, watch)
         try:
@@ -128,15 +128,16 @@ class Once:
             return await self.run_with(deps)
 
     async def run_with(self, deps: Deps) -> RunResult:
-        """Run the day. If another process has it, try for as long as a dead one's lease would last.
+        """Run the day. While another process holds the lease, retry for as long as a dead process' lease would last.
 
-        A lease that was lost is tried for again: a database may have forgotten its last renewals. If the database was
-        in trouble for longer than the lease, after the day was planned, go on when it is back, while there is time.
+        A lost lease is retried, too: a database may have lost its last renewals in a failover. If the database failed
+        for longer than the lease, after the day was planned, the run continues when the database is back, while there
+        is time.
         """
         give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
         while True:
             if deps.progress.planned is None:
-                deps.window_left = lasting(self.options.seconds)  # from the run's own beginning
+                deps.window_left = lasting(self.options.seconds)  # counted from the run's own beginning
             try:
                 return await run_day(self.day, deps)
             except LeaseLost:
@@ -157,13 +158,13 @@ class Once:
                 give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
 
     async def _await_database(self, deps: Deps, error: DatabaseError) -> None:
-        """Wait a little before the run begins anew, without what ended the former one.
+        """Wait a little before the run starts again, without the error that ended it.
 
         Raises:
             LedgerUnavailable: a signal came, or the time is up.
         """
         what, pause = "the run", min(DATABASE_POLL, deps.window_left())
-        if not isinstance(error, LeaseNotRenewed):  # else the refusals are counted
+        if not isinstance(error, LeaseNotRenewed):  # else the refusals were counted already
             self.progress.trouble.met(what, error.reason)
         with self.progress.trouble.place(what):
             self.progress.waits(what, error.reason)
@@ -175,7 +176,7 @@ class Once:
         self.stop = deps.stop = Stop()  # a scope can be entered once
 
     async def _obey_signals(self) -> None:
-        """The first signal drains the run; a second SIGINT stops it at once."""
+        """Drain the run at the first signal; stop it at once at a second SIGINT."""
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for received in signals:
                 if received == signal.SIGINT and self.stop.reason == "signal":
@@ -184,6 +185,6 @@ class Once:
 
 
 def failed_report(day: date, error: DatabaseError | LeaseHeld) -> RunReport:
-    """The report of a run that could not be made, or whose end is not known."""
+    """Return the report of a run that could not start, or whose end is unknown."""
     result = RunResult("interrupted" if isinstance(error, LeaseHeld) else "failed", str(error), None)
     return RunReport(str(day), result, 0, 0, 0.0)

@@ -1,6 +1,6 @@
 """``notifierd plan``: what a run would send now, and for one staff member why. Writes nothing, sends nothing.
 
-A run's own rule decides here, too: ``due.notice_for``, over the deliveries that its plan would find open.
+It decides by the rule of a run, ``due.notice_for``, over the deliveries that the run's plan would find open.
 """
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -25,14 +25,14 @@ from notifierd.store.source import CHUNK
 
 @frozen
 class Told:
-    """How many alerts a message tells of, and how many of those are overdue."""
+    """The number of alerts in a message, and how many of them are overdue."""
 
     alerts: int
     overdue: int
 
     @classmethod
     def of(cls, alerts: Iterable[Alert], day: date) -> "Told":
-        """Those of *alerts*, as of *day*."""
+        """Count *alerts*, as of *day*."""
         told = overdue = 0
         for alert in alerts:
             left = alert.days_left(day)
@@ -43,7 +43,7 @@ class Told:
 
 @frozen
 class PlannedStaff:
-    """What one staff member would be told; a channel that is None tells nothing.
+    """The messages to one staff member; None for a channel without one.
 
     Attributes:
         devices: how many devices the push goes to.
@@ -57,11 +57,11 @@ class PlannedStaff:
 
 @frozen
 class PlannedOffice:
-    """What one office's staff would be told.
+    """The messages to the staff of one office.
 
     Attributes:
-        nearest: days to the nearest deadline that anybody is told of; None if only assessments are missing.
-        told: the alerts that somebody is told of, each once.
+        nearest: days to the nearest deadline in any message; None if only assessments are missing.
+        told: the alerts in any message, each counted once.
     """
 
     office_id: UUID
@@ -72,18 +72,18 @@ class PlannedOffice:
 
     @property
     def mails(self) -> int:
-        """How many mails."""
+        """The number of mails."""
         return sum(someone.email is not None for someone in self.staff)
 
     @property
     def pushes(self) -> int:
-        """How many pushes."""
+        """The number of pushes."""
         return sum(someone.devices for someone in self.staff)
 
 
 @frozen
 class Expiring:
-    """A delivery that was planned and would expire, as there is nothing to tell any more, with the reason."""
+    """A delivery that was planned and would expire, because nothing is due any more, with the reason."""
 
     office_id: UUID
     staff_id: UUID
@@ -93,7 +93,7 @@ class Expiring:
 
 @frozen
 class Unreadable:
-    """An office that cannot be read, or decided on, and why: the reason for which a run fails it."""
+    """An office that cannot be read or decided on, with the reason for which a run fails it."""
 
     office_id: UUID
     reason: str
@@ -105,11 +105,11 @@ class Plan:
 
     Attributes:
         closed: why there is no run on *day* without ``--force``; None on a business day.
-        settled: how many deliveries of *day* came to their end already.
+        settled: how many deliveries of *day* are settled already.
         offices: the most urgent first.
-        untold: the offices with alerts that no way leads to anybody for.
-        overflows: the mails that the limits leave no room for.
-        unreadable: the offices whose data is broken, and of which no more is known.
+        untold: the offices with alerts that no channel takes to anybody.
+        overflows: the mails that exceed the limits.
+        unreadable: the offices whose data is broken, about which nothing else is known.
     """
 
     day: date
@@ -122,7 +122,7 @@ class Plan:
     unreadable: tuple[Unreadable, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The plan as one JSON object."""
+        """Return the plan as one JSON object."""
         return {
             "day": str(self.day),
             "closed": self.closed,
@@ -152,7 +152,7 @@ class Plan:
 
 
 async def plan(settings: Settings, day: date) -> Plan:
-    """What a run of *day* would send now.
+    """Return what a run of *day* would send now.
 
     Raises:
         ConfigError, SchemaMissing: see `open_site`.
@@ -169,7 +169,7 @@ async def plan(settings: Settings, day: date) -> Plan:
                 continue
             try:
                 notices = {delivery: notice_for(delivery, work, day, rules) for delivery in work.deliveries}
-            except Exception as error:  # noqa: BLE001 - whatever values a view may hold: an office's error is its own
+            except Exception as error:  # noqa: BLE001 - a view may hold any value: an error concerns one office only
                 unreadable.append(Unreadable(work.id, office_error(error)))
                 continue
             told = {delivery: notice for delivery, notice in notices.items() if isinstance(notice, Notice)}
@@ -201,7 +201,7 @@ async def plan(settings: Settings, day: date) -> Plan:
 async def works(
     site: PostgresSite, day: date, deliveries: Mapping[UUID, tuple[Delivery, ...]]
 ) -> AsyncGenerator[OfficeWork | Unreadable, None]:
-    """The offices of *deliveries*, in the same order, read in chunks; one that cannot be is read alone."""
+    """Yield the offices of *deliveries*, in the same order, read in chunks; one that fails in a chunk is read alone."""
     rules, rest = Rules.of(site.settings), iter(deliveries.items())
     while chunk := dict(islice(rest, CHUNK)):
         for work in await site.source.works(chunk, day, rules):
@@ -242,7 +242,7 @@ def _staff(told: dict[Delivery, Notice], day: date) -> Iterator[PlannedStaff]:
 
 @frozen
 class OfficeWays:
-    """One office of a staff member, and every way to tell them of it."""
+    """One office of a staff member, and the decision for each channel."""
 
     work: OfficeWork = field(repr=False)
     ways: tuple[Way, ...]
@@ -250,7 +250,7 @@ class OfficeWays:
 
 @frozen
 class Explanation:
-    """Why one staff member is told, or is not."""
+    """Why one staff member is notified, or is not."""
 
     day: date
     closed: str | None
@@ -258,7 +258,7 @@ class Explanation:
     offices: tuple[OfficeWays, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The explanation as one JSON object."""
+        """Return the explanation as one JSON object."""
         return {
             "day": str(self.day),
             "closed": self.closed,
@@ -304,7 +304,7 @@ class Explanation:
 
 
 async def explain(settings: Settings, day: date, staff_id: UUID) -> Explanation:
-    """Why a staff member is told of each alert of their offices on *day*, or is not.
+    """Explain for each alert of a staff member's offices on *day* whether they are notified of it, and why.
 
     Raises:
         ConfigError: there is no such staff member; or see `open_site`.

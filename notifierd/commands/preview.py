@@ -1,4 +1,4 @@
-"""``notifierd preview``: the messages that a run would send now, as files to look at. Sends nothing, writes no row."""
+"""``notifierd preview``: the messages that a run would send now, as files. Sends nothing, writes no row."""
 
 import json
 import os
@@ -31,14 +31,14 @@ from notifierd.send.mail.mime import dated, undated
 from notifierd.service.site import open_site
 
 MARK = ".notifierd-preview"
-"""Lies in a folder that a preview made, and that another one may replace."""
+"""Marks a folder that a preview made, and that another preview may replace."""
 
 INDEX = "index.html"
 
 
 @frozen
 class Shown:
-    """One message in the index: paths are relative to it.
+    """One message in the index. Paths are relative to the index.
 
     Attributes:
         files: what each file is, and its path.
@@ -56,7 +56,7 @@ class ShownOffice:
     """One office in the index.
 
     Attributes:
-        error: what its messages could not be made for.
+        error: why its messages could not be rendered.
     """
 
     id: UUID
@@ -67,7 +67,7 @@ class ShownOffice:
 
 @frozen
 class Wanted:
-    """What the command line asks for: the messages of all offices or of one, in the folder *out*."""
+    """The command line's options: the messages of all offices or of one, in the folder *out*."""
 
     day: date
     out: Path
@@ -76,7 +76,7 @@ class Wanted:
 
 @frozen
 class Preview:
-    """What was rendered."""
+    """The result of a preview."""
 
     day: date
     folder: Path
@@ -84,12 +84,12 @@ class Preview:
 
     @property
     def messages(self) -> int:
-        """How many messages."""
+        """The number of messages."""
         return sum(len(office.messages) for office in self.offices)
 
     @property
     def poisoned(self) -> tuple[ShownOffice, ...]:
-        """The offices whose messages cannot be made."""
+        """The offices whose messages cannot be rendered."""
         return tuple(office for office in self.offices if office.error)
 
 
@@ -115,7 +115,7 @@ async def preview(settings: Settings, wanted: Wanted, now: datetime, console: Co
             async for work in works(site, day, deliveries):
                 offices.append(maker.office(work))
                 bar.advance(task)
-                await trio.lowlevel.checkpoint()  # where Ctrl-C is met
+                await trio.lowlevel.checkpoint()  # where Ctrl-C is noticed
         found = Preview(day, out, tuple(office for office in offices if office.messages or office.error))
         (out / INDEX).write_text(_index(found), encoding="utf-8")
     return found
@@ -123,7 +123,7 @@ async def preview(settings: Settings, wanted: Wanted, now: datetime, console: Co
 
 @frozen
 class _Maker:
-    """Makes the files of one office after the other."""
+    """Renders the files of one office after the other."""
 
     settings: Settings
     renderer: Renderer
@@ -133,7 +133,7 @@ class _Maker:
     now: datetime
 
     def office(self, work: OfficeWork | Unreadable) -> ShownOffice:
-        """An error in one office touches no other, as in a run."""
+        """Render one office; its error does not affect other offices, as in a run."""
         if isinstance(work, Unreadable):
             return ShownOffice(work.office_id, "", error=work.reason)
         shown = ShownOffice(work.id, clean(work.name or ""))
@@ -145,7 +145,7 @@ class _Maker:
                     shown.messages.append(self._message(notice, delivery, work))
         except OSError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a template does
+        except Exception as error:  # noqa: BLE001 - a template may raise anything
             return evolve(shown, error=type(error).__name__)
         return shown
 
@@ -173,7 +173,7 @@ class _Maker:
 
 
 def _push_json(push: Push) -> bytes:
-    """All that a push is, but for the endpoint: whoever has that can push."""
+    """Return the push as JSON, without the endpoint: whoever knows it can push."""
     about = {"device_id": str(push.device.id), "ttl": push.ttl, "topic": push.topic, "urgency": push.urgency}
     return json.dumps(about | {"payload": json.loads(push.payload)}, ensure_ascii=False, indent=2).encode()
 
@@ -197,7 +197,7 @@ def _index(found: Preview) -> str:
 
 @contextmanager
 def _private(out: Path) -> Iterator[None]:
-    """Have all files that are made in the block be the user's alone; say what is wrong with *out* if they cannot be."""
+    """Make all files that are created in the block private to the user; report *out* as unusable if that fails."""
     before = os.umask(0o077)
     try:
         yield
@@ -209,10 +209,10 @@ def _private(out: Path) -> Iterator[None]:
 
 
 def _make_empty(out: Path) -> None:
-    """Make *out* a folder with nothing in it but the mark of a preview; what an earlier one made there goes.
+    """Make *out* an empty folder with the mark of a preview; remove the files of an earlier preview.
 
     Raises:
-        ConfigError: there is something else in it.
+        ConfigError: something else is in it.
     """
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     there = {path.name for path in out.iterdir()}

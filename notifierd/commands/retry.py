@@ -1,4 +1,4 @@
-"""``notifierd retry``: today's failed, unknown or expired deliveries are planned again, and what sends them then."""
+"""``notifierd retry``: plan today's failed, unknown or expired deliveries again, and say what will send them."""
 
 from collections.abc import Collection
 from datetime import date, datetime
@@ -19,11 +19,11 @@ NOTHING = Planned(0, 0, 0)
 
 @frozen
 class Retried:
-    """What a retry came to.
+    """The result of a retry.
 
     Attributes:
-        again: how many deliveries are planned again now.
-        reason: why none is, in words.
+        again: how many deliveries were planned again.
+        reason: why none was, in words.
         advice: what to do next.
     """
 
@@ -33,17 +33,17 @@ class Retried:
     advice: str
 
     def as_json(self) -> dict[str, Any]:
-        """The result as one JSON object."""
+        """Return the result as one JSON object."""
         again = {"offices": self.again.offices, "email": self.again.email, "push": self.again.push}
         return {"day": str(self.day), **again, "reason": self.reason, "advice": self.advice}
 
 
 async def retry(settings: Settings, states: Collection[State], now: datetime) -> Retried:
-    """Plan those of today's deliveries again that ended in one of *states*.
+    """Plan again those deliveries of today that ended in one of *states*.
 
     Raises:
         ConfigError, SchemaMissing: see `open_site`.
-        LedgerUnavailable: the database could not be reached; asking again is harmless.
+        LedgerUnavailable: the database could not be reached; repeating the command is harmless.
     """
     calendar = Calendar(settings.window)
     day = calendar.today(now)

@@ -1,4 +1,4 @@
-"""What a person sees of a run on a terminal: progress while it goes on, and a summary at its end."""
+"""The display of a run on a terminal: its progress, and a summary at the end."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ MOST_OFFICES = 5
 
 
 class _Rate(ProgressColumn):
-    """How many a second."""
+    """The rate, per second."""
 
     def render(self, task: Task) -> Text:
         seconds = task.finished_time or task.elapsed or 0.0
@@ -36,7 +36,7 @@ class _Rate(ProgressColumn):
 
 @asynccontextmanager
 async def live_progress(progress: runs.Progress, console: Console) -> AsyncIterator[None]:
-    """Draw bars for offices, mails and pushes on *console* for the length of the block, if it is a terminal."""
+    """Draw bars for offices, mails and pushes on *console* during the block, if it is a terminal."""
     if not console.is_terminal:
         yield
         return
@@ -59,7 +59,7 @@ async def live_progress(progress: runs.Progress, console: Console) -> AsyncItera
                 nursery.cancel_scope.cancel()
                 drawing.draw()
     if stream := stderr.stand_in():
-        stream.drain(stderr.LAST_SECONDS)  # or the summary on stdout comes before the last of the bars
+        stream.drain(stderr.LAST_SECONDS)  # otherwise the summary on stdout would come before the last bars
 
 
 class _Bars:
@@ -87,12 +87,12 @@ class _Bars:
         for (channel, task), total in zip(self._channels.items(), (planned.email, planned.push), strict=True):
             trouble = {state: progress.settled[channel, state] for state in TROUBLES}
             note = ", ".join(f"{n} {state}" for state, n in trouble.items() if n)
-            done = min(progress.done(channel), total)  # what was planned again ends twice
+            done = min(progress.done(channel), total)  # a delivery that was planned again ends twice
             self._bars.update(task, completed=done, total=total, note=f"[yellow]{note}[/]")
 
 
 def print_report(report: RunReport, console: Console) -> None:
-    """Print the summary of a run, for a person."""
+    """Print the summary of a run for a person."""
     result = report.result
     style = {"completed": "green", "skipped": "cyan", "dry-run": "cyan"}.get(result.state, "red")
     reason = f" ({escape(visible(result.reason))})" if result.reason else ""
@@ -137,7 +137,7 @@ def _cell(counts: ChannelCounts, state: str) -> str:
 
 
 def _print_failures(counts: DayCounts, console: Console) -> None:
-    """Why deliveries reached nobody: each reason once, the most frequent first."""
+    """Print why deliveries reached nobody: each reason once, the most frequent first."""
     reasons = Counter((failure.channel, failure.reason) for failure in counts.failures)
     for (channel, reason), number in reasons.most_common(MOST_REASONS):
         offices = sorted({str(f.office_id) for f in counts.failures if (f.channel, f.reason) == (channel, reason)})

@@ -1,4 +1,4 @@
-"""``notifierd status``: how things stand, by the calendar and by the ledger. And ``history``: the days that were."""
+"""``notifierd status`` and ``notifierd history``: the state by the calendar and the ledger, and the past days."""
 
 from datetime import date, datetime
 from typing import Any
@@ -13,20 +13,20 @@ from notifierd.service.site import open_site
 from notifierd.store.history import Day, Open
 
 LOOK_BACK = 30
-"""Days among which the last run is looked for."""
+"""The number of past days in which the last run is looked for."""
 
 
 @frozen
 class Standing:
-    """How things stand at a moment.
+    """The state at a moment.
 
     Attributes:
-        window: the one that is open, or the next to open.
+        window: the one that is open, or the next one.
         closed: why there is no run today; None on a business day.
-        database: why the ledger could not be asked; the rest is then what the calendar knows.
+        database: why the ledger could not be read; the rest is then what the calendar knows.
         last: the last run: the newest day that was neither skipped nor missed.
-        missed: the days since then on which a run should have been, the newest first.
-        open: what is still to be done.
+        missed: the later days that should have had a run, the newest first.
+        open: the open deliveries.
     """
 
     now: datetime
@@ -44,7 +44,7 @@ class Standing:
         return self.window.opens <= self.now
 
     def as_json(self) -> dict[str, Any]:
-        """It as one JSON object."""
+        """Return the state as one JSON object."""
         return {
             "version": __version__,
             "now": self.now.isoformat(),
@@ -63,7 +63,7 @@ class Standing:
 
 
 async def standing(settings: Settings, now: datetime) -> Standing:
-    """How things stand at *now*. A database that is out of reach is told, and no error.
+    """Return the state at *now*. An unreachable database is part of the state, not an error.
 
     Raises:
         ConfigError, SchemaMissing: see `open_site`.
@@ -84,7 +84,7 @@ async def standing(settings: Settings, now: datetime) -> Standing:
 
 
 async def history(settings: Settings, now: datetime, days: int) -> tuple[Day, ...]:
-    """The last *days* of which anything is written, the newest first.
+    """Return the last *days* that have a record, the newest first.
 
     Raises:
         ConfigError, SchemaMissing: see `open_site`.
