@@ -1,1 +1,1 @@
-"""Arguments in, exit code out."""
+"""The command line: reads arguments, prints results, and returns an exit code."""

@@ -1,4 +1,4 @@
-"""The command line: arguments in, exit code out. Results go to stdout, messages for people to stderr."""
+"""The command line. Results go to stdout, messages for people to stderr."""
 
 import os
 import sys
@@ -34,10 +34,10 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class InOrder(click.Group):
-    """Lists its commands as they are made: the daily ones first."""
+    """Lists the commands in the order of their definition: the daily ones first."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
-        """Their names."""
+        """Return their names."""
         return list(self.commands)
 
 
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def day_of(moment: datetime | None, settings: Settings) -> date:
-    """The day that the command line names, or today."""
+    """Return the day that the command line names, or today."""
     from notifierd.rules.calendar import Calendar
     from notifierd.service.site import utc_now
 
@@ -110,7 +110,7 @@ def run(context: click.Context) -> None:
     from notifierd.service.systemd import Notifier
 
     async def keep_serving(daemon: Daemon) -> None:
-        from notifierd.web.service import keep_serving as serve  # who has no page has no use for its imports
+        from notifierd.web.service import keep_serving as serve  # a daemon without the page does not need these imports
 
         await serve(daemon)
 
@@ -178,7 +178,7 @@ def once(
             say_json(report.as_json())
         else:
             print_report(report, out())
-    except BrokenPipeError:  # nobody reads; the exit code still says how the run went
+    except BrokenPipeError:  # nobody reads stdout; the exit code still tells the result
         abandon_stdout()
     sys.exit(report.exit_code)
 

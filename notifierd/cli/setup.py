@@ -1,4 +1,4 @@
-"""The commands for setting notifierd up, and for seeing whether that is well done."""
+"""The commands that set notifierd up and check the set-up."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -105,7 +105,7 @@ def db_status(context: click.Context, dsn: str | None) -> None:
 
 
 def with_database(context: click.Context, dsn: str | None, work: Callable[[Database], Awaitable[T]]) -> T:
-    """Connect to *dsn*, or to where the configuration says, and do *work*."""
+    """Connect to *dsn*, or to the configured database, and run *work*."""
     where = dsn if dsn is not None else settings_of(context).database.dsn
 
     async def connected() -> T:

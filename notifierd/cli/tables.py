@@ -1,4 +1,4 @@
-"""What the commands that look on show to a person: tables and colours on a terminal, plain lines elsewhere."""
+"""Print results for people: tables and colours on a terminal, plain lines elsewhere."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -23,7 +23,7 @@ from notifierd.store.history import Day, Open
 T = TypeVar("T")
 
 MOST_OFFICES = 25
-"""Offices that a terminal is shown; elsewhere all of them are."""
+"""The most offices that a terminal shows; elsewhere, all are shown."""
 
 NAMES = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
 STYLES = {"completed": "green", "running": "cyan", "skipped": "dim", "missed": "bold red", "interrupted": "red"}
@@ -31,13 +31,13 @@ MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "bad": "[red]bad [/]
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
-    """A line for each thing that was looked at."""
+    """Print one line for each check."""
     for finding in findings:
         console.print(f"{MARKS[finding.level]} [bold]{plain(finding.subject)}[/]: {plain(finding.text)}")
 
 
 def plain(text: str) -> str:
-    """What comes from elsewhere, as markup that shows it and does nothing."""
+    """Return a text from outside as markup that shows it literally."""
     return escape(visible(text))
 
 
@@ -45,7 +45,7 @@ def plain(text: str) -> str:
 
 
 def print_history(days: Sequence[Day], zone: ZoneInfo, console: Console) -> None:
-    """One line a day."""
+    """Print one line for each day."""
     if not days:
         console.print("no run yet")
         return
@@ -61,7 +61,7 @@ def print_history(days: Sequence[Day], zone: ZoneInfo, console: Console) -> None
 
 
 def _numbers(day: Day) -> tuple[str, ...]:
-    """A day's figures; those of a day without a run are left out."""
+    """Return a day's numbers; empty ones for a day without a run."""
     if day.state in {"skipped", "missed"}:
         return ("",) * 6
     lost, untold = day.email.lost + day.push.lost, day.untold
@@ -91,7 +91,7 @@ def _times(day: Day, zone: ZoneInfo) -> tuple[str, str]:
 
 
 def _span(length: timedelta) -> str:
-    """A length of time in words: 2.4 s, 12 min, 3 h 05 min, 2 days."""
+    """Return a duration in words: 2.4 s, 12 min, 3 h 05 min, 2 days."""
     seconds = length.total_seconds()
     minutes = round(seconds / 60)
     if seconds < 60:  # noqa: PLR2004
@@ -101,11 +101,12 @@ def _span(length: timedelta) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes < 48 * 60 else f"{minutes // 1440} days"
 
 
-# How things stand ----------------------------------------------------------------------------------------------------
+# Status
+# --------------------------------------------------------------------------------------------------------------
 
 
 def print_standing(standing: Standing, zone: ZoneInfo, console: Console) -> None:
-    """The last run, what is open, who has the lease, the next window."""
+    """Print the last run, the open deliveries, the holder of the lease, and the next window."""
     if standing.database is None:
         _print_last(standing, zone, console)
     window = standing.window
@@ -156,7 +157,7 @@ def _left(each: Open, zone: ZoneInfo) -> str:
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """Who would be told of how much."""
+    """Print who would get how many messages."""
     if plan.closed:
         console.print(
             f"[yellow]{plan.day} is closed[/] ({plain(plan.closed)}): only `notifierd once --force` would send this"
@@ -216,7 +217,7 @@ def _shown(offices: Sequence[T], console: Console) -> Sequence[T]:
 
 
 def _nearest(left: int | None) -> str:
-    """Days to the nearest deadline; nothing where only assessments are missing."""
+    """Return the days to the nearest deadline; empty where only assessments are missing."""
     return "" if left is None else f"{left}" if left > 0 else f"[red]{left}[/]"
 
 
@@ -245,7 +246,7 @@ TARGETS: Mapping[str, str] = {
     "already_expired": "expired (`notifierd retry --expired` plans it again)",
     "already_gone": "the device had unsubscribed",
 }
-"""Why somebody is told on a channel, or is not."""
+"""Why a staff member is notified on a channel, or is not."""
 
 ALERTS: Mapping[str, str] = {
     "due": "{left}; notified from {threshold} on",
@@ -258,11 +259,11 @@ ALERTS: Mapping[str, str] = {
     "push_off": "{left}; pushes are off",
     "push_disabled": "{left}; pushes are off for all",
 }
-"""Why an alert is told of, or is not."""
+"""Why a notice includes an alert, or does not."""
 
 
 def print_explanation(explanation: Explanation, console: Console) -> None:
-    """Why a staff member is told of what, alert by alert."""
+    """Print why a staff member is notified of each alert, or is not."""
     number = len(explanation.offices)
     of = f"{number} office{'' if number == 1 else 's'}"
     console.print(f"[bold]{explanation.day}[/]: staff {explanation.staff_id} of {of}")
@@ -312,11 +313,12 @@ def _why(decision: Decision, threshold: int, day: date) -> str:
     return ALERTS[decision.reason].format(left=words, threshold=_days(threshold))
 
 
-# The looks -----------------------------------------------------------------------------------------------------------
+# Layout
+# --------------------------------------------------------------------------------------------------------------
 
 
 def _table(console: Console, *columns: str, header: bool = True) -> Table:
-    """A table: a rule below its header, and a last column that gives way, on a terminal; bare columns elsewhere."""
+    """Return a table: on a terminal with a rule below its header and a last column that shrinks, elsewhere bare."""
     terminal = console.is_terminal and header
     table = Table(
         box=box.SIMPLE_HEAD if terminal else None, padding=(0, 1 if terminal else 2, 0, 0), show_header=header
@@ -327,7 +329,7 @@ def _table(console: Console, *columns: str, header: bool = True) -> Table:
 
 
 def _show(table: Table, console: Console) -> None:
-    """Print *table*; elsewhere than on a terminal without the spaces that fill its lines."""
+    """Print *table*; except on a terminal, without trailing spaces."""
     if console.is_terminal:
         console.print(table)
         return

@@ -1,4 +1,4 @@
-"""What all commands share: where results and complaints go, and what an error exits with. Never a traceback."""
+"""What all commands share: output, error messages and exit codes. No error ends in a traceback."""
 
 import codecs
 import errno
@@ -39,11 +39,11 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="The resul
 
 
 class ResultLost(Exception):
-    """Stdout takes nothing, for another reason than that nobody reads it; the argument is the error's name."""
+    """Stdout cannot be written to, for another reason than a closed pipe; the argument is the error's name."""
 
 
 class _Results(io.FileIO):
-    """Stdout's descriptor, whose errors are told from those of all other files."""
+    """Stdout's file, whose errors are distinguished from those of all other files."""
 
     def write(self, data: "ReadableBuffer") -> int:
         try:
@@ -55,11 +55,14 @@ class _Results(io.FileIO):
 
 
 def install_streams() -> None:
-    """Make stderr a stream that never waits, and stdout one whose errors are `ResultLost` or BrokenPipeError."""
+    """Replace stderr by a stream that never blocks, and stdout by one with distinguishable errors.
+
+    The errors of stdout are `ResultLost` and BrokenPipeError.
+    """
     stderr.install()
     raw = _Results(1, "w", closefd=False)
     encoding = getattr(sys.stdout, "encoding", None)
-    # A name that the locale cannot write is no reason to end a command for everybody.
+    # A name that the locale cannot encode must not end a command.
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=raw.isatty()
     )
@@ -67,7 +70,7 @@ def install_streams() -> None:
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn what went wrong into a line on stderr and an exit code: a traceback on a user's terminal is a bug."""
+    """Turn errors into a line on stderr and an exit code: a traceback on a user's terminal is a bug."""
     try:
         yield
     except click.ClickException as error:
@@ -88,7 +91,7 @@ def exit_codes() -> Iterator[None]:
     except NotifierdError as error:
         complain(str(error))
         sys.exit(EXIT_USAGE)
-    except BrokenPipeError:  # whoever reads has read enough, as `head` does
+    except BrokenPipeError:  # the reader has enough, as `head` does
         abandon_stdout()
         sys.exit(EXIT_OK)
     except ResultLost as error:
@@ -101,14 +104,14 @@ def exit_codes() -> Iterator[None]:
 
 
 def abandon_stdout() -> None:
-    """Send what is still buffered for stdout nowhere, or Python's own flush at the exit fails and exits 120."""
+    """Discard what is still buffered for stdout; otherwise Python's own flush at the exit fails, and exits 120."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
 def complain(*lines: str) -> None:
-    """Say on stderr what is wrong."""
+    """Print on stderr what is wrong."""
     console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
     for line in lines:
         console.print(f"[red]notifierd:[/] {escape(visible(line))}")
@@ -121,16 +124,16 @@ def say(*lines: str) -> None:
 
 
 def say_json(found: object) -> None:
-    """Print a result as one line of JSON, with an escape for what a terminal would obey, hide or turn round."""
+    """Print a result as one line of JSON, with escapes for what a terminal would obey, hide or reverse."""
     readable = codecs.lookup(sys.stdout.encoding).name == "utf-8"
     click.echo(visible_json(json.dumps(found, ensure_ascii=not readable)))
 
 
 def run_async(work: Callable[[], Awaitable[T]]) -> T:
-    """Run *work* to its end, or until Ctrl-C if *work* does not listen for that itself.
+    """Run *work* to its end, or until Ctrl-C if *work* does not handle that itself.
 
     Raises:
-        KeyboardInterrupt: it was ended.
+        KeyboardInterrupt: Ctrl-C ended it.
     """
     memory.settle_in()
     with plain_errors():
@@ -138,7 +141,7 @@ def run_async(work: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _until_interrupted(work: Callable[[], Awaitable[T]]) -> T:
-    """Cancel *work* at Ctrl-C: Trio's own KeyboardInterrupt may strike inside trio_asyncio's loop, which hangs then."""
+    """Cancel *work* at Ctrl-C. Trio's own KeyboardInterrupt may hit inside trio_asyncio's loop, which then hangs."""
     async with trio.open_nursery() as nursery:
         await nursery.start(_cancel_at_interrupt, nursery.cancel_scope)
         result = await work()
@@ -155,20 +158,20 @@ async def _cancel_at_interrupt(scope: trio.CancelScope, task_status: trio.TaskSt
 
 
 class _Out(Console):
-    """Leaves it to `exit_codes` that nobody reads any more; rich would exit 1."""
+    """Leaves a closed pipe to `exit_codes`; rich itself would exit 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def out() -> Console:
-    """Where results go: as wide as they are when that is no terminal."""
+    """Return the console for results, which does not wrap lines unless it is a terminal."""
     terminal = sys.stdout.isatty()
     return _Out(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 1000)
 
 
 def settings_of(context: click.Context) -> Settings:
-    """The configuration that the command line names; log lines go where it says."""
+    """Return the configuration that the command line names, and set up the log as it says."""
     settings = load(context.obj)
     logs.set_up(settings.log.level, settings.log.format)
     return settings
