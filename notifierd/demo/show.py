@@ -1,4 +1,4 @@
-"""``notifierd demo``: one full run on this machine, with nothing to set up, and trouble built in."""
+"""``notifierd demo``: one full run on this machine, without set-up, with injected failures."""
 
 import json
 import shutil
@@ -62,10 +62,10 @@ templates = "{directory}/templates"
 
 @frozen
 class Verdict:
-    """Whether what happened is what the data and the built-in trouble should cause.
+    """Whether the result is what the data and the injected failures should cause.
 
     Attributes:
-        surprises: a line for each thing that should not be so.
+        surprises: one line for each difference.
     """
 
     surprises: tuple[str, ...]
@@ -74,7 +74,7 @@ class Verdict:
 
 
 def show(offices: int, *, keep: bool) -> int:
-    """Run the demo; its exit code."""
+    """Run the demo; return its exit code."""
     logs.set_up("error", "text")
     console = Console(highlight=False, soft_wrap=True)
     out = Path(tempfile.mkdtemp(prefix="notifierd-demo-"))
@@ -97,7 +97,7 @@ def show(offices: int, *, keep: bool) -> int:
 
 @contextmanager
 def stage(offices: int, day: date, out: Path, console: Console) -> Iterator[tuple[Cluster, Servers, Sample]]:
-    """Set up the database, the application's data, the servers and the configuration; end them all afterwards."""
+    """Set up the database with the application's data, the servers and the configuration; stop them at the end."""
     with (
         tempfile.TemporaryDirectory(prefix="notifierd-demo-db-") as directory,
         console.status("starting PostgreSQL, a mail API and a push service") as status,
@@ -121,13 +121,13 @@ def stage(offices: int, day: date, out: Path, console: Console) -> Iterator[tupl
 
 
 async def prepare(dsn: str) -> None:
-    """What `notifierd db init --preset keikakun --role notifierd` does."""
+    """Do what `notifierd db init --preset keikakun --role notifierd` does."""
     async with open_database(dsn, pool_size=1) as db:
         await schema.init(db, "keikakun", ROLE)
 
 
 def configure(out: Path, dsn: str, servers: Servers, sample: Sample) -> None:
-    """Write the configuration, and the poison: a template of the operator's own that stumbles over one office."""
+    """Write the configuration, and the poison: a custom template that fails for one office."""
     templates = out / "templates"
     templates.mkdir()
     shipped = (files("notifierd.messages") / "templates" / "mail.ja.subject.txt").read_text(encoding="utf-8")
@@ -140,13 +140,13 @@ def configure(out: Path, dsn: str, servers: Servers, sample: Sample) -> None:
 
 
 async def watched(one: Once) -> RunReport:
-    """The run, with its progress on the terminal."""
+    """Run, and show the progress on the terminal."""
     async with live_progress(one.progress, Console(stderr=True)):
         return await one.run()
 
 
 def judge(sample: Sample, servers: Servers, report: RunReport) -> Verdict:
-    """Hold what the servers received, message for message, against what the data and the trouble should cause."""
+    """Compare what the servers received, message by message, with what the data and the failures should cause."""
     expected = sample.expected()
     mails = {
         str(delivery_id(sample.day, mail.office_id, mail.staff_id, Channel.EMAIL)): mail.address
@@ -195,7 +195,7 @@ def judge(sample: Sample, servers: Servers, report: RunReport) -> Verdict:
 
 
 def tell(report: RunReport, verdict: Verdict, sample: Sample, console: Console) -> None:
-    """The summary, with what the trouble was for."""
+    """Print the summary, and what each failure was meant to show."""
     print_report(report, console)
     console.print(
         f"\nThe mail API received [bold]{verdict.mails:,}[/] mails, "
@@ -216,7 +216,7 @@ def tell(report: RunReport, verdict: Verdict, sample: Sample, console: Console) 
 
 
 def where_to_look(out: Path, cluster: Cluster, console: Console, *, keep: bool) -> None:
-    """Where everything is now."""
+    """Print where everything is."""
     console.print(f"\nWhat was sent: [bold]{out}[/]: mails/*.eml, pushes/; the report: report.json")
     if keep:
         console.print(
@@ -224,7 +224,7 @@ def where_to_look(out: Path, cluster: Cluster, console: Console, *, keep: bool) 
             f"More commands: notifierd --config {out}/config.toml check"
         )
     else:
-        (out / "config.toml").unlink()  # names a database that is gone in a moment
+        (out / "config.toml").unlink()  # it names a database that is about to be removed
         shutil.rmtree(out / "templates")
         console.print("To look into the database, too: notifierd demo --keep")
 
@@ -232,7 +232,7 @@ def where_to_look(out: Path, cluster: Cluster, console: Console, *, keep: bool) 
 def wait_for_ctrl_c(console: Console) -> None:
     """Keep everything running until Ctrl-C or SIGTERM."""
     console.print("\nCtrl-C ends the servers and removes the database.")
-    for ending in (signal.SIGINT, signal.SIGTERM):  # SIGINT is ignored where a shell started us in its background
+    for ending in (signal.SIGINT, signal.SIGTERM):  # a shell starts background processes with SIGINT ignored
         signal.signal(ending, signal.default_int_handler)
     try:
         signal.pause()

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server for tests: quiet, with keep-alive, and able to hang or to cut a connection, as no good one can."""
+"""An HTTP/1.1 server for tests: silent, with keep-alive, and able to hang or to cut a connection."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,7 +13,7 @@ _CHUNK: Final = 65536
 
 @frozen
 class Request:
-    """A request, read to its end.
+    """A complete request.
 
     Attributes:
         headers: by lower-case name.
@@ -29,7 +29,7 @@ class Request:
 
 @frozen
 class Answer:
-    """A response; a *body* that is not None goes out as JSON, or as it is if it is bytes."""
+    """A response; a *body* of bytes is sent as it is, any other but None as JSON."""
 
     status: int
     body: Any = None
@@ -37,7 +37,7 @@ class Answer:
 
 
 async def serve_connection(stream: trio.abc.Stream, handle: Callable[[Request], Awaitable[Answer | None]]) -> None:
-    """Answer the requests of one connection by *handle*; None from it cuts the connection without an answer."""
+    """Answer the requests of one connection by *handle*; if it returns None, cut the connection."""
     connection = h11.Connection(h11.SERVER)
     async with stream:
         try:
@@ -50,11 +50,11 @@ async def serve_connection(stream: trio.abc.Stream, handle: Callable[[Request], 
                     return
                 connection.start_next_cycle()
         except (h11.RemoteProtocolError, trio.BrokenResourceError):
-            return  # the client's trouble, and its to notice
+            return  # the client notices it
 
 
 async def _read(stream: trio.abc.Stream, connection: h11.Connection) -> Request | None:
-    """Read a whole request; None when the client has closed the connection instead."""
+    """Read a complete request; None if the client closed the connection instead."""
     head: h11.Request | None = None
     body = bytearray()
     while True:

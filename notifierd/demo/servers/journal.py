@@ -1,4 +1,4 @@
-"""What a local server accepted, kept as lines of JSON: readable while it runs, and after it was killed."""
+"""A journal of what a local server accepted, as JSON lines: readable while it runs, and after it was killed."""
 
 import json
 import time
@@ -20,7 +20,7 @@ T = TypeVar("T", bound=_Line)
 
 @define
 class Journal(Generic[T]):
-    """An append-only file of what was accepted, and a list in memory of all calls and what became of them."""
+    """An append-only file of what was accepted, and a list in memory of all calls with their answers."""
 
     _file: TextIO
     _accepted: list[dict[str, Any]]
@@ -28,34 +28,34 @@ class Journal(Generic[T]):
 
     @classmethod
     def open(cls, directory: Path, kind: type[T]) -> Self:
-        """Go on with the journal in *directory*, or begin it."""
+        """Continue the journal in *directory*, or begin it."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         accepted = [attrs.asdict(line) for line in read(directory, kind)]
-        # Line buffering: each line is with the kernel before the call that it is about is answered.
+        # Line buffering: the kernel has each line before its call is answered.
         return cls((directory / FILE_NAME).open("a", encoding="utf-8", buffering=1), accepted)
 
     @property
     def count(self) -> int:
-        """How many were accepted."""
+        """The number of accepted messages."""
         return len(self._accepted)
 
     def add(self, line: T) -> None:
-        """Keep what was accepted."""
+        """Add an accepted message."""
         data = attrs.asdict(line)
         self._file.write(json.dumps(data, ensure_ascii=False) + "\n")
         self._accepted.append(data)
 
     def call(self, path: str, status: int | None) -> None:
-        """Note a call to *path* and its answer; None: it was left without one."""
+        """Add a call to *path* and its answer; None: there was no answer."""
         self._calls.append({"path": path, "status": status, "time": time.time()})
 
     def told(self) -> dict[str, Any]:
-        """Return all of it, for ``GET /_received``."""
+        """Return the whole journal, for ``GET /_received``."""
         return {"accepted": self._accepted, "calls": self._calls}
 
 
 def read(directory: Path, kind: type[T]) -> list[T]:
-    """Return what the journal in *directory* holds."""
+    """Return the accepted messages in *directory*."""
     try:
         with (directory / FILE_NAME).open(encoding="utf-8") as lines:
             return [kind(**json.loads(line)) for line in lines]

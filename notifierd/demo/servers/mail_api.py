@@ -31,7 +31,7 @@ _MAX_TO: Final = 50
 _KEY_LIFE_SECONDS: Final = 24 * 3600
 _ADDRESS: Final = re.compile(r"(?:[^<>]*<)?\s*([^@\s<>]+@[^@\s<>]+)\s*>?")
 
-# What an error of each status is called. resend.com/docs/api-reference/errors
+# The error name for each status: resend.com/docs/api-reference/errors
 _NAMES: Final = {
     400: "validation_error",
     401: "missing_api_key",
@@ -47,13 +47,13 @@ _NAMES: Final = {
 
 @frozen
 class AcceptedMail:
-    """A line of ``mails/accepted.jsonl``: a mail that the API has sent, as far as anyone can tell.
+    """A line of ``mails/accepted.jsonl``: a mail that the API has sent, as far as its clients can tell.
 
     Attributes:
-        number: counts from 1, in the order of acceptance; ``mails/0001.eml`` is the first one's file.
-        id: what the API answered.
-        delivery_id: from the header ``X-Entity-Ref-ID``; "" without.
-        idempotency_key: of the call that it came in; "" without.
+        number: counts from 1, in the order of acceptance; ``mails/0001.eml`` is the file of the first.
+        id: the id in the API's answer.
+        delivery_id: from the header ``X-Entity-Ref-ID``; "" without it.
+        idempotency_key: of its call; "" without one.
         time: when it was accepted, RFC 3339 in UTC.
     """
 
@@ -68,7 +68,7 @@ class AcceptedMail:
 
 
 class _Refused(Exception):
-    """The call, or one email of it, is not accepted."""
+    """The call, or one email in it, is rejected."""
 
     def __init__(self, status: int, message: str, name: str = "") -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class _Refused(Exception):
 
 @frozen
 class _Remembered:
-    """A key that was used: *answer* is None while its first call is running."""
+    """A key that was used; *answer* is None while its first call is running."""
 
     fingerprint: bytes
     began: float
@@ -88,7 +88,7 @@ class _Remembered:
 
 @define
 class MailApi:
-    """The API's state: what it accepted, which keys it has seen, how its trouble stands."""
+    """The API's state: accepted mails, used keys, and the rules' counters."""
 
     _directory: Path
     _config: MailConfig
@@ -98,17 +98,17 @@ class MailApi:
 
     @classmethod
     def open(cls, directory: Path) -> Self:
-        """Deliver into *directory*, going on with what is in it."""
+        """Deliver into *directory*, continuing after what is in it."""
         config = MailConfig()
         return cls(directory, config, Script(config.rules, time.monotonic), Journal.open(directory, AcceptedMail))
 
     def configure(self, config: MailConfig) -> None:
-        """Change what it does from the next call on; rules start anew."""
+        """Change the behaviour from the next call on; the rules start again."""
         self._config = config
         self._script = Script(config.rules, time.monotonic)
 
     async def handle(self, request: Request) -> Answer | None:
-        """Answer one call; None is a cut connection."""
+        """Answer one call; None cuts the connection."""
         if (request.method, request.path) == ("GET", "/_received"):
             return Answer(200, self._journal.told())
         try:
@@ -119,7 +119,7 @@ class MailApi:
         return answer
 
     def _emails(self, request: Request) -> Sequence[Any]:
-        """Return the emails of a call that may be made at all; what is in them is not looked at yet."""
+        """Return the emails of a call that passes the checks of its head; the emails are not checked yet."""
         if request.path not in ("/emails", "/emails/batch"):
             raise _Refused(404, "The requested endpoint does not exist.")
         if request.method != "POST":
@@ -146,7 +146,7 @@ class MailApi:
         if rule.accept:
             await self._keyed(request, items)
         if rule.then == "answer":
-            # What is ordered for one address speaks of it: a bare rejection would be of nobody in particular.
+            # A rule for one address names the field: a bare rejection would not be about a particular message.
             about = "Invalid `to` field: as ordered." if rule.to else "As ordered."
             return _error(rule.status, about, rule.name, rule.retry_after)
         if rule.then == "hang":
@@ -154,7 +154,7 @@ class MailApi:
         return None
 
     async def _keyed(self, request: Request, items: Sequence[Any]) -> Answer:
-        """Carry the call out once for its key; repeat the first answer for the same call under the same key."""
+        """Carry out the call once for its key; repeat the first answer for the same call under the same key."""
         key = request.headers.get("idempotency-key")
         if key is None or not self._config.honours_keys:
             return await self._accept(request, items)
@@ -244,15 +244,15 @@ class MailApi:
 
 
 def _addresses(item: Any) -> list[str]:  # noqa: ANN401 - whatever a client sent
-    """Return the bare addresses of an email's ``to``, leaving out what is none."""
+    """Return the bare addresses in an email's ``to``, without invalid ones."""
     to = item.get("to", []) if isinstance(item, Mapping) else []
     found = [_ADDRESS.fullmatch(str(text)) for text in (to if isinstance(to, list) else [to])]
     return [match[1] for match in found if match is not None]
 
 
 def _message(item: Mapping[str, Any]) -> Message:
-    """Return the mail as a person's mail program would open it."""
-    # The older half of the email package: the newer one takes more than twice as long.
+    """Return the mail as a MIME message, as a mail program would show it."""
+    # The older API of the email package: the newer one takes more than twice as long.
     parts = [
         MIMEText(item[name], kind, "utf-8") for name, kind in (("text", "plain"), ("html", "html")) if item.get(name)
     ]
@@ -269,13 +269,13 @@ def _message(item: Mapping[str, Any]) -> Message:
 
 
 def _encoded(addresses: str | Sequence[str]) -> str:
-    """Return addresses with their display names encoded as a header needs it (RFC 2047)."""
+    """Return addresses with their display names encoded for a header (RFC 2047)."""
     texts = [addresses] if isinstance(addresses, str) else addresses
     return ", ".join(formataddr(pair) for pair in getaddresses(texts))
 
 
 def _limits(retry_after: int | None = None) -> dict[str, str]:
-    """Return the headers of Resend's rate limit; it is enforced only by the rules."""
+    """Return the headers of Resend's rate limit; only the rules enforce it."""
     limits = {"ratelimit-limit": "10", "ratelimit-remaining": "9", "ratelimit-reset": "1"}
     if retry_after is not None:
         limits |= {"ratelimit-remaining": "0", "ratelimit-reset": str(retry_after), "retry-after": str(retry_after)}

@@ -1,9 +1,8 @@
 """The local mail API and push service in their own process: ``python -m notifierd.demo.servers.process --out DIR``.
 
-They listen on loopback, on ports that the system chooses, and say which in a first line of JSON on stdout. What they
-are to do is a ServersConfig: from ``--config FILE``, and then anew from each line of JSON on stdin, which is
-acknowledged by a line on stdout. They stop at SIGTERM, and when stdin ends: whatever becomes of the process that
-started them, they do not outlive it.
+They listen on loopback, on ports that the system chooses, and print the ports as a first line of JSON on stdout. Their
+behaviour is a ServersConfig: from ``--config FILE``, and then from each line of JSON on stdin, which a line on stdout
+acknowledges. They stop at SIGTERM, and when stdin closes, so that they never outlive the process that started them.
 """
 
 import argparse
@@ -34,12 +33,12 @@ _PATIENCE_SECONDS: Final = 30.0
 
 
 class ServersFailed(NotifierdError):
-    """The servers did not start, or did not take their configuration. The message ends with what they wrote."""
+    """The servers did not start, or did not accept their configuration. The message ends with their output."""
 
 
 @frozen
 class Ready:
-    """The line that says where the servers listen."""
+    """The line that tells where the servers listen."""
 
     mail_url: str
     push_url: str
@@ -48,12 +47,12 @@ class Ready:
 
 @frozen
 class Servers:
-    """The servers' process, seen from the one that started it.
+    """The servers' process, for the process that started it.
 
     Attributes:
         mail_url: the mail API's origin, for ``email.resend.base_url``.
         push_url: the push service's origin; a device's endpoint is ``{push_url}/push/{token}``.
-        pid: of the process that both run in.
+        pid: the id of the process that runs both.
         out: the directory with ``mails`` and ``pushes``.
     """
 
@@ -65,12 +64,12 @@ class Servers:
     _stdout: IO[bytes] = field(repr=False)
 
     def configure(self, config: ServersConfig) -> None:
-        """Change what the servers do; returns when they do it. What they have accepted stays.
+        """Change the servers' behaviour; return when it has changed. What they have accepted stays.
 
         Raises:
-            ServersFailed: they are gone.
+            ServersFailed: they have ended.
         """
-        with suppress(BrokenPipeError):  # the missing answer tells
+        with suppress(BrokenPipeError):  # the missing acknowledgement tells
             self._stdin.write(config.to_json().encode() + b"\n")
             self._stdin.flush()
         _line(self._stdout, self.out)
@@ -86,7 +85,7 @@ class Servers:
 
 @contextmanager
 def running_servers(out: Path, config: ServersConfig | None = None) -> Iterator[Servers]:
-    """Run both servers for the length of the block; what they accept goes to *out*, and stays there.
+    """Run both servers during the block; what they accept is written to *out*, and stays there.
 
     Raises:
         ServersFailed: they did not start.
@@ -98,7 +97,7 @@ def running_servers(out: Path, config: ServersConfig | None = None) -> Iterator[
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for the daemon, which then drains: the servers must be there for that
+            start_new_session=True,  # Ctrl-C must reach only the daemon, which needs the servers to drain
         )
     stdin, stdout = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
     try:
@@ -160,9 +159,9 @@ async def _stop_at_signal(scope: trio.CancelScope) -> None:
 
 
 async def _obey_stdin(both: _Both, scope: trio.CancelScope) -> None:
-    """Take each line as a new configuration; stop everything at the end of the input."""
+    """Apply each line as a new configuration; stop everything at the end of the input."""
     pending = b""
-    # os.read and not sys.stdin: a thread that is left behind in the latter's lock would spoil the interpreter's exit.
+    # os.read, not sys.stdin: an abandoned thread that holds stdin's lock would break the interpreter's exit.
     while chunk := await trio.to_thread.run_sync(os.read, 0, 65536, abandon_on_cancel=True):
         *lines, pending = (pending + chunk).split(b"\n")
         for line in lines:

@@ -1,4 +1,4 @@
-"""A push service (RFC 8030) that also is the browser: it checks the sender's signature and decrypts what it is sent."""
+"""A push service (RFC 8030) that is also the browser: it verifies the sender's signature and decrypts messages."""
 
 import base64
 import binascii
@@ -24,7 +24,7 @@ from notifierd.demo.servers.http11 import Answer, Request
 from notifierd.demo.servers.journal import Journal
 from notifierd.demo.servers.trouble import PushConfig, PushDevice, Script
 
-_MAX_BODY: Final = 4096  # what a push service must take at least (RFC 8030 section 7.2), and all that most take
+_MAX_BODY: Final = 4096  # a push service must accept this much (RFC 8030 section 7.2), and most accept no more
 _MAX_TOKEN_LIFE_SECONDS: Final = 24 * 3600  # RFC 8292 section 2
 _URGENCIES: Final = ("", "very-low", "low", "normal", "high")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
@@ -37,11 +37,11 @@ class AcceptedPush:
 
     Attributes:
         number: counts from 1, in the order of acceptance.
-        id: the last part of the ``Location`` that was answered.
-        device_id: the device it was for.
+        id: the last part of the ``Location`` in the answer.
+        device_id: the device that it was for.
         payload: the decrypted JSON.
         ttl: in seconds.
-        topic: "" without; so is *urgency*.
+        topic: "" without one; so is *urgency*.
         audience: the claim ``aud`` of the VAPID token.
         subject: its claim ``sub``.
         time: when it was accepted, RFC 3339 in UTC.
@@ -61,13 +61,13 @@ class AcceptedPush:
 
 @frozen
 class Head:
-    """What the headers of a push say.
+    """The contents of a push's headers.
 
     Attributes:
         ttl: in seconds.
-        topic: "" without; so is *urgency*.
-        claims: of the VAPID token.
-        key: the public key that the token is signed by, as the header has it.
+        topic: "" without one; so is *urgency*.
+        claims: those of the VAPID token.
+        key: the public key that verifies the token, as in the header.
     """
 
     ttl: int
@@ -78,7 +78,7 @@ class Head:
 
 
 class Refused(Exception):
-    """The request is answered with *status*; the text is for whoever reads the test's output."""
+    """The request is answered with *status*; the text is for the reader of the test's output."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -87,7 +87,7 @@ class Refused(Exception):
 
 @define
 class PushService:
-    """The service's state: the devices it knows, what it accepted, how its trouble stands."""
+    """The service's state: its devices, accepted messages, and the rules' counters."""
 
     _origin: str
     _config: PushConfig
@@ -97,18 +97,18 @@ class PushService:
 
     @classmethod
     def open(cls, directory: Path, origin: str) -> Self:
-        """Serve endpoints below *origin*, and keep what arrives in *directory*, going on with what is in it."""
+        """Serve endpoints below *origin*; keep accepted messages in *directory*, continuing after what is in it."""
         config = PushConfig()
         return cls(origin, config, Script(config.rules, time.monotonic), Journal.open(directory, AcceptedPush))
 
     def configure(self, config: PushConfig) -> None:
-        """Change what it does from the next call on; rules start anew."""
+        """Change the behaviour from the next call on; the rules start again."""
         self._config = config
         self._script = Script(config.rules, time.monotonic)
         self._devices = {device.token: device for device in config.devices}
 
     async def handle(self, request: Request) -> Answer | None:
-        """Answer one call; None is a cut connection."""
+        """Answer one call; None cuts the connection."""
         if (request.method, request.path) == ("GET", "/_received"):
             return Answer(200, self._journal.told())
         answer = await self._answer(request)
@@ -160,7 +160,7 @@ class PushService:
 
 
 def read_head(request: Request, origin: str) -> Head:
-    """Check what every push service checks of a push, its receiver and its text apart.
+    """Check what every push service checks of a push, except its receiver and its text.
 
     Raises:
         Refused: something is wrong.
@@ -186,10 +186,10 @@ def read_head(request: Request, origin: str) -> Head:
 
 
 def _token(authorization: str, origin: str) -> tuple[dict[str, Any], str]:
-    """Return the claims of a good VAPID token (RFC 8292), and the public key.
+    """Return the claims of a valid VAPID token (RFC 8292), and the public key.
 
     Raises:
-        Refused: 401 without a token, 403 with a bad one.
+        Refused: 401 without a token, 403 with an invalid one.
     """
     scheme, _, rest = authorization.partition(" ")
     parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))

@@ -1,6 +1,6 @@
-"""What the local mail API and push service are told to do: their devices, and the trouble that they make on order.
+"""The configuration of the local mail API and push service: their devices, and the failures that they inject.
 
-All of it is data, so that a test or the demo can say it in one place, and JSON can carry it to the servers' process.
+All of it is data, so that a test or the demo can define it in one place, and JSON can carry it to the servers' process.
 """
 
 import json
@@ -13,18 +13,18 @@ from attrs import Factory, define, field, frozen
 
 @frozen
 class Rule:
-    """Trouble for some calls. The first rule that strikes decides what becomes of a call.
+    """A failure to inject into some calls. The first rule that matches decides what happens to a call.
 
     Attributes:
-        to: strike calls that have this mail address among theirs, or go to this device's token; "" for every call.
+        to: match calls that have this mail address among theirs, or go to this device's token; "" for every call.
         then: "answer" with *status*; "hang" until the client gives up; "cut" the connection without an answer.
-        accept: carry the call out first, as if all was well: the message is sent, only the answer is lost.
+        accept: carry out the call first, as if all was well: the message is sent, and only the answer is lost.
         status: HTTP status of an "answer".
         name: its error name; "" for the usual one of that status.
         retry_after: seconds, for a ``Retry-After`` header; None for no header.
-        after: how many matching calls to spare before the first strike.
-        times: how many to strike then; None for no end.
-        seconds: stop so long after the first strike; None for no end.
+        after: how many matching calls to spare before the first failure.
+        times: how many calls fail then; None for no end.
+        seconds: stop this long after the first failure; None for no end.
     """
 
     to: str = ""
@@ -40,7 +40,7 @@ class Rule:
 
 @frozen
 class PushDevice:
-    """A browser as its push service knows it.
+    """A browser, as its push service knows it.
 
     Attributes:
         id: the subscription's id in the application.
@@ -65,15 +65,15 @@ def _devices(items: Iterable[PushDevice | Mapping[str, Any]]) -> tuple[PushDevic
 
 @frozen
 class MailConfig:
-    """What the mail API does.
+    """The behaviour of the mail API.
 
     Attributes:
-        api_key: the one key that it knows.
+        api_key: the only key that it accepts.
         latency_ms: how long each call takes before it is carried out.
-        rejected: addresses that no message is accepted for (422, or an item of ``errors`` in a permissive batch).
-        rules: further trouble.
-        keep_eml: write every accepted mail as a file, too; it costs the servers about a millisecond each.
-        honours_keys: carry a call out once for its ``Idempotency-Key``; else as often as it comes, as most APIs do.
+        rejected: addresses whose messages it rejects (422, or an item of ``errors`` in a permissive batch).
+        rules: further failures.
+        keep_eml: also write every accepted mail as a file; this costs the servers about a millisecond each.
+        honours_keys: carry out a call once for its ``Idempotency-Key``; else as often as it comes, as most APIs do.
     """
 
     api_key: str = "re_demo"
@@ -86,13 +86,13 @@ class MailConfig:
 
 @frozen
 class PushConfig:
-    """What the push service does.
+    """The behaviour of the push service.
 
     Attributes:
         latency_ms: how long each call takes before it is carried out.
         devices: all that it knows; any other token is answered 404.
         gone: tokens of devices that have unsubscribed (410).
-        rules: further trouble.
+        rules: further failures.
     """
 
     latency_ms: float = 0.0
@@ -103,22 +103,22 @@ class PushConfig:
 
 @frozen
 class ServersConfig:
-    """What both servers do."""
+    """The behaviour of both servers."""
 
     mail: MailConfig = MailConfig()
     push: PushConfig = PushConfig()
 
     def to_json(self) -> str:
-        """Return it on one line."""
+        """Return the configuration as one line of JSON."""
         return json.dumps(attrs.asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what ``to_json`` wrote, or a person did: keys that are left out have their defaults.
+        """Parse what ``to_json`` or a person wrote; keys that are left out have their defaults.
 
         Raises:
-            ValueError: this is not JSON.
-            TypeError: there is a key that is not known.
+            ValueError: it is not JSON.
+            TypeError: a key is unknown.
         """
         data = json.loads(text)
         return cls(**{name: {"mail": MailConfig, "push": PushConfig}[name](**part) for name, part in data.items()})
@@ -126,7 +126,7 @@ class ServersConfig:
 
 @define
 class Script:
-    """The rules as they are being played: counts what each has seen."""
+    """The rules in progress: counts the calls that each has matched."""
 
     _rules: tuple[Rule, ...]
     _clock: Callable[[], float]
@@ -134,7 +134,7 @@ class Script:
     _began: dict[int, float] = Factory(dict)
 
     def strike(self, targets: Collection[str]) -> Rule | None:
-        """Return the rule that strikes a call to *targets*, if any does; asked once for each call."""
+        """Return the rule for a call to *targets*, if any matches. Call it once for each call."""
         for number, rule in enumerate(self._rules):
             if rule.to and rule.to not in targets:
                 continue
