@@ -1,1 +1,1 @@
-"""The command line: reads arguments, prints results, and returns an exit code."""
+"""Arguments in, exit code out."""

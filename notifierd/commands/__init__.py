@@ -1,1 +1,1 @@
-"""The commands. Each one is a function that returns its result as a value."""
+"""One command each: it does or looks, and answers with a value."""

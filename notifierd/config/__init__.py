@@ -1,1 +1,1 @@
-"""Read one TOML file, credentials and the environment into frozen tables."""
+"""One TOML file, credentials and the environment become frozen tables."""

@@ -1,1 +1,1 @@
-"""The demo, with the servers that the tests use, too."""
+"""The demo, and the servers that the tests use too."""

@@ -1,1 +1,1 @@
-"""Render a notice as a mail or a push."""
+"""A notice becomes a mail or a push."""

@@ -1,1 +1,1 @@
-"""The domain model: frozen values."""
+"""The words of notifierd as frozen values."""

@@ -1,4 +1,4 @@
-"""Make one HTTP call, and interpret its answer.
+"""One HTTP call, and what its answer means.
 
 A sender turns messages into one HTTP request, and the answer into outcomes. It does not retry, wait, limit or log: the
 caller decides when to call, and what an outcome means for a delivery.

@@ -1,1 +1,1 @@
-"""The only room that talks to PostgreSQL."""
+"""The only door to PostgreSQL."""

@@ -1,1 +1,1 @@
-"""Health checks, metrics and the status page; read-only, and without any effect on a run."""
+"""Health, metrics, the page; it looks, and never touches a run."""
