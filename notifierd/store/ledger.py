@@ -50,7 +50,7 @@ class Ledger(Protocol):
         """End the lease of *holder* before its time, and write that the run was interrupted for *reason*."""
 
     async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
-        """Write the due deliveries of *day* that are not planned yet; return what is open, and what exceeds *room*."""
+        """Write the due deliveries of *day* that are new; return what is open, and what of it exceeds *room*."""
 
     async def close_earlier(self, day: date) -> Ended:
         """Settle what earlier days left open because no process resumed them."""
