@@ -109,7 +109,8 @@ class Life(RuleBasedStateMachine):
         before = self.now
         settlement = settle(tried, outcome, Circumstances(self.keyed, others_pass, lane_wait), self.policy)
         self.do(self.ledger.settle, [settlement])
-        if not current and before.state is State.PLANNED and settlement.state is State.SENT:
+        forgotten = before.state is State.SENDING and before.try_no < tried.try_no
+        if not current and (forgotten or before.state is State.PLANNED) and settlement.state is State.SENT:
             assert self.now.state is State.SENT, "it would be sent twice"
         elif not current:
             assert self.now == before, "a late outcome changes nothing else"
