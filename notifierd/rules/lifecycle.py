@@ -13,10 +13,11 @@ from attrs import frozen
 from notifierd.model.delivery import Delivery, Settlement, State
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.model.reasons import Reason
+from notifierd.rules.backoff import Backoff
 
-FIRST_WAIT = 5.0
-LONGEST_WAIT = 300.0
-"""Seconds of a wait at most, however long a wait the provider asks for."""
+BACKOFF = Backoff(first=5.0, longest=300.0)
+"""Seconds between the tries of a delivery. The longest applies whatever a provider asks for, so that each delivery is
+looked at again at least every five minutes."""
 
 
 @frozen
@@ -131,4 +132,4 @@ def _odd(delivery: Delivery, now: Circumstances) -> int:
 def _wait(outcome: Deferred | Blocked | Rejected | Unknown, now: Circumstances, nth: int) -> float:
     """Return the seconds until the next try: as requested, or growing with *nth*; not before the lane may be used."""
     asked = None if isinstance(outcome, Rejected) else outcome.retry_after
-    return min(LONGEST_WAIT, max(asked or FIRST_WAIT * 2.0 ** (min(nth, 20) - 1), now.lane_wait))
+    return min(BACKOFF.longest, max(asked or BACKOFF.pause(nth), now.lane_wait))

@@ -15,6 +15,7 @@ from notifierd.model.delivery import Channel
 from notifierd.model.errors import DatabaseError, LedgerUnavailable, plain_errors
 from notifierd.model.office import OfficeWork
 from notifierd.model.reasons import Reason
+from notifierd.rules.backoff import Backoff
 from notifierd.rules.report import RunResult
 from notifierd.run.context import Deps
 from notifierd.run.office import DATABASE_PAUSE, NEVER, Pass, guard_office
@@ -27,8 +28,8 @@ T = TypeVar("T")
 
 RETENTION = timedelta(days=400)
 
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 5.0
+BACKOFF = Backoff(first=0.5, longest=5.0)
+"""Pauses in which a statement is tried again that the database does not let be done."""
 
 log = structlog.get_logger(__name__)
 
@@ -157,7 +158,7 @@ async def close_day(day: date, deps: Deps) -> DayCounts:
         counts = await count(day, deps)
         if not counts.outlook.open:
             return counts
-        await deps.progress.sleep(max(FIRST_PAUSE, counts.outlook.next_in or 0.0))  # below 0 if it came meanwhile
+        await deps.progress.sleep(max(BACKOFF.first, counts.outlook.next_in or 0.0))  # below 0 if it came meanwhile
 
 
 def why_no_mail(deps: Deps) -> str | None:
@@ -229,7 +230,7 @@ async def patiently(progress: Progress, what: str, statement: Callable[[], Await
     Raises:
         StatementRefused: for the content of a row, which will be the same later.
     """
-    pause = FIRST_PAUSE
+    pauses = BACKOFF.pauses()
     with progress.trouble.place(what):
         while True:
             try:
@@ -238,8 +239,7 @@ async def patiently(progress: Progress, what: str, statement: Callable[[], Await
                 if error.about_row:
                     raise
                 progress.trouble.met(what, error.reason)
-                await progress.wait(pause, what, error.reason)
-                pause = min(LONGEST_PAUSE, pause * 2)
+                await progress.wait(next(pauses), what, error.reason)
             else:
                 progress.passed(what)
                 return answer

@@ -32,6 +32,7 @@ from notifierd.rules.alarms import (
     too_many_failures,
     while_running,
 )
+from notifierd.rules.backoff import Backoff
 from notifierd.rules.report import RunResult
 from notifierd.run.context import Deps
 from notifierd.send._answers import of_receiver, understand
@@ -43,7 +44,7 @@ TRY_SECONDS = 10.0
 PAUSES = (2.0, 8.0, 30.0, 120.0)
 """Seconds between the tries of one post: 160 s in all, and up to TRY_SECONDS for each try."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
+BACKOFF = Backoff(first=2.0, longest=60.0)
 """Seconds between requests to an unreachable database."""
 
 DRAIN_SECONDS = 5.0
@@ -235,7 +236,7 @@ class Watch:
 
     async def _first(self, alarm: Alarm) -> bool:
         """Record the alarm in the ledger; return whether it is new. If that is impossible, it is new."""
-        pause = FIRST_PAUSE
+        pauses = BACKOFF.pauses()
         while True:
             try:
                 return await self.first_to_tell(self.settings(), alarm.day, alarm.cause)
@@ -243,10 +244,9 @@ class Watch:
                 if not (isinstance(error, DatabaseError) and error.transient):
                     log.warning("alarm_not_noted", about=alarm.cause, run=str(alarm.day), reason=str(error))
                     return True
-            if await self._rest(pause):
+            if await self._rest(next(pauses)):
                 log.error("watch_not_told", to="webhook", about=alarm.cause, run=str(alarm.day), reason="not_noted")
                 return False
-            pause = min(LONGEST_PAUSE, 2 * pause)
 
     async def _post(self, post: _Post) -> None:
         """Send a post, and repeat it after growing pauses as long as that may help. Log the result, without the URL.

@@ -7,28 +7,29 @@ import trio
 
 from notifierd.config.settings import HttpSettings
 from notifierd.model.errors import first_of, places
+from notifierd.rules.backoff import Backoff
 from notifierd.web.access import Access
 from notifierd.web.app import App
 from notifierd.web.daemon import Shown
 from notifierd.web.server.http import serve
 
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
+BACKOFF = Backoff(first=1.0, longest=60.0)
+"""Pauses after failures. Where the page was served for longer than the longest pause, the pauses begin anew."""
 
 log = structlog.get_logger(__name__)
 
 
 async def keep_serving(daemon: Shown) -> None:
     """Serve as [http] says; restart after a reload that changes it and, with growing pauses, after each failure."""
-    pause = FIRST_PAUSE
+    failures = 0
     while True:
         http, began = daemon.settings.http, trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_changed, daemon, nursery.cancel_scope)
             if http.enabled:
                 await _serve(daemon, http)
-                pause = FIRST_PAUSE if trio.current_time() - began > LONGEST_PAUSE else min(LONGEST_PAUSE, pause * 2)
-                await trio.sleep(pause)
+                failures = 1 if trio.current_time() - began > BACKOFF.longest else failures + 1
+                await trio.sleep(BACKOFF.pause(failures))
                 nursery.cancel_scope.cancel()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from notifierd.model.delivery import Channel, Delivery, Settlement, State
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
-from notifierd.rules.lifecycle import FIRST_WAIT, LONGEST_WAIT, Circumstances, Policy, settle
+from notifierd.rules.lifecycle import BACKOFF, Circumstances, Policy, settle
 
 POLICY = Policy(attempts=3, on_unknown="repeat")
 HOLD = Policy(attempts=3, on_unknown="hold")
@@ -74,7 +74,7 @@ def test_a_final_answer_ends_the_delivery(outcome, state, reason, delivery, now)
 def test_a_deferral_costs_an_attempt_when_the_message_is_to_blame(blame, others_pass, costs):
     now = Circumstances(keyed=True, others_pass=others_pass)
     settlement = settle(tried(attempts=1), Deferred("busy", blame=blame), now, POLICY)
-    waits = FIRST_WAIT * 2 if costs else FIRST_WAIT
+    waits = BACKOFF.first * 2 if costs else BACKOFF.first
     assert ends(settlement) == (State.PLANNED, "busy", 2 if costs else 1, 0, waits)
 
 
@@ -132,12 +132,12 @@ def test_a_batch_that_is_refused_as_a_whole_costs_nobody_an_attempt(blame):
     now = Circumstances(keyed=True, others_pass=True, lane_works=True)
     delivery = evolve(tried(), try_no=1)
     for policy in (POLICY, Policy(attempts=1)):
-        assert ends(settle(delivery, refused, now, policy)) == (State.PLANNED, refused.reason, 0, 0, FIRST_WAIT)
+        assert ends(settle(delivery, refused, now, policy)) == (State.PLANNED, refused.reason, 0, 0, BACKOFF.first)
 
 
 def test_a_rejection_that_names_no_message_is_final_only_where_others_have_passed():
     bare = Rejected("rejected:400", Blame.UNCLEAR)
-    assert ends(settle(tried(attempts=2), bare, KEYED, POLICY)) == (State.PLANNED, bare.reason, 2, 0, FIRST_WAIT)
+    assert ends(settle(tried(attempts=2), bare, KEYED, POLICY)) == (State.PLANNED, bare.reason, 2, 0, BACKOFF.first)
     assert settle(tried(call_tries=2), bare, KEYED, POLICY).state is State.SENDING, "the first try is still in doubt"
     works = Circumstances(keyed=True, lane_works=True)
     assert ends(settle(tried(), bare, works, POLICY)) == (State.FAILED, bare.reason, 0, 0, None)
@@ -145,7 +145,7 @@ def test_a_rejection_that_names_no_message_is_final_only_where_others_have_passe
 
 
 def test_nobody_waits_for_longer_than_a_look_again_whatever_was_asked_for():
-    assert wait_of(Deferred("busy", 86_400.0)) == wait_of(Blocked("quota:429", 3600.0)) == LONGEST_WAIT
+    assert wait_of(Deferred("busy", 86_400.0)) == wait_of(Blocked("quota:429", 3600.0)) == BACKOFF.longest
 
 
 def test_a_refusal_of_us_fails_nobody():
@@ -156,9 +156,9 @@ def test_a_refusal_of_us_fails_nobody():
 
 def test_a_lost_answer_keeps_the_call_where_its_key_can_settle_the_doubt():
     for policy in (POLICY, HOLD):
-        assert ends(settle(tried(), Unknown("cut"), KEYED, policy)) == (State.SENDING, "cut", 0, 0, FIRST_WAIT)
+        assert ends(settle(tried(), Unknown("cut"), KEYED, policy)) == (State.SENDING, "cut", 0, 0, BACKOFF.first)
         again = settle(tried(call_tries=3, doubts=1), Unknown("cut"), KEYED, policy)
-        assert ends(again) == (State.SENDING, "cut", 0, 1, FIRST_WAIT * 4)
+        assert ends(again) == (State.SENDING, "cut", 0, 1, BACKOFF.first * 4)
 
 
 @pytest.mark.parametrize(("now", "outcome"), [(KEYLESS, Unknown("cut")), (KEYED, Unknown("cut", key_usable=False))])
@@ -199,7 +199,7 @@ def test_what_another_sender_may_take_over_waits_for_nothing_unless_it_is_in_dou
     for outcome in (Deferred("busy", 7.0), Blocked("blocked:401", 3600.0)):
         assert ends(settle(tried(), outcome, out, POLICY)) == (State.PLANNED, outcome.reason, 0, 0, 0.0)
         assert settle(tried(doubts=1), outcome, out, POLICY).wait == min(
-            LONGEST_WAIT, max(60.0, outcome.retry_after or 0.0)
+            BACKOFF.longest, max(60.0, outcome.retry_after or 0.0)
         )
     assert settle(tried(), Deferred("greylisted", blame=Blame.MESSAGE), out, POLICY).wait == 60.0
     assert settle(tried(), Unknown("cut"), out, POLICY).wait == 60.0
@@ -208,9 +208,9 @@ def test_what_another_sender_may_take_over_waits_for_nothing_unless_it_is_in_dou
 def test_a_wait_that_nobody_asked_for_grows_and_has_an_end():
     own = Deferred("greylisted", blame=Blame.MESSAGE)
     assert [wait_of(own, attempts=n) for n in range(7)] == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0]
-    assert wait_of(own, attempts=98) == LONGEST_WAIT
-    assert [wait_of(Unknown("cut"), call_tries=n) for n in (1, 2, 3, 2000)] == [5.0, 10.0, 20.0, LONGEST_WAIT]
-    assert wait_of(Deferred("busy", 0.0)) == FIRST_WAIT, "'now' is no answer to whom it has just put off"
+    assert wait_of(own, attempts=98) == BACKOFF.longest
+    assert [wait_of(Unknown("cut"), call_tries=n) for n in (1, 2, 3, 2000)] == [5.0, 10.0, 20.0, BACKOFF.longest]
+    assert wait_of(Deferred("busy", 0.0)) == BACKOFF.first, "'now' is no answer to whom it has just put off"
 
 
 # What always holds --------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
 )
 POLICIES = st.builds(Policy, st.integers(1, 5), st.sampled_from(["repeat", "hold"]))
 CIRCUMSTANCES = st.builds(
-    Circumstances, st.booleans(), st.booleans(), st.floats(0, LONGEST_WAIT), st.booleans(), st.booleans()
+    Circumstances, st.booleans(), st.booleans(), st.floats(0, BACKOFF.longest), st.booleans(), st.booleans()
 )
 DELIVERIES = st.builds(tried, st.integers(0, 4), st.integers(0, 1), st.integers(1, 5))
 

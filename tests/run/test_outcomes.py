@@ -165,7 +165,7 @@ async def test_outcomes_are_written_at_once_where_only_their_audit_rows_are_refu
         assert ledger.states() == {State.SENT: 20}
         assert len(ledger.unaudited()) == 20, "evidence, should the process die now"
     assert (len(ledger.app.audit_log), ledger.unaudited()) == (20, set())
-    assert 60.0 <= trio.current_time() <= 60.0 + outcomes.LONGEST_PAUSE
+    assert 60.0 <= trio.current_time() <= 60.0 + outcomes.BACKOFF.longest
 
 
 @pytest.mark.parametrize(("state", "slow"), [("55P03", 2.0), ("57014", 30.0), ("P0001", 0.0)])

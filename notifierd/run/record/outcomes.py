@@ -22,11 +22,11 @@ from attrs import define, field
 
 from notifierd.model.delivery import LOST, OPEN, Channel, Settlement, State
 from notifierd.model.errors import DatabaseError, StatementRefused
+from notifierd.rules.backoff import Backoff
 from notifierd.run.progress import Progress
 from notifierd.store.ledger import Ended, Ledger
 
-FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 5.0
+BACKOFF = Backoff(first=0.2, longest=5.0)
 MOST_TOGETHER = 500
 ENOUGH = 3
 """Refusals in a row, of one settlement each, after which the others wait for a pause, too, without a try."""
@@ -139,12 +139,11 @@ class OutcomeWriter:
 
     async def _insist(self, lot: Sequence[Settlement], *, bare: bool = False) -> DatabaseError | None:
         """Settle *lot* in one statement, however long the database is out of reach; the refusal, if it refused."""
-        pause = FIRST_PAUSE
+        pauses = BACKOFF.pauses()
         while error := await self._settle(lot, bare=bare):
             if _refused(error):
                 return error
-            await self._progress.wait(pause, OUTCOMES, error.reason)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await self._progress.wait(next(pauses), OUTCOMES, error.reason)
         self._progress.passed(OUTCOMES)
         return None
 
@@ -215,12 +214,12 @@ class OutcomeWriter:
         """Write what is set aside and what is owed, as soon as the database lets it be; never ends."""
         trouble = self._progress.trouble
         with trouble.place(ASIDE), trouble.place(EXTRAS):
-            pause = FIRST_PAUSE
+            failures = 0
             while True:
                 while not (self._aside or self._owed):
-                    pause = FIRST_PAUSE
+                    failures = 0
                     await self.changed.park()
-                together = pause > FIRST_PAUSE  # at first, the lot was refused a moment ago
+                together = failures > 0  # at first, the lot was refused a moment ago
                 refusals = {
                     ASIDE: await self._work_off(self._aside, self._settle_bare, _refuse_outcome, together=together),
                     EXTRAS: await self._work_off(self._owed, self._settle_extras, self._refuse_extras, together=True),
@@ -232,10 +231,10 @@ class OutcomeWriter:
                     else:
                         self._progress.passed(what)
                 if any(refusals.values()):
-                    await self._progress.sleep(pause)
-                    pause = min(LONGEST_PAUSE, pause * 2)
+                    failures += 1
+                    await self._progress.sleep(BACKOFF.pause(failures))
                 else:
-                    pause = FIRST_PAUSE
+                    failures = 0
 
     async def _work_off(
         self,
