@@ -29,7 +29,6 @@ from notifierd.store.contract import (
     needless_rights,
     passed_over,
     problems_by_view,
-    sqlstate,
     system_identifier,
 )
 from notifierd.store.database import Database, open_database
@@ -193,7 +192,7 @@ async def _uses(db: Database, view: str, lacking: Collection[str]) -> list[Findi
             if right == "select":  # only a real read calls the view's functions
                 await db.fetch(f"{statement} limit 1")
         except StatementRefused as error:
-            why = f"{_UNUSABLE.get(sqlstate(error), 'for another reason')} (SQLSTATE {sqlstate(error)})"
+            why = f"{_UNUSABLE.get(error.sqlstate, 'for another reason')} (SQLSTATE {error.sqlstate})"
             findings[Finding(subject, Level.BAD, f"{right} would be refused: {why}")] = None
             continue
         if right != "select":
@@ -337,7 +336,7 @@ async def _room(db: Database, settings: Settings) -> list[Finding]:
 
 
 def _out_of_reach(error: LedgerUnavailable) -> Finding:
-    state = error.reason.partition(":")[2]
+    state = error.sqlstate
     if state == "dsn":
         return Finding("database.dsn", Level.BAD, "cannot be read: postgresql://user:password@host:5432/database")
     why = f": {_UNREACHABLE[state]}" if state in _UNREACHABLE else ""

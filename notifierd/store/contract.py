@@ -6,7 +6,6 @@ This module only reads the catalogue and the answers of EXPLAIN. None of its sta
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from notifierd.model.errors import StatementRefused
 from notifierd.store.database import Database
 
 VIEWS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -291,11 +290,6 @@ async def system_identifier(db: Database) -> str:
     rows = await db.fetch("select system_identifier::text as id from pg_control_system()")
     identifier: str = rows[0]["id"]
     return identifier
-
-
-def sqlstate(error: StatementRefused) -> str:
-    """Return the SQLSTATE in the reason of *error*."""
-    return error.reason.split(":")[1]
 
 
 def _column_problems(columns: Mapping[str, str], found: Mapping[str, str] | None) -> list[str]:

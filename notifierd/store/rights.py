@@ -10,7 +10,7 @@ from typing import Final
 from attrs import frozen
 
 from notifierd.model.errors import StatementRefused
-from notifierd.store.contract import RIGHTS, narrowing, quoted, sqlstate
+from notifierd.store.contract import RIGHTS, narrowing, quoted
 from notifierd.store.database import Connection, Database, Row
 from notifierd.store.schema import ALONE
 
@@ -99,7 +99,7 @@ async def narrow(db: Database) -> Narrowed:
         try:
             await db.unit(_unit(role))
         except StatementRefused as error:
-            refused[role] = sqlstate(error)
+            refused[role] = error.sqlstate
         else:
             taken.append(f"role {role}: has no more right on {_VIEW} than to insert what notifierd writes")
     readers = await db.fetch(_READERS, list(roles))

@@ -23,7 +23,6 @@ from notifierd.store.contract import (
     problems_by_view,
     quoted,
     revocations,
-    sqlstate,
 )
 from notifierd.store.database import SEARCH_PATH, Connection, Database
 
@@ -239,7 +238,7 @@ async def _applied(db: Database) -> set[int]:
     try:
         return {row["version"] for row in await db.fetch("select version from notifierd.migrations")}
     except StatementRefused as error:
-        if sqlstate(error) != _NOT_PERMITTED:
+        if error.sqlstate != _NOT_PERMITTED:
             raise
     raise SchemaMissing(
         "the schema notifierd exists, but the connected role may not use it: "
@@ -373,7 +372,7 @@ def _explained(doing: str, right: str) -> Iterator[None]:
     try:
         yield
     except StatementRefused as error:
-        state = sqlstate(error)
+        state = error.sqlstate
         hint = {
             _NOT_PERMITTED: _needed(right),
             _OTHER_COLUMNS: "a view of that name has other columns: drop the five views in notifierd and try again",

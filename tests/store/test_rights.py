@@ -16,7 +16,6 @@ from notifierd.store.contract import (
     missing_rights,
     needless_rights,
     revocations,
-    sqlstate,
     system_identifier,
     view_problems,
 )
@@ -98,7 +97,7 @@ async def test_the_daemons_role_can_do_its_work_and_nothing_else(place: Place) -
             try:
                 await OwnPath(daemon).fetch(statement)
             except StatementRefused as error:
-                refused[statement] = sqlstate(error)
+                refused[statement] = error.sqlstate
         assert refused == dict.fromkeys(FORBIDDEN, "42501")
 
 
