@@ -28,7 +28,7 @@ PARTS = {
         "jinja2",
     ),
     "rows to objects, who is told what": ("notifierd.store.source", "notifierd.rules.due"),
-    "calls, gates, ledger, recorder": ("notifierd",),
+    "calls, circuit breakers, ledger, recorder": ("notifierd",),
 }
 """Which modules, with all below them, make a part; the first that fits counts."""
 

@@ -98,7 +98,7 @@ class CircuitBreaker:
     """The state after the last call. ``state`` takes into account that its pause may be over."""
     _cause: str = ""
     """Why the breaker opened."""
-    _reopens: float = -inf
+    _paused_until: float = -inf
     _tripped_at: float = -inf
     _passed_at: float = -inf
     _counted_at: float = -inf
@@ -112,7 +112,7 @@ class CircuitBreaker:
     @property
     def state(self) -> State:
         """The state now."""
-        return self._state if self._clock() < self._reopens else next_state(self._state, Finding.PAUSE_OVER)
+        return self._state if self._clock() < self._paused_until else next_state(self._state, Finding.PAUSE_OVER)
 
     @property
     def outage(self) -> str | None:
@@ -132,7 +132,7 @@ class CircuitBreaker:
         """Seconds until a call of *office* may use the lane; 0 if it may now."""
         probed = PROBE_PAUSE if self.outage and self._calls else 0.0
         last = LAST_PAUSE if self.outage and office in self._failed else 0.0
-        return max(probed, self._reopens + last - self._clock())
+        return max(probed, self._paused_until + last - self._clock())
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -144,40 +144,44 @@ class CircuitBreaker:
             self._calls -= 1
 
     def record(self, outcomes: Sequence[Outcome], began: float, office: UUID) -> None:
-        """Enter the state that the *outcomes* of a call of *office* call for.
+        """Update the state by the *outcomes* of a call of *office*.
 
         Args:
-            began: when the call began. An answer says nothing of a failure that came after its call began.
+            began: when the call began. A message that passes closes the breaker only if its call began after the last
+                failure: an older answer does not show that the lane works again.
         """
-        now, state = self._clock(), self.state
         if any(map(_passed, outcomes)):
-            self._passed_at = now
+            self._passed_at = self._clock()
             if began > self._tripped_at:
                 self._reset()
-                self._state = next_state(state, Finding.PASSED)
             return
         if _unnamed(outcomes):
             self._rejected.add(office)
         refusals = _refusals(outcomes, everybody=len(self._rejected) >= REFUSALS)
         troubles = [outcome for outcome in outcomes if isinstance(outcome, Trouble)]
-        if not (refusals or _lane_wide(troubles, others_pass=self.passed_since(began))):
-            return
-        self._failed.add(office)
+        if refusals or _lane_wide(troubles, others_pass=self.passed_since(began)):
+            self._failed.add(office)
+            self._trip(refusals, troubles, began)
+
+    def _reset(self) -> None:
+        """Forget the failures: a message has passed."""
+        self._state = next_state(self.state, Finding.PASSED)
+        self.blocked, self._failures = None, 0
+        self._failed.clear()
+        self._rejected.clear()
+
+    def _trip(self, refusals: Sequence[Refusal], troubles: Sequence[Trouble], began: float) -> None:
+        """Count the failure of a call, and begin a pause."""
+        now, state = self._clock(), self.state
         if began > self._counted_at:  # calls that were in flight together are one failure
             self._failures, self._counted_at = self._failures + 1, now
         asked = min(LONGEST_BLOCKED_PAUSE, max((outcome.retry_after or 0.0 for outcome in troubles), default=0.0))
         self._tripped_at = now
-        self._reopens = max(self._reopens, now + _pause(asked, self._failures, refused=bool(refusals)))
+        self._paused_until = max(self._paused_until, now + _pause(asked, self._failures, refused=bool(refusals)))
         if refusals:
             self.blocked = refusals[0].reason
         self._cause = self.outage or (refusals or troubles)[0].reason
         self._state = next_state(state, _failure(asked, self._failures, refused=bool(refusals)))
-
-    def _reset(self) -> None:
-        """Forget the failures."""
-        self.blocked, self._failures = None, 0
-        self._failed.clear()
-        self._rejected.clear()
 
 
 def _passed(outcome: Outcome) -> bool:
