@@ -19,6 +19,9 @@ BACKOFF = Backoff(first=5.0, longest=300.0)
 """Seconds between the tries of a delivery. The longest applies whatever a provider asks for, so that each delivery is
 looked at again at least every five minutes."""
 
+NOT_BEGUN = Deferred(Reason.NOT_BEGUN, blame=Blame.PROVIDER)
+"""The outcome of a call that was reserved, and stopped before its request."""
+
 
 @frozen
 class Policy:
@@ -76,7 +79,8 @@ def settle(
         doubts=delivery.doubts,
         put_back=delivery.put_back,
     )
-    again = partial(end, State.PLANNED, put_back=delivery.put_back + 1)
+    not_begun = outcome == NOT_BEGUN  # nothing went out under the call's key, so the next call may have it
+    again = partial(end, State.PLANNED, put_back=delivery.put_back + (not not_begun))
     in_doubt = now.keyed and delivery.call_tries > 1 and not now.carried_out
     match outcome:
         case Delivered(provider_message_id):

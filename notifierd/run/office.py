@@ -13,9 +13,9 @@ from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement,
 from notifierd.model.errors import DatabaseError, first_of, may_pass, office_error, places
 from notifierd.model.message import Push
 from notifierd.model.office import OfficeWork
-from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Unknown
+from notifierd.model.outcome import Blocked, Deferred, Delivered, Gone, Outcome, Unknown
 from notifierd.model.reasons import Reason
-from notifierd.rules.lifecycle import Circumstances, settle
+from notifierd.rules.lifecycle import NOT_BEGUN, Circumstances, settle
 from notifierd.run.calls import Call, Content, Prepared, line_by
 from notifierd.run.context import Deps
 from notifierd.run.facts import FRESH, Facts
@@ -239,7 +239,7 @@ async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
     if not await reserved(reservation, this_pass):
         return
     began = trio.current_time()
-    outcomes: Sequence[Outcome] = [Deferred(Reason.NOT_BEGUN, blame=Blame.PROVIDER)] * len(call.deliveries)
+    outcomes: Sequence[Outcome] = [NOT_BEGUN] * len(call.deliveries)
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
         if not await borne_out(call, facts, deps) or deps.stop.is_set():

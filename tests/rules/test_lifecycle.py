@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from notifierd.model.delivery import Channel, Delivery, Settlement, State
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
-from notifierd.rules.lifecycle import BACKOFF, Circumstances, Policy, settle
+from notifierd.rules.lifecycle import BACKOFF, NOT_BEGUN, Circumstances, Policy, settle
 
 POLICY = Policy(attempts=3, on_unknown="repeat")
 HOLD = Policy(attempts=3, on_unknown="hold")
@@ -104,6 +104,13 @@ def test_what_is_put_back_for_a_new_call_is_counted_and_nothing_else(outcome, ca
     delivery = evolve(tried(call_tries=call_tries), put_back=2)
     settlement = settle(delivery, outcome, now, policy)
     assert settlement.put_back == (3 if settlement.state is State.PLANNED else 2)
+
+
+@pytest.mark.parametrize("now", [KEYED, KEYLESS])
+def test_a_call_that_was_not_begun_leaves_its_key_to_the_next(now: Circumstances):
+    """A database may forget a call under the same key that was accepted: the next call then meets its acceptance."""
+    settlement = settle(evolve(tried(), put_back=2), NOT_BEGUN, now, POLICY)
+    assert (settlement.state, settlement.put_back) == (State.PLANNED, 2)
 
 
 def test_after_retry_asked_for_the_former_call_once_more_one_doubt_is_free():
