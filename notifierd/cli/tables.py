@@ -25,7 +25,6 @@ T = TypeVar("T")
 MOST_OFFICES = 25
 """The most offices that a terminal shows; elsewhere, all are shown."""
 
-NAMES = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
 STYLES = {"completed": "green", "running": "cyan", "skipped": "dim", "missed": "bold red", "interrupted": "red"}
 MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "bad": "[red]bad [/]", "away": "[red]away[/]"}
 
@@ -131,7 +130,7 @@ def _print_last(standing: Standing, zone: ZoneInfo, console: Console) -> None:
     _line(console, "last run", f"{day.day}: [{STYLES.get(day.state, '')}]{plain(day.state)}[/]{reason}{when}")
     _line(console, "", f"{day.offices:,} offices" + f", {_bad(day.offices_failed)} failed" * bool(day.offices_failed))
     for channel, counts in ((Channel.EMAIL, day.email), (Channel.PUSH, day.push)):
-        _line(console, "", _counted(counts, NAMES[channel]))
+        _line(console, "", _counted(counts, channel.plural))
     if day.untold and day.untold.alerts:
         untold = day.untold
         words = f"{untold.alerts:,} alerts reached nobody[/], {untold.overdue:,} overdue, in {untold.offices:,} offices"
@@ -150,7 +149,7 @@ def _counted(counts: ChannelCounts, name: str) -> str:
 def _left(each: Open, zone: ZoneInfo) -> str:
     sending = f", {each.sending:,} being sent" if each.sending else ""
     turn = f", {each.waiting:,} not before {each.next_turn.astimezone(zone):%H:%M:%S}" if each.next_turn else ""
-    return f"[yellow]{each.planned + each.sending:,} {NAMES[each.channel]}[/] of {each.day}{sending}{turn}"
+    return f"[yellow]{each.planned + each.sending:,} {each.channel.plural}[/] of {each.day}{sending}{turn}"
 
 
 # The plan ------------------------------------------------------------------------------------------------------------

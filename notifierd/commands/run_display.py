@@ -20,7 +20,6 @@ from notifierd.run import progress as runs
 from notifierd.service import stderr
 
 REDRAW_EVERY = 0.1
-NAMES = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
 TROUBLES = (*LOST, State.GONE)
 MOST_REASONS = 12
 MOST_OFFICES = 5
@@ -68,7 +67,7 @@ class _Bars:
     def __init__(self, progress: runs.Progress, bars: Progress) -> None:
         self._progress, self._bars = progress, bars
         self._offices = bars.add_task("offices", total=None, note="planning")
-        self._channels = {channel: bars.add_task(name, total=None, note="") for channel, name in NAMES.items()}
+        self._channels = {channel: bars.add_task(channel.plural, total=None, note="") for channel in Channel}
 
     async def keep_drawing(self) -> None:
         while True:
@@ -126,7 +125,7 @@ def _table(counts: DayCounts) -> Table:
     for state in states:
         table.add_column(state, justify="right")
     for channel, row in ((Channel.EMAIL, counts.email), (Channel.PUSH, counts.push)):
-        table.add_row(NAMES[channel], *(_cell(row, state) for state in states))
+        table.add_row(channel.plural, *(_cell(row, state) for state in states))
     return table
 
 
@@ -142,7 +141,7 @@ def _print_failures(counts: DayCounts, console: Console) -> None:
     for (channel, reason), number in reasons.most_common(MOST_REASONS):
         offices = sorted({str(f.office_id) for f in counts.failures if (f.channel, f.reason) == (channel, reason)})
         more = f" and {len(offices) - 1} more" if len(offices) > 1 else ""
-        console.print(f"  [red]{number:>4} {NAMES[channel]}[/] {escape(visible(reason))}  office {offices[0]}{more}")
+        console.print(f"  [red]{number:>4} {channel.plural}[/] {escape(visible(reason))}  office {offices[0]}{more}")
     hidden = len(reasons) - MOST_REASONS
     if hidden > 0 or counts.failures_omitted:
         console.print(f"  ... and {max(hidden, 0)} more reasons ({counts.failures_omitted} failures are not listed)")

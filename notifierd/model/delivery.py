@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from enum import StrEnum
 from math import inf
+from typing import assert_never
 from uuid import UUID
 
 from attrs import field, frozen
@@ -15,6 +16,16 @@ class Channel(StrEnum):
 
     EMAIL = "email"
     PUSH = "push"
+
+    @property
+    def plural(self) -> str:
+        """What its messages are called."""
+        match self:
+            case Channel.EMAIL:
+                return "mails"
+            case Channel.PUSH:
+                return "pushes"
+        assert_never(self)
 
 
 class State(StrEnum):

@@ -9,7 +9,6 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import date
-from typing import Final
 
 import trio
 from attrs import asdict, define, field, frozen
@@ -33,7 +32,6 @@ NEWS_EVERY = 10.0
 """Seconds between two reloads of the failures by an open page, if a run has more of them."""
 
 MOST_NAMED = 5
-NAMES: Final = {Channel.EMAIL: "mails", Channel.PUSH: "pushes"}
 
 
 @frozen
@@ -177,7 +175,7 @@ class Live:
         for channel, total in ((Channel.EMAIL, planned.email), (Channel.PUSH, planned.push)):
             trouble = {state: progress.settled[channel, state] for state in LOST}
             note = ", ".join(words(f"n_{state}", n=words.number(n)) for state, n in trouble.items() if n)
-            yield _bar(NAMES[channel], min(progress.done(channel), total), total, note, words)
+            yield _bar(channel.plural, min(progress.done(channel), total), total, note, words)
 
     def _facts(self, attempt: Attempt, words: Words) -> Iterator[tuple[str, str]]:
         planned, now = attempt.progress.planned, trio.current_time()
