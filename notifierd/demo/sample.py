@@ -3,7 +3,6 @@
 The people, offices and addresses do not exist; all addresses are below example.jp and example.com (RFC 2606).
 """
 
-import base64
 from datetime import date, timedelta
 from random import Random
 from typing import Any, Final
@@ -12,6 +11,7 @@ from uuid import UUID
 from attrs import define, field, frozen
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from py_vapid.utils import b64urlencode
 
 from notifierd.demo.application import Cycle, Device, Link, Office, Recipient, Rows, Staff, rows_sql
 from notifierd.demo.expected import Expected, expected
@@ -302,15 +302,15 @@ class _Inventor:
     def device(self, owner: Staff) -> Device:
         scalar = self._random.randint(1, _P256_ORDER - 1)
         public = ec.derive_private_key(scalar, ec.SECP256R1()).public_key()
-        token = _base64(self._random.randbytes(24))
+        token = b64urlencode(self._random.randbytes(24))
         made = Device(
             id=self.id(),
             staff_id=owner.id,
             endpoint=f"{self._push_url}/push/{token}",
-            p256dh=_base64(public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)),
-            auth=_base64(self._random.randbytes(16)),
+            p256dh=b64urlencode(public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)),
+            auth=b64urlencode(self._random.randbytes(16)),
             token=token,
-            private_key=_base64(scalar.to_bytes(32, "big")),
+            private_key=b64urlencode(scalar.to_bytes(32, "big")),
         )
         self._devices.append(made)
         return made
@@ -320,8 +320,3 @@ class _Inventor:
 
     def id(self) -> UUID:
         return UUID(int=self._random.getrandbits(128), version=4)
-
-
-def _base64(data: bytes) -> str:
-    """Return base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")

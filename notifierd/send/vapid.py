@@ -1,11 +1,11 @@
 """VAPID (RFC 8292): identify this server to push services."""
 
-import base64
 from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from py_vapid.jwt import sign
+from py_vapid.utils import b64urlencode
 
 from notifierd.config.checks import parse_vapid_key
 
@@ -51,12 +51,9 @@ class Vapid:
 def make_vapid_key() -> tuple[str, str]:
     """Return a new private key (32 bytes in base64url) for `push.vapid_private_key`, and its public key (65 bytes)."""
     key = ec.generate_private_key(ec.SECP256R1())
-    return _base64url(key.private_numbers().private_value.to_bytes(32, "big")), _public(key)
+    return b64urlencode(key.private_numbers().private_value.to_bytes(32, "big")), _public(key)
 
 
 def _public(key: ec.EllipticCurvePrivateKey) -> str:
-    return _base64url(key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
-
-
-def _base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    encoded: str = b64urlencode(key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
+    return encoded

@@ -3,7 +3,6 @@
 https://developers.google.com/identity/protocols/oauth2/service-account#httprest.
 """
 
-import base64
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from attrs import define, field, frozen
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from py_vapid.utils import b64urlencode
 
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Rejected, Unknown
 from notifierd.model.reasons import Reason
@@ -112,9 +112,9 @@ class ServiceAccount:
             "iat": issued,
             "exp": issued + int(ASSERTION_LIFE.total_seconds()),
         }
-        signed = b".".join(_base64url(json.dumps(part).encode()) for part in (header, claims))
-        signature = self.key.sign(signed, padding.PKCS1v15(), hashes.SHA256())
-        return f"{signed.decode()}.{_base64url(signature).decode()}"
+        signed = ".".join(b64urlencode(json.dumps(part).encode()) for part in (header, claims))
+        signature = self.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{signed}.{b64urlencode(signature)}"
 
 
 def load_key(pem: str) -> rsa.RSAPrivateKey:
@@ -158,7 +158,3 @@ def _token(found: object, now: datetime) -> Token | None:
 
 
 _TOKEN = re.compile(r"[!-~]+")
-
-
-def _base64url(raw: bytes) -> bytes:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=")
