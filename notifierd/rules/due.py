@@ -1,6 +1,7 @@
 """Which alerts go to which staff member, and why. Pure.
 
-This rule decides the content of the messages. The same rule in SQL plans a day; a property test compares the two.
+This rule decides the content of the messages. The same rule in SQL (``store/sql/plans.py``) plans a day; a property
+test compares the two.
 """
 
 from collections.abc import Iterable, Iterator
