@@ -19,7 +19,7 @@ from notifierd.model.office import OfficeWork
 from notifierd.model.reasons import Reason
 from notifierd.rules.due import Skip, notice_for
 from notifierd.run.context import Deps
-from notifierd.run.transport import Line
+from notifierd.run.transport import Transport
 
 NIL = UUID(int=0)
 
@@ -63,7 +63,7 @@ class Call:
     """
 
     id: UUID
-    line: Line
+    transport: Transport
     deliveries: tuple[Delivery, ...]
     contents: tuple[Content, ...]
     body: bytes = field(repr=False)
@@ -91,7 +91,7 @@ class Call:
     @cached_property
     def lane(self) -> str:
         """The lane that the call goes through."""
-        return str(self.line.sender.lane(self.contents[0].message))
+        return str(self.transport.sender.lane(self.contents[0].message))
 
     def says_the_same(self, other: "Call") -> bool:
         """Whether it says the same as *other* to the same targets."""
@@ -108,12 +108,12 @@ class Call:
                 call_tries=delivery.call_tries + 1 if self.repeat else 1,
                 position=position,
                 payload_hash=self.digest,
-                provider=self.line.sender.name,
+                provider=self.transport.sender.name,
             )
             for position, delivery in enumerate(self.deliveries)
             if not self.repeat or delivery.state in OPEN
         )
-        return Reservation(self.id, marked, self.digest, self.line.sender.name, expires)
+        return Reservation(self.id, marked, self.digest, self.transport.sender.name, expires)
 
 
 @frozen
@@ -147,7 +147,7 @@ def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: D
         sending = [delivery for delivery in former if delivery.state is State.SENDING]
         if not all(delivery.due for delivery in sending):
             waiting = waiting or any(delivery.due for delivery in former)
-            kept.update(former if keyed_line(former[0], deps) else ())
+            kept.update(former if keyed_transport(former[0], deps) else ())
         elif call := same_call(former, contents, deps):
             repeats.append(call)
             kept.update(former)
@@ -162,7 +162,7 @@ def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: D
 
 def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Description:
     """What *delivery* says, or why there is nothing to say, or nobody to say it to."""
-    if delivery.channel not in deps.lines:
+    if delivery.channel not in deps.transports:
         return Skip(Reason.CHANNEL_DISABLED)
     notice = notice_for(delivery, work, day, deps.rules)
     if isinstance(notice, Skip):
@@ -186,23 +186,25 @@ def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content
     What was put back as often makes calls of its own, all of them full but the last. So the deliveries of any of these
     calls, taken together, make the same calls again.
     """
-    for line, batch in batches(planned, lambda delivery: line_for(delivery, contents[delivery].message, deps)):
-        yield from _fitting(line, batch, contents)
+    for transport, batch in batches(
+        planned, lambda delivery: transport_for(delivery, contents[delivery].message, deps)
+    ):
+        yield from _fitting(transport, batch, contents)
 
 
 def batches(
-    planned: Iterable[Delivery], line_of: Callable[[Delivery], Line]
-) -> Iterator[tuple[Line, Sequence[Delivery]]]:
-    """What `first_calls` puts into one call, as far as the sender can; with the line it goes through."""
-    groups: dict[tuple[Line, int], list[Delivery]] = {}
+    planned: Iterable[Delivery], transport_of: Callable[[Delivery], Transport]
+) -> Iterator[tuple[Transport, Sequence[Delivery]]]:
+    """What `first_calls` puts into one call, as far as the sender can; with the transport it goes through."""
+    groups: dict[tuple[Transport, int], list[Delivery]] = {}
     for delivery in sorted(planned, key=_order):
-        groups.setdefault((line_of(delivery), delivery.put_back), []).append(delivery)
-    for (line, _), deliveries in groups.items():
+        groups.setdefault((transport_of(delivery), delivery.put_back), []).append(delivery)
+    for (transport, _), deliveries in groups.items():
         together = [delivery for delivery in deliveries if not goes_alone(delivery)]
-        size = line.sender.max_batch
+        size = transport.sender.max_batch
         full = [together[start : start + size] for start in range(0, len(together), size)]
         for batch in [*full, *([delivery] for delivery in deliveries if goes_alone(delivery))]:
-            yield line, batch
+            yield transport, batch
 
 
 def goes_alone(delivery: Delivery) -> bool:
@@ -219,16 +221,16 @@ def _order(delivery: Delivery) -> tuple[str, int, int, UUID, UUID]:
     return delivery.channel, delivery.doubts, delivery.put_back, delivery.staff_id, delivery.device_id or NIL
 
 
-def _fitting(line: Line, batch: Sequence[Delivery], contents: Mapping[Delivery, Content]) -> Iterator[Call]:
+def _fitting(transport: Transport, batch: Sequence[Delivery], contents: Mapping[Delivery, Content]) -> Iterator[Call]:
     """One call for *batch*, or the calls for its halves if the sender cannot put so much into one."""
     try:
-        call = _call(None, line, batch, contents)
+        call = _call(None, transport, batch, contents)
     except ValueError:
         if len(batch) == 1:
             raise
         half = len(batch) // 2
         for part in (batch[:half], batch[half:]):
-            yield from _fitting(line, part, contents)
+            yield from _fitting(transport, part, contents)
     else:
         yield call
 
@@ -247,39 +249,40 @@ def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
 def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Call | None:
     """The call again, whole and to the byte, if its key can settle the doubt; else None."""
     first = former[0]
-    line = keyed_line(first, deps)
-    if line is None or first.call_id is None or any(delivery not in contents for delivery in former):
+    transport = keyed_transport(first, deps)
+    if transport is None or first.call_id is None or any(delivery not in contents for delivery in former):
         return None
-    call = _call(first.call_id, line, former, contents)
+    call = _call(first.call_id, transport, former, contents)
     return call if call.digest == first.payload_hash else None
 
 
-def keyed_line(delivery: Delivery, deps: Deps) -> Line | None:
-    """The line that *delivery* was tried by last, if a call can be repeated there under its key."""
-    line = line_by(delivery, deps)
-    return line if line and line.sender.honours_keys else None
+def keyed_transport(delivery: Delivery, deps: Deps) -> Transport | None:
+    """The transport that *delivery* was tried by last, if a call can be repeated there under its key."""
+    transport = last_transport(delivery, deps)
+    return transport if transport and transport.sender.honours_keys else None
 
 
-def line_for(delivery: Delivery, message: Message, deps: Deps) -> Line:
-    """The line for a new call with *delivery*: if it is in doubt, the one that perhaps carried it already."""
-    tried = line_by(delivery, deps) if delivery.doubts else None
-    return tried or deps.line(delivery.channel, message)
+def transport_for(delivery: Delivery, message: Message, deps: Deps) -> Transport:
+    """The transport for a new call with *delivery*: if it is in doubt, the one that perhaps carried it already."""
+    tried = last_transport(delivery, deps) if delivery.doubts else None
+    return tried or deps.transport(delivery.channel, message)
 
 
-def line_by(delivery: Delivery, deps: Deps) -> Line | None:
-    """The line that *delivery* was tried by last, if there still is one."""
-    return next((line for line in deps.lines.get(delivery.channel, ()) if line.sender.name == delivery.provider), None)
+def last_transport(delivery: Delivery, deps: Deps) -> Transport | None:
+    """The transport that *delivery* was tried by last, if there still is one."""
+    transports = deps.transports.get(delivery.channel, ())
+    return next((transport for transport in transports if transport.sender.name == delivery.provider), None)
 
 
 def _call(
-    former: UUID | None, line: Line, deliveries: Sequence[Delivery], contents: Mapping[Delivery, Content]
+    former: UUID | None, transport: Transport, deliveries: Sequence[Delivery], contents: Mapping[Delivery, Content]
 ) -> Call:
     """The call that carries *deliveries*: a new one, or *former* again."""
     said = tuple(contents[delivery] for delivery in deliveries)
-    body = line.sender.encode([content.message for content in said])
+    body = transport.sender.encode([content.message for content in said])
     digest = hashlib.sha256(body).digest()
     key = former or call_id(deliveries, digest)
-    return Call(key, line, tuple(deliveries), said, body, digest, repeat=former is not None)
+    return Call(key, transport, tuple(deliveries), said, body, digest, repeat=former is not None)
 
 
 def _lasting(messages: Iterable[Message]) -> list[Message]:

@@ -18,7 +18,7 @@ from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.run.progress import Progress
 from notifierd.run.stop import SETTLE_SECONDS, Stop
-from notifierd.run.transport import Line
+from notifierd.run.transport import Transport
 from notifierd.store.ledger import Ledger
 from notifierd.store.source import Source
 
@@ -58,8 +58,8 @@ class Deps:
 
     Attributes:
         offices: one slot for each office that is worked on.
-        lines: how each channel's messages get out: the preferred line, then those to turn to while it is out. A
-            channel without any is not served.
+        transports: how each channel's messages get out: the preferred transport, then those that are used while it is
+            out. A channel without any is not served.
         email_per_day: mails in a day; 0 for no such limit.
         send_timeout: seconds for one call.
         holder: this process' name in the lease.
@@ -69,7 +69,7 @@ class Deps:
 
     ledger: Ledger
     source: Source
-    lines: Mapping[Channel, Sequence[Line]]
+    transports: Mapping[Channel, Sequence[Transport]]
     policies: Mapping[Channel, Policy]
     offices: trio.CapacityLimiter
     renderer: Renderer
@@ -89,9 +89,9 @@ class Deps:
         """Seconds after a reservation at which another process may take it up: those of the call and of settling it."""
         return self.send_timeout + SETTLE_SLACK
 
-    def line(self, channel: Channel, message: Message) -> Line:
-        """The line for a new call with *message*: the preferred one; while that is out, another that is usable."""
-        preferred, *others = self.lines[channel]
+    def transport(self, channel: Channel, message: Message) -> Transport:
+        """The transport for a new call with *message*: the preferred one; while that is out, another that is usable."""
+        preferred, *others = self.transports[channel]
         if self.breakers.out(preferred.sender.lane(message)):
             for other in others:
                 if self.breakers.usable(other.sender.lane(message)):
@@ -100,9 +100,9 @@ class Deps:
 
     def room(self) -> Room:
         """What the limits leave of the day for mails, from now to the window's end."""
-        line = self.lines[Channel.EMAIL][0]
-        per_second = 1.0 / line.interval if line.interval else 0.0
-        batch = line.sender.max_batch
+        transport = self.transports[Channel.EMAIL][0]
+        per_second = 1.0 / transport.interval if transport.interval else 0.0
+        batch = transport.sender.max_batch
         return Room.of(self.window_left(), per_day=self.email_per_day, per_second=per_second, batch=batch)
 
     async def rest(self, seconds: float) -> bool:
@@ -122,10 +122,10 @@ class Deps:
     def limiters(self) -> dict[str, trio.CapacityLimiter]:
         """Every limiter, by its name."""
         named = {"offices": self.offices}
-        for channel, lines in self.lines.items():
-            for line in lines:
-                named[channel.value] = line.limiter
-                named |= {f"{channel} {lane}": limiter for lane, limiter in line.lanes.items()}
+        for channel, transports in self.transports.items():
+            for transport in transports:
+                named[channel.value] = transport.limiter
+                named |= {f"{channel} {lane}": limiter for lane, limiter in transport.lanes.items()}
         return named
 
 

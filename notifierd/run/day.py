@@ -165,7 +165,7 @@ def why_no_mail(deps: Deps) -> str | None:
     """What kept mails back whose turn had come, and that were not tried."""
     if deps.progress.withheld:
         return "email_per_day"
-    if out := deps.breakers.outages().get(deps.lines[Channel.EMAIL][0].sender.name):
+    if out := deps.breakers.outages().get(deps.transports[Channel.EMAIL][0].sender.name):
         return out
     overflows = deps.progress.planned.overflows if deps.progress.planned else ()
     return "email_per_second" if overflows else None

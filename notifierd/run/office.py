@@ -16,7 +16,7 @@ from notifierd.model.office import OfficeWork
 from notifierd.model.outcome import Blocked, Deferred, Delivered, Gone, Outcome, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.rules.lifecycle import NOT_BEGUN, Circumstances, settle
-from notifierd.run.calls import Call, Content, Prepared, line_by
+from notifierd.run.calls import Call, Content, Prepared, last_transport
 from notifierd.run.context import Deps
 from notifierd.run.facts import FRESH, Facts
 from notifierd.run.portions import Portion
@@ -183,15 +183,15 @@ async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Ev
 
     An error is added to *errors*: the other calls of the office go on.
     """
-    line = prepared.line
+    transport = prepared.transport
     try:
-        async with line.lane_limiter(prepared.lane), line.limiter:
+        async with transport.lane_limiter(prepared.lane), transport.limiter:
             turn.set()
-            async with line.in_turn():
+            async with transport.in_turn():
                 call = await when_due(prepared, facts, this_pass)
                 if call is None:
                     return
-                line.begin()
+                transport.begin()
             with this_pass.deps.breakers[call.lane].in_use():
                 await carry_out(call, facts, this_pass)
     except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
@@ -202,13 +202,13 @@ async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Ev
 
 async def when_due(call: Call, facts: Facts, this_pass: Pass) -> Call | None:
     """The call, made from fresh facts, when its turn has come; None if it is not to be made in this pass."""
-    line = call.line
+    transport = call.transport
     if put_off(call, this_pass):
         return None
-    await line.wait(AHEAD)
-    fresh = line.turn - FRESH
+    await transport.wait(AHEAD)
+    fresh = transport.turn - FRESH
     ready = call if call.as_of >= fresh else await make_anew(call, facts, fresh, this_pass)
-    await line.wait()
+    await transport.wait()
     return None if ready is None or put_off(ready, this_pass) else ready
 
 
@@ -225,7 +225,7 @@ async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> 
         this_pass.deps.progress.trouble.met("reading", error.reason)
         this_pass.skip(DATABASE_PAUSE)
         return None
-    ready = next((again for again in todo.calls if (again.line, again.lane) == (call.line, call.lane)), None)
+    ready = next((again for again in todo.calls if (again.transport, again.lane) == (call.transport, call.lane)), None)
     if len(todo.calls) > (ready is not None):
         this_pass.skip(0.0)
     return ready
@@ -247,7 +247,7 @@ async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
         began = trio.current_time()
         outcomes = [Unknown(Reason.INTERRUPTED)] * len(call.deliveries)
         with trio.move_on_after(seconds) as time:
-            outcomes = await call.line.sender.send(call.messages, call.body, str(call.id))
+            outcomes = await call.transport.sender.send(call.messages, call.body, str(call.id))
         if time.cancelled_caught:
             outcomes = [Unknown(Reason.TIMEOUT)] * len(call.deliveries)
         learn(call, outcomes, began, deps)
@@ -274,17 +274,17 @@ def put_off(call: Call, this_pass: Pass) -> bool:
 
 
 def elsewhere(call: Call, deps: Deps) -> float:
-    """Seconds until what the call carries may go through another line than the call's; NEVER if it goes through none.
+    """Seconds until another transport may take what the call carries; NEVER if none may.
 
-    What is in doubt stays with the line that perhaps carried it. Others than the preferred line are used while that is
-    out, and may themselves have to be left alone for a moment.
+    A delivery in doubt stays with the transport that perhaps carried it. Others than the preferred transport are used
+    while that one is out, and may themselves have to be left alone for a moment.
     """
     delivery, message = call.deliveries[0], call.messages[0]
-    if call.repeat or (delivery.doubts and line_by(delivery, deps)):
+    if call.repeat or (delivery.doubts and last_transport(delivery, deps)):
         return NEVER
-    preferred, *others = deps.lines[delivery.channel]
+    preferred, *others = deps.transports[delivery.channel]
     usable = [preferred, *others] if deps.breakers.out(preferred.sender.lane(message)) else [preferred]
-    waits = [deps.breakers[line.sender.lane(message)].retry_in() for line in usable if line is not call.line]
+    waits = [deps.breakers[other.sender.lane(message)].retry_in() for other in usable if other is not call.transport]
     return min(waits, default=NEVER)
 
 
@@ -305,7 +305,7 @@ async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
 
 def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:
     """Record in the lane's breaker how a call ended; log a trouble, the beginning of an outage, and its end."""
-    lane, sender, tally = call.lane, call.line.sender.name, deps.progress.tally
+    lane, sender, tally = call.lane, call.transport.sender.name, deps.progress.tally
     breaker = deps.breakers[lane]
     blocked, outage = breaker.blocked, breaker.outage
     breaker.record(outcomes, began, call.deliveries[0].office_id)
@@ -334,7 +334,7 @@ def settlements(
     breaker = deps.breakers[call.lane]
     wait, took = breaker.retry_in(), [isinstance(outcome, Delivered) for outcome in outcomes]
     now = Circumstances(
-        call.line.sender.honours_keys,
+        call.transport.sender.honours_keys,
         breaker.passed_since(began),
         wait,
         elsewhere=not all(took) and elsewhere(call, deps) <= wait,

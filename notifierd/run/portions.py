@@ -11,9 +11,9 @@ from notifierd.model.delivery import Delivery, State
 from notifierd.model.message import Message
 from notifierd.model.office import OfficeWork
 from notifierd.rules.due import Skip, notice_for
-from notifierd.run.calls import Content, batches, describe, former_calls, keyed_line, line_for
+from notifierd.run.calls import Content, batches, describe, former_calls, keyed_transport, transport_for
 from notifierd.run.context import Deps
-from notifierd.run.transport import Line
+from notifierd.run.transport import Transport
 
 AT_ONCE = 100
 """Deliveries of an office whose messages are all made before the first is sent. Of a larger one, those of a call are
@@ -27,14 +27,14 @@ Portion = Sequence[Delivery]
 class Way:
     """Which way a message goes."""
 
-    line: Line
+    transport: Transport
     lane: str
 
 
 def way_of(delivery: Delivery, message: Message, deps: Deps) -> Way:
     """The way of a new call with *delivery*, which says *message*."""
-    line = line_for(delivery, message, deps)
-    return Way(line, str(line.sender.lane(message)))
+    transport = transport_for(delivery, message, deps)
+    return Way(transport, str(transport.sender.lane(message)))
 
 
 def sample(delivery: Delivery, work: OfficeWork, day: date, deps: Deps, mail: Message | None) -> Message | None:
@@ -64,13 +64,13 @@ def by_lane(deliveries: Iterable[Delivery], ways: Mapping[UUID, Way], deps: Deps
     """
     lanes: dict[str, list[Portion]] = {}
     again = [
-        former if keyed_line(former[0], deps) else [d for d in former if d.state is State.SENDING]
+        former if keyed_transport(former[0], deps) else [d for d in former if d.state is State.SENDING]
         for former in former_calls(deliveries)
     ]
     kept = {delivery.id for former in again for delivery in former}
     left = [delivery for delivery in deliveries if delivery.id not in kept]
     anew = [d for d in left if d.id in ways and d.due and d.state is State.PLANNED]
-    for _, batch in batches(anew, lambda delivery: ways[delivery.id].line):
+    for _, batch in batches(anew, lambda delivery: ways[delivery.id].transport):
         lanes.setdefault(ways[batch[0].id].lane, []).append(batch)
     for former in again:
         lane = next((ways[delivery.id].lane for delivery in former if delivery.id in ways), "")

@@ -10,7 +10,7 @@ from notifierd.send import Sender
 
 
 @define(eq=False)
-class Line:
+class Transport:
     """How a channel's messages get out through one sender.
 
     Attributes:
@@ -41,12 +41,12 @@ class Line:
             limiter.total_tokens = lane_share or calls
 
     def in_turn(self) -> AbstractAsyncContextManager[object]:
-        """Be the one call whose turn is next, if the line has a rate. Who does not begin leaves the turn to another."""
+        """Be the one call whose turn is next, if there is a rate. A call that never begins leaves it to another."""
         return self._in_turn if self.interval else nullcontext()
 
     @property
     def turn(self) -> float:
-        """When the line's rate lets the call whose turn is next begin, by Trio's clock; at once, if there is none."""
+        """When the rate lets the call whose turn is next begin, by Trio's clock; at once if there is no rate."""
         return max(trio.current_time(), self._last_began + self.interval)
 
     async def wait(self, ahead: float = 0.0) -> None:

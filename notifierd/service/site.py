@@ -22,7 +22,7 @@ from notifierd.rules.lifecycle import Policy
 from notifierd.run.context import Deps
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
-from notifierd.run.transport import Line
+from notifierd.run.transport import Transport
 from notifierd.send.open import open_email, open_push
 from notifierd.store.contract import system_identifier, view_problems
 from notifierd.store.database import Database, StatementCounts, open_database
@@ -136,19 +136,19 @@ async def open_deps(
     rules, calendar = Rules.of(settings), Calendar(settings.window)
     async with AsyncExitStack() as stack:
         email = trio.CapacityLimiter(1)  # shared by all mail providers
-        lines = {
+        transports = {
             Channel.EMAIL: [
-                Line(await stack.enter_async_context(open_email(provider, settings, now=utc_now)), email)
+                Transport(await stack.enter_async_context(open_email(provider, settings, now=utc_now)), email)
                 for provider in settings.email.providers
             ]
         }
         if rules.push:
             push = await stack.enter_async_context(open_push(settings, now=utc_now))
-            lines[Channel.PUSH] = [Line(push, trio.CapacityLimiter(1))]
+            transports[Channel.PUSH] = [Transport(push, trio.CapacityLimiter(1))]
         deps = Deps(
             ledger=PostgresLedger(db, settings.database.plan_timeout),
             source=PostgresSource(db),
-            lines=lines,
+            transports=transports,
             policies={
                 Channel.EMAIL: Policy(on_unknown=settings.email.on_unknown),
                 Channel.PUSH: Policy(),
@@ -174,12 +174,12 @@ def limit(deps: Deps, limits: LimitsSettings) -> None:
     """Apply *limits* from now on, also to a run that is under way."""
     deps.offices.total_tokens = limits.offices
     pause = 1.0 / limits.email_per_second if limits.email_per_second else 0.0
-    for channel, lines in deps.lines.items():
-        for line in lines:
+    for channel, transports in deps.transports.items():
+        for transport in transports:
             match channel:
                 case Channel.EMAIL:
-                    line.limit(limits.email, None, pause)
+                    transport.limit(limits.email, None, pause)
                 case Channel.PUSH:
-                    line.limit(limits.push, max(1, limits.push // LANE_SHARE), 0.0)
+                    transport.limit(limits.push, max(1, limits.push // LANE_SHARE), 0.0)
     deps.policies = {channel: evolve(policy, attempts=limits.attempts) for channel, policy in deps.policies.items()}
     deps.email_per_day, deps.send_timeout = limits.email_per_day, limits.send_timeout

@@ -292,7 +292,7 @@ _Queue = tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]]
 
 def _by_sender(deps: Deps, lanes: dict[str, str]) -> dict[str, dict[str, str]]:
     """Group *lanes* and their reasons by the name of their sender."""
-    senders = {lane: line.sender.name for lines in deps.lines.values() for line in lines for lane in line.lanes}
+    senders = {lane: each.sender.name for beside in deps.transports.values() for each in beside for lane in each.lanes}
     found: dict[str, dict[str, str]] = {}
     for lane, reason in lanes.items():
         found.setdefault(senders.get(lane, lane), {})[lane] = reason

@@ -137,8 +137,8 @@ class _Daemon(Collector):
         text = "Calls of which something was deferred, refused with us, or lost."
         yield _counters("notifierd_calls_in_trouble", text, ("sender",), trouble)
         deps = attempt.deps if attempt else None
-        refusals, lines = (deps.breakers.blocked(), deps.lines) if deps else ({}, {})
-        lanes = {channel: {lane for line in beside for lane in line.lanes} for channel, beside in lines.items()}
+        refusals, transports = (deps.breakers.blocked(), deps.transports) if deps else ({}, {})
+        lanes = {channel: {lane for each in beside for lane in each.lanes} for channel, beside in transports.items()}
         blocked = [((channel,), len(lanes.get(channel, set()) & set(refusals))) for channel in Channel]
         yield _gauges("notifierd_blocked_lanes", "Providers and push services that refuse us.", ("channel",), blocked)
 

@@ -49,7 +49,7 @@ from notifierd.run.context import Deps, lasting
 from notifierd.run.day import run_day
 from notifierd.run.progress import Progress
 from notifierd.run.stop import SETTLE_SECONDS, Stop
-from notifierd.run.transport import Line
+from notifierd.run.transport import Transport
 from tests.experiments.troubles import READS, Change, Kind, Refusal, a_refusal, some_changes
 from tests.support.memory import Application, MemoryLedger, Version
 from tests.support.messages import SENDER
@@ -507,9 +507,9 @@ class Simulation:
         return Deps(
             ledger=remote,
             source=remote,
-            lines={
+            transports={
                 Channel.EMAIL: [
-                    Line(
+                    Transport(
                         _Sender(process, name, self.world.max_batch, self.services[name].keyed),
                         mails,
                         interval=self.world.interval,
@@ -517,7 +517,7 @@ class Simulation:
                     for name in ("resend", "postmark")[: 1 if self.world.fallback is None else 2]
                 ],
                 Channel.PUSH: [
-                    Line(_Sender(process, "webpush", 1, honours_keys=False), trio.CapacityLimiter(4), lane_share=2)
+                    Transport(_Sender(process, "webpush", 1, honours_keys=False), trio.CapacityLimiter(4), lane_share=2)
                 ],
             },
             policies={

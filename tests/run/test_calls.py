@@ -22,7 +22,7 @@ from notifierd.run.calls import SHORTEST_TTL, Call, Prepared, describe, prepare
 from notifierd.run.context import Deps
 from tests.support.memory import Application, MemoryLedger
 from tests.support.samples import DAY, a_renewal, an_id, some_offices
-from tests.support.scripted_senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, a_line, a_run
+from tests.support.scripted_senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, a_run, a_transport
 
 KEYED = ScriptedSender(max_batch=3, honours_keys=True)
 RENDERER = Renderer(Settings())
@@ -243,8 +243,8 @@ def test_calls_whose_reservations_are_forgotten_are_made_again_as_they_were(data
     async def an_office_in_any_state() -> Office:
         office = await an_office(staff=(len(states) + 1) // 2, devices=1)
         names = ("first", "second")
-        lines = [a_line(ScriptedSender(name=name, max_batch=size, honours_keys=True), 5) for name in names]
-        deps = a_run(MemoryLedger(Application()), lines, ScriptedSender(), now=lambda: NINE_O_CLOCK)
+        transports = [a_transport(ScriptedSender(name=name, max_batch=size, honours_keys=True), 5) for name in names]
+        deps = a_run(MemoryLedger(Application()), transports, ScriptedSender(), now=lambda: NINE_O_CLOCK)
         found = [evolve(d, **state) for d, state in zip(office.work.deliveries, states, strict=False)]
         return evolve(office.having(*found), deps=deps)
 
@@ -254,7 +254,7 @@ def test_calls_whose_reservations_are_forgotten_are_made_again_as_they_were(data
     left = data.draw(st.permutations([delivery for call in forgotten for delivery in call.deliveries]))
 
     def said(calls: list[Call]) -> set[tuple[UUID, bytes, str, tuple[UUID, ...]]]:
-        return {(c.id, c.body, c.line.sender.name, tuple(d.id for d in c.deliveries)) for c in calls}
+        return {(c.id, c.body, c.transport.sender.name, tuple(d.id for d in c.deliveries)) for c in calls}
 
     again = office.having(*left).calls()
     assert said(again) == said(forgotten)
@@ -328,7 +328,7 @@ async def test_a_call_is_not_repeated_by_another_provider_nor_without_keys_nor_i
         assert (todo.calls, todo.lost) == ((), tuple(left))
     todo = office.having(*left[:2]).prepared()
     assert (todo.calls, todo.lost) == ((), tuple(left[:2])), "the third was deleted from the ledger"
-    switched_off = evolve(office, deps=evolve(office.deps, lines={}))
+    switched_off = evolve(office, deps=evolve(office.deps, transports={}))
     assert switched_off.having(*left).prepared().lost == tuple(left)
 
 
@@ -366,7 +366,7 @@ async def test_what_has_nothing_to_say_any_more_expires_with_the_reason():
     assert office.having(*deliveries, alerts=()).expired() == ["no_longer_due", "no_longer_due"]
     assert office.having(*deliveries, alerts=(a_renewal(31),)).expired() == ["no_longer_due", "no_longer_due"]
     assert office.having(*deliveries, devices={}).expired() == ["device_gone"]
-    mail_only = evolve(office.deps, lines={Channel.EMAIL: office.deps.lines[Channel.EMAIL]})
+    mail_only = evolve(office.deps, transports={Channel.EMAIL: office.deps.transports[Channel.EMAIL]})
     assert evolve(office, deps=mail_only).expired() == ["channel_disabled"]
     (staff,) = office.work.staff.values()
     shut = {staff.id: evolve(staff, email_enabled=False)}
@@ -418,7 +418,9 @@ async def test_a_push_is_kept_to_the_days_end_but_for_an_hour_at_least(hours: fl
     office = await an_office(staff=1, devices=1)
     deps = evolve(office.deps, now=lambda: NINE_O_CLOCK + timedelta(hours=hours))
     (message,) = [
-        call.messages[0] for call in evolve(office, deps=deps).calls() if call.line in deps.lines[Channel.PUSH]
+        call.messages[0]
+        for call in evolve(office, deps=deps).calls()
+        if call.transport in deps.transports[Channel.PUSH]
     ]
     assert isinstance(message, Push)
     assert message.ttl == ttl

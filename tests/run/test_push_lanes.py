@@ -15,7 +15,7 @@ from notifierd.config.settings import LimitsSettings, PushSettings
 from notifierd.model.delivery import State
 from notifierd.run.context import Deps
 from notifierd.run.day import run_day
-from notifierd.run.transport import Line
+from notifierd.run.transport import Transport
 from notifierd.send._http import open_client
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush
@@ -81,8 +81,8 @@ async def a_push_run(
             now=lambda: NINE_O_CLOCK + timedelta(seconds=trio.current_time()),
         )
         ledger = ShakyLedger(app)
-        line = Line(sender, trio.CapacityLimiter(1))
-        deps = a_run(ledger, ScriptedSender(seconds=0.2), line, window_left=window_left)
+        transport = Transport(sender, trio.CapacityLimiter(1))
+        deps = a_run(ledger, ScriptedSender(seconds=0.2), transport, window_left=window_left)
         limit(deps, limits or LimitsSettings())
         yield deps, ledger
 

@@ -16,7 +16,7 @@ from notifierd.run.office import QUOTA_PAUSE
 from notifierd.service.state import Attempt
 from tests.support.processes import Place, invent
 from tests.support.samples import DAY, an_id, some_offices
-from tests.support.scripted_senders import NINE_O_CLOCK, TAKEN, ScriptedSender, ShakyLedger, a_line, a_run
+from tests.support.scripted_senders import NINE_O_CLOCK, TAKEN, ScriptedSender, ShakyLedger, a_run, a_transport
 
 
 async def run(deps: Deps) -> tuple[RunResult, list[dict[str, object]]]:
@@ -88,7 +88,7 @@ async def test_a_rate_that_the_window_is_too_short_for_is_told_with_the_plan(aut
     """100 calls at 0.5 a second take 198 s: in 59 s, 30 begin."""
     ledger = ShakyLedger(some_offices(100, staff=2))
     sender = ScriptedSender(max_batch=100)
-    deps = a_run(ledger, a_line(sender, 5, per_second=0.5), window_left=59.0)
+    deps = a_run(ledger, a_transport(sender, 5, per_second=0.5), window_left=59.0)
     result, named = await run(deps)
     assert named == [{"limit": "email_per_second", "mails": 140, "offices": 70}]
     assert len(sender.calls) == 30

@@ -247,7 +247,7 @@ async def test_push_services_that_refuse_us_are_one_alarm_of_the_sender(autojump
     deps.progress.has_day = True
     outcomes: dict[str, Outcome] = {"fcm": Blocked("blocked:403"), "moz": Blocked("blocked:401"), "wns": TAKEN}
     for lane, outcome in outcomes.items():
-        deps.lines[Channel.PUSH][0].lane_limiter(lane)
+        deps.transports[Channel.PUSH][0].lane_limiter(lane)
         deps.breakers[lane].record([outcome], 0.0, an_id("office"))
     settings = Settings(watch=WatchSettings(webhook_url=WEBHOOK))
 

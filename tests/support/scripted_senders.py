@@ -21,7 +21,7 @@ from notifierd.rules.lifecycle import Policy
 from notifierd.run.context import Deps, lasting
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
-from notifierd.run.transport import Line
+from notifierd.run.transport import Transport
 from notifierd.store.source import CHUNK, Chunk, Place
 from tests.support.memory import Application, MemoryLedger
 from tests.support.messages import SENDER
@@ -278,16 +278,18 @@ def between(*outages: tuple[float, float]) -> Callable[[], bool]:
     return lambda: any(start <= trio.current_time() < end for start, end in outages)
 
 
-def a_line(sender: ScriptedSender, slots: int, lane_share: int | None = None, per_second: float = 0.0) -> Line:
-    """A channel's line, as ``assemble`` makes one."""
+def a_transport(
+    sender: ScriptedSender, slots: int, lane_share: int | None = None, per_second: float = 0.0
+) -> Transport:
+    """A transport with limits of its own."""
     interval = 1.0 / per_second if per_second else 0.0
-    return Line(sender, trio.CapacityLimiter(slots), lane_share=lane_share, interval=interval)
+    return Transport(sender, trio.CapacityLimiter(slots), lane_share=lane_share, interval=interval)
 
 
 def a_run(
     ledger: MemoryLedger,
-    email: ScriptedSender | Line | Sequence[Line],
-    push: ScriptedSender | Line | None = None,
+    email: ScriptedSender | Transport | Sequence[Transport],
+    push: ScriptedSender | Transport | None = None,
     *,
     offices: int = 10,
     on_unknown: Literal["repeat", "hold"] = "repeat",
@@ -297,14 +299,14 @@ def a_run(
 ) -> Deps:
     """What a run works with: the limits are those of ``config.toml``, where not said otherwise."""
     if isinstance(email, ScriptedSender):
-        email = a_line(email, 5)
-    lines: dict[Channel, Sequence[Line]] = {Channel.EMAIL: [email] if isinstance(email, Line) else email}
+        email = a_transport(email, 5)
+    transports: dict[Channel, Sequence[Transport]] = {Channel.EMAIL: [email] if isinstance(email, Transport) else email}
     if push is not None:
-        lines[Channel.PUSH] = [push if isinstance(push, Line) else a_line(push, 20, lane_share=5)]
+        transports[Channel.PUSH] = [push if isinstance(push, Transport) else a_transport(push, 20, lane_share=5)]
     parts: dict[str, Any] = {
         "ledger": ledger,
         "source": ledger,
-        "lines": lines,
+        "transports": transports,
         "policies": {Channel.EMAIL: Policy(3, on_unknown), Channel.PUSH: Policy(3)},
         "offices": trio.CapacityLimiter(offices),
         "renderer": PlainRenderer(),
