@@ -300,7 +300,7 @@ async def _push_hosts(db: Database, settings: Settings) -> list[Finding]:
     async with open_push(settings, now=_now) as sender:
         for row in rows:
             device = Device(_NOBODY, _NOBODY, row["endpoint"], "", "")
-            if sender.lane(Push(_NOBODY, _NOBODY, device, b"", "", 0)) != Reason.ENDPOINT_REFUSED:
+            if sender.destination(Push(_NOBODY, _NOBODY, device, b"", "", 0)) != Reason.ENDPOINT_REFUSED:
                 allowed += row["devices"]
             else:
                 url = parse_url(device.endpoint)

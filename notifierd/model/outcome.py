@@ -31,7 +31,8 @@ class Rejected:
     Attributes:
         blame: MESSAGE if the answer names the message or its address; UNCLEAR if it names neither, as a bare 400: that
             is final only if other messages have passed.
-        asked: False if the message never left, because no provider could accept it; this says nothing about its lane.
+        asked: False if the message never left, because no provider could accept it. This says nothing about its
+            destination.
     """
 
     reason: str

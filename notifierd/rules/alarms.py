@@ -86,8 +86,8 @@ class Running:
     Attributes:
         seconds: since it began.
         done: how many of its *offices* were processed.
-        blocked: by sender, the lanes that reject our credentials or account, with the reason.
-        out: by sender, the lanes that have been out for OUT_SECONDS for another reason, with the reason.
+        blocked: by sender, the destinations that reject our credentials or account, with the reason.
+        out: by sender, the destinations that have been out for OUT_SECONDS for another reason, with the reason.
     """
 
     day: date
@@ -111,11 +111,11 @@ def while_running(run: Running, watch: WatchSettings) -> Iterator[Alarm]:
         "Its deliveries stay planned, and are retried or go through email.fallback; what is left when the window ends "
         "expires."
     )
-    for sender, lanes in run.blocked.items():
-        text = f"{sender} rejects our credentials or account ({_reasons(sender, lanes)}). {rest} Check both."
+    for sender, destinations in run.blocked.items():
+        text = f"{sender} rejects our credentials or account ({_reasons(sender, destinations)}). {rest} Check both."
         yield Alarm(run.day, f"blocked:{sender}", text)
-    for sender, lanes in run.out.items():
-        text = f"{sender} has failed every call for {OUT_SECONDS:.0f} s ({_reasons(sender, lanes)}). {rest}"
+    for sender, destinations in run.out.items():
+        text = f"{sender} has failed every call for {OUT_SECONDS:.0f} s ({_reasons(sender, destinations)}). {rest}"
         yield Alarm(run.day, f"out:{sender}", text)
 
 
@@ -201,9 +201,10 @@ def _lost(counts: DayCounts) -> tuple[int, int]:
     return counts.email.lost + counts.push.lost, counts.email.planned + counts.push.planned
 
 
-def _reasons(sender: str, lanes: Mapping[str, str]) -> str:
-    """Return the reasons; with the lanes, if the sender has several."""
-    return _some([why if lane == sender else f"{lane}: {why}" for lane, why in sorted(lanes.items())], MOST_REASONS)
+def _reasons(sender: str, destinations: Mapping[str, str]) -> str:
+    """Return the reasons; with the destinations, if the sender has several."""
+    reasons = sorted(destinations.items())
+    return _some([why if name == sender else f"{name}: {why}" for name, why in reasons], MOST_REASONS)
 
 
 def _most_common(reasons: Counter[str]) -> str:

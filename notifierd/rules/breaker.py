@@ -1,7 +1,7 @@
-"""The circuit breaker of a lane: whether the lane may be used now, judged by the results of its last calls.
+"""The circuit breaker of a destination: whether it may be used now, judged by the results of its last calls.
 
 Pure, except for the clock. `next_state` is the table of the section "When a provider has trouble" in docs/delivery.md.
-The deliveries of a lane that may not be used stay planned.
+The deliveries of a destination that may not be used stay planned.
 """
 
 from collections import defaultdict
@@ -29,10 +29,10 @@ REFUSALS = 5
 """Offices in a row whose messages are rejected without naming a message, after which the provider is taken to reject
 our credentials or account."""
 PROBE_PAUSE = 1.0
-"""Seconds until other calls look again at a lane that one call is probing."""
+"""Seconds until other calls look again at a destination that one call is probing."""
 LAST_PAUSE = 1.0
-"""Extra seconds that the offices whose calls failed wait before they probe a lane. Other offices probe first, so a
-message that is refused because of its own content does not keep the breaker open for all others."""
+"""Extra seconds that the offices whose calls failed wait before they probe a destination. Other offices probe first, so
+a message that is refused because of its own content does not keep the breaker open for all others."""
 
 
 class State(Enum):
@@ -43,13 +43,13 @@ class State(Enum):
     THROTTLED = "throttled"
     """No call is made for a short pause."""
     OPEN = "open"
-    """The lane is out: no call is made for a pause, and a mail goes through another provider."""
+    """The destination is out: no call is made for a pause, and a mail goes through another provider."""
     PROBING = "probing"
-    """The lane is out, and its pause is over: one call at a time is made."""
+    """The destination is out, and its pause is over: one call at a time is made."""
 
 
 class Finding(Enum):
-    """What the end of a call, or of a pause, says of the lane."""
+    """What the end of a call, or of a pause, says of the destination."""
 
     PASSED = "passed"
     """The provider judged a message itself."""
@@ -86,7 +86,7 @@ Trouble = Deferred | Blocked | Unknown
 
 @define
 class CircuitBreaker:
-    """The breaker of one lane. Times are seconds of *clock*, which only goes forward.
+    """The breaker of one destination. Times are seconds of *clock*, which only goes forward.
 
     Attributes:
         blocked: why the provider rejects our credentials or account, as long as it does.
@@ -116,20 +116,20 @@ class CircuitBreaker:
 
     @property
     def outage(self) -> str | None:
-        """Why the lane is out, from the moment that the breaker opens until a message passes."""
+        """Why the destination is out, from the moment that the breaker opens until a message passes."""
         return self._cause if self._state is State.OPEN else None
 
     @property
     def works(self) -> bool:
-        """Whether messages have passed in this run, and the lane does not reject everybody by now."""
+        """Whether messages have passed in this run, and the destination does not reject everybody by now."""
         return self._passed_at > -inf and len(self._rejected) < REFUSALS
 
     def passed_since(self, began: float) -> bool:
-        """Whether any message has passed through the lane since the moment *began*."""
+        """Whether any message has passed through the destination since the moment *began*."""
         return self._passed_at >= began
 
     def retry_in(self, office: UUID | None = None) -> float:
-        """Seconds until a call of *office* may use the lane; 0 if it may now."""
+        """Seconds until a call of *office* may use the destination; 0 if it may now."""
         probed = PROBE_PAUSE if self.outage and self._calls else 0.0
         last = LAST_PAUSE if self.outage and office in self._failed else 0.0
         return max(probed, self._paused_until + last - self._clock())
@@ -148,7 +148,7 @@ class CircuitBreaker:
 
         Args:
             began: when the call began. A message that passes closes the breaker only if its call began after the last
-                failure: an older answer does not show that the lane works again.
+                failure: an older answer does not show that the destination works again.
         """
         if any(map(_passed, outcomes)):
             self._passed_at = self._clock()
@@ -159,7 +159,7 @@ class CircuitBreaker:
             self._rejected.add(office)
         refusals = _refusals(outcomes, everybody=len(self._rejected) >= REFUSALS)
         troubles = [outcome for outcome in outcomes if isinstance(outcome, Trouble)]
-        if refusals or _lane_wide(troubles, others_pass=self.passed_since(began)):
+        if refusals or _destination_wide(troubles, others_pass=self.passed_since(began)):
             self._failed.add(office)
             self._trip(refusals, troubles, began)
 
@@ -205,14 +205,14 @@ def _refusals(outcomes: Sequence[Outcome], *, everybody: bool) -> list[Refusal]:
     """The outcomes that concern our credentials or account, those that say more first.
 
     Args:
-        everybody: a rejection that names no message is one of them, as the lane rejects every office.
+        everybody: a rejection that names no message is one of them, as the destination rejects every office.
     """
     blocked = [outcome for outcome in outcomes if isinstance(outcome, Blocked)]
     return [*blocked, *(_unnamed(outcomes) if everybody else ())]
 
 
-def _lane_wide(troubles: Sequence[Trouble], *, others_pass: bool) -> bool:
-    """Whether the lane is the cause: the provider says so, or a cause is unclear and no other message has passed."""
+def _destination_wide(troubles: Sequence[Trouble], *, others_pass: bool) -> bool:
+    """Whether the destination is the cause: the provider says so, or it is unclear and no other message passed."""
     blames = {outcome.blame if isinstance(outcome, Deferred) else Blame.UNCLEAR for outcome in troubles}
     return Blame.PROVIDER in blames or not (blames <= {Blame.MESSAGE} or others_pass)
 
@@ -237,7 +237,7 @@ def _growing(first: float, longest: float, failures: int) -> float:
 
 @define
 class Breakers:
-    """The breakers of all lanes. A lane gets its breaker at its first use."""
+    """The breakers of all destinations. A destination gets its breaker at its first use."""
 
     clock: Callable[[], float]
     _breakers: dict[str, CircuitBreaker] = field(init=False)
@@ -245,21 +245,21 @@ class Breakers:
     def __attrs_post_init__(self) -> None:
         self._breakers = defaultdict(lambda: CircuitBreaker(self.clock))
 
-    def __getitem__(self, lane: str) -> CircuitBreaker:
-        return self._breakers[lane]
+    def __getitem__(self, destination: str) -> CircuitBreaker:
+        return self._breakers[destination]
 
     def blocked(self) -> dict[str, str]:
-        """The lanes whose provider rejects our credentials or account, with the reason."""
-        return {lane: breaker.blocked for lane, breaker in self._breakers.items() if breaker.blocked}
+        """The destinations whose provider rejects our credentials or account, with the reason."""
+        return {destination: breaker.blocked for destination, breaker in self._breakers.items() if breaker.blocked}
 
     def outages(self) -> dict[str, str]:
-        """The lanes that are out, with the reason."""
-        return {lane: breaker.outage for lane, breaker in self._breakers.items() if breaker.outage}
+        """The destinations that are out, with the reason."""
+        return {destination: breaker.outage for destination, breaker in self._breakers.items() if breaker.outage}
 
-    def usable(self, lane: str) -> bool:
-        """Whether the lane may be used now."""
-        return not self[lane].retry_in()
+    def usable(self, destination: str) -> bool:
+        """Whether the destination may be used now."""
+        return not self[destination].retry_in()
 
-    def out(self, lane: str) -> bool:
-        """Whether the lane is out and may not be probed now."""
-        return bool(self[lane].outage and self[lane].retry_in())
+    def out(self, destination: str) -> bool:
+        """Whether the destination is out and may not be probed now."""
+        return bool(self[destination].outage and self[destination].retry_in())

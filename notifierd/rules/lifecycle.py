@@ -42,19 +42,20 @@ class Circumstances:
 
     Attributes:
         keyed: the sender honours the call's idempotency key.
-        others_pass: other messages passed through the lane during this try.
-        lane_wait: seconds until the lane may be used again.
+        others_pass: other messages passed through the destination during this try.
+        destination_wait: seconds until the destination may be used again.
         elsewhere: another sender may be used sooner, for messages that this sender certainly did not accept.
-        lane_works: messages have passed through the lane in this run, and it does not reject everybody by now.
+        destination_works: messages have passed through the destination in this run, and it does not reject everybody by
+            now.
         carried_out: the provider accepted other messages of the call, so its answer holds for the call itself, and
             not only for this try of it.
     """
 
     keyed: bool
     others_pass: bool = False
-    lane_wait: float = 0.0
+    destination_wait: float = 0.0
     elsewhere: bool = False
-    lane_works: bool = False
+    destination_works: bool = False
     carried_out: bool = False
 
 
@@ -85,7 +86,7 @@ def settle(
     match outcome:
         case Delivered(provider_message_id):
             return end(State.SENT, provider_message_id=provider_message_id, audit=audit)
-        case Rejected(reason, blame) if blame is Blame.MESSAGE or now.lane_works:
+        case Rejected(reason, blame) if blame is Blame.MESSAGE or now.destination_works:
             return end(State.FAILED, reason)
         case Gone(reason):
             return end(State.GONE, reason)
@@ -107,7 +108,7 @@ def settle(
             doubts = delivery.doubts + 1
             if doubts > (1 if policy.on_unknown == "repeat" else 0):
                 return end(State.UNKNOWN, reason, doubts=doubts)
-            return again(reason, doubts=doubts, wait=now.lane_wait)
+            return again(reason, doubts=doubts, wait=now.destination_wait)
     assert_never(outcome)
 
 
@@ -130,10 +131,10 @@ def _costs(outcome: Deferred, now: Circumstances) -> bool:
 
 def _odd(delivery: Delivery, now: Circumstances) -> int:
     """Return the number of the wait after a deferral without cost: it grows with the tries if other messages pass."""
-    return delivery.try_no if now.lane_works else 1
+    return delivery.try_no if now.destination_works else 1
 
 
 def _wait(outcome: Deferred | Blocked | Rejected | Unknown, now: Circumstances, nth: int) -> float:
-    """Return the seconds until the next try: as requested, or growing with *nth*; not before the lane may be used."""
+    """Return the seconds until the next try: as requested, or growing with *nth*; at least ``destination_wait``."""
     asked = None if isinstance(outcome, Rejected) else outcome.retry_after
-    return min(BACKOFF.longest, max(asked or BACKOFF.pause(nth), now.lane_wait))
+    return min(BACKOFF.longest, max(asked or BACKOFF.pause(nth), now.destination_wait))

@@ -89,9 +89,9 @@ class Call:
         )
 
     @cached_property
-    def lane(self) -> str:
-        """The lane that the call goes through."""
-        return str(self.transport.sender.lane(self.contents[0].message))
+    def destination(self) -> str:
+        """The destination that the call goes through."""
+        return str(self.transport.sender.destination(self.contents[0].message))
 
     def says_the_same(self, other: "Call") -> bool:
         """Whether it says the same as *other* to the same targets."""

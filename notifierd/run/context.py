@@ -92,9 +92,9 @@ class Deps:
     def transport(self, channel: Channel, message: Message) -> Transport:
         """The transport for a new call with *message*: the preferred one; while that is out, another that is usable."""
         preferred, *others = self.transports[channel]
-        if self.breakers.out(preferred.sender.lane(message)):
+        if self.breakers.out(preferred.sender.destination(message)):
             for other in others:
-                if self.breakers.usable(other.sender.lane(message)):
+                if self.breakers.usable(other.sender.destination(message)):
                     return other
         return preferred
 
@@ -125,7 +125,9 @@ class Deps:
         for channel, transports in self.transports.items():
             for transport in transports:
                 named[channel.value] = transport.limiter
-                named |= {f"{channel} {lane}": limiter for lane, limiter in transport.lanes.items()}
+                named |= {
+                    f"{channel} {destination}": limiter for destination, limiter in transport.destinations.items()
+                }
         return named
 
 

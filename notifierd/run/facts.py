@@ -11,7 +11,7 @@ from notifierd.model.message import Mail
 from notifierd.model.office import OfficeWork
 from notifierd.run.calls import Call, Prepared, describe, prepare
 from notifierd.run.context import Deps
-from notifierd.run.portions import AT_ONCE, Portion, by_lane, sample, way_of
+from notifierd.run.portions import AT_ONCE, Portion, by_destination, sample, way_of
 
 MOST_AGE = 5.0
 """Seconds from the reading of facts to the calls that are made from them, at most."""
@@ -31,9 +31,9 @@ class Facts:
     _reading: trio.Lock = field(factory=trio.Lock)
 
     async def portions(self, since: float) -> list[list[Portion]]:
-        """The office's deliveries in portions to be prepared one after the other: for each lane, those that go there.
+        """The office's deliveries in portions, a list for each destination: its portions are prepared one by one.
 
-        They are one for all lanes if they are few. *since*: see `prepare`.
+        Few deliveries are one portion, whatever their destinations. *since*: see `prepare`.
 
         Raises:
             DatabaseError: see `prepare`.
@@ -48,7 +48,7 @@ class Facts:
                 ways[delivery.id] = way_of(delivery, message, self._deps)
                 mail = message if isinstance(message, Mail) else mail
             await trio.lowlevel.checkpoint()  # as below
-        return by_lane(deliveries, ways, self._deps)
+        return by_destination(deliveries, ways, self._deps)
 
     async def prepare(self, deliveries: Sequence[Delivery], since: float) -> Prepared:
         """What is to be done for *deliveries* of the office, by facts that were read at *since* (Trio's time) or later.

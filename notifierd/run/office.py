@@ -114,24 +114,24 @@ async def guard_office(work: OfficeWork, slot: object, this_pass: Pass) -> None:
 async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     """Make the messages of a portion first, so that bad data is met before any of them is sent; then make its calls.
 
-    A large office has many portions, and each lane its own, so that a slow mail never holds up a push, nor one push
-    service another. An error ends the office, but cuts nothing that is in flight.
+    A large office has many portions, and each destination its own, so that a slow mail never holds up a push, nor one
+    push service another. An error ends the office, but cuts nothing that is in flight.
     """
     facts, errors = Facts(work, this_pass.day, this_pass.deps), list[Exception]()
-    lanes = await facts.portions(since=trio.current_time() - FRESH)
+    destinations = await facts.portions(since=trio.current_time() - FRESH)
     try:
         async with trio.open_nursery() as nursery:
-            for portions in lanes[1:]:
-                nursery.start_soon(tell_lane, portions, facts, this_pass, errors)
-            for portions in lanes[:1]:  # mostly all there is, and not worth another task
-                await tell_lane(portions, facts, this_pass, errors)
+            for portions in destinations[1:]:
+                nursery.start_soon(tell_destination, portions, facts, this_pass, errors)
+            for portions in destinations[:1]:  # mostly all there is, and not worth another task
+                await tell_destination(portions, facts, this_pass, errors)
     except BaseException as cut:  # noqa: BLE001 - a cancellation, which passes beside an error
         raise BaseExceptionGroup("an office was cut", [cut, *errors]) from None
     if errors:
         raise errors[0]
 
 
-async def tell_lane(portions: Sequence[Portion], facts: Facts, this_pass: Pass, errors: list[Exception]) -> None:
+async def tell_destination(portions: Sequence[Portion], facts: Facts, this_pass: Pass, errors: list[Exception]) -> None:
     """Make the calls of one portion after the other, the next ones once those of the last have their slots.
 
     So what is held are the messages in flight, and of those that wait one portion.
@@ -185,14 +185,14 @@ async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Ev
     """
     transport = prepared.transport
     try:
-        async with transport.lane_limiter(prepared.lane), transport.limiter:
+        async with transport.limiter_for(prepared.destination), transport.limiter:
             turn.set()
             async with transport.in_turn():
                 call = await when_due(prepared, facts, this_pass)
                 if call is None:
                     return
                 transport.begin()
-            with this_pass.deps.breakers[call.lane].in_use():
+            with this_pass.deps.breakers[call.destination].in_use():
                 await carry_out(call, facts, this_pass)
     except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
         errors.append(error)
@@ -225,7 +225,8 @@ async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> 
         this_pass.deps.progress.trouble.met("reading", error.reason)
         this_pass.skip(DATABASE_PAUSE)
         return None
-    ready = next((again for again in todo.calls if (again.transport, again.lane) == (call.transport, call.lane)), None)
+    route = call.transport, call.destination
+    ready = next((again for again in todo.calls if (again.transport, again.destination) == route), None)
     if len(todo.calls) > (ready is not None):
         this_pass.skip(0.0)
     return ready
@@ -267,7 +268,7 @@ async def borne_out(call: Call, facts: Facts, deps: Deps) -> bool:
 def put_off(call: Call, this_pass: Pass) -> bool:
     """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
     deps = this_pass.deps
-    wait = deps.breakers[call.lane].retry_in(call.deliveries[0].office_id)
+    wait = deps.breakers[call.destination].retry_in(call.deliveries[0].office_id)
     if wait:
         this_pass.skip(min(wait, elsewhere(call, deps)))
     return bool(wait) or deps.stop.is_set()
@@ -283,8 +284,9 @@ def elsewhere(call: Call, deps: Deps) -> float:
     if call.repeat or (delivery.doubts and last_transport(delivery, deps)):
         return NEVER
     preferred, *others = deps.transports[delivery.channel]
-    usable = [preferred, *others] if deps.breakers.out(preferred.sender.lane(message)) else [preferred]
-    waits = [deps.breakers[other.sender.lane(message)].retry_in() for other in usable if other is not call.transport]
+    usable = [preferred, *others] if deps.breakers.out(preferred.sender.destination(message)) else [preferred]
+    others = [transport for transport in usable if transport is not call.transport]
+    waits = [deps.breakers[other.sender.destination(message)].retry_in() for other in others]
     return min(waits, default=NEVER)
 
 
@@ -304,9 +306,9 @@ async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
 
 
 def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:
-    """Record in the lane's breaker how a call ended; log a trouble, the beginning of an outage, and its end."""
-    lane, sender, tally = call.lane, call.transport.sender.name, deps.progress.tally
-    breaker = deps.breakers[lane]
+    """Record in the destination's breaker how a call ended; log a trouble, the beginning of an outage, and its end."""
+    destination, sender, tally = call.destination, call.transport.sender.name, deps.progress.tally
+    breaker = deps.breakers[destination]
     blocked, outage = breaker.blocked, breaker.outage
     breaker.record(outcomes, began, call.deliveries[0].office_id)
     troubled = [
@@ -317,28 +319,28 @@ def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> 
     tally.call_seconds[sender].observe(trio.current_time() - began)
     tally.calls_in_trouble[sender] += bool(troubled)
     if outage and not breaker.outage:
-        log.info("sender_back", lane=lane)
+        log.info("sender_back", lane=destination)
     if breaker.blocked and not blocked:
-        log.error("sender_blocked", lane=lane, reason=breaker.blocked, retry_in=round(breaker.retry_in(), 1))
+        log.error("sender_blocked", lane=destination, reason=breaker.blocked, retry_in=round(breaker.retry_in(), 1))
     elif breaker.outage and not outage:
-        log.error("sender_out", lane=lane, reason=breaker.outage, retry_in=round(breaker.retry_in(), 1))
-    elif troubled and deps.progress.call_troubles.are_new(call.deliveries[0].office_id, lane, sender, troubled):
+        log.error("sender_out", lane=destination, reason=breaker.outage, retry_in=round(breaker.retry_in(), 1))
+    elif troubled and deps.progress.call_troubles.are_new(call.deliveries[0].office_id, destination, sender, troubled):
         reasons = sorted({reason for _, reason in troubled})
-        log.warning("call_in_trouble", lane=lane, reasons=reasons, retry_in=round(breaker.retry_in(), 1))
+        log.warning("call_in_trouble", lane=destination, reasons=reasons, retry_in=round(breaker.retry_in(), 1))
 
 
 def settlements(
     call: Call, tried: Sequence[Delivery], outcomes: Sequence[Outcome], began: float, deps: Deps
 ) -> list[Settlement]:
     """How each of the call's reserved deliveries ends this try."""
-    breaker = deps.breakers[call.lane]
+    breaker = deps.breakers[call.destination]
     wait, took = breaker.retry_in(), [isinstance(outcome, Delivered) for outcome in outcomes]
     now = Circumstances(
         call.transport.sender.honours_keys,
         breaker.passed_since(began),
         wait,
         elsewhere=not all(took) and elsewhere(call, deps) <= wait,
-        lane_works=breaker.works,
+        destination_works=breaker.works,
         carried_out=any(took),
     )
     return [

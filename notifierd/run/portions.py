@@ -17,7 +17,7 @@ from notifierd.run.transport import Transport
 
 AT_ONCE = 100
 """Deliveries of an office whose messages are all made before the first is sent. Of a larger one, those of a call are
-made when it is the next of its lane."""
+made when it is the next of its destination."""
 
 Portion = Sequence[Delivery]
 """Deliveries of which the same calls are made, taken by themselves, as of the whole office."""
@@ -28,13 +28,13 @@ class Way:
     """Which way a message goes."""
 
     transport: Transport
-    lane: str
+    destination: str
 
 
 def way_of(delivery: Delivery, message: Message, deps: Deps) -> Way:
     """The way of a new call with *delivery*, which says *message*."""
     transport = transport_for(delivery, message, deps)
-    return Way(transport, str(transport.sender.lane(message)))
+    return Way(transport, str(transport.sender.destination(message)))
 
 
 def sample(delivery: Delivery, work: OfficeWork, day: date, deps: Deps, mail: Message | None) -> Message | None:
@@ -56,13 +56,13 @@ def sample(delivery: Delivery, work: OfficeWork, day: date, deps: Deps, mail: Me
     return mail
 
 
-def by_lane(deliveries: Iterable[Delivery], ways: Mapping[UUID, Way], deps: Deps) -> list[list[Portion]]:
-    """The portions of an office, those of each lane in the order of its calls.
+def by_destination(deliveries: Iterable[Delivery], ways: Mapping[UUID, Way], deps: Deps) -> list[list[Portion]]:
+    """The portions of an office, those of each destination in the order of its calls.
 
     Args:
         ways: by the ids of the deliveries that have something to say.
     """
-    lanes: dict[str, list[Portion]] = {}
+    destinations: dict[str, list[Portion]] = {}
     again = [
         former if keyed_transport(former[0], deps) else [d for d in former if d.state is State.SENDING]
         for former in former_calls(deliveries)
@@ -71,10 +71,10 @@ def by_lane(deliveries: Iterable[Delivery], ways: Mapping[UUID, Way], deps: Deps
     left = [delivery for delivery in deliveries if delivery.id not in kept]
     anew = [d for d in left if d.id in ways and d.due and d.state is State.PLANNED]
     for _, batch in batches(anew, lambda delivery: ways[delivery.id].transport):
-        lanes.setdefault(ways[batch[0].id].lane, []).append(batch)
+        destinations.setdefault(ways[batch[0].id].destination, []).append(batch)
     for former in again:
-        lane = next((ways[delivery.id].lane for delivery in former if delivery.id in ways), "")
-        lanes.setdefault(lane, []).append(former)
+        destination = next((ways[delivery.id].destination for delivery in former if delivery.id in ways), "")
+        destinations.setdefault(destination, []).append(former)
     if others := [delivery for delivery in left if delivery.id not in ways]:
-        lanes.setdefault("", []).append(others)
-    return list(lanes.values())
+        destinations.setdefault("", []).append(others)
+    return list(destinations.values())

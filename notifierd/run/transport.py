@@ -15,30 +15,30 @@ class Transport:
 
     Attributes:
         limiter: one slot for each call.
-        lane_share: how many of the slots one lane may have; None for all.
+        per_destination: how many of the slots one destination may have; None for all.
         interval: seconds between the beginnings of two calls; 0 for no such limit.
     """
 
     sender: Sender[Any]
     limiter: trio.CapacityLimiter
-    lane_share: int | None = None
+    per_destination: int | None = None
     interval: float = 0.0
-    lanes: dict[str, trio.CapacityLimiter] = field(factory=dict)
+    destinations: dict[str, trio.CapacityLimiter] = field(factory=dict)
     _in_turn: trio.Lock = field(factory=trio.Lock)
     _last_began: float = -float("inf")
 
-    def lane_limiter(self, lane: str) -> trio.CapacityLimiter:
-        """The limiter of one lane's share."""
-        if lane not in self.lanes:
-            self.lanes[lane] = trio.CapacityLimiter(self.lane_share or self.limiter.total_tokens)
-        return self.lanes[lane]
+    def limiter_for(self, destination: str) -> trio.CapacityLimiter:
+        """The limiter of the slots that one destination may have."""
+        if destination not in self.destinations:
+            self.destinations[destination] = trio.CapacityLimiter(self.per_destination or self.limiter.total_tokens)
+        return self.destinations[destination]
 
-    def limit(self, calls: int, lane_share: int | None, interval: float) -> None:
+    def limit(self, calls: int, per_destination: int | None, interval: float) -> None:
         """Have other limits from now on, also for who is waiting already."""
         self.limiter.total_tokens = calls
-        self.lane_share, self.interval = lane_share, interval
-        for limiter in self.lanes.values():
-            limiter.total_tokens = lane_share or calls
+        self.per_destination, self.interval = per_destination, interval
+        for limiter in self.destinations.values():
+            limiter.total_tokens = per_destination or calls
 
     def in_turn(self) -> AbstractAsyncContextManager[object]:
         """Be the one call whose turn is next, if there is a rate. A call that never begins leaves it to another."""

@@ -87,16 +87,17 @@ class CallTroubles:
 
     _named: set[Hashable] = field(factory=set)
 
-    def are_new(self, office: UUID, lane: str, sender: str, troubled: Collection[tuple[UUID, str]]) -> bool:
+    def are_new(self, office: UUID, destination: str, sender: str, troubled: Collection[tuple[UUID, str]]) -> bool:
         """Note a call in trouble; whether it is to have a line of its own.
 
-        An office has one for each lane and set of reasons. Where a call concerns only people who were named with the
-        same sender and reason before, it has none: one person may have many devices, and be a member of many offices.
+        An office has one for each destination and set of reasons. Where a call concerns only people who were named with
+        the same sender and reason before, it has none: one person may have many devices, and be a member of many
+        offices.
 
         Args:
             troubled: who was not reached, with the reason.
         """
-        call: Hashable = office, lane, frozenset(reason for _, reason in troubled)
+        call: Hashable = office, destination, frozenset(reason for _, reason in troubled)
         people: set[Hashable] = {(sender, person, reason) for person, reason in troubled}
         new = call not in self._named and not people <= self._named
         if len(self._named) + len(people) >= MOST_NAMED:

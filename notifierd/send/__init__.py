@@ -26,10 +26,11 @@ class Sender(Protocol[M_contra]):
     max_batch: int
     honours_keys: bool
 
-    def lane(self, message: M_contra) -> str:
-        """Return the lane of the message: what it shares with other messages, as a provider account or a push service.
+    def destination(self, message: M_contra) -> str:
+        """Return the destination of the message: the provider account or the push service that it shares with others.
 
-        If a lane fails, or the provider rejects our account, all calls to this lane pause; other lanes continue.
+        If a destination fails, or the provider rejects our account, all calls to this destination pause; other
+        destinations continue.
         """
         ...
 

@@ -65,7 +65,7 @@ def parse_url(text: str) -> Url | None:
 
 LONGEST_HOST = 254
 """RFC 1035, section 3.1, plus a dot at the end. The limit is needed because a host comes from a browser and is logged
-as its lane."""
+as its destination."""
 
 _WEB_URL = re.compile(
     r"https?://(?P<userinfo>[^/?#\s]*@)?(\[[0-9a-f:.]+\]|[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?)(:\d*)?([/?#]\S*)?",

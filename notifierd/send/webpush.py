@@ -32,7 +32,7 @@ had too many. https://learn.microsoft.com/windows/apps/develop/notifications/pus
 
 
 class WebPush:
-    """One call for each device; one lane for each push service's origin."""
+    """One call for each device; one destination for each push service's origin."""
 
     name = "webpush"
     max_batch = 1
@@ -45,7 +45,7 @@ class WebPush:
         self._taking: set[str] = set()  # the origins that have accepted a message
         self._foreign: set[UUID] = set()  # offices with a device that was refused while others were accepted
 
-    def lane(self, message: Push) -> str:
+    def destination(self, message: Push) -> str:
         url = self._permitted(message.device.endpoint)
         return url.origin if isinstance(url, Url) else Reason.ENDPOINT_REFUSED.value
 

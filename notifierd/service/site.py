@@ -31,7 +31,7 @@ from notifierd.store.postgres import PostgresLedger
 from notifierd.store.schema import require_current
 from notifierd.store.source import PostgresSource
 
-LANE_SHARE = 4
+PUSH_SERVICE_SHARE = 4
 """One push service gets at most a quarter of the push slots, so that a service that hangs does not delay the others."""
 
 
@@ -180,6 +180,6 @@ def limit(deps: Deps, limits: LimitsSettings) -> None:
                 case Channel.EMAIL:
                     transport.limit(limits.email, None, pause)
                 case Channel.PUSH:
-                    transport.limit(limits.push, max(1, limits.push // LANE_SHARE), 0.0)
+                    transport.limit(limits.push, max(1, limits.push // PUSH_SERVICE_SHARE), 0.0)
     deps.policies = {channel: evolve(policy, attempts=limits.attempts) for channel, policy in deps.policies.items()}
     deps.email_per_day, deps.send_timeout = limits.email_per_day, limits.send_timeout

@@ -54,7 +54,7 @@ class Attempt:
             left = max(0.0, self.stop.scope.deadline - trio.current_time())
             return f"stopping {done}, {len(progress.in_flight)} offices in flight, {left:.0f} s left"
         outages = self.deps.breakers.outages() if self.deps else {}
-        out = "".join(f"; {lane} is unavailable ({reason})" for lane, reason in outages.items())
+        out = "".join(f"; {destination} is unavailable ({reason})" for destination, reason in outages.items())
         waiting = f"; waiting for {progress.waiting_for}" if progress.waiting_for else ""
         overflows = progress.planned.overflows if progress.planned else ()
         beyond = "".join(f"; over the limit: {over.words}" for over in overflows)

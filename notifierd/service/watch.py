@@ -177,8 +177,8 @@ class Watch:
             self._running = day, now
             self._ping("start", day)
         blocked, out = deps.breakers.blocked(), deps.breakers.outages()
-        self._out_since = {lane: self._out_since.get(lane, now) for lane in out}
-        lasting = {lane for lane, since in self._out_since.items() if now - since >= OUT_SECONDS}
+        self._out_since = {destination: self._out_since.get(destination, now) for destination in out}
+        lasting = {destination for destination, since in self._out_since.items() if now - since >= OUT_SECONDS}
         offices = progress.planned.offices if progress.planned else 0
         run = Running(
             day,
@@ -186,7 +186,7 @@ class Watch:
             done=min(progress.offices_done, offices),
             offices=offices,
             blocked=_by_sender(deps, blocked),
-            out=_by_sender(deps, {lane: out[lane] for lane in lasting - blocked.keys()}),
+            out=_by_sender(deps, {destination: out[destination] for destination in lasting - blocked.keys()}),
         )
         for alarm in while_running(run, self.settings().watch):
             self.tell(alarm)
@@ -290,12 +290,17 @@ def _harmless() -> Iterator[None]:
 _Queue = tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]]
 
 
-def _by_sender(deps: Deps, lanes: dict[str, str]) -> dict[str, dict[str, str]]:
-    """Group *lanes* and their reasons by the name of their sender."""
-    senders = {lane: each.sender.name for beside in deps.transports.values() for each in beside for lane in each.lanes}
+def _by_sender(deps: Deps, destinations: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Group *destinations* and their reasons by the name of their sender."""
+    senders = {
+        destination: transport.sender.name
+        for transports in deps.transports.values()
+        for transport in transports
+        for destination in transport.destinations
+    }
     found: dict[str, dict[str, str]] = {}
-    for lane, reason in lanes.items():
-        found.setdefault(senders.get(lane, lane), {})[lane] = reason
+    for destination, reason in destinations.items():
+        found.setdefault(senders.get(destination, destination), {})[destination] = reason
     return found
 
 

@@ -158,8 +158,9 @@ class Live:
         attempt = status.attempt
         if attempt and attempt.deps:
             breakers = attempt.deps.breakers
-            for lane, reason in breakers.outages().items():
-                yield words("lane_blocked" if lane in breakers.blocked() else "lane_out", lane=lane), reason
+            for destination, reason in breakers.outages().items():
+                phrase = "lane_blocked" if destination in breakers.blocked() else "lane_out"
+                yield words(phrase, lane=destination), reason
         for over in attempt.progress.planned.overflows if attempt and attempt.progress.planned else ():
             first = ", ".join(map(str, over.first[:MOST_NAMED])) + (", ..." if over.offices > MOST_NAMED else "")
             numbers = {"mails": words.number(over.mails), "offices": words.number(over.offices)}

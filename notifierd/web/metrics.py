@@ -138,8 +138,11 @@ class _Daemon(Collector):
         yield _counters("notifierd_calls_in_trouble", text, ("sender",), trouble)
         deps = attempt.deps if attempt else None
         refusals, transports = (deps.breakers.blocked(), deps.transports) if deps else ({}, {})
-        lanes = {channel: {lane for each in beside for lane in each.lanes} for channel, beside in transports.items()}
-        blocked = [((channel,), len(lanes.get(channel, set()) & set(refusals))) for channel in Channel]
+        destinations = {
+            channel: {destination for transport in beside for destination in transport.destinations}
+            for channel, beside in transports.items()
+        }
+        blocked = [((channel,), len(destinations.get(channel, set()) & set(refusals))) for channel in Channel]
         yield _gauges("notifierd_blocked_lanes", "Providers and push services that refuse us.", ("channel",), blocked)
 
     def _limiters(self) -> Iterator[Metric]:

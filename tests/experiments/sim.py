@@ -517,7 +517,9 @@ class Simulation:
                     for name in ("resend", "postmark")[: 1 if self.world.fallback is None else 2]
                 ],
                 Channel.PUSH: [
-                    Transport(_Sender(process, "webpush", 1, honours_keys=False), trio.CapacityLimiter(4), lane_share=2)
+                    Transport(
+                        _Sender(process, "webpush", 1, honours_keys=False), trio.CapacityLimiter(4), per_destination=2
+                    )
                 ],
             },
             policies={
@@ -679,7 +681,7 @@ class _Sender:
     max_batch: int
     honours_keys: bool
 
-    def lane(self, message: Message) -> str:
+    def destination(self, message: Message) -> str:
         return self.name if isinstance(message, Mail) else f"push {message.device.endpoint[-1]}"
 
     def encode(self, messages: Sequence[Message]) -> bytes:

@@ -74,9 +74,9 @@ def test_a_long_run_says_how_long_and_how_far():
     )
 
 
-def test_a_sender_with_several_lanes_names_the_first_five():
-    lanes = {f"https://{number}.example.net": "blocked:403" for number in range(7)}
-    (alarm,) = while_running(Running(DAY, 1.0, blocked={"webpush": lanes}), QUIET)
+def test_a_sender_with_several_destinations_names_the_first_five():
+    destinations = {f"https://{number}.example.net": "blocked:403" for number in range(7)}
+    (alarm,) = while_running(Running(DAY, 1.0, blocked={"webpush": destinations}), QUIET)
     assert alarm.text.startswith("webpush rejects our credentials or account (https://0.example.net: blocked:403, ")
     assert "https://4.example.net: blocked:403 and 2 more). Its" in alarm.text
 

@@ -80,7 +80,7 @@ def test_a_deferral_costs_an_attempt_when_the_message_is_to_blame(blame, others_
 
 @pytest.mark.parametrize("outcome", [Deferred("proxy", blame=Blame.PATH), Blocked("blocked:403")])
 def test_one_that_never_passes_where_others_do_waits_for_longer_each_time(outcome):
-    works = Circumstances(keyed=True, lane_works=True, lane_wait=15.0)
+    works = Circumstances(keyed=True, destination_works=True, destination_wait=15.0)
     waits = [settle(evolve(tried(), try_no=n), outcome, works, POLICY).wait for n in range(1, 9)]
     assert waits == [15.0, 15.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
 
@@ -136,7 +136,7 @@ def test_the_last_attempt_fails():
 def test_a_batch_that_is_refused_as_a_whole_costs_nobody_an_attempt(blame):
     """However few there are: each goes alone then, and that call tells whose trouble it is."""
     refused = Deferred("batch_rejected:422", blame=blame)
-    now = Circumstances(keyed=True, others_pass=True, lane_works=True)
+    now = Circumstances(keyed=True, others_pass=True, destination_works=True)
     delivery = evolve(tried(), try_no=1)
     for policy in (POLICY, Policy(attempts=1)):
         assert ends(settle(delivery, refused, now, policy)) == (State.PLANNED, refused.reason, 0, 0, BACKOFF.first)
@@ -146,7 +146,7 @@ def test_a_rejection_that_names_no_message_is_final_only_where_others_have_passe
     bare = Rejected("rejected:400", Blame.UNCLEAR)
     assert ends(settle(tried(attempts=2), bare, KEYED, POLICY)) == (State.PLANNED, bare.reason, 2, 0, BACKOFF.first)
     assert settle(tried(call_tries=2), bare, KEYED, POLICY).state is State.SENDING, "the first try is still in doubt"
-    works = Circumstances(keyed=True, lane_works=True)
+    works = Circumstances(keyed=True, destination_works=True)
     assert ends(settle(tried(), bare, works, POLICY)) == (State.FAILED, bare.reason, 0, 0, None)
     assert settle(tried(), Rejected("rejected:400"), KEYED, POLICY).state is State.FAILED, "it names the message"
 
@@ -186,23 +186,23 @@ def test_what_is_in_doubt_is_not_put_back_by_an_answer_that_says_nothing_of_it(o
 # Waits --------------------------------------------------------------------------------------------------------------
 
 
-def wait_of(outcome: Outcome, *, attempts: int = 0, lane_wait: float = 0.0, call_tries: int = 1) -> float | None:
-    now = Circumstances(keyed=True, lane_wait=lane_wait)
+def wait_of(outcome: Outcome, *, attempts: int = 0, destination_wait: float = 0.0, call_tries: int = 1) -> float | None:
+    now = Circumstances(keyed=True, destination_wait=destination_wait)
     return settle(tried(attempts, call_tries=call_tries), outcome, now, Policy(attempts=100)).wait
 
 
-def test_a_wait_is_what_the_provider_asked_for_and_never_less_than_the_lane_waits():
+def test_a_wait_is_what_the_provider_asked_for_and_never_less_than_the_destination_waits():
     assert wait_of(Deferred("busy", 7.0)) == 7.0
-    assert wait_of(Deferred("busy", 7.0), lane_wait=2.0) == 7.0
-    assert wait_of(Deferred("busy", 7.0), lane_wait=30.0) == 30.0
-    assert wait_of(Blocked("blocked:401"), lane_wait=15.0) == 15.0
+    assert wait_of(Deferred("busy", 7.0), destination_wait=2.0) == 7.0
+    assert wait_of(Deferred("busy", 7.0), destination_wait=30.0) == 30.0
+    assert wait_of(Blocked("blocked:401"), destination_wait=15.0) == 15.0
     assert wait_of(Unknown("in_progress:409", 2.0)) == 2.0
-    lost = Circumstances(keyed=False, lane_wait=9.0)
-    assert settle(tried(), Unknown("cut", 60.0), lost, POLICY).wait == 9.0, "a new call waits for its lane alone"
+    lost = Circumstances(keyed=False, destination_wait=9.0)
+    assert settle(tried(), Unknown("cut", 60.0), lost, POLICY).wait == 9.0, "a new call waits for its destination alone"
 
 
 def test_what_another_sender_may_take_over_waits_for_nothing_unless_it_is_in_doubt():
-    out = Circumstances(keyed=False, lane_wait=60.0, elsewhere=True)
+    out = Circumstances(keyed=False, destination_wait=60.0, elsewhere=True)
     for outcome in (Deferred("busy", 7.0), Blocked("blocked:401", 3600.0)):
         assert ends(settle(tried(), outcome, out, POLICY)) == (State.PLANNED, outcome.reason, 0, 0, 0.0)
         assert settle(tried(doubts=1), outcome, out, POLICY).wait == min(
@@ -252,7 +252,9 @@ def test_in_every_circumstance(delivery: Delivery, outcome: Outcome, now: Circum
     assert (settlement.wait is not None) == back, "who is tried again knows when"
     assert settlement.reason or settlement.state is State.SENT, "everybody but the sent has a reason"
     if back and settlement.wait is not None:
-        assert settlement.wait >= now.lane_wait or (settlement.wait == 0.0 and now.elsewhere and not delivery.doubts)
+        assert settlement.wait >= now.destination_wait or (
+            settlement.wait == 0.0 and now.elsewhere and not delivery.doubts
+        )
     if settlement.state is State.SENDING:
         assert now.keyed, "only a key makes the same call again"
         assert not isinstance(outcome, Delivered | Gone)
@@ -266,7 +268,7 @@ def test_in_every_circumstance(delivery: Delivery, outcome: Outcome, now: Circum
         assert settlement.state is not State.FAILED
     in_doubt = now.keyed and delivery.call_tries > 1
     if isinstance(outcome, Rejected):
-        assert (settlement.state is State.FAILED) == (outcome.blame is Blame.MESSAGE or now.lane_works)
+        assert (settlement.state is State.FAILED) == (outcome.blame is Blame.MESSAGE or now.destination_works)
     if in_doubt and isinstance(outcome, Deferred | Blocked):
         assert settlement.state is State.SENDING, "no new call while the first one's answer is open"
 

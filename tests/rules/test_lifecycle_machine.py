@@ -101,13 +101,13 @@ class Life(RuleBasedStateMachine):
         self.in_flight.append(self.now)
 
     @precondition(lambda self: self.in_flight)
-    @rule(outcome=OUTCOMES, others_pass=st.booleans(), lane_wait=st.sampled_from([0.0, 3.0]), data=st.data())
-    def answer(self, outcome: Outcome, others_pass: bool, lane_wait: float, data: st.DataObject) -> None:
+    @rule(outcome=OUTCOMES, others_pass=st.booleans(), destination_wait=st.sampled_from([0.0, 3.0]), data=st.data())
+    def answer(self, outcome: Outcome, others_pass: bool, destination_wait: float, data: st.DataObject) -> None:
         """Any call in flight is answered: the last, or one that was given up long ago."""
         tried = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
         current = self.now.state is State.SENDING and self.now.try_no == tried.try_no
         before = self.now
-        settlement = settle(tried, outcome, Circumstances(self.keyed, others_pass, lane_wait), self.policy)
+        settlement = settle(tried, outcome, Circumstances(self.keyed, others_pass, destination_wait), self.policy)
         self.do(self.ledger.settle, [settlement])
         forgotten = before.state is State.SENDING and before.try_no < tried.try_no
         if not current and (forgotten or before.state is State.PLANNED) and settlement.state is State.SENT:

@@ -108,7 +108,7 @@ async def test_as_many_mails_go_in_one_call_as_the_sender_carries():
     for call in calls:
         assert call.body == KEYED.encode(call.messages)
         assert [message.delivery_id for message in call.messages] == [delivery.id for delivery in call.deliveries]
-        assert (call.repeat, call.lane) == (False, "scripted")
+        assert (call.repeat, call.destination) == (False, "scripted")
 
 
 @define
@@ -140,11 +140,11 @@ async def test_a_mail_that_is_too_much_by_itself_is_an_error():
         office.calls()
 
 
-async def test_each_push_is_a_call_of_its_own_and_its_lane_is_the_push_services():
+async def test_each_push_is_a_call_of_its_own_and_its_destination_is_the_push_services():
     office = await an_office(staff=2, devices=2)
     pushes = [call for call in office.calls() if call.deliveries[0].channel is Channel.PUSH]
     assert [len(call.deliveries) for call in pushes] == [1, 1, 1, 1]
-    assert {call.lane for call in pushes} == {"push.example.net"}
+    assert {call.destination for call in pushes} == {"push.example.net"}
 
 
 async def test_a_reservation_marks_each_delivery_as_it_stands_while_its_call_is_made():

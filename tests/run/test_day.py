@@ -73,7 +73,7 @@ def exactly(seconds: float) -> object:
 
 
 def within_gather(seconds: float) -> object:
-    """*seconds*, and up to GATHER more, as somebody waits for something to be written before a lane opens or not."""
+    """*seconds*, and up to GATHER more, in which earlier outcomes are written."""
     return pytest.approx(seconds + GATHER / 2, abs=GATHER / 2 + SLACK)
 
 
@@ -113,13 +113,13 @@ async def test_no_limit_is_ever_passed_and_each_is_used_whole(autojump_clock):
     ledger = ShakyLedger(app)
     email = ScriptedSender(seconds=lambda to: 1.0 + len(to) % 3)
     push = ScriptedSender(seconds=lambda to: 2.0 + int(to[-1], 16) % 4)
-    deps = a_run(ledger, a_transport(email, 3), a_transport(push, 5, lane_share=2), offices=4)
+    deps = a_run(ledger, a_transport(email, 3), a_transport(push, 5, per_destination=2), offices=4)
     await ended(deps)
     assert ledger.states() == {State.SENT: 12 * 3 * 4}
     assert most_at_once(spans(email.calls)) == 3
     assert most_at_once(spans(push.calls)) == 5
     for host in hosts:
-        assert most_at_once(spans([call for call in push.calls if call.lane == host])) == 2
+        assert most_at_once(spans([call for call in push.calls if call.destination == host])) == 2
     office_of = {key: row.delivery.office_id for key, row in ledger.rows.items()}
     by_office: dict[UUID, list[tuple[float, float]]] = {}
     for call in [*email.calls, *push.calls]:
@@ -179,7 +179,7 @@ async def test_a_push_service_that_hangs_does_not_hold_up_another(autojump_clock
     for n in range(8):
         a_member(app, f"s{n}", office="one", hosts=["hangs.example", "works.example"])
     push = ScriptedSender(seconds=lambda to: 1000.0 if "hangs" in to else 1.0)
-    deps = a_run(ShakyLedger(app), ScriptedSender(), a_transport(push, 6, lane_share=2), window_left=25.0)
+    deps = a_run(ShakyLedger(app), ScriptedSender(), a_transport(push, 6, per_destination=2), window_left=25.0)
     await ended(deps)
     assert sorted(at for at, _, _ in push.accepted) == [exactly(float(1 + n // 2)) for n in range(8)]
 
@@ -357,7 +357,7 @@ async def test_a_sent_mail_and_the_first_of_several_pushes_are_audited(autojump_
 # Deferred -----------------------------------------------------------------------------------------------------------
 
 
-async def test_retry_after_is_honoured_by_the_whole_lane_and_costs_nobody_an_attempt(autojump_clock):
+async def test_retry_after_is_honoured_by_the_whole_destination_and_costs_nobody_an_attempt(autojump_clock):
     """At 1 s the API asks for 3 s: nothing goes out before 4 s, all goes out in the end."""
     email = ScriptedSender(
         script=lambda this: Deferred("rate_limited:429", 3.0, Blame.PROVIDER) if this.at < 2 else TAKEN
@@ -369,7 +369,7 @@ async def test_retry_after_is_honoured_by_the_whole_lane_and_costs_nobody_an_att
     assert {(row.delivery.state, row.delivery.attempts) for row in ledger.rows.values()} == {(State.SENT, 0)}
 
 
-async def test_a_deferral_of_one_lane_leaves_the_others_alone(autojump_clock):
+async def test_a_deferral_of_one_destination_leaves_the_others_alone(autojump_clock):
     app = Application()
     for n in range(5):
         a_member(app, f"s{n}", hosts=["busy.example", "calm.example"])

@@ -387,7 +387,7 @@ async def test_a_repeat_that_changes_while_it_waits_falls_under_the_rule_without
     assert town.states() == {State.SENT: 2}
 
 
-async def test_what_now_goes_through_another_lane_waits_for_its_share_of_that_one(autojump_clock):
+async def test_what_now_goes_through_another_destination_waits_for_its_share_of_that_one(autojump_clock):
     """One push at a time to each push service: four of 2 s to one of them, one of 20 s to the other.
 
     Those whose turn has not come move to the other service at 3 s. The turn of the last is at 6 s; it goes as soon as
@@ -398,7 +398,7 @@ async def test_what_now_goes_through_another_lane_waits_for_its_share_of_that_on
     busy = evolve(phones[0], endpoint=f"https://elsewhere.example/{phones[0].id}")
     town.app.devices[busy.id] = busy
     push = ScriptedSender(seconds=lambda to: 20.0 if to == busy.endpoint else 2.0)
-    deps = a_run(town, ScriptedSender(), a_transport(push, 5, lane_share=1), email_per_day=4)
+    deps = a_run(town, ScriptedSender(), a_transport(push, 5, per_destination=1), email_per_day=4)
     moved: list[str] = []
 
     def move() -> None:
@@ -411,13 +411,13 @@ async def test_what_now_goes_through_another_lane_waits_for_its_share_of_that_on
     async with trio.open_nursery() as nursery:
         nursery.start_soon(at, 3.0, move)
         await told(town, deps)
-    assert most_at_once(spans([call for call in push.calls if call.lane == "elsewhere.example"])) == 1
+    assert most_at_once(spans([call for call in push.calls if call.destination == "elsewhere.example"])) == 1
     assert set(push.calls[-1].to) < set(moved)
     assert push.calls[-1].began == pytest.approx(20.0, abs=1.0)
     assert town.states(Channel.PUSH) == {State.SENT: 5}
 
 
-async def test_a_lane_that_closes_while_a_call_sees_to_its_facts_is_left_alone(autojump_clock):
+async def test_a_destination_that_closes_while_a_call_sees_to_its_facts_is_left_alone(autojump_clock):
     """A call every 10 s. The first is answered at 9.5 s: the provider refuses us, for 15 s."""
     town = a_town(members=1, offices=3)
     email = ScriptedSender(seconds=9.5, script=lambda this: Blocked("blocked:401") if this.at < 10 else TAKEN)

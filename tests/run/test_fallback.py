@@ -200,7 +200,7 @@ async def test_one_message_that_is_rejected_in_such_words_holds_up_nobody(autoju
 
 
 async def test_one_message_that_a_firewall_answers_for_holds_up_nobody_for_long(autojump_clock):
-    """A 403 for what one mail says closes the lane: the others try it before that mail does again."""
+    """A 403 for what one mail says closes the destination: the others try it before that mail does again."""
     ledger = ShakyLedger(some_offices(200, staff=1))
     odd = ledger.app.staff[0][1].email
     first, _ = pair(lambda seen: Blocked("blocked:403") if seen.to == odd else TAKEN)

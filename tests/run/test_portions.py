@@ -33,10 +33,13 @@ STAFF = 150
 
 
 async def in_portions(office: Office) -> list[list[Call]]:
-    """The calls of each lane, made portion by portion."""
+    """The calls of each destination, made portion by portion."""
     facts = Facts(office.work, DAY, office.deps)
-    lanes = await facts.portions(since=0.0)
-    return [[call for portion in lane for call in (await facts.prepare(portion, since=0.0)).calls] for lane in lanes]
+    destinations = await facts.portions(since=0.0)
+    return [
+        [call for portion in portions for call in (await facts.prepare(portion, since=0.0)).calls]
+        for portions in destinations
+    ]
 
 
 def said(call: Call) -> tuple[object, ...]:
@@ -44,7 +47,7 @@ def said(call: Call) -> tuple[object, ...]:
         str(call.id),
         call.body,
         call.transport.sender.name,
-        call.lane,
+        call.destination,
         tuple(d.id for d in call.deliveries),
         call.repeat,
     )
@@ -69,11 +72,11 @@ def test_a_large_office_makes_the_same_calls_in_portions_as_at_once(states, size
         again = [each for call in office.calls()[:lost] for each in marked(call.reservation(40.0))]
         office = office.having(*again, *(d for d in deliveries if d not in gone))
         assert len(office.work.deliveries) > portions.AT_ONCE
-        lanes = await in_portions(office)
-        assert len(lanes) > 1
-        for calls in lanes:
-            assert len({call.lane for call in calls}) <= 1
-        found = [said(call) for calls in lanes for call in calls]
+        destinations = await in_portions(office)
+        assert len(destinations) > 1
+        for calls in destinations:
+            assert len({call.destination for call in calls}) <= 1
+        found = [said(call) for calls in destinations for call in calls]
         assert len(found) == len(set(found))
         assert set(found) == set(map(said, office.calls()))
 
@@ -133,7 +136,7 @@ async def test_a_slow_push_service_holds_up_neither_the_mails_nor_the_other_push
         a_member(app, f"m{n}", office="large", hosts=["slow.example" if n % 2 else "quick.example"])
     email = ScriptedSender()
     push = ScriptedSender(seconds=lambda to: 20.0 if "slow" in to else 1.0)
-    deps = a_run(ShakyLedger(app), a_transport(email, 5), a_transport(push, 20, lane_share=5))
+    deps = a_run(ShakyLedger(app), a_transport(email, 5), a_transport(push, 20, per_destination=5))
     await run_day(DAY, deps)
     assert max(at for at, *_ in email.accepted) == pytest.approx(STAFF / 5, abs=1.0)
     assert max(at for at, _, to in push.accepted if "quick" in to) == pytest.approx(75 / 5, abs=1.0)

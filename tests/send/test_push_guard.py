@@ -193,11 +193,11 @@ SENDER = WebPush(Client(httpx.AsyncHTTPTransport()), SETTINGS, subject="mailto:o
 @given(ENDPOINTS)
 def test_no_two_parsers_read_an_endpoint_that_is_called_differently(endpoint: str) -> None:
     """Those of browsers take a backslash for a slash, drop tabs and line ends, and fold what looks like ASCII."""
-    lane = SENDER.lane(push(Browser(KEY).subscription(endpoint)))
-    event("refused" if lane == "endpoint_refused" else "called")
-    if lane == "endpoint_refused":
+    destination = SENDER.destination(push(Browser(KEY).subscription(endpoint)))
+    event("refused" if destination == "endpoint_refused" else "called")
+    if destination == "endpoint_refused":
         return
-    host = lane.removeprefix("https://")
+    host = destination.removeprefix("https://")
     assert host == "fcm.googleapis.com" or host.endswith(".push.apple.com")
     dropped = re.sub(r"[\t\r\n]", "", endpoint).strip()
     folded = unicodedata.normalize("NFKC", endpoint)

@@ -203,9 +203,9 @@ async def test_an_answer_that_is_not_the_providers_own_fails_nobody(
     assert await outcomes_of(mail_kind, answer) == [outcome]
 
 
-async def test_one_account_is_one_lane(mail_kind: Kind) -> None:
+async def test_one_account_is_one_destination(mail_kind: Kind) -> None:
     async with answered(mail_kind, lambda _request: httpx.Response(200)) as sender:
-        assert {sender.lane(message) for message in mail_kind.messages(3, BASE)} == {sender.name}
+        assert {sender.destination(message) for message in mail_kind.messages(3, BASE)} == {sender.name}
 
 
 @pytest.mark.parametrize("value", ["90", "Tue, 24 Nov 2026 00:01:30 GMT"])

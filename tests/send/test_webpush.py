@@ -366,11 +366,13 @@ async def test_keys_in_plain_base64_do_as_well() -> None:
     assert json.loads(http_ece.decrypt(request.content, private_key=browser.key, auth_secret=AUTH, version="aes128gcm"))
 
 
-async def test_a_lane_is_an_origin() -> None:
+async def test_a_destination_is_an_origin() -> None:
     async with open_client(width=1, transport=httpx.MockTransport(lambda _: httpx.Response(201))) as client:
         sender = WebPush(client, SETTINGS, subject=SUBJECT, now=lambda: NOW)
-        lanes = [sender.lane(push(Browser().subscription(url))) for url in (FCM, WINDOWS, "https://evil.example", "")]
-    assert lanes == [
+        destinations = [
+            sender.destination(push(Browser().subscription(url))) for url in (FCM, WINDOWS, "https://evil.example", "")
+        ]
+    assert destinations == [
         "https://fcm.googleapis.com",
         "https://wns2-par02p.notify.windows.com",
         "endpoint_refused",

@@ -242,13 +242,13 @@ async def test_a_provider_that_refuses_us_is_told_at_once(autojump_clock):
 
 
 async def test_push_services_that_refuse_us_are_one_alarm_of_the_sender(autojump_clock):
-    """Two lanes of three."""
+    """Two destinations of three."""
     receivers, deps = Receivers(), a_run(MemoryLedger(Application()), ScriptedSender(), ScriptedSender(name="webpush"))
     deps.progress.has_day = True
     outcomes: dict[str, Outcome] = {"fcm": Blocked("blocked:403"), "moz": Blocked("blocked:401"), "wns": TAKEN}
-    for lane, outcome in outcomes.items():
-        deps.transports[Channel.PUSH][0].lane_limiter(lane)
-        deps.breakers[lane].record([outcome], 0.0, an_id("office"))
+    for destination, outcome in outcomes.items():
+        deps.transports[Channel.PUSH][0].limiter_for(destination)
+        deps.breakers[destination].record([outcome], 0.0, an_id("office"))
     settings = Settings(watch=WatchSettings(webhook_url=WEBHOOK))
 
     async def first_to_tell(_settings: Settings, day: date, cause: str) -> bool:

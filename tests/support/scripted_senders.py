@@ -68,7 +68,7 @@ class Made:
     body: bytes
     to: tuple[str, ...]
     deliveries: tuple[UUID, ...]
-    lane: str
+    destination: str
     ended: float | None = None
     cut: float | None = None
 
@@ -98,7 +98,7 @@ class ScriptedSender:
     _answers: dict[str, tuple[bytes, list[Outcome]]] = field(factory=dict)
     _tries: Counter[UUID] = field(factory=Counter)
 
-    def lane(self, message: Message) -> str:
+    def destination(self, message: Message) -> str:
         return self.name if isinstance(message, Mail) else message.device.endpoint.split("/")[2]
 
     def encode(self, messages: Sequence[Message]) -> bytes:
@@ -108,7 +108,7 @@ class ScriptedSender:
         assert body == self.encode(messages)
         to = tuple(map(_to, messages))
         ids = tuple(message.delivery_id for message in messages)
-        made = Made(trio.current_time(), idempotency_key, body, to, ids, self.lane(messages[0]))
+        made = Made(trio.current_time(), idempotency_key, body, to, ids, self.destination(messages[0]))
         self.calls.append(made)
         self.meanwhile()
         try:
@@ -279,11 +279,11 @@ def between(*outages: tuple[float, float]) -> Callable[[], bool]:
 
 
 def a_transport(
-    sender: ScriptedSender, slots: int, lane_share: int | None = None, per_second: float = 0.0
+    sender: ScriptedSender, slots: int, per_destination: int | None = None, per_second: float = 0.0
 ) -> Transport:
     """A transport with limits of its own."""
     interval = 1.0 / per_second if per_second else 0.0
-    return Transport(sender, trio.CapacityLimiter(slots), lane_share=lane_share, interval=interval)
+    return Transport(sender, trio.CapacityLimiter(slots), per_destination=per_destination, interval=interval)
 
 
 def a_run(
@@ -302,7 +302,7 @@ def a_run(
         email = a_transport(email, 5)
     transports: dict[Channel, Sequence[Transport]] = {Channel.EMAIL: [email] if isinstance(email, Transport) else email}
     if push is not None:
-        transports[Channel.PUSH] = [push if isinstance(push, Transport) else a_transport(push, 20, lane_share=5)]
+        transports[Channel.PUSH] = [push if isinstance(push, Transport) else a_transport(push, 20, per_destination=5)]
     parts: dict[str, Any] = {
         "ledger": ledger,
         "source": ledger,

@@ -50,7 +50,7 @@ class Gmail:
         self._url = f"{settings.base_url}/gmail/v1/users/me/messages/send"
         self._account = _account(client, settings, now)
 
-    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one user, one lane
+    def destination(self, message: Mail) -> str:  # noqa: ARG002 - one user, one destination
         return self.name
 
     def encode(self, messages: Sequence[Mail]) -> bytes:

@@ -42,7 +42,7 @@ class Mailgun:
             "Content-Type": "application/x-www-form-urlencoded",
         }
 
-    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one account, one lane
+    def destination(self, message: Mail) -> str:  # noqa: ARG002 - one account, one destination
         return self.name
 
     def encode(self, messages: Sequence[Mail]) -> bytes:

@@ -46,7 +46,7 @@ class Postmark:
         self._stream = settings.message_stream
         self._headers = {"X-Postmark-Server-Token": settings.server_token, "Content-Type": "application/json"}
 
-    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one account, one lane
+    def destination(self, message: Mail) -> str:  # noqa: ARG002 - one account, one destination
         return self.name
 
     def encode(self, messages: Sequence[Mail]) -> bytes:

@@ -56,7 +56,7 @@ class Resend:
         self._url = settings.base_url
         self._headers = {"Authorization": f"Bearer {settings.api_key}", "Content-Type": "application/json"}
 
-    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one account, one lane
+    def destination(self, message: Mail) -> str:  # noqa: ARG002 - one account, one destination
         return self.name
 
     def encode(self, messages: Sequence[Mail]) -> bytes:

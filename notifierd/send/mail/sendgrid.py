@@ -49,7 +49,7 @@ class Sendgrid:
         self._url = f"{settings.base_url}/v3/mail/send"
         self._headers = {"Authorization": f"Bearer {settings.api_key}", "Content-Type": "application/json"}
 
-    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one account, one lane
+    def destination(self, message: Mail) -> str:  # noqa: ARG002 - one account, one destination
         return self.name
 
     def encode(self, messages: Sequence[Mail]) -> bytes:

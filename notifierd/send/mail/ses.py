@@ -108,7 +108,7 @@ class Ses:
             settings.access_key_id, settings.secret_access_key, settings.session_token, settings.region, "ses"
         )
 
-    def lane(self, message: Mail) -> str:  # noqa: ARG002 - one account, one lane
+    def destination(self, message: Mail) -> str:  # noqa: ARG002 - one account, one destination
         return self.name
 
     def encode(self, messages: Sequence[Mail]) -> bytes:
