@@ -22,7 +22,7 @@ from notifierd.model.errors import (
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.rules.report import RunReport, RunResult
-from notifierd.run.context import Deps, lasting
+from notifierd.run.context import RunContext, lasting
 from notifierd.run.day import report_overflows, run_day
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
@@ -122,12 +122,14 @@ class Once:
             report_overflows(counts.overflows)
             return RunResult("dry-run", None, counts)
         async with (
-            site.open_deps(window_left=lasting(self.options.seconds), stop=self.stop, progress=self.progress) as deps,
-            watch.over(self.day, deps),
+            site.open_context(
+                window_left=lasting(self.options.seconds), stop=self.stop, progress=self.progress
+            ) as context,
+            watch.over(self.day, context),
         ):
-            return await self.run_with(deps)
+            return await self.run_with(context)
 
-    async def run_with(self, deps: Deps) -> RunResult:
+    async def run_with(self, context: RunContext) -> RunResult:
         """Run the day. While another process holds the lease, retry for as long as a dead process' lease would last.
 
         A lost lease is retried, too: a database may have lost its last renewals in a failover. If the database failed
@@ -136,14 +138,14 @@ class Once:
         """
         give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
         while True:
-            if deps.progress.planned is None:
-                deps.window_left = lasting(self.options.seconds)  # counted from the run's own beginning
+            if context.progress.planned is None:
+                context.window_left = lasting(self.options.seconds)  # counted from the run's own beginning
             try:
-                return await run_day(self.day, deps)
+                return await run_day(self.day, context)
             except LeaseLost:
-                if deps.window_left() <= 0.0 or await self.stop.wait(LEASE_POLL):
+                if context.window_left() <= 0.0 or await self.stop.wait(LEASE_POLL):
                     raise
-                self._begin_anew(deps)
+                self._begin_anew(context)
                 give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
             except LeaseHeld as held:
                 if trio.current_time() > give_up or await self.stop.wait(LEASE_POLL):
@@ -152,28 +154,28 @@ class Once:
                     log.warning("waiting_for_lease", holder=held.holder)
                 self.progress.waiting_for = held.holder
             except DatabaseError as error:
-                if deps.progress.planned is None or error.about_row:
+                if context.progress.planned is None or error.about_row:
                     raise
-                await self._await_database(deps, error)
+                await self._await_database(context, error)
                 give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
 
-    async def _await_database(self, deps: Deps, error: DatabaseError) -> None:
+    async def _await_database(self, context: RunContext, error: DatabaseError) -> None:
         """Wait a little before the run starts again, without the error that ended it.
 
         Raises:
             LedgerUnavailable: a signal came, or the time is up.
         """
-        what, pause = "the run", min(DATABASE_POLL, deps.window_left())
+        what, pause = "the run", min(DATABASE_POLL, context.window_left())
         if not isinstance(error, LeaseNotRenewed):  # else the refusals were counted already
             self.progress.trouble.met(what, error.reason)
         with self.progress.trouble.place(what):
             self.progress.waits(what, error.reason)
             if pause <= 0.0 or await self.stop.wait(pause):
                 raise LedgerUnavailable(error.reason) from None
-        self._begin_anew(deps)
+        self._begin_anew(context)
 
-    def _begin_anew(self, deps: Deps) -> None:
-        self.stop = deps.stop = Stop()  # a scope can be entered once
+    def _begin_anew(self, context: RunContext) -> None:
+        self.stop = context.stop = Stop()  # a scope can be entered once
 
     async def _obey_signals(self) -> None:
         """Drain the run at the first signal; stop it at once at a second SIGINT."""

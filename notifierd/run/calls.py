@@ -18,7 +18,7 @@ from notifierd.model.message import Message, Push
 from notifierd.model.office import OfficeWork
 from notifierd.model.reasons import Reason
 from notifierd.rules.due import Skip, notice_for
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.transport import Transport
 
 NIL = UUID(int=0)
@@ -135,7 +135,7 @@ class Prepared:
     waiting: bool = False
 
 
-def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: Deps) -> Prepared:
+def prepare(work: OfficeWork, described: Mapping[Delivery, Description], context: RunContext) -> Prepared:
     """Make the calls that carry what is due; *described* is what `describe` says of each delivery."""
     contents = {delivery: content for delivery, content in described.items() if isinstance(content, Content)}
     planned = [delivery for delivery in work.deliveries if delivery.due and delivery.state is State.PLANNED]
@@ -147,37 +147,39 @@ def prepare(work: OfficeWork, described: Mapping[Delivery, Description], deps: D
         sending = [delivery for delivery in former if delivery.state is State.SENDING]
         if not all(delivery.due for delivery in sending):
             waiting = waiting or any(delivery.due for delivery in former)
-            kept.update(former if keyed_transport(former[0], deps) else ())
-        elif call := same_call(former, contents, deps):
+            kept.update(former if keyed_transport(former[0], context) else ())
+        elif call := same_call(former, contents, context):
             repeats.append(call)
             kept.update(former)
         else:
             lost += sending
     anew = [delivery for delivery in planned if delivery in contents and delivery not in kept]
-    calls = [*first_calls(anew, contents, deps), *repeats]
+    calls = [*first_calls(anew, contents, context), *repeats]
     expired = {delivery: skip.reason for delivery in planned if isinstance(skip := described[delivery], Skip)}
     failed = {delivery: bad.reason for delivery in planned if isinstance(bad := described[delivery], Undeliverable)}
     return Prepared(tuple(calls), expired, failed, tuple(lost), waiting)
 
 
-def describe(delivery: Delivery, work: OfficeWork, day: date, deps: Deps) -> Description:
+def describe(delivery: Delivery, work: OfficeWork, day: date, context: RunContext) -> Description:
     """What *delivery* says, or why there is nothing to say, or nobody to say it to."""
-    if delivery.channel not in deps.transports:
+    if delivery.channel not in context.transports:
         return Skip(Reason.CHANNEL_DISABLED)
-    notice = notice_for(delivery, work, day, deps.rules)
+    notice = notice_for(delivery, work, day, context.rules)
     if isinstance(notice, Skip):
         return notice
     if delivery.device_id is None:
         try:
-            return Content(deps.renderer.mail(notice, delivery), deps.renderer.audit(notice), work.as_of)
+            return Content(context.renderer.mail(notice, delivery), context.renderer.audit(notice), work.as_of)
         except BadAddress as bad:
             return Undeliverable(bad.reason)
-    ttl = max(SHORTEST_TTL, int((deps.day_ends(day) - deps.now()).total_seconds()))
-    push = deps.renderer.push(notice, delivery, work.devices[delivery.device_id], ttl)
-    return Content(push, deps.renderer.audit(notice), work.as_of)
+    ttl = max(SHORTEST_TTL, int((context.day_ends(day) - context.now()).total_seconds()))
+    push = context.renderer.push(notice, delivery, work.devices[delivery.device_id], ttl)
+    return Content(push, context.renderer.audit(notice), work.as_of)
 
 
-def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Iterator[Call]:
+def first_calls(
+    planned: Iterable[Delivery], contents: Mapping[Delivery, Content], context: RunContext
+) -> Iterator[Call]:
     """The calls for deliveries that are part of none: as many in one as the sender carries.
 
     A delivery that was refused, or deferred for its own sake, goes alone: should it be what a whole batch is refused
@@ -187,7 +189,7 @@ def first_calls(planned: Iterable[Delivery], contents: Mapping[Delivery, Content
     calls, taken together, make the same calls again.
     """
     for transport, batch in batches(
-        planned, lambda delivery: transport_for(delivery, contents[delivery].message, deps)
+        planned, lambda delivery: transport_for(delivery, contents[delivery].message, context)
     ):
         yield from _fitting(transport, batch, contents)
 
@@ -246,31 +248,31 @@ def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
             yield sorted(former, key=lambda delivery: delivery.position)
 
 
-def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], deps: Deps) -> Call | None:
+def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], context: RunContext) -> Call | None:
     """The call again, whole and to the byte, if its key can settle the doubt; else None."""
     first = former[0]
-    transport = keyed_transport(first, deps)
+    transport = keyed_transport(first, context)
     if transport is None or first.call_id is None or any(delivery not in contents for delivery in former):
         return None
     call = _call(first.call_id, transport, former, contents)
     return call if call.digest == first.payload_hash else None
 
 
-def keyed_transport(delivery: Delivery, deps: Deps) -> Transport | None:
+def keyed_transport(delivery: Delivery, context: RunContext) -> Transport | None:
     """The transport that *delivery* was tried by last, if a call can be repeated there under its key."""
-    transport = last_transport(delivery, deps)
+    transport = last_transport(delivery, context)
     return transport if transport and transport.sender.honours_keys else None
 
 
-def transport_for(delivery: Delivery, message: Message, deps: Deps) -> Transport:
+def transport_for(delivery: Delivery, message: Message, context: RunContext) -> Transport:
     """The transport for a new call with *delivery*: if it is in doubt, the one that perhaps carried it already."""
-    tried = last_transport(delivery, deps) if delivery.doubts else None
-    return tried or deps.transport(delivery.channel, message)
+    tried = last_transport(delivery, context) if delivery.doubts else None
+    return tried or context.transport(delivery.channel, message)
 
 
-def last_transport(delivery: Delivery, deps: Deps) -> Transport | None:
+def last_transport(delivery: Delivery, context: RunContext) -> Transport | None:
     """The transport that *delivery* was tried by last, if there still is one."""
-    transports = deps.transports.get(delivery.channel, ())
+    transports = context.transports.get(delivery.channel, ())
     return next((transport for transport in transports if transport.sender.name == delivery.provider), None)
 
 

@@ -53,7 +53,7 @@ class Renderer(Protocol):
 
 
 @define
-class Deps:
+class RunContext:
     """What a run works with. Only limits change while it goes on.
 
     Attributes:
@@ -138,9 +138,9 @@ class Site(Protocol):
     def ledger(self) -> Ledger:
         """The ledger there."""
 
-    def open_deps(
+    def open_context(
         self, *, window_left: Callable[[], float], stop: Stop, progress: Progress
-    ) -> AbstractAsyncContextManager[Deps]:
+    ) -> AbstractAsyncContextManager[RunContext]:
         """Open the senders, and put the parts of one run together.
 
         Raises:
@@ -150,6 +150,6 @@ class Site(Protocol):
 
 
 def lasting(seconds: float) -> Callable[[], float]:
-    """What is left of *seconds* that begin now, for ``Deps.window_left``."""
+    """What is left of *seconds* that begin now, for ``RunContext.window_left``."""
     ends = trio.current_time() + seconds
     return lambda: ends - trio.current_time()

@@ -17,7 +17,7 @@ from notifierd.model.office import OfficeWork
 from notifierd.model.reasons import Reason
 from notifierd.rules.backoff import Backoff
 from notifierd.rules.report import RunResult
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.office import DATABASE_PAUSE, NEVER, Pass, guard_office
 from notifierd.run.progress import Progress, keep_deadline
 from notifierd.run.record.lease import hold_lease
@@ -34,7 +34,7 @@ BACKOFF = Backoff(first=0.5, longest=5.0)
 log = structlog.get_logger(__name__)
 
 
-async def run_day(day: date, deps: Deps) -> RunResult:
+async def run_day(day: date, context: RunContext) -> RunResult:
     """Plan *day*, tell every office's staff until nothing is open or the window ends, and say how the day stands.
 
     Raises:
@@ -43,22 +43,22 @@ async def run_day(day: date, deps: Deps) -> RunResult:
     """
     counts = None
     with plain_errors(), structlog.contextvars.bound_contextvars(run=str(day)):
-        async with hold_lease(deps.ledger, day, deps.holder, deps.progress.trouble) as lease:
-            deps.progress.has_day = True
-            with deps.stop.scope:
-                deps.progress.tally.deliveries.update(await deps.ledger.close_earlier(day))
-                planned = deps.progress.planned = await deps.ledger.plan(day, deps.rules, deps.room())
+        async with hold_lease(context.ledger, day, context.holder, context.progress.trouble) as lease:
+            context.progress.has_day = True
+            with context.stop.scope:
+                context.progress.tally.deliveries.update(await context.ledger.close_earlier(day))
+                planned = context.progress.planned = await context.ledger.plan(day, context.rules, context.room())
                 log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
                 report_overflows(planned.overflows)
                 for staff, devices in planned.crowded.items():
                     log.warning(
-                        "devices_left_out", staff=str(staff), devices=devices, pushed=deps.rules.devices_per_person
+                        "devices_left_out", staff=str(staff), devices=devices, pushed=context.rules.devices_per_person
                     )
-                counts = await tell_everyone(day, deps, planned)
+                counts = await tell_everyone(day, context, planned)
             lease.given_back = True
-            result = await conclude(day, deps, counts)
-        deps.progress.trouble.over()
-        await forget_old(day, deps)
+            result = await conclude(day, context, counts)
+        context.progress.trouble.over()
+        await forget_old(day, context)
     return result
 
 
@@ -69,30 +69,34 @@ def report_overflows(overflows: Sequence[Overflow]) -> None:
         log.error("plan_does_not_fit", **labels)
 
 
-async def tell_everyone(day: date, deps: Deps, planned: Planned) -> DayCounts:
+async def tell_everyone(day: date, context: RunContext, planned: Planned) -> DayCounts:
     """Make passes until nothing is open or the run is stopped; if the window ended, close the day."""
     async with (
-        open_recorder(deps.ledger, day, deps.holder, deps.progress, last_moment=deps.last_moment) as recorder,
+        open_recorder(
+            context.ledger, day, context.holder, context.progress, last_moment=context.last_moment
+        ) as recorder,
         trio.open_nursery() as nursery,
     ):
-        deps.progress.channels = recorder.waiting
-        nursery.start_soon(end_window, deps)
+        context.progress.channels = recorder.waiting
+        nursery.start_soon(end_window, context)
         given, size = planned.mails_given, ChunkSize()
         while True:
-            this_pass = Pass(day, deps, recorder, max(0, deps.email_per_day - given) if deps.email_per_day else NEVER)
+            this_pass = Pass(
+                day, context, recorder, max(0, context.email_per_day - given) if context.email_per_day else NEVER
+            )
             await pass_over(this_pass, size)
             await recorder.flush()
             if not await recorder.settled():
                 this_pass.skip(DATABASE_PAUSE)
-            counts = await count(day, deps)
-            if not counts.outlook.open or await deps.rest(this_pass.next_turn(counts.outlook)):
+            counts = await count(day, context)
+            if not counts.outlook.open or await context.rest(this_pass.next_turn(counts.outlook)):
                 break
             given = counts.mails_given
-        if counts.outlook.open and deps.stop.reason == "window_ended":
-            with trio.move_on_after(deps.call_expires):  # what is known is not to be closed as unknown
+        if counts.outlook.open and context.stop.reason == "window_ended":
+            with trio.move_on_after(context.call_expires):  # what is known is not to be closed as unknown
                 while not await recorder.settled():
                     pass
-            counts = await close_day(day, deps)
+            counts = await close_day(day, context)
         nursery.cancel_scope.cancel()
     return counts
 
@@ -102,14 +106,14 @@ async def pass_over(this_pass: Pass, size: ChunkSize) -> None:
 
     The slot comes first, then the office, whose facts so do not age in a queue.
     """
-    offices = this_pass.deps.offices
-    this_pass.deps.progress.withheld = 0
+    offices = this_pass.context.offices
+    this_pass.context.progress.withheld = 0
     async with trio.open_nursery() as nursery, aclosing(due_offices(this_pass, size)) as due:
         while True:
             slot, work = object(), None
             await offices.acquire_on_behalf_of(slot)
             try:
-                if not this_pass.deps.stop.is_set():
+                if not this_pass.context.stop.is_set():
                     work = await anext(due, None)
             finally:
                 if work is None:
@@ -127,11 +131,11 @@ async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[Office
     its calls see to it that they are not made from what is old, and the pass goes on. Nor is one without facts, which
     are read by themselves.
     """
-    deps = this_pass.deps
+    context = this_pass.context
     after: Place | None = START
     while after is not None:
-        read = partial(deps.source.read, this_pass.day, after, deps.rules, size.offices)
-        chunk = await patiently(deps.progress, "reading", read)
+        read = partial(context.source.read, this_pass.day, after, context.rules, size.offices)
+        chunk = await patiently(context.progress, "reading", read)
         began, after = trio.current_time(), chunk.after
         for begun, work in enumerate(chunk.offices):
             if begun and work.is_read and trio.current_time() - work.as_of > CHUNK_LASTS:
@@ -143,35 +147,35 @@ async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[Office
             size.used_up(trio.current_time() - began)
 
 
-async def end_window(deps: Deps) -> None:
+async def end_window(context: RunContext) -> None:
     """Stop the run when its window ends; a call in flight then still has its time."""
-    while (left := deps.window_left()) > 0:  # noqa: ASYNC110 - in slices: the clock may be set meanwhile
-        await trio.sleep(min(deps.progress.slice_seconds, left))
-    deps.stop.set("window_ended", grace=2 * deps.call_expires)
+    while (left := context.window_left()) > 0:  # noqa: ASYNC110 - in slices: the clock may be set meanwhile
+        await trio.sleep(min(context.progress.slice_seconds, left))
+    context.stop.set("window_ended", grace=2 * context.call_expires)
 
 
-async def close_day(day: date, deps: Deps) -> DayCounts:
+async def close_day(day: date, context: RunContext) -> DayCounts:
     """Settle what the window left open; a try of a dead process only when it can no longer be settled by it."""
-    why = why_no_mail(deps)
+    why = why_no_mail(context)
     while True:
-        deps.progress.end(await patiently(deps.progress, "closing", lambda: deps.ledger.close(day, why)))
-        counts = await count(day, deps)
+        context.progress.end(await patiently(context.progress, "closing", lambda: context.ledger.close(day, why)))
+        counts = await count(day, context)
         if not counts.outlook.open:
             return counts
-        await deps.progress.sleep(max(BACKOFF.first, counts.outlook.next_in or 0.0))  # below 0 if it came meanwhile
+        await context.progress.sleep(max(BACKOFF.first, counts.outlook.next_in or 0.0))  # below 0 if it came meanwhile
 
 
-def why_no_mail(deps: Deps) -> str | None:
+def why_no_mail(context: RunContext) -> str | None:
     """What kept mails back whose turn had come, and that were not tried."""
-    if deps.progress.withheld:
+    if context.progress.withheld:
         return "email_per_day"
-    if out := deps.breakers.outages().get(deps.transports[Channel.EMAIL][0].sender.name):
+    if out := context.breakers.outages().get(context.transports[Channel.EMAIL][0].sender.name):
         return out
-    overflows = deps.progress.planned.overflows if deps.progress.planned else ()
+    overflows = context.progress.planned.overflows if context.progress.planned else ()
     return "email_per_second" if overflows else None
 
 
-async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult:
+async def conclude(day: date, context: RunContext, counts: DayCounts | None) -> RunResult:
     """Write how the run ended, and give the lease back; *counts* is None if it was cut short.
 
     Raises:
@@ -180,46 +184,46 @@ async def conclude(day: date, deps: Deps, counts: DayCounts | None) -> RunResult
     """
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_deadline, scope, partial(deps.last_moment, trio.current_time()))
+            nursery.start_soon(keep_deadline, scope, partial(context.last_moment, trio.current_time()))
             if counts is None:  # whatever the ledger says now, not everything was done
-                result = RunResult("interrupted", deps.stop.reason, await count(day, deps))
+                result = RunResult("interrupted", context.stop.reason, await count(day, context))
             else:
-                result = RunResult.of(counts, deps.stop.reason)
-            result = await finish(day, deps, result)
+                result = RunResult.of(counts, context.stop.reason)
+            result = await finish(day, context, result)
             nursery.cancel_scope.cancel()
         log.info("ended", state=result.state, reason=result.reason)
         return result
     raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("timeout"))
 
 
-async def finish(day: date, deps: Deps, result: RunResult) -> RunResult:
+async def finish(day: date, context: RunContext, result: RunResult) -> RunResult:
     """Write how the run ended; how it really did, if deliveries were planned again meanwhile."""
     untold = result.counts.untold if result.counts else ()
-    write = partial(deps.ledger.finish, day, deps.holder, result.state, result.reason, untold)
-    if await patiently(deps.progress, "the run's end", write):
+    write = partial(context.ledger.finish, day, context.holder, result.state, result.reason, untold)
+    if await patiently(context.progress, "the run's end", write):
         return result
-    return RunResult("interrupted", Reason.RETRIED, await count(day, deps))
+    return RunResult("interrupted", Reason.RETRIED, await count(day, context))
 
 
-async def forget_old(day: date, deps: Deps) -> None:
+async def forget_old(day: date, context: RunContext) -> None:
     """Delete what is older than RETENTION, in small steps. What cannot be deleted today is tomorrow.
 
     That a window ended does not keep it from being done; a signal does, and bounds it.
     """
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_deadline, scope, lambda: deps.stop.over_by)
+            nursery.start_soon(keep_deadline, scope, lambda: context.stop.over_by)
             try:
-                while deps.stop.reason != "signal" and await deps.ledger.forget(day - RETENTION):
+                while context.stop.reason != "signal" and await context.ledger.forget(day - RETENTION):
                     pass
             except DatabaseError as error:
                 log.warning("not_forgotten", reason=error.reason)
             nursery.cancel_scope.cancel()
 
 
-async def count(day: date, deps: Deps) -> DayCounts:
+async def count(day: date, context: RunContext) -> DayCounts:
     """How the day stands, as soon as the database says so."""
-    return await patiently(deps.progress, "counting", lambda: deps.ledger.counts(day, deps.rules))
+    return await patiently(context.progress, "counting", lambda: context.ledger.counts(day, context.rules))
 
 
 async def patiently(progress: Progress, what: str, statement: Callable[[], Awaitable[T]]) -> T:

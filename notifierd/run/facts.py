@@ -10,7 +10,7 @@ from notifierd.model.delivery import Delivery
 from notifierd.model.message import Mail
 from notifierd.model.office import OfficeWork
 from notifierd.run.calls import Call, Prepared, describe, prepare
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.portions import AT_ONCE, Portion, by_destination, sample, way_of
 
 MOST_AGE = 5.0
@@ -27,7 +27,7 @@ class Facts:
 
     _work: OfficeWork
     _day: date
-    _deps: Deps
+    _context: RunContext
     _reading: trio.Lock = field(factory=trio.Lock)
 
     async def portions(self, since: float) -> list[list[Portion]]:
@@ -43,12 +43,12 @@ class Facts:
             return [[deliveries]]
         work, ways, mail = await self._read(since), {}, None
         for delivery in deliveries:
-            message = sample(delivery, work, self._day, self._deps, mail)
+            message = sample(delivery, work, self._day, self._context, mail)
             if message is not None:
-                ways[delivery.id] = way_of(delivery, message, self._deps)
+                ways[delivery.id] = way_of(delivery, message, self._context)
                 mail = message if isinstance(message, Mail) else mail
             await trio.lowlevel.checkpoint()  # as below
-        return by_destination(deliveries, ways, self._deps)
+        return by_destination(deliveries, ways, self._context)
 
     async def prepare(self, deliveries: Sequence[Delivery], since: float) -> Prepared:
         """What is to be done for *deliveries* of the office, by facts that were read at *since* (Trio's time) or later.
@@ -59,9 +59,9 @@ class Facts:
         work = evolve(await self._read(since), deliveries=tuple(deliveries))
         described = {}
         for delivery in deliveries:
-            described[delivery] = describe(delivery, work, self._day, self._deps)
+            described[delivery] = describe(delivery, work, self._day, self._context)
             await trio.lowlevel.checkpoint()  # however many there are, no other office's call waits for them
-        return prepare(work, described, self._deps)
+        return prepare(work, described, self._context)
 
     async def bear_out(self, call: Call) -> bool:
         """Whether a call that is reserved may be made: facts of the last MOST_AGE seconds make the very same call.
@@ -75,14 +75,14 @@ class Facts:
             return True
         todo = await self.prepare(call.tried, since=trio.current_time() - FRESH)
         if trio.current_time() - self._work.as_of > MOST_AGE:
-            self._deps.progress.trouble.too_late("reading", self._work.id)
+            self._context.progress.trouble.too_late("reading", self._work.id)
         return any(again.says_the_same(call) and _age(again) <= MOST_AGE for again in todo.calls)
 
     async def _read(self, since: float) -> OfficeWork:
         """The facts, as they were at *since* or later."""
         async with self._reading:
             if self._work.as_of < since:
-                self._work = await self._deps.source.read_again(self._work, self._day, self._deps.rules)
+                self._work = await self._context.source.read_again(self._work, self._day, self._context.rules)
         return self._work
 
 

@@ -17,7 +17,7 @@ from notifierd.model.outcome import Blocked, Deferred, Delivered, Gone, Outcome,
 from notifierd.model.reasons import Reason
 from notifierd.rules.lifecycle import NOT_BEGUN, Circumstances, settle
 from notifierd.run.calls import Call, Content, Prepared, last_transport
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.facts import FRESH, Facts
 from notifierd.run.portions import Portion
 from notifierd.run.record.recorder import Recorder
@@ -44,7 +44,7 @@ class Pass:
     """One pass over what is due, and when what it had to leave alone may be tried again."""
 
     day: date
-    deps: Deps
+    context: RunContext
     recorder: Recorder
     mails_left: float = NEVER
     """How many mails may still be given to a provider; the offices take of them in their order."""
@@ -74,7 +74,7 @@ class Pass:
             return work
         beyond = {delivery.id for delivery in mails[int(self.mails_left) :]}
         self.mails_left = 0
-        self.deps.progress.withheld += len(beyond)
+        self.context.progress.withheld += len(beyond)
         self.skip(QUOTA_PAUSE)
         again = {delivery.call_id for delivery in work.deliveries if delivery.state is State.SENDING}
         left = [d for d in work.deliveries if d.id not in beyond or d.call_id in again]
@@ -93,7 +93,7 @@ class Pass:
 
 async def guard_office(work: OfficeWork, slot: object, this_pass: Pass) -> None:
     """Work on one office, for which *slot* is taken, and let no error of it touch another; cancellations pass."""
-    progress = this_pass.deps.progress
+    progress = this_pass.context.progress
     progress.in_flight[work.id], progress.names[work.id] = trio.current_time(), work.name or ""
     try:
         with structlog.contextvars.bound_contextvars(office=str(work.id)):
@@ -106,7 +106,7 @@ async def guard_office(work: OfficeWork, slot: object, this_pass: Pass) -> None:
             progress.trouble.met("offices", first_of(passing).args[0])
             this_pass.skip(DATABASE_PAUSE)
     finally:
-        this_pass.deps.offices.release_on_behalf_of(slot)
+        this_pass.context.offices.release_on_behalf_of(slot)
         progress.offices_done += 1
         del progress.in_flight[work.id], progress.names[work.id]
 
@@ -117,7 +117,7 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
     A large office has many portions, and each destination its own, so that a slow mail never holds up a push, nor one
     push service another. An error ends the office, but cuts nothing that is in flight.
     """
-    facts, errors = Facts(work, this_pass.day, this_pass.deps), list[Exception]()
+    facts, errors = Facts(work, this_pass.day, this_pass.context), list[Exception]()
     destinations = await facts.portions(since=trio.current_time() - FRESH)
     try:
         async with trio.open_nursery() as nursery:
@@ -138,7 +138,7 @@ async def tell_destination(portions: Sequence[Portion], facts: Facts, this_pass:
     """
     async with trio.open_nursery() as nursery:
         for portion in portions:
-            if errors or this_pass.deps.stop.is_set():
+            if errors or this_pass.context.stop.is_set():
                 return
             try:
                 await begin(portion, facts, this_pass, nursery, errors)
@@ -168,14 +168,14 @@ async def begin(
 
 async def end_others(todo: Prepared, this_pass: Pass) -> None:
     """Settle the deliveries that no call carries: there is nothing to say, or nobody to say it to, or no way to ask."""
-    deps = this_pass.deps
-    this_pass.recorder.settle([give_up(delivery, deps) for delivery in todo.lost])
+    context = this_pass.context
+    this_pass.recorder.settle([give_up(delivery, context) for delivery in todo.lost])
     if todo.expired:
-        await deps.ledger.expire(todo.expired)
-        deps.progress.end(Counter((delivery.channel, State.EXPIRED) for delivery in todo.expired))
+        await context.ledger.expire(todo.expired)
+        context.progress.end(Counter((delivery.channel, State.EXPIRED) for delivery in todo.expired))
     if todo.failed:
-        await deps.ledger.fail(todo.failed)
-        deps.progress.end(Counter((delivery.channel, State.FAILED) for delivery in todo.failed))
+        await context.ledger.fail(todo.failed)
+        context.progress.end(Counter((delivery.channel, State.FAILED) for delivery in todo.failed))
 
 
 async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Event, errors: list[Exception]) -> None:
@@ -192,7 +192,7 @@ async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Ev
                 if call is None:
                     return
                 transport.begin()
-            with this_pass.deps.breakers[call.destination].in_use():
+            with this_pass.context.breakers[call.destination].in_use():
                 await carry_out(call, facts, this_pass)
     except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
         errors.append(error)
@@ -222,7 +222,7 @@ async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> 
         todo = await facts.prepare(call.tried, since)
         await end_others(todo, this_pass)
     except DatabaseError as error:
-        this_pass.deps.progress.trouble.met("reading", error.reason)
+        this_pass.context.progress.trouble.met("reading", error.reason)
         this_pass.skip(DATABASE_PAUSE)
         return None
     route = call.transport, call.destination
@@ -234,16 +234,16 @@ async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> 
 
 async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
     """Reserve, send, settle."""
-    deps = this_pass.deps
-    seconds = deps.send_timeout  # which may change before the call begins
-    reservation = call.reservation(deps.call_expires)
+    context = this_pass.context
+    seconds = context.send_timeout  # which may change before the call begins
+    reservation = call.reservation(context.call_expires)
     if not await reserved(reservation, this_pass):
         return
     began = trio.current_time()
     outcomes: Sequence[Outcome] = [NOT_BEGUN] * len(call.deliveries)
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if not await borne_out(call, facts, deps) or deps.stop.is_set():
+        if not await borne_out(call, facts, context) or context.stop.is_set():
             return
         began = trio.current_time()
         outcomes = [Unknown(Reason.INTERRUPTED)] * len(call.deliveries)
@@ -251,42 +251,42 @@ async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
             outcomes = await call.transport.sender.send(call.messages, call.body, str(call.id))
         if time.cancelled_caught:
             outcomes = [Unknown(Reason.TIMEOUT)] * len(call.deliveries)
-        learn(call, outcomes, began, deps)
+        learn(call, outcomes, began, context)
     finally:
-        this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, deps))
+        this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, context))
 
 
-async def borne_out(call: Call, facts: Facts, deps: Deps) -> bool:
+async def borne_out(call: Call, facts: Facts, context: RunContext) -> bool:
     """Whether a call that is reserved may still be made: see `Facts.bear_out`."""
     try:
         return await facts.bear_out(call)
     except DatabaseError as error:
-        deps.progress.trouble.met("reading", error.reason)
+        context.progress.trouble.met("reading", error.reason)
         return False
 
 
 def put_off(call: Call, this_pass: Pass) -> bool:
     """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
-    deps = this_pass.deps
-    wait = deps.breakers[call.destination].retry_in(call.deliveries[0].office_id)
+    context = this_pass.context
+    wait = context.breakers[call.destination].retry_in(call.deliveries[0].office_id)
     if wait:
-        this_pass.skip(min(wait, elsewhere(call, deps)))
-    return bool(wait) or deps.stop.is_set()
+        this_pass.skip(min(wait, elsewhere(call, context)))
+    return bool(wait) or context.stop.is_set()
 
 
-def elsewhere(call: Call, deps: Deps) -> float:
+def elsewhere(call: Call, context: RunContext) -> float:
     """Seconds until another transport may take what the call carries; NEVER if none may.
 
     A delivery in doubt stays with the transport that perhaps carried it. Others than the preferred transport are used
     while that one is out, and may themselves have to be left alone for a moment.
     """
     delivery, message = call.deliveries[0], call.messages[0]
-    if call.repeat or (delivery.doubts and last_transport(delivery, deps)):
+    if call.repeat or (delivery.doubts and last_transport(delivery, context)):
         return NEVER
-    preferred, *others = deps.transports[delivery.channel]
-    usable = [preferred, *others] if deps.breakers.out(preferred.sender.destination(message)) else [preferred]
+    preferred, *others = context.transports[delivery.channel]
+    usable = [preferred, *others] if context.breakers.out(preferred.sender.destination(message)) else [preferred]
     others = [transport for transport in usable if transport is not call.transport]
-    waits = [deps.breakers[other.sender.destination(message)].retry_in() for other in others]
+    waits = [context.breakers[other.sender.destination(message)].retry_in() for other in others]
     return min(waits, default=NEVER)
 
 
@@ -298,17 +298,17 @@ async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
     try:
         granted = await this_pass.recorder.reserve(reservation)
     except DatabaseError as error:
-        this_pass.deps.progress.trouble.met("reservations", error.reason)
+        this_pass.context.progress.trouble.met("reservations", error.reason)
         granted = False
     if not granted:
         this_pass.skip(DATABASE_PAUSE)
     return granted
 
 
-def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> None:
+def learn(call: Call, outcomes: Sequence[Outcome], began: float, context: RunContext) -> None:
     """Record in the destination's breaker how a call ended; log a trouble, the beginning of an outage, and its end."""
-    destination, sender, tally = call.destination, call.transport.sender.name, deps.progress.tally
-    breaker = deps.breakers[destination]
+    destination, sender, tally = call.destination, call.transport.sender.name, context.progress.tally
+    breaker = context.breakers[destination]
     blocked, outage = breaker.blocked, breaker.outage
     breaker.record(outcomes, began, call.deliveries[0].office_id)
     troubled = [
@@ -324,56 +324,60 @@ def learn(call: Call, outcomes: Sequence[Outcome], began: float, deps: Deps) -> 
         log.error("sender_blocked", lane=destination, reason=breaker.blocked, retry_in=round(breaker.retry_in(), 1))
     elif breaker.outage and not outage:
         log.error("sender_out", lane=destination, reason=breaker.outage, retry_in=round(breaker.retry_in(), 1))
-    elif troubled and deps.progress.call_troubles.are_new(call.deliveries[0].office_id, destination, sender, troubled):
+    elif troubled and context.progress.call_troubles.are_new(
+        call.deliveries[0].office_id, destination, sender, troubled
+    ):
         reasons = sorted({reason for _, reason in troubled})
         log.warning("call_in_trouble", lane=destination, reasons=reasons, retry_in=round(breaker.retry_in(), 1))
 
 
 def settlements(
-    call: Call, tried: Sequence[Delivery], outcomes: Sequence[Outcome], began: float, deps: Deps
+    call: Call, tried: Sequence[Delivery], outcomes: Sequence[Outcome], began: float, context: RunContext
 ) -> list[Settlement]:
     """How each of the call's reserved deliveries ends this try."""
-    breaker = deps.breakers[call.destination]
+    breaker = context.breakers[call.destination]
     wait, took = breaker.retry_in(), [isinstance(outcome, Delivered) for outcome in outcomes]
     now = Circumstances(
         call.transport.sender.honours_keys,
         breaker.passed_since(began),
         wait,
-        elsewhere=not all(took) and elsewhere(call, deps) <= wait,
+        elsewhere=not all(took) and elsewhere(call, context) <= wait,
         destination_works=breaker.works,
         carried_out=any(took),
     )
     return [
-        settled(delivery, outcomes[delivery.position], call.contents[delivery.position], now, deps)
+        settled(delivery, outcomes[delivery.position], call.contents[delivery.position], now, context)
         for delivery in tried
     ]
 
 
-def settled(delivery: Delivery, outcome: Outcome, content: Content, now: Circumstances, deps: Deps) -> Settlement:
+def settled(
+    delivery: Delivery, outcome: Outcome, content: Content, now: Circumstances, context: RunContext
+) -> Settlement:
     """How one delivery ends this try, with what else is to be written then."""
-    settlement = settle(delivery, outcome, now, deps.policies[delivery.channel], content.audit)
+    settlement = settle(delivery, outcome, now, context.policies[delivery.channel], content.audit)
     match outcome, content.message:
         case Gone(), Push(device=device):
             return evolve(settlement, gone_endpoint=device.endpoint)
     return settlement
 
 
-def give_up(delivery: Delivery, deps: Deps) -> Settlement:
+def give_up(delivery: Delivery, context: RunContext) -> Settlement:
     """How a try ends that a dead process left, and whose call cannot be made again as it was."""
     lost = Unknown(delivery.reason or Reason.PROCESS_DIED, key_usable=False)
-    return settle(delivery, lost, Circumstances(keyed=False), deps.policies[delivery.channel])
+    return settle(delivery, lost, Circumstances(keyed=False), context.policies[delivery.channel])
 
 
 async def fail_office(work: OfficeWork, this_pass: Pass, error: BaseException) -> None:
     """Settle an office that cannot be worked on: its deliveries fail, and the report names it."""
     reason = office_error(error)
     log.error("office_failed", office=str(work.id), reason=reason, where=places(error))
-    deps = this_pass.deps
-    deps.progress.offices_failed += 1
+    context = this_pass.context
+    context.progress.offices_failed += 1
     with trio.CancelScope(shield=True, deadline=trio.current_time() + FAIL_SECONDS):
         await this_pass.recorder.flush()  # its own tries first, or they could put something back to planned
         try:
-            deps.progress.end(await deps.ledger.fail_office(this_pass.day, work.id, reason))
+            context.progress.end(await context.ledger.fail_office(this_pass.day, work.id, reason))
         except DatabaseError as database:
-            deps.progress.trouble.met("offices", database.reason)
+            context.progress.trouble.met("offices", database.reason)
             this_pass.skip(DATABASE_PAUSE)

@@ -12,7 +12,7 @@ from notifierd.model.message import Message
 from notifierd.model.office import OfficeWork
 from notifierd.rules.due import Skip, notice_for
 from notifierd.run.calls import Content, batches, describe, former_calls, keyed_transport, transport_for
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.transport import Transport
 
 AT_ONCE = 100
@@ -31,32 +31,36 @@ class Way:
     destination: str
 
 
-def way_of(delivery: Delivery, message: Message, deps: Deps) -> Way:
+def way_of(delivery: Delivery, message: Message, context: RunContext) -> Way:
     """The way of a new call with *delivery*, which says *message*."""
-    transport = transport_for(delivery, message, deps)
+    transport = transport_for(delivery, message, context)
     return Way(transport, str(transport.sender.destination(message)))
 
 
-def sample(delivery: Delivery, work: OfficeWork, day: date, deps: Deps, mail: Message | None) -> Message | None:
+def sample(
+    delivery: Delivery, work: OfficeWork, day: date, context: RunContext, mail: Message | None
+) -> Message | None:
     """A message that goes the way of what *delivery* says; None if that is nothing.
 
     Args:
         mail: another mail of the office, if one was made: it goes the same way, and none has to be made.
     """
     if mail is None or delivery.device_id is not None:
-        content = describe(delivery, work, day, deps)
+        content = describe(delivery, work, day, context)
         return content.message if isinstance(content, Content) else None
-    notice = notice_for(delivery, work, day, deps.rules)
+    notice = notice_for(delivery, work, day, context.rules)
     if isinstance(notice, Skip):
         return None
     try:
-        deps.renderer.address(notice.staff)
+        context.renderer.address(notice.staff)
     except BadAddress:
         return None
     return mail
 
 
-def by_destination(deliveries: Iterable[Delivery], ways: Mapping[UUID, Way], deps: Deps) -> list[list[Portion]]:
+def by_destination(
+    deliveries: Iterable[Delivery], ways: Mapping[UUID, Way], context: RunContext
+) -> list[list[Portion]]:
     """The portions of an office, those of each destination in the order of its calls.
 
     Args:
@@ -64,7 +68,7 @@ def by_destination(deliveries: Iterable[Delivery], ways: Mapping[UUID, Way], dep
     """
     destinations: dict[str, list[Portion]] = {}
     again = [
-        former if keyed_transport(former[0], deps) else [d for d in former if d.state is State.SENDING]
+        former if keyed_transport(former[0], context) else [d for d in former if d.state is State.SENDING]
         for former in former_calls(deliveries)
     ]
     kept = {delivery.id for former in again for delivery in former}

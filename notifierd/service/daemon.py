@@ -176,7 +176,7 @@ class Daemon:
             self.watch.failed(day, first_of(group))
             raise
         finally:
-            self._interrupted = self.status.stopping and attempt.deps is not None and self._done != day
+            self._interrupted = self.status.stopping and attempt.context is not None and self._done != day
             self.status.leave_attempt(result)
             self.status.tell()
         if self._done != day and not self.status.stopping:
@@ -202,10 +202,12 @@ class Daemon:
                 self.watch.ended(window.day, None)
                 return None
             async with (
-                site.open_deps(window_left=window_left, stop=attempt.stop, progress=attempt.progress) as attempt.deps,
-                self.watch.over(window.day, attempt.deps),
+                site.open_context(
+                    window_left=window_left, stop=attempt.stop, progress=attempt.progress
+                ) as attempt.context,
+                self.watch.over(window.day, attempt.context),
             ):
-                result = await run_day(window.day, attempt.deps)
+                result = await run_day(window.day, attempt.context)
         if result.state != "interrupted":
             self._done = window.day
         self.watch.ended(window.day, result)
@@ -238,7 +240,7 @@ class Daemon:
         if at_once:
             self.watch.close(0.0)
         attempt, ends = self.status.attempt, trio.current_time()
-        if attempt is None or attempt.deps is None:
+        if attempt is None or attempt.context is None:
             self._work.cancel()
         else:
             attempt.stop.set("signal", 0.0 if at_once else self.settings.limits.shutdown_grace)

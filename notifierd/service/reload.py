@@ -55,7 +55,7 @@ class Configuration:
         """
         async with (
             self.open_site(settings) as site,
-            site.open_deps(window_left=lambda: 0.0, stop=Stop(), progress=Progress()),
+            site.open_context(window_left=lambda: 0.0, stop=Stop(), progress=Progress()),
         ):
             pass
 
@@ -118,8 +118,8 @@ class Configuration:
     def _put_in_force(self, settings: Settings) -> None:
         self.settings, self.status.loaded_at, self.status.refused = settings, self.now(), ""
         self.in_force(settings)
-        if self.status.attempt and self.status.attempt.deps:
-            limit(self.status.attempt.deps, settings.limits)
+        if self.status.attempt and self.status.attempt.context:
+            limit(self.status.attempt.context, settings.limits)
         watchdog = self.status.notifier.watchdog
         longest = max(settings.database.plan_timeout, settings.limits.send_timeout)
         if 0 < watchdog <= longest:

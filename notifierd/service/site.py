@@ -19,7 +19,7 @@ from notifierd.rules.breaker import Breakers
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
 from notifierd.run.transport import Transport
@@ -94,10 +94,10 @@ class PostgresSite:
     statements: StatementCounts
     _db: Database
 
-    def open_deps(
+    def open_context(
         self, *, window_left: Callable[[], float], stop: Stop, progress: Progress
-    ) -> AbstractAsyncContextManager[Deps]:
-        return open_deps(self.settings, self._db, window_left=window_left, stop=stop, progress=progress)
+    ) -> AbstractAsyncContextManager[RunContext]:
+        return open_context(self.settings, self._db, window_left=window_left, stop=stop, progress=progress)
 
 
 @asynccontextmanager
@@ -125,10 +125,10 @@ async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIter
 
 
 @asynccontextmanager
-async def open_deps(
+async def open_context(
     settings: Settings, db: Database, *, window_left: Callable[[], float], stop: Stop, progress: Progress
-) -> AsyncIterator[Deps]:
-    """Open the senders, and make the other parts of a run; see `Deps`.
+) -> AsyncIterator[RunContext]:
+    """Open the senders, and make the other parts of a run; see `RunContext`.
 
     Raises:
         ConfigError: *settings* do not allow to make a sender or a template.
@@ -145,7 +145,7 @@ async def open_deps(
         if rules.push:
             push = await stack.enter_async_context(open_push(settings, now=utc_now))
             transports[Channel.PUSH] = [Transport(push, trio.CapacityLimiter(1))]
-        deps = Deps(
+        context = RunContext(
             ledger=PostgresLedger(db, settings.database.plan_timeout),
             source=PostgresSource(db),
             transports=transports,
@@ -166,20 +166,22 @@ async def open_deps(
             stop=stop,
             progress=progress,
         )
-        limit(deps, settings.limits)
-        yield deps
+        limit(context, settings.limits)
+        yield context
 
 
-def limit(deps: Deps, limits: LimitsSettings) -> None:
+def limit(context: RunContext, limits: LimitsSettings) -> None:
     """Apply *limits* from now on, also to a run that is under way."""
-    deps.offices.total_tokens = limits.offices
+    context.offices.total_tokens = limits.offices
     pause = 1.0 / limits.email_per_second if limits.email_per_second else 0.0
-    for channel, transports in deps.transports.items():
+    for channel, transports in context.transports.items():
         for transport in transports:
             match channel:
                 case Channel.EMAIL:
                     transport.limit(limits.email, None, pause)
                 case Channel.PUSH:
                     transport.limit(limits.push, max(1, limits.push // PUSH_SERVICE_SHARE), 0.0)
-    deps.policies = {channel: evolve(policy, attempts=limits.attempts) for channel, policy in deps.policies.items()}
-    deps.email_per_day, deps.send_timeout = limits.email_per_day, limits.send_timeout
+    context.policies = {
+        channel: evolve(policy, attempts=limits.attempts) for channel, policy in context.policies.items()
+    }
+    context.email_per_day, context.send_timeout = limits.email_per_day, limits.send_timeout

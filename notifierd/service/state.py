@@ -12,7 +12,7 @@ from notifierd.model.delivery import Channel
 from notifierd.model.errors import LeaseHeld, LedgerUnavailable, NotifierdError
 from notifierd.rules.calendar import Window
 from notifierd.rules.report import RunResult
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.progress import Progress, Tally
 from notifierd.run.stop import Stop
 from notifierd.service.systemd import Notifier
@@ -30,14 +30,14 @@ class Attempt:
     """One try to run a day.
 
     Attributes:
-        deps: the parts that the run works with; None until they are open.
+        context: the parts that the run works with; None until they are open.
         began: when the try began, by Trio's clock.
     """
 
     window: Window
     stop: Stop = field(factory=Stop)
     progress: Progress = field(factory=Progress)
-    deps: Deps | None = None
+    context: RunContext | None = None
     began: float = field(factory=trio.current_time)
 
     def words(self) -> str:
@@ -53,7 +53,7 @@ class Attempt:
         if self.stop.reason == "signal":
             left = max(0.0, self.stop.scope.deadline - trio.current_time())
             return f"stopping {done}, {len(progress.in_flight)} offices in flight, {left:.0f} s left"
-        outages = self.deps.breakers.outages() if self.deps else {}
+        outages = self.context.breakers.outages() if self.context else {}
         out = "".join(f"; {destination} is unavailable ({reason})" for destination, reason in outages.items())
         waiting = f"; waiting for {progress.waiting_for}" if progress.waiting_for else ""
         overflows = progress.planned.overflows if progress.planned else ()
@@ -62,7 +62,7 @@ class Attempt:
 
     def limiters(self) -> Mapping[str, str]:
         """Return for each limiter how many tokens are borrowed, and how many tasks wait for one."""
-        limiters = self.deps.limiters() if self.deps else {}
+        limiters = self.context.limiters() if self.context else {}
         seen = ((name, limiter.statistics()) for name, limiter in limiters.items())
         return {name: f"{it.borrowed_tokens} of {it.total_tokens:g}, {it.tasks_waiting} waiting" for name, it in seen}
 

@@ -34,7 +34,7 @@ from notifierd.rules.alarms import (
 )
 from notifierd.rules.backoff import Backoff
 from notifierd.rules.report import RunResult
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.send._answers import of_receiver, understand
 from notifierd.send._http import Client, open_client
 
@@ -118,13 +118,13 @@ class Watch:
             self._queue(self._alarms, alarm)
 
     @asynccontextmanager
-    async def over(self, day: date, deps: Deps) -> AsyncIterator[None]:
+    async def over(self, day: date, context: RunContext) -> AsyncIterator[None]:
         """Watch a run for the length of the block."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_looking, day, deps)
+            nursery.start_soon(self._keep_looking, day, context)
             yield
             with _harmless():
-                self._look(day, deps)
+                self._look(day, context)
             nursery.cancel_scope.cancel()
 
     def ended(self, day: date, result: RunResult | None) -> None:
@@ -163,20 +163,20 @@ class Watch:
         self._closing.set()
         self._shield.deadline = min(self._shield.deadline, trio.current_time() + seconds)
 
-    async def _keep_looking(self, day: date, deps: Deps) -> None:
+    async def _keep_looking(self, day: date, context: RunContext) -> None:
         while True:
             with _harmless():
-                self._look(day, deps)
+                self._look(day, context)
             await trio.sleep(LOOK_EVERY)
 
-    def _look(self, day: date, deps: Deps) -> None:
-        progress, now = deps.progress, trio.current_time()
+    def _look(self, day: date, context: RunContext) -> None:
+        progress, now = context.progress, trio.current_time()
         if not progress.has_day:
             return
         if self._running is None or self._running[0] != day:
             self._running = day, now
             self._ping("start", day)
-        blocked, out = deps.breakers.blocked(), deps.breakers.outages()
+        blocked, out = context.breakers.blocked(), context.breakers.outages()
         self._out_since = {destination: self._out_since.get(destination, now) for destination in out}
         lasting = {destination for destination, since in self._out_since.items() if now - since >= OUT_SECONDS}
         offices = progress.planned.offices if progress.planned else 0
@@ -185,8 +185,8 @@ class Watch:
             seconds=now - self._running[1],
             done=min(progress.offices_done, offices),
             offices=offices,
-            blocked=_by_sender(deps, blocked),
-            out=_by_sender(deps, {destination: out[destination] for destination in lasting - blocked.keys()}),
+            blocked=_by_sender(context, blocked),
+            out=_by_sender(context, {destination: out[destination] for destination in lasting - blocked.keys()}),
         )
         for alarm in while_running(run, self.settings().watch):
             self.tell(alarm)
@@ -290,11 +290,11 @@ def _harmless() -> Iterator[None]:
 _Queue = tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]]
 
 
-def _by_sender(deps: Deps, destinations: dict[str, str]) -> dict[str, dict[str, str]]:
+def _by_sender(context: RunContext, destinations: dict[str, str]) -> dict[str, dict[str, str]]:
     """Group *destinations* and their reasons by the name of their sender."""
     senders = {
         destination: transport.sender.name
-        for transports in deps.transports.values()
+        for transports in context.transports.values()
         for transport in transports
         for destination in transport.destinations
     }

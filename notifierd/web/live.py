@@ -156,8 +156,8 @@ class Live:
         if status.away:
             yield words("ledger_away"), status.away
         attempt = status.attempt
-        if attempt and attempt.deps:
-            breakers = attempt.deps.breakers
+        if attempt and attempt.context:
+            breakers = attempt.context.breakers
             for destination, reason in breakers.outages().items():
                 phrase = "lane_blocked" if destination in breakers.blocked() else "lane_out"
                 yield words(phrase, lane=destination), reason

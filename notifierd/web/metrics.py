@@ -136,8 +136,8 @@ class _Daemon(Collector):
         trouble = [((sender,), tally.calls_in_trouble[sender]) for sender in tally.call_seconds]
         text = "Calls of which something was deferred, refused with us, or lost."
         yield _counters("notifierd_calls_in_trouble", text, ("sender",), trouble)
-        deps = attempt.deps if attempt else None
-        refusals, transports = (deps.breakers.blocked(), deps.transports) if deps else ({}, {})
+        context = attempt.context if attempt else None
+        refusals, transports = (context.breakers.blocked(), context.transports) if context else ({}, {})
         destinations = {
             channel: {destination for transport in beside for destination in transport.destinations}
             for channel, beside in transports.items()
@@ -147,7 +147,7 @@ class _Daemon(Collector):
 
     def _limiters(self) -> Iterator[Metric]:
         attempt, limits = self.daemon.status.attempt, self.daemon.settings.limits
-        limiters = attempt.deps.limiters() if attempt and attempt.deps else {}
+        limiters = attempt.context.limiters() if attempt and attempt.context else {}
         total, borrowed, waiting = [], [], []
         for name in ("offices", *Channel):
             seen = limiters[name].statistics() if name in limiters else None

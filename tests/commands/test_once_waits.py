@@ -26,8 +26,8 @@ def an_once(seconds: float = 900.0) -> Once:
 
 
 async def run(one: Once, ledger: ShakyLedger, email: ScriptedSender) -> RunResult:
-    deps = a_run(ledger, email, stop=one.stop, progress=one.progress)
-    return await one.run_with(deps)
+    context = a_run(ledger, email, stop=one.stop, progress=one.progress)
+    return await one.run_with(context)
 
 
 async def test_a_run_whose_lease_was_lost_to_the_databases_trouble_goes_on_when_it_is_back(autojump_clock):

@@ -45,7 +45,7 @@ from notifierd.rules.breaker import Breakers
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.rules.report import RunResult
-from notifierd.run.context import Deps, lasting
+from notifierd.run.context import RunContext, lasting
 from notifierd.run.day import run_day
 from notifierd.run.progress import Progress
 from notifierd.run.stop import SETTLE_SECONDS, Stop
@@ -177,14 +177,14 @@ class Process:
     dead: bool = False
     frozen_until: float = 0.0
     stopped_at: float | None = None
-    deps: Deps = field(init=False)
+    context: RunContext = field(init=False)
     result: RunResult | None = None
     calls: set[str] = field(factory=set)
     passed: set[str] = field(factory=set)
     """The services that answered of a message in this process, whether they took it or not."""
 
     def __attrs_post_init__(self) -> None:
-        self.deps = self.sim.make_deps(self)
+        self.context = self.sim.make_context(self)
 
     # What happens at a boundary ------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Process:
     def _stop(self, grace: float) -> None:
         if self.stopped_at is None:
             self.stopped_at = trio.current_time()
-        self.deps.stop.set("signal", grace)
+        self.context.stop.set("signal", grace)
 
     async def statement(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """One statement, with its two boundaries."""
@@ -297,18 +297,18 @@ class Process:
         """Run the day, waiting for the lease as `once` does, until it is done, stopped or dead."""
         poll = FIRST_POLL
         try:
-            while self.result is None and not self.deps.stop.is_set():
+            while self.result is None and not self.context.stop.is_set():
                 try:
-                    self.result = await run_day(DAY, self.deps)
+                    self.result = await run_day(DAY, self.context)
                 except LeaseLost:
                     break
                 except LeaseHeld:
-                    await self.deps.stop.wait(poll)
+                    await self.context.stop.wait(poll)
                     poll = min(LONGEST_POLL, 2 * poll)
                 except LedgerUnavailable:
                     break
                 except StatementRefused as refused:
-                    if self.deps.progress.planned is not None:
+                    if self.context.progress.planned is not None:
                         self.sim.broken.append(f"1: a run in its middle was ended by {refused.reason}")
                     break
         except* Crash:
@@ -501,10 +501,10 @@ class Simulation:
             if row.delivery.state is State.SENDING and str(row.delivery.call_id) in process.calls:
                 self.services[row.delivery.provider or ""].lost[key] += 1
 
-    def make_deps(self, process: Process) -> Deps:
+    def make_context(self, process: Process) -> RunContext:
         """What *process* works with."""
         remote, mails = _Remote(process), trio.CapacityLimiter(2)
-        return Deps(
+        return RunContext(
             ledger=remote,
             source=remote,
             transports={

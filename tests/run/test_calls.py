@@ -19,7 +19,7 @@ from notifierd.model.message import Message, Push
 from notifierd.model.office import Notice, OfficeWork
 from notifierd.rules.due import Rules
 from notifierd.run.calls import SHORTEST_TTL, Call, Prepared, describe, prepare
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from tests.support.memory import Application, MemoryLedger
 from tests.support.samples import DAY, a_renewal, an_id, some_offices
 from tests.support.scripted_senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, a_run, a_transport
@@ -33,7 +33,7 @@ class Office:
     """An office's work, and how to change one thing of it."""
 
     work: OfficeWork
-    deps: Deps
+    context: RunContext
 
     @property
     def mails(self) -> list[Delivery]:
@@ -43,8 +43,8 @@ class Office:
         return evolve(self, work=evolve(self.work, deliveries=deliveries, **changes))
 
     def prepared(self) -> Prepared:
-        described = {delivery: describe(delivery, self.work, DAY, self.deps) for delivery in self.work.deliveries}
-        return prepare(self.work, described, self.deps)
+        described = {delivery: describe(delivery, self.work, DAY, self.context) for delivery in self.work.deliveries}
+        return prepare(self.work, described, self.context)
 
     def calls(self) -> list[Call]:
         return list(self.prepared().calls)
@@ -56,10 +56,10 @@ class Office:
 async def an_office(*, staff: int = 7, devices: int = 0, email: ScriptedSender = KEYED) -> Office:
     app = some_offices(1, staff=staff, devices=devices)
     ledger = MemoryLedger(app, clock=lambda: 0.0)
-    deps = a_run(ledger, email, ScriptedSender(), now=lambda: NINE_O_CLOCK)
-    await ledger.plan(DAY, deps.rules)
-    (work,) = (await ledger.read(DAY, (-(2**31), UUID(int=0)), deps.rules)).offices
-    return Office(work, deps)
+    context = a_run(ledger, email, ScriptedSender(), now=lambda: NINE_O_CLOCK)
+    await ledger.plan(DAY, context.rules)
+    (work,) = (await ledger.read(DAY, (-(2**31), UUID(int=0)), context.rules)).offices
+    return Office(work, context)
 
 
 def marked(reservation: Reservation, **changes: Any) -> list[Delivery]:
@@ -244,9 +244,9 @@ def test_calls_whose_reservations_are_forgotten_are_made_again_as_they_were(data
         office = await an_office(staff=(len(states) + 1) // 2, devices=1)
         names = ("first", "second")
         transports = [a_transport(ScriptedSender(name=name, max_batch=size, honours_keys=True), 5) for name in names]
-        deps = a_run(MemoryLedger(Application()), transports, ScriptedSender(), now=lambda: NINE_O_CLOCK)
+        context = a_run(MemoryLedger(Application()), transports, ScriptedSender(), now=lambda: NINE_O_CLOCK)
         found = [evolve(d, **state) for d, state in zip(office.work.deliveries, states, strict=False)]
-        return evolve(office.having(*found), deps=deps)
+        return evolve(office.having(*found), context=context)
 
     office = trio.run(an_office_in_any_state)
     made = office.calls()
@@ -323,12 +323,12 @@ async def test_a_call_is_not_repeated_by_another_provider_nor_without_keys_nor_i
     (lost,) = office.calls()
     left = marked(lost.reservation(40.0))
     for sender in (ScriptedSender(name="other", max_batch=3, honours_keys=True), ScriptedSender(max_batch=3)):
-        other = evolve(office, deps=a_run(MemoryLedger(Application()), sender))
+        other = evolve(office, context=a_run(MemoryLedger(Application()), sender))
         todo = other.having(*left).prepared()
         assert (todo.calls, todo.lost) == ((), tuple(left))
     todo = office.having(*left[:2]).prepared()
     assert (todo.calls, todo.lost) == ((), tuple(left[:2])), "the third was deleted from the ledger"
-    switched_off = evolve(office, deps=evolve(office.deps, transports={}))
+    switched_off = evolve(office, context=evolve(office.context, transports={}))
     assert switched_off.having(*left).prepared().lost == tuple(left)
 
 
@@ -366,8 +366,8 @@ async def test_what_has_nothing_to_say_any_more_expires_with_the_reason():
     assert office.having(*deliveries, alerts=()).expired() == ["no_longer_due", "no_longer_due"]
     assert office.having(*deliveries, alerts=(a_renewal(31),)).expired() == ["no_longer_due", "no_longer_due"]
     assert office.having(*deliveries, devices={}).expired() == ["device_gone"]
-    mail_only = evolve(office.deps, transports={Channel.EMAIL: office.deps.transports[Channel.EMAIL]})
-    assert evolve(office, deps=mail_only).expired() == ["channel_disabled"]
+    mail_only = evolve(office.context, transports={Channel.EMAIL: office.context.transports[Channel.EMAIL]})
+    assert evolve(office, context=mail_only).expired() == ["channel_disabled"]
     (staff,) = office.work.staff.values()
     shut = {staff.id: evolve(staff, email_enabled=False)}
     assert office.having(*deliveries, staff=shut).expired() == ["no_longer_due"]
@@ -379,7 +379,7 @@ async def test_who_has_no_good_address_is_in_no_call_and_harms_no_other_of_the_b
     assert (office.prepared().failed, len(office.calls())) == ({}, 1)
     bad = office.mails[1]
     staff = {key: evolve(one, email="nobody") if key == bad.staff_id else one for key, one in office.work.staff.items()}
-    odd = evolve(office.having(*office.work.deliveries, staff=staff), deps=evolve(office.deps, renderer=RENDERER))
+    odd = evolve(office.having(*office.work.deliveries, staff=staff), context=evolve(office.context, renderer=RENDERER))
     assert odd.prepared().failed == {bad: "bad_address"}
     (call,) = odd.calls()
     assert call.deliveries == (office.mails[0], office.mails[2])
@@ -416,11 +416,11 @@ async def test_a_message_tells_its_reader_alone_and_the_audit_row_counts():
 @pytest.mark.parametrize(("hours", "ttl"), [(0, 15 * 3600), (10, 5 * 3600), (14.5, SHORTEST_TTL), (40, SHORTEST_TTL)])
 async def test_a_push_is_kept_to_the_days_end_but_for_an_hour_at_least(hours: float, ttl: int):
     office = await an_office(staff=1, devices=1)
-    deps = evolve(office.deps, now=lambda: NINE_O_CLOCK + timedelta(hours=hours))
+    context = evolve(office.context, now=lambda: NINE_O_CLOCK + timedelta(hours=hours))
     (message,) = [
         call.messages[0]
-        for call in evolve(office, deps=deps).calls()
-        if call.transport in deps.transports[Channel.PUSH]
+        for call in evolve(office, context=context).calls()
+        if call.transport in context.transports[Channel.PUSH]
     ]
     assert isinstance(message, Push)
     assert message.ttl == ttl
@@ -443,7 +443,7 @@ async def test_a_notice_says_what_it_is_about_and_each_channel_has_its_audit_row
             notices.append(notice)
             return {"on": notice.channel.value}
 
-    calls = evolve(office, deps=evolve(office.deps, renderer=Renderer())).calls()
+    calls = evolve(office, context=evolve(office.context, renderer=Renderer())).calls()
     assert [(n.day, n.office_id, n.office_name) for n in notices] == [(DAY, office.work.id, office.work.name)] * 2
     assert [call.contents[0].audit for call in calls] == [{"on": call.deliveries[0].channel.value} for call in calls], (
         "in the order of the deliveries"
@@ -453,5 +453,5 @@ async def test_a_notice_says_what_it_is_about_and_each_channel_has_its_audit_row
 
 async def test_the_rules_of_the_configuration_hold_here_too():
     office = await an_office(staff=1)
-    without = evolve(office.deps, rules=Rules(overdue=False))
-    assert evolve(office, deps=without).expired() == ["no_longer_due"], "its only renewal is due today"
+    without = evolve(office.context, rules=Rules(overdue=False))
+    assert evolve(office, context=without).expired() == ["no_longer_due"], "its only renewal is due today"

@@ -24,7 +24,7 @@ from notifierd.model.outcome import Blame, Blocked, Deferred, Gone, Outcome, Rej
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.rules.report import RunReport, RunResult
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.day import run_day
 from notifierd.run.record.lease import GIVE_BACK_SECONDS
 from notifierd.run.record.recorder import GATHER
@@ -53,10 +53,10 @@ SLACK = 1e-6
 """Of virtual time: rounding, nothing else."""
 
 
-async def ended(deps: Deps) -> RunResult:
+async def ended(context: RunContext) -> RunResult:
     """The run of DAY, which must come to an end."""
     with trio.fail_after(86_400):
-        return await run_day(DAY, deps)
+        return await run_day(DAY, context)
 
 
 def exit_code(result: RunResult) -> int:
@@ -113,8 +113,8 @@ async def test_no_limit_is_ever_passed_and_each_is_used_whole(autojump_clock):
     ledger = ShakyLedger(app)
     email = ScriptedSender(seconds=lambda to: 1.0 + len(to) % 3)
     push = ScriptedSender(seconds=lambda to: 2.0 + int(to[-1], 16) % 4)
-    deps = a_run(ledger, a_transport(email, 3), a_transport(push, 5, per_destination=2), offices=4)
-    await ended(deps)
+    context = a_run(ledger, a_transport(email, 3), a_transport(push, 5, per_destination=2), offices=4)
+    await ended(context)
     assert ledger.states() == {State.SENT: 12 * 3 * 4}
     assert most_at_once(spans(email.calls)) == 3
     assert most_at_once(spans(push.calls)) == 5
@@ -179,8 +179,8 @@ async def test_a_push_service_that_hangs_does_not_hold_up_another(autojump_clock
     for n in range(8):
         a_member(app, f"s{n}", office="one", hosts=["hangs.example", "works.example"])
     push = ScriptedSender(seconds=lambda to: 1000.0 if "hangs" in to else 1.0)
-    deps = a_run(ShakyLedger(app), ScriptedSender(), a_transport(push, 6, per_destination=2), window_left=25.0)
-    await ended(deps)
+    context = a_run(ShakyLedger(app), ScriptedSender(), a_transport(push, 6, per_destination=2), window_left=25.0)
+    await ended(context)
     assert sorted(at for at, _, _ in push.accepted) == [exactly(float(1 + n // 2)) for n in range(8)]
 
 
@@ -236,15 +236,15 @@ async def test_poisoned_offices_hold_nobody_up_however_busy_the_recorder_is(auto
     bad = {an_id("office 6"), an_id("office 26")}
     ledger = ShakyLedger(app, latency=0.03)
     email = ScriptedSender(seconds=0.01)
-    deps = a_run(ledger, email, renderer=PlainRenderer(set(bad)))
+    context = a_run(ledger, email, renderer=PlainRenderer(set(bad)))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ended, deps)
+        nursery.start_soon(ended, context)
         await trio.sleep_until(1.0)
         poisoned = [row.delivery for row in ledger.rows.values() if row.delivery.office_id in bad]
         assert {delivery.state for delivery in poisoned} == {State.FAILED}
         assert ledger.states()[State.PLANNED] > 50, "the recorder was busy all the time"
-        assert deps.progress.offices_failed == 2
-    assert deps.progress.settled == {(Channel.EMAIL, State.SENT): 298, (Channel.EMAIL, State.FAILED): 2}
+        assert context.progress.offices_failed == 2
+    assert context.progress.settled == {(Channel.EMAIL, State.SENT): 298, (Channel.EMAIL, State.FAILED): 2}
 
 
 async def test_a_sender_with_a_bug_costs_its_office_alone(autojump_clock):
@@ -272,10 +272,10 @@ async def test_an_error_beside_a_cancellation_is_isolated_and_the_cancellation_p
                 raise
 
     ledger = ShakyLedger(app)
-    deps = a_run(ledger, Sender(seconds=100.0, honours_keys=True))
+    context = a_run(ledger, Sender(seconds=100.0, honours_keys=True))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 2.0, lambda: deps.stop.set("signal", 1.0))
-        result = await ended(deps)
+        nursery.start_soon(at, 2.0, lambda: context.stop.set("signal", 1.0))
+        result = await ended(context)
     assert trio.current_time() == exactly(3.0 + GATHER)
     assert (result.state, result.counts and result.counts.offices_failed) == ("interrupted", 1)
     assert ledger.reasons() == {(State.UNKNOWN, "office_error:RuntimeError"): 2}
@@ -298,8 +298,8 @@ async def test_what_is_no_longer_due_or_has_lost_its_target_is_expired_with_that
     del app.offices[who["closes"].office]
     del app.devices[who["changes phones"].devices[0].id]
     email, push = ScriptedSender(), ScriptedSender()
-    deps = a_run(ledger, email, push)
-    await ended(deps)
+    context = a_run(ledger, email, push)
+    await ended(context)
     assert ledger.reasons() == {
         (State.EXPIRED, "staff_gone"): 2,
         (State.EXPIRED, "no_longer_due"): 1 + 2,
@@ -308,7 +308,7 @@ async def test_what_is_no_longer_due_or_has_lost_its_target_is_expired_with_that
         (State.SENT, None): 1 + 1 + 2,
     }
     assert email.told == sorted(who[name].address for name in ("changes phones", "stays"))
-    assert deps.progress.settled[Channel.EMAIL, State.EXPIRED] == 4
+    assert context.progress.settled[Channel.EMAIL, State.EXPIRED] == 4
 
 
 async def test_a_bad_address_fails_alone_with_its_reason(autojump_clock):
@@ -320,8 +320,8 @@ async def test_a_bad_address_fails_alone_with_its_reason(autojump_clock):
         (office, evolve(staff, email=address)) for (office, staff), address in zip(app.staff, addresses, strict=True)
     ]
     ledger, email, push = ShakyLedger(app), ScriptedSender(max_batch=10), ScriptedSender()
-    deps = a_run(ledger, email, push, renderer=Renderer(Settings()))
-    result = await ended(deps)
+    context = a_run(ledger, email, push, renderer=Renderer(Settings()))
+    result = await ended(context)
     assert ledger.reasons() == {
         (State.SENT, None): 1 + 4,
         (State.FAILED, "no_address"): 1,
@@ -329,8 +329,8 @@ async def test_a_bad_address_fails_alone_with_its_reason(autojump_clock):
         (State.FAILED, "address_not_ascii"): 1,
     }
     assert [call.to for call in email.calls] == [(addresses[0],)]
-    assert deps.progress.settled[Channel.EMAIL, State.FAILED] == 3
-    assert deps.progress.offices_failed == 0
+    assert context.progress.settled[Channel.EMAIL, State.FAILED] == 3
+    assert context.progress.offices_failed == 0
     assert exit_code(result) == 1
 
 
@@ -459,19 +459,19 @@ async def test_a_refused_sender_is_left_alone_with_one_alarm_and_nobody_is_faile
     """Refused for 60 s: tries at 0, 16, 47 and 108 s (pauses of 15, 30, 60 s after calls of 1 s); then all is sent."""
     ledger = ShakyLedger(some_offices(30, staff=1))
     email = ScriptedSender(script=lambda this: Blocked("blocked:401") if this.at < 60 else TAKEN)
-    deps = a_run(ledger, email)
+    context = a_run(ledger, email)
     blocked: list[dict[str, str]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 30.0, lambda: blocked.append(deps.breakers.blocked()))
+        nursery.start_soon(at, 30.0, lambda: blocked.append(context.breakers.blocked()))
         with capture_logs() as logs:
-            result = await ended(deps)
+            result = await ended(context)
     assert email.began[:4] == [0.0, *(within_gather(seconds) for seconds in (16.0, 47.0, 108.0))]
     assert ledger.reasons() == {(State.SENT, None): 30}
     assert {row.delivery.attempts for row in ledger.rows.values()} == {0}
     (alarm,) = [line for line in logs if line["event"] == "sender_blocked"]
     assert (alarm["lane"], alarm["reason"], alarm["log_level"]) == ("scripted", "blocked:401", "error")
     assert blocked == [{"scripted": "blocked:401"}]
-    assert deps.breakers.blocked() == {}
+    assert context.breakers.blocked() == {}
     assert exit_code(result) == 0
 
 
@@ -596,19 +596,19 @@ async def test_with_hold_a_lost_answer_is_unknown_at_once(autojump_clock):
 async def killed(ledger: ShakyLedger, email: ScriptedSender, when: float, **changes: object) -> ShakyLedger:
     """Run the day until *when*, then die as by kill -9: nothing more is written. Another process' connection."""
     mortal = evolve(ledger, down=lambda: trio.current_time() >= when, reads=[], reserved=[], written=[])
-    deps = a_run(mortal, email, holder="dead", **changes)  # type: ignore[arg-type]
-    deps.stop.over_by = when + SETTLE_SECONDS
+    context = a_run(mortal, email, holder="dead", **changes)  # type: ignore[arg-type]
+    context.stop.over_by = when + SETTLE_SECONDS
     with trio.move_on_at(when), capture_logs():
-        await run_day(DAY, deps)
+        await run_day(DAY, context)
     return ledger
 
 
-async def next_process(deps: Deps) -> tuple[float, RunResult]:
+async def next_process(context: RunContext) -> tuple[float, RunResult]:
     """Try every second for the day, as ``once`` does; when it was had, and how the run ended."""
     while True:
         began = trio.current_time()
         try:
-            return began, await ended(deps)
+            return began, await ended(context)
         except LeaseHeld:
             await trio.sleep(1.0)
 
@@ -752,9 +752,9 @@ async def test_an_outcome_that_another_programs_lock_keeps_out_is_written_later_
 
 async def test_the_lease_is_kept_for_as_long_as_the_run_takes_and_then_given_back(autojump_clock):
     ledger = ShakyLedger(some_offices(100, staff=1))
-    deps = a_run(ledger, ScriptedSender(seconds=4.0))
+    context = a_run(ledger, ScriptedSender(seconds=4.0))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ended, deps)
+        nursery.start_soon(ended, context)
         for second in range(1, 80):
             await trio.sleep_until(second)
             with pytest.raises(LeaseHeld, match="held by me"):
@@ -891,10 +891,10 @@ async def test_drain_lets_short_sends_finish(autojump_clock):
     long, short, *rest = a_staff_of(app, 16)
     email = ScriptedSender(honours_keys=True, seconds=lambda to: 500.0 if to == long.address else 15.0)
     ledger = ShakyLedger(app, chunk=2)
-    deps = a_run(ledger, a_transport(email, 2), send_timeout=600.0)
+    context = a_run(ledger, a_transport(email, 2), send_timeout=600.0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 2.0, lambda: deps.stop.set("signal", 20.0))
-        result = await ended(deps)
+        nursery.start_soon(at, 2.0, lambda: context.stop.set("signal", 20.0))
+        result = await ended(context)
     assert trio.current_time() == exactly(22.0 + GATHER)
     assert email.accepted == [(exactly(15.0), short.mail, short.address)]
     assert [(call.to, call.cut) for call in email.calls if call.cut] == [((long.address,), exactly(22.0))]
@@ -910,10 +910,10 @@ async def test_drain_lets_short_sends_finish(autojump_clock):
 async def test_a_stop_is_neither_put_off_nor_renamed_by_the_windows_end(autojump_clock):
     """Stopped at 2 s with 20 s of grace; the window ends at 5 s, which alone would give calls 80 s: cut at 22 s."""
     email = ScriptedSender(seconds=500.0)
-    deps = a_run(ShakyLedger(some_offices(8, staff=1)), email, window_left=5.0, send_timeout=600.0)
+    context = a_run(ShakyLedger(some_offices(8, staff=1)), email, window_left=5.0, send_timeout=600.0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 2.0, lambda: deps.stop.set("signal", 20.0))
-        result = await ended(deps)
+        nursery.start_soon(at, 2.0, lambda: context.stop.set("signal", 20.0))
+        result = await ended(context)
     assert {call.cut for call in email.calls} == {22.0}
     assert (result.state, result.reason) == ("interrupted", "signal")
 
@@ -921,10 +921,10 @@ async def test_a_stop_is_neither_put_off_nor_renamed_by_the_windows_end(autojump
 async def test_a_stop_in_the_windows_last_calls_cuts_them_after_its_own_grace(autojump_clock):
     """The window ends at 2 s, and calls may go on; stopped at 5 s with 1 s of grace: cut at 6 s."""
     email = ScriptedSender(seconds=500.0)
-    deps = a_run(ShakyLedger(some_offices(8, staff=1)), email, window_left=2.0, send_timeout=600.0)
+    context = a_run(ShakyLedger(some_offices(8, staff=1)), email, window_left=2.0, send_timeout=600.0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 5.0, lambda: deps.stop.set("signal", 1.0))
-        result = await ended(deps)
+        nursery.start_soon(at, 5.0, lambda: context.stop.set("signal", 1.0))
+        result = await ended(context)
     assert {call.cut for call in email.calls} == {6.0}
     assert (result.state, result.reason) == ("interrupted", "signal")
 
@@ -932,10 +932,10 @@ async def test_a_stop_in_the_windows_last_calls_cuts_them_after_its_own_grace(au
 async def test_a_stopped_run_goes_on_where_it_stopped(autojump_clock):
     ledger = ShakyLedger(some_offices(30, staff=1))
     email = ScriptedSender(honours_keys=True, seconds=2.0)
-    deps = a_run(ledger, email)
+    context = a_run(ledger, email)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 3.0, lambda: deps.stop.set("signal", 0.5))
-        await ended(deps)
+        nursery.start_soon(at, 3.0, lambda: context.stop.set("signal", 0.5))
+        await ended(context)
     assert ledger.states() == {State.SENT: 5, State.SENDING: 5, State.PLANNED: 20}
     result = await ended(a_run(ledger, email, holder="next"))
     assert ledger.states() == {State.SENT: 30}
@@ -948,10 +948,10 @@ async def test_a_call_that_is_being_reserved_when_the_run_is_stopped_is_not_begu
     """Statements take 1 s: lease, earlier days, plan, work, and at 4 s the reservation. Stopped at 4.5 s."""
     ledger = ShakyLedger(some_offices(1, staff=1), latency=1.0)
     email = ScriptedSender()
-    deps = a_run(ledger, email)
+    context = a_run(ledger, email)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 4.5, lambda: deps.stop.set("signal", grace))
-        result = await ended(deps)
+        nursery.start_soon(at, 4.5, lambda: context.stop.set("signal", grace))
+        result = await ended(context)
     assert ledger.reserved == [(5.0, 1)]
     assert email.calls == []
     assert ledger.reasons() == {(State.PLANNED, "not_begun"): 1}
@@ -960,10 +960,10 @@ async def test_a_call_that_is_being_reserved_when_the_run_is_stopped_is_not_begu
 
 async def test_an_idle_run_that_waits_for_its_turn_stops_at_once(autojump_clock):
     ledger = ShakyLedger(some_offices(3, staff=1))
-    deps = a_run(ledger, ScriptedSender(script=lambda _: Deferred("rate_limited:429", 300.0, Blame.PROVIDER)))
+    context = a_run(ledger, ScriptedSender(script=lambda _: Deferred("rate_limited:429", 300.0, Blame.PROVIDER)))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 50.0, lambda: deps.stop.set("signal", 20.0))
-        result = await ended(deps)
+        nursery.start_soon(at, 50.0, lambda: context.stop.set("signal", 20.0))
+        result = await ended(context)
     assert trio.current_time() == exactly(50.0)
     assert (result.state, ledger.states()) == ("interrupted", {State.PLANNED: 3})
 
@@ -1085,11 +1085,11 @@ async def test_a_database_that_is_away_when_an_office_is_begun_puts_it_off_and_f
     await ledger.plan(DAY, Rules(push=False))
     app.staff.remove((leaver.office, leaver.staff))
     email = ScriptedSender()
-    deps = a_run(ledger, email)
-    result = await ended(deps)
+    context = a_run(ledger, email)
+    result = await ended(context)
     assert ledger.state(leaver.mail) == (State.EXPIRED, "staff_gone")
     assert email.told == [stays.address]
-    assert (deps.progress.offices_failed, result.counts and result.counts.offices_failed) == (0, 0)
+    assert (context.progress.offices_failed, result.counts and result.counts.offices_failed) == (0, 0)
     assert 3.0 < trio.current_time() < 6.0, "tried again after a pause, and neither at once nor never"
 
 
@@ -1134,11 +1134,11 @@ async def test_a_database_that_is_away_at_the_start_ends_the_run_with_its_error(
 async def test_a_database_that_never_comes_back_after_a_stop_is_not_waited_for_for_ever(autojump_clock):
     """Stopped at 2 s with 3 s of grace, the database away from 1 s on: rows stay as evidence; 10 s to write them."""
     ledger = ShakyLedger(some_offices(10, staff=1), down=lambda: trio.current_time() >= 1.0)
-    deps = a_run(ledger, ScriptedSender(seconds=2.5))
+    context = a_run(ledger, ScriptedSender(seconds=2.5))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 2.0, lambda: deps.stop.set("signal", 3.0))
+        nursery.start_soon(at, 2.0, lambda: context.stop.set("signal", 3.0))
         with capture_logs() as logs, pytest.raises(LedgerUnavailable):
-            await ended(deps)
+            await ended(context)
     assert trio.current_time() <= 5.0 + 10.0 + SLACK
     assert ledger.states() == {State.SENDING: 5, State.PLANNED: 5}
     assert [(line["event"], line["deliveries"]) for line in logs if line["event"] == "outcomes_not_written"] == [
@@ -1200,9 +1200,9 @@ async def test_progress_tells_what_was_planned_and_what_became_of_it(autojump_cl
     bad = members[0]
     email = ScriptedSender(script=lambda this: Rejected("rejected:422") if this.to == bad.address else TAKEN)
     push = ScriptedSender(script=lambda this: Gone("gone:410") if this.to == bad.devices[0].endpoint else TAKEN)
-    deps = a_run(ShakyLedger(app), email, push)
-    result = await ended(deps)
-    planned, progress = deps.progress.planned, deps.progress
+    context = a_run(ShakyLedger(app), email, push)
+    result = await ended(context)
+    planned, progress = context.progress.planned, context.progress
     assert planned is not None
     assert (planned.offices, planned.email, planned.push) == (1, 4, 4)
     assert progress.settled == {
@@ -1227,10 +1227,10 @@ async def test_the_tally_of_a_process_is_what_the_ledger_has_of_all_its_days(aut
     await killed(ledger, ScriptedSender(seconds=2.0), 1.0)
     await trio.sleep(86_400)
     email = ScriptedSender(script=lambda this: Rejected("rejected:422") if this.to.startswith("staff-0-0@") else TAKEN)
-    deps = a_run(ledger, a_transport(email, 1), holder="next", window_left=4.5)
-    deps.renderer = PlainRenderer({an_id("office 1")})
-    await run_day(DAY + timedelta(days=1), deps)
-    tally = deps.progress.tally
+    context = a_run(ledger, a_transport(email, 1), holder="next", window_left=4.5)
+    context.renderer = PlainRenderer({an_id("office 1")})
+    await run_day(DAY + timedelta(days=1), context)
+    tally = context.progress.tally
     assert tally.deliveries == Counter((row.delivery.channel, row.delivery.state) for row in ledger.rows.values())
     assert tally.deliveries == {
         (Channel.EMAIL, State.UNKNOWN): 5,
@@ -1247,7 +1247,7 @@ async def test_calls_in_trouble_are_tallied_by_sender(autojump_clock):
     """Four mails, the first try of one of them deferred, of another lost: six calls, two of them in trouble."""
     troubles: dict[str, Outcome] = {"staff-0-0": Deferred("busy", blame=Blame.MESSAGE), "staff-1-0": Unknown("cut")}
     email = ScriptedSender(script=lambda this: troubles.pop(this.to.partition("@")[0], TAKEN))
-    deps = a_run(ShakyLedger(some_offices(4, staff=1)), email)
-    await ended(deps)
-    tally = deps.progress.tally
+    context = a_run(ShakyLedger(some_offices(4, staff=1)), email)
+    await ended(context)
+    tally = context.progress.tally
     assert (tally.calls_in_trouble, tally.call_seconds["scripted"].counts.total()) == ({"scripted": 2}, 6)

@@ -23,7 +23,7 @@ from notifierd.model.errors import StatementRefused
 from notifierd.model.office import OfficeWork
 from notifierd.model.outcome import Blame, Blocked, Deferred, Outcome, Unknown
 from notifierd.rules.due import Rules, Skip, notice_for
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.day import run_day
 from notifierd.run.facts import FRESH, MOST_AGE
 from notifierd.run.office import AHEAD
@@ -186,7 +186,7 @@ def said(app: Application, delivery: Delivery) -> str | None:
     return f"{delivery.id} {device.endpoint} {push.payload.decode()}"
 
 
-async def told(town: Town, deps: Deps, events: Sequence[Event] = ()) -> None:
+async def told(town: Town, context: RunContext, events: Sequence[Event] = ()) -> None:
     """Run the day to its end, and let *events* happen meanwhile."""
 
     async def happen() -> None:
@@ -197,7 +197,7 @@ async def told(town: Town, deps: Deps, events: Sequence[Event] = ()) -> None:
     with trio.fail_after(86_400):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(happen)
-            await run_day(DAY, deps)
+            await run_day(DAY, context)
             nursery.cancel_scope.cancel()
 
 
@@ -255,8 +255,8 @@ async def everything_happens(
 
     email = ScriptedSender(max_batch=batch, honours_keys=keyed, script=script)
     push = ScriptedSender(seconds=2.0)
-    deps = a_run(town, a_transport(email, 5, per_second=1.0), a_transport(push, 1), offices=parallel)
-    await told(town, deps, events)
+    context = a_run(town, a_transport(email, 5, per_second=1.0), a_transport(push, 1), offices=parallel)
+    await told(town, context, events)
     return town, [*email.calls, *push.calls]
 
 
@@ -294,8 +294,8 @@ async def test_what_changes_while_a_call_waits_is_what_the_call_goes_by(
     """Ten offices, read at 0 s; one mail and one push a second; the last one's change comes at 3 s, its turn at 9 s."""
     town = a_town(members=1, offices=10)
     email, phone = ScriptedSender(), ScriptedSender()
-    deps = a_run(town, a_transport(email, 5, per_second=1.0), a_transport(phone, 1))
-    await told(town, deps, [Event(3.0, change, 9)])
+    context = a_run(town, a_transport(email, 5, per_second=1.0), a_transport(phone, 1))
+    await told(town, context, [Event(3.0, change, 9)])
     last = town.members[9]
     became = [to for _, key, to in email.accepted if key == last.mail]
     became += ["sent" for _, key, _ in phone.accepted if key == last.push()]
@@ -398,7 +398,7 @@ async def test_what_now_goes_through_another_destination_waits_for_its_share_of_
     busy = evolve(phones[0], endpoint=f"https://elsewhere.example/{phones[0].id}")
     town.app.devices[busy.id] = busy
     push = ScriptedSender(seconds=lambda to: 20.0 if to == busy.endpoint else 2.0)
-    deps = a_run(town, ScriptedSender(), a_transport(push, 5, per_destination=1), email_per_day=4)
+    context = a_run(town, ScriptedSender(), a_transport(push, 5, per_destination=1), email_per_day=4)
     moved: list[str] = []
 
     def move() -> None:
@@ -410,7 +410,7 @@ async def test_what_now_goes_through_another_destination_waits_for_its_share_of_
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(at, 3.0, move)
-        await told(town, deps)
+        await told(town, context)
     assert most_at_once(spans([call for call in push.calls if call.destination == "elsewhere.example"])) == 1
     assert set(push.calls[-1].to) < set(moved)
     assert push.calls[-1].began == pytest.approx(20.0, abs=1.0)
@@ -543,10 +543,10 @@ async def test_a_stop_while_a_reserved_call_reads_its_facts_keeps_it_from_being_
     """Reserved at 6 s, read until 8 s; stopped at 7 s, with time for all that is in flight."""
     town = a_slow_town(offices=2, reserving=6.0, reading_again=2.0)
     email = ScriptedSender()
-    deps = a_run(town, email)
+    context = a_run(town, email)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 7.0, lambda: deps.stop.set("signal", 30.0))
-        await told(town, deps)
+        nursery.start_soon(at, 7.0, lambda: context.stop.set("signal", 30.0))
+        await told(town, context)
     assert email.calls == []
     assert town.reasons() == {(State.PLANNED, "not_begun"): 2}
 
@@ -579,10 +579,10 @@ async def test_a_run_that_is_stopped_while_a_call_reads_its_facts_ends_in_time_a
 
     town = a_slow_town(offices=2, reserving=6.0 if reserved else 0.0, reading_again=1000.0)
     email = ScriptedSender()
-    deps = a_run(town, a_transport(email, 5) if reserved else a_transport(email, 5, per_second=0.1))
+    context = a_run(town, a_transport(email, 5) if reserved else a_transport(email, 5, per_second=0.1))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 20.0, lambda: deps.stop.set("signal", 3.0))
-        await told(town, deps)
+        nursery.start_soon(at, 20.0, lambda: context.stop.set("signal", 3.0))
+        await told(town, context)
     assert trio.current_time() <= 23.0 + GATHER + SLACK + 6.0 * reserved
     assert len(email.calls) == (0 if reserved else 1)
     left = [row.delivery for row in town.rows.values() if row.delivery.state is not State.SENT]

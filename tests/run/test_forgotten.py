@@ -79,8 +79,8 @@ async def test_what_was_sent_and_is_forgotten_needs_no_room_in_the_days_quota(au
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(forget_four)
-        deps = a_run(ledger, email, email_per_day=4, offices=1, window_left=600.0)
-        await run_day(DAY, deps)
+        context = a_run(ledger, email, email_per_day=4, offices=1, window_left=600.0)
+        await run_day(DAY, context)
     states = {row.delivery.id: row.delivery.state for row in ledger.rows.values()}
     assert len(email.told) == len(set(email.told))
     assert {states[delivery] for _, delivery, _ in email.accepted} == {State.SENT}

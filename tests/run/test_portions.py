@@ -34,7 +34,7 @@ STAFF = 150
 
 async def in_portions(office: Office) -> list[list[Call]]:
     """The calls of each destination, made portion by portion."""
-    facts = Facts(office.work, DAY, office.deps)
+    facts = Facts(office.work, DAY, office.context)
     destinations = await facts.portions(since=0.0)
     return [
         [call for portion in portions for call in (await facts.prepare(portion, since=0.0)).calls]
@@ -60,14 +60,14 @@ def test_a_large_office_makes_the_same_calls_in_portions_as_at_once(states, size
     async def made() -> None:
         office = await an_office(staff=60, devices=1)
         senders = [ScriptedSender(name=name, max_batch=size, honours_keys=True) for name in ("first", "second")]
-        deps = a_run(
+        context = a_run(
             MemoryLedger(Application()),
             [a_transport(s, 5) for s in senders],
             ScriptedSender(),
             now=lambda: NINE_O_CLOCK,
         )
         deliveries = [evolve(d, **states[n % len(states)]) for n, d in enumerate(office.work.deliveries)]
-        office = evolve(office.having(*deliveries), deps=deps)
+        office = evolve(office.having(*deliveries), context=context)
         gone = {d for call in office.calls()[:lost] for d in call.deliveries}
         again = [each for call in office.calls()[:lost] for each in marked(call.reservation(40.0))]
         office = office.having(*again, *(d for d in deliveries if d not in gone))
@@ -136,8 +136,8 @@ async def test_a_slow_push_service_holds_up_neither_the_mails_nor_the_other_push
         a_member(app, f"m{n}", office="large", hosts=["slow.example" if n % 2 else "quick.example"])
     email = ScriptedSender()
     push = ScriptedSender(seconds=lambda to: 20.0 if "slow" in to else 1.0)
-    deps = a_run(ShakyLedger(app), a_transport(email, 5), a_transport(push, 20, per_destination=5))
-    await run_day(DAY, deps)
+    context = a_run(ShakyLedger(app), a_transport(email, 5), a_transport(push, 20, per_destination=5))
+    await run_day(DAY, context)
     assert max(at for at, *_ in email.accepted) == pytest.approx(STAFF / 5, abs=1.0)
     assert max(at for at, _, to in push.accepted if "quick" in to) == pytest.approx(75 / 5, abs=1.0)
     assert len(push.told) == len(email.told) == STAFF

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from notifierd.config.settings import LimitsSettings, PushSettings
 from notifierd.model.delivery import State
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.day import run_day
 from notifierd.run.transport import Transport
 from notifierd.send._http import open_client
@@ -71,7 +71,7 @@ async def a_push_run(
     services: Callable[[httpx.Request], Coroutine[None, None, httpx.Response]],
     limits: LimitsSettings | None = None,
     window_left: float = 10_800.0,
-) -> AsyncIterator[tuple[Deps, ShakyLedger]]:
+) -> AsyncIterator[tuple[RunContext, ShakyLedger]]:
     """A run of *app* that pushes by the real sender; three hours are left of its window."""
     async with open_client(width=500, transport=httpx.MockTransport(services)) as client:
         sender = WebPush(
@@ -82,9 +82,9 @@ async def a_push_run(
         )
         ledger = ShakyLedger(app)
         transport = Transport(sender, trio.CapacityLimiter(1))
-        deps = a_run(ledger, ScriptedSender(seconds=0.2), transport, window_left=window_left)
-        limit(deps, limits or LimitsSettings())
-        yield deps, ledger
+        context = a_run(ledger, ScriptedSender(seconds=0.2), transport, window_left=window_left)
+        limit(context, limits or LimitsSettings())
+        yield context, ledger
 
 
 def members(app: Application, number: int, *hosts: str) -> list[Member]:
@@ -107,8 +107,8 @@ def path(member: Member, device: int = 0) -> str:
 async def test_a_push_service_has_a_quarter_of_the_slots_and_one_at_least(push: int, share: int, autojump_clock):
     app, services = Application(), Services()
     members(app, 60, FCM, MOZILLA)
-    async with a_push_run(app, services, LimitsSettings(offices=100, push=push)) as (deps, ledger):
-        await run_day(DAY, deps)
+    async with a_push_run(app, services, LimitsSettings(offices=100, push=push)) as (context, ledger):
+        await run_day(DAY, context)
     assert ledger.states() == {State.SENT: 180}
     assert (services.at_once(FCM), services.at_once(MOZILLA), services.at_once()) == (
         share,
@@ -127,8 +127,8 @@ async def test_a_push_service_that_hangs_costs_the_others_nothing(autojump_clock
         return httpx.Response(201)
 
     done: dict[str, list[float]] = {MOZILLA: [], APPLE: []}
-    async with a_push_run(app, services, LimitsSettings(offices=100, push=20), window_left=60.0) as (deps, _):
-        await run_day(DAY, deps)
+    async with a_push_run(app, services, LimitsSettings(offices=100, push=20), window_left=60.0) as (context, _):
+        await run_day(DAY, context)
     for host in (MOZILLA, APPLE):
         assert done[host] == pytest.approx([0.2 * (1 + n // 5) for n in range(40)])
 
@@ -138,12 +138,12 @@ async def test_a_reload_moves_the_share_of_a_service_that_is_busy(autojump_clock
     app, services = Application(), Services(seconds=10.0)
     members(app, 18, FCM)
     limits = LimitsSettings(offices=100, push=20)
-    async with a_push_run(app, services, limits) as (deps, ledger), trio.open_nursery() as nursery:
-        nursery.start_soon(run_day, DAY, deps)
+    async with a_push_run(app, services, limits) as (context, ledger), trio.open_nursery() as nursery:
+        nursery.start_soon(run_day, DAY, context)
         await trio.sleep_until(5.0)
-        limit(deps, evolve(limits, push=40))
+        limit(context, evolve(limits, push=40))
         await trio.sleep_until(12.0)
-        limit(deps, evolve(limits, push=4))
+        limit(context, evolve(limits, push=4))
     assert services.began(FCM) == [*[0.0] * 5, *[5.0] * 5, *[10.0] * 5, 20.0, 30.0, 40.0]
     assert ledger.states() == {State.SENT: 36}
 
@@ -157,8 +157,8 @@ async def test_a_service_that_refuses_our_key_is_left_alone_and_no_other_is(auto
     everybody = members(app, 30, FCM, MOZILLA)
     services = Services(script=lambda r: 403 if r.url.host == FCM and trio.current_time() < 600 else 201)
     with capture_logs() as logs:
-        async with a_push_run(app, services) as (deps, ledger):
-            await run_day(DAY, deps)
+        async with a_push_run(app, services) as (context, ledger):
+            await run_day(DAY, context)
     assert ledger.states() == {State.SENT: 90}
     assert len(app.devices) == 2 * len(everybody)
     assert max(services.began(MOZILLA)) < 5
@@ -175,8 +175,8 @@ async def test_devices_that_were_subscribed_under_another_key_hold_up_no_other(a
     foreign = {path(member) for member in everybody[57::50]}
     services = Services(script=lambda request: 403 if request.url.path in foreign else 201)
     with capture_logs() as logs:
-        async with a_push_run(app, services) as (deps, ledger):
-            await run_day(DAY, deps)
+        async with a_push_run(app, services) as (context, ledger):
+            await run_day(DAY, context)
     assert ledger.reasons() == {(State.SENT, None): 595, (State.FAILED, "device_refused:403"): 5}
     tried = Counter(path for _, path, _, _ in services.calls)
     assert [tried[path] for path in foreign] == [3] * 5
@@ -193,8 +193,8 @@ async def test_one_person_whose_devices_are_all_refused_holds_up_nobody(autojump
     members(app, 50, FCM)
     services = Services(script=lambda request: 403 if request.url.path in refused else 201)
     with capture_logs() as logs:
-        async with a_push_run(app, services) as (deps, ledger):
-            await run_day(DAY, deps)
+        async with a_push_run(app, services) as (context, ledger):
+            await run_day(DAY, context)
     assert ledger.reasons() == {(State.SENT, None): 51 + 50, (State.FAILED, "device_refused:403"): 20}
     assert max(at for _, path, at, _ in services.calls if path not in refused) < 20.0
     assert [line for line in logs if line["event"] == "sender_blocked"] == []
@@ -206,7 +206,7 @@ async def test_a_key_that_is_refused_in_mid_run_fails_nobody(autojump_clock):
     members(app, 300, FCM)
     services = Services(script=lambda _request: 401 if 5 <= trio.current_time() < 600 else 201)
     with capture_logs() as logs:
-        async with a_push_run(app, services) as (deps, ledger):
-            await run_day(DAY, deps)
+        async with a_push_run(app, services) as (context, ledger):
+            await run_day(DAY, context)
     assert ledger.states() == {State.SENT: 600}
     assert sum(line["event"] == "sender_blocked" for line in logs) == 1

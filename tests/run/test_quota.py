@@ -10,7 +10,7 @@ from notifierd.model.delivery import Channel, State
 from notifierd.model.outcome import Rejected
 from notifierd.rules.calendar import Window
 from notifierd.rules.report import RunResult
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.day import run_day
 from notifierd.run.office import QUOTA_PAUSE
 from notifierd.service.state import Attempt
@@ -19,10 +19,10 @@ from tests.support.samples import DAY, an_id, some_offices
 from tests.support.scripted_senders import NINE_O_CLOCK, TAKEN, ScriptedSender, ShakyLedger, a_run, a_transport
 
 
-async def run(deps: Deps) -> tuple[RunResult, list[dict[str, object]]]:
+async def run(context: RunContext) -> tuple[RunResult, list[dict[str, object]]]:
     """The run, and what its plan had no room for."""
     with capture_logs() as logs, trio.fail_after(86_400):
-        result = await run_day(DAY, deps)
+        result = await run_day(DAY, context)
     return result, [
         {key: line[key] for key in ("limit", "mails", "offices")}
         for line in logs
@@ -58,9 +58,9 @@ async def test_a_refused_mail_leaves_its_room_to_the_next(autojump_clock):
 
 async def test_what_was_sent_before_counts_and_a_restart_gets_no_new_quota(autojump_clock):
     ledger, sender = ShakyLedger(some_offices(6, staff=1)), ScriptedSender()
-    deps = a_run(ledger, sender, email_per_day=4, offices=1)
-    sender.meanwhile = lambda: deps.stop.set("signal", 10.0) if len(sender.calls) == 2 else None
-    assert (await run(deps))[0].state == "interrupted"
+    context = a_run(ledger, sender, email_per_day=4, offices=1)
+    sender.meanwhile = lambda: context.stop.set("signal", 10.0) if len(sender.calls) == 2 else None
+    assert (await run(context))[0].state == "interrupted"
     assert len(sender.told) == 2
     result, named = await run(a_run(ledger, sender, email_per_day=4, window_left=600.0))
     assert named == [{"limit": "email_per_day", "mails": 2, "offices": 2}]
@@ -69,16 +69,16 @@ async def test_what_was_sent_before_counts_and_a_restart_gets_no_new_quota(autoj
 
 async def test_a_quota_raised_in_the_run_is_used_in_it(autojump_clock):
     ledger, sender = ShakyLedger(some_offices(6, staff=1)), ScriptedSender()
-    deps = a_run(ledger, sender, email_per_day=2, window_left=600.0)
+    context = a_run(ledger, sender, email_per_day=2, window_left=600.0)
 
     async def raise_it() -> None:
         await trio.sleep(100.0)
         assert len(sender.told) == 2
-        deps.email_per_day = 0
+        context.email_per_day = 0
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(raise_it)
-        result, _ = await run(deps)
+        result, _ = await run(context)
     assert len(sender.told) == 6
     assert result.state == "completed"
     assert trio.current_time() <= 100.0 + QUOTA_PAUSE + 5.0
@@ -88,8 +88,8 @@ async def test_a_rate_that_the_window_is_too_short_for_is_told_with_the_plan(aut
     """100 calls at 0.5 a second take 198 s: in 59 s, 30 begin."""
     ledger = ShakyLedger(some_offices(100, staff=2))
     sender = ScriptedSender(max_batch=100)
-    deps = a_run(ledger, a_transport(sender, 5, per_second=0.5), window_left=59.0)
-    result, named = await run(deps)
+    context = a_run(ledger, a_transport(sender, 5, per_second=0.5), window_left=59.0)
+    result, named = await run(context)
     assert named == [{"limit": "email_per_second", "mails": 140, "offices": 70}]
     assert len(sender.calls) == 30
     assert set(ledger.reasons()) == {(State.SENT, None), (State.EXPIRED, "window_ended (email_per_second)")}
@@ -98,11 +98,11 @@ async def test_a_rate_that_the_window_is_too_short_for_is_told_with_the_plan(aut
 
 async def test_the_status_names_what_there_is_no_room_for(autojump_clock):
     ledger, sender = ShakyLedger(some_offices(6, staff=2)), ScriptedSender()
-    deps = a_run(ledger, sender, email_per_day=4, window_left=600.0)
+    context = a_run(ledger, sender, email_per_day=4, window_left=600.0)
     window = Window(DAY, NINE_O_CLOCK, NINE_O_CLOCK + timedelta(hours=3))
-    attempt = Attempt(window, deps.stop, deps.progress, deps)
+    attempt = Attempt(window, context.stop, context.progress, context)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, deps)
+        nursery.start_soon(run, context)
         await trio.sleep(100.0)
         assert attempt.words().endswith("4 mails; over the limit: 8 mails of 4 offices (limits.email_per_day)")
         nursery.cancel_scope.cancel()

@@ -38,8 +38,8 @@ async def test_a_locked_row_does_not_keep_a_run_that_lost_its_lease_from_going_o
     once = Once(settings_for("postgresql:///nowhere"), Options(day=DAY, force=True, seconds=3600.0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(forget)
-        deps = a_run(ledger, email, stop=once.stop, progress=once.progress)
-        result = await once.run_with(deps)
+        context = a_run(ledger, email, stop=once.stop, progress=once.progress)
+        result = await once.run_with(context)
     assert (result.state, ledger.states()) == ("completed", {State.SENT: 60})
     assert len(email.told) == len(set(email.told)) == 60
     assert max(at for at, *_ in email.accepted) < 120.0
@@ -48,18 +48,18 @@ async def test_a_locked_row_does_not_keep_a_run_that_lost_its_lease_from_going_o
 async def test_a_stop_is_bounded_though_a_call_is_being_reserved_by_a_database_that_hangs(autojump_clock):
     """Hanging from 1.5 s, so that the next reservations get no answer; stopped at 3 s with 10 s of grace."""
     ledger = ShakyLedger(some_offices(60, staff=1))
-    deps = a_run(ledger, ScriptedSender(seconds=2.0))
+    context = a_run(ledger, ScriptedSender(seconds=2.0))
 
     async def hang_and_stop() -> None:
         await trio.sleep_until(1.5)
         ledger.latency = 1000.0
         await trio.sleep_until(3.0)
-        deps.stop.set("signal", 10.0)
+        context.stop.set("signal", 10.0)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hang_and_stop)
         with pytest.raises(LedgerUnavailable):
-            await run_day(DAY, deps)
+            await run_day(DAY, context)
     assert trio.current_time() <= 3.0 + 10.0 + EXIT_SLACK
 
 
@@ -101,9 +101,9 @@ async def test_a_stop_is_bounded_though_what_is_old_is_being_deleted_by_a_databa
             await trio.sleep(1000.0)
             return await ShakyLedger.forget(self, before)
 
-    deps = a_run(Hanging(some_offices(1, staff=1)), ScriptedSender())
+    context = a_run(Hanging(some_offices(1, staff=1)), ScriptedSender())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_day, DAY, deps)
+        nursery.start_soon(run_day, DAY, context)
         await trio.sleep(5.0)
-        deps.stop.set("signal", 1.0)
+        context.stop.set("signal", 1.0)
     assert trio.current_time() <= 5.0 + SETTLE_SECONDS + SLICE

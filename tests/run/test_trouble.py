@@ -50,10 +50,10 @@ async def test_many_devices_that_are_refused_for_a_while_make_one_line(autojump_
     a_member(app, "Anna", hosts=["push.example/refused"] * 30)
     colleague = a_member(app, "Ben", hosts=["push.example"], left=1)
     push = ScriptedSender("webpush", script=script)
-    deps = a_run(ShakyLedger(app), ScriptedSender(), push)
+    context = a_run(ShakyLedger(app), ScriptedSender(), push)
     with capture_logs() as logs:
-        await run_day(DAY, deps)
+        await run_day(DAY, context)
     lines = [line for line in logs if line["event"] == "call_in_trouble"]
     assert [(line["lane"], line["reasons"]) for line in lines] == [("push.example", ["refused:403"])]
-    assert deps.progress.tally.calls_in_trouble["webpush"] > 30
+    assert context.progress.tally.calls_in_trouble["webpush"] > 30
     assert push.told == [colleague.devices[0].endpoint]

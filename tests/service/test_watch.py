@@ -243,18 +243,21 @@ async def test_a_provider_that_refuses_us_is_told_at_once(autojump_clock):
 
 async def test_push_services_that_refuse_us_are_one_alarm_of_the_sender(autojump_clock):
     """Two destinations of three."""
-    receivers, deps = Receivers(), a_run(MemoryLedger(Application()), ScriptedSender(), ScriptedSender(name="webpush"))
-    deps.progress.has_day = True
+    receivers, context = (
+        Receivers(),
+        a_run(MemoryLedger(Application()), ScriptedSender(), ScriptedSender(name="webpush")),
+    )
+    context.progress.has_day = True
     outcomes: dict[str, Outcome] = {"fcm": Blocked("blocked:403"), "moz": Blocked("blocked:401"), "wns": TAKEN}
     for destination, outcome in outcomes.items():
-        deps.transports[Channel.PUSH][0].limiter_for(destination)
-        deps.breakers[destination].record([outcome], 0.0, an_id("office"))
+        context.transports[Channel.PUSH][0].limiter_for(destination)
+        context.breakers[destination].record([outcome], 0.0, an_id("office"))
     settings = Settings(watch=WatchSettings(webhook_url=WEBHOOK))
 
     async def first_to_tell(_settings: Settings, day: date, cause: str) -> bool:
-        return await deps.ledger.first_to_tell(day, cause)
+        return await context.ledger.first_to_tell(day, cause)
 
-    async with open_watch(lambda: settings, first_to_tell, receivers.client) as watch, watch.over(TUESDAY, deps):
+    async with open_watch(lambda: settings, first_to_tell, receivers.client) as watch, watch.over(TUESDAY, context):
         await trio.sleep(5)
     assert receivers.causes == ["blocked:webpush"]
     assert (

@@ -327,9 +327,9 @@ async def run_as_planned(world: World, dsn: str) -> None:
         plan = await plans.plan(settings_of(rules, dsn), DAY)
         foreseen = await would_send(ledger, source, rules)
         email, push = ScriptedSender(name="mail", seconds=0.0), ScriptedSender(seconds=0.0)
-        deps = a_run(MemoryLedger(world.app), email, push if rules.push else None, rules=rules)
-        deps.ledger, deps.source = ledger, source
-        assert (await run_day(DAY, deps)).state == "completed"
+        context = a_run(MemoryLedger(world.app), email, push if rules.push else None, rules=rules)
+        context.ledger, context.source = ledger, source
+        assert (await run_day(DAY, context)).state == "completed"
 
         assert Counter(key for sender in (email, push) for _, key, _ in sender.accepted) == Counter(foreseen)
         after = await planned(db)

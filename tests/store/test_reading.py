@@ -99,9 +99,9 @@ async def told(db: Database, email: ScriptedSender, push: ScriptedSender, view: 
     """Run the day over five offices, with a view that says odd things once it is planned."""
     await application.create(db)
     await application.replace(db, five_offices())
-    deps = a_run(MemoryLedger(Application()), email, push, window_left=60.0)
-    deps.ledger, deps.source = Turning(db, view=view, said=said), PostgresSource(db)
-    return await run_day(DAY, deps)
+    context = a_run(MemoryLedger(Application()), email, push, window_left=60.0)
+    context.ledger, context.source = Turning(db, view=view, said=said), PostgresSource(db)
+    return await run_day(DAY, context)
 
 
 @pytest.mark.parametrize(("reason", "view", "said"), [(key, *view) for key, views in VIEWS.items() for view in views])

@@ -13,7 +13,7 @@ from attrs import define, evolve, field, frozen
 
 from notifierd.config.settings import HttpSettings, Settings, WindowSettings
 from notifierd.model.errors import ConfigError, LedgerUnavailable, StatementRefused
-from notifierd.run.context import Deps
+from notifierd.run.context import RunContext
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
 from notifierd.service.daemon import Daemon
@@ -95,7 +95,7 @@ class World:
     ledger: Diary = field(init=False)
     in_force: list[Settings] = field(factory=list)
     receivers: Receivers = field(factory=Receivers)
-    deps: Deps | None = None
+    context: RunContext | None = None
     daemon: Daemon = field(init=False)
     exit_code: int | None = None
 
@@ -175,20 +175,22 @@ class FakeSite:
     def ledger(self) -> Diary:
         return self.world.ledger
 
-    def open_deps(
+    def open_context(
         self, *, window_left: Callable[[], float], stop: Stop, progress: Progress
-    ) -> AbstractAsyncContextManager[Deps]:
+    ) -> AbstractAsyncContextManager[RunContext]:
         return self._open(window_left, stop, progress)
 
     @asynccontextmanager
-    async def _open(self, window_left: Callable[[], float], stop: Stop, progress: Progress) -> AsyncIterator[Deps]:
+    async def _open(
+        self, window_left: Callable[[], float], stop: Stop, progress: Progress
+    ) -> AsyncIterator[RunContext]:
         world, limits = self.world, self.settings.limits
-        deps = a_run(
+        context = a_run(
             world.ledger, world.email, offices=limits.offices, holder=world.holder, stop=stop, progress=progress
         )
-        deps.window_left, deps.send_timeout = window_left, limits.send_timeout
-        world.deps = deps
-        yield deps
+        context.window_left, context.send_timeout = window_left, limits.send_timeout
+        world.context = context
+        yield context
 
 
 def tell(signum: signal.Signals) -> None:

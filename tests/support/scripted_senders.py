@@ -18,7 +18,7 @@ from notifierd.model.outcome import Blame, Deferred, Delivered, Outcome, Unknown
 from notifierd.rules.breaker import Breakers
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
-from notifierd.run.context import Deps, lasting
+from notifierd.run.context import RunContext, lasting
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
 from notifierd.run.transport import Transport
@@ -296,7 +296,7 @@ def a_run(
     holder: str = "me",
     window_left: float = 900.0,
     **changes: Any,
-) -> Deps:
+) -> RunContext:
     """What a run works with: the limits are those of ``config.toml``, where not said otherwise."""
     if isinstance(email, ScriptedSender):
         email = a_transport(email, 5)
@@ -321,7 +321,7 @@ def a_run(
         "stop": Stop(),
         "progress": Progress(),
     }
-    return Deps(**parts | changes)
+    return RunContext(**parts | changes)
 
 
 # Small applications --------------------------------------------------------------------------------------------------
