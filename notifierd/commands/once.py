@@ -139,13 +139,14 @@ class Once:
         give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
         while True:
             if context.progress.planned is None:
-                context.window_left = lasting(self.options.seconds)  # counted from the run's own beginning
+                left = lasting(self.options.seconds)  # counted from the run's own beginning
+                context = evolve(context, clock=evolve(context.clock, window_left=left))
             try:
                 return await run_day(self.day, context)
             except LeaseLost:
-                if context.window_left() <= 0.0 or await self.stop.wait(LEASE_POLL):
+                if context.clock.window_left() <= 0.0 or await self.stop.wait(LEASE_POLL):
                     raise
-                self._begin_anew(context)
+                context = self._anew(context)
                 give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
             except LeaseHeld as held:
                 if trio.current_time() > give_up or await self.stop.wait(LEASE_POLL):
@@ -157,6 +158,7 @@ class Once:
                 if context.progress.planned is None or error.about_row:
                     raise
                 await self._await_database(context, error)
+                context = self._anew(context)
                 give_up = trio.current_time() + LEASE_SECONDS + LEASE_POLL
 
     async def _await_database(self, context: RunContext, error: DatabaseError) -> None:
@@ -165,17 +167,18 @@ class Once:
         Raises:
             LedgerUnavailable: a signal came, or the time is up.
         """
-        what, pause = "the run", min(DATABASE_POLL, context.window_left())
+        what, pause = "the run", min(DATABASE_POLL, context.clock.window_left())
         if not isinstance(error, LeaseNotRenewed):  # else the refusals were counted already
             self.progress.trouble.met(what, error.reason)
         with self.progress.trouble.place(what):
             self.progress.waits(what, error.reason)
             if pause <= 0.0 or await self.stop.wait(pause):
                 raise LedgerUnavailable(error.reason) from None
-        self._begin_anew(context)
 
-    def _begin_anew(self, context: RunContext) -> None:
-        self.stop = context.stop = Stop()  # a scope can be entered once
+    def _anew(self, context: RunContext) -> RunContext:
+        """*context* for another try."""
+        self.stop = Stop()  # a scope can be entered once
+        return evolve(context, stop=self.stop)
 
     async def _obey_signals(self) -> None:
         """Drain the run at the first signal; stop it at once at a second SIGINT."""

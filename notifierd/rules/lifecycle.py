@@ -44,7 +44,8 @@ class Circumstances:
         keyed: the sender honours the call's idempotency key.
         others_pass: other messages passed through the destination during this try.
         destination_wait: seconds until the destination may be used again.
-        elsewhere: another sender may be used sooner, for messages that this sender certainly did not accept.
+        other_transport_preferred: another sender may be used sooner, for messages that this sender certainly did not
+            accept.
         destination_works: messages have passed through the destination in this run, and it does not reject everybody by
             now.
         carried_out: the provider accepted other messages of the call, so its answer holds for the call itself, and
@@ -54,7 +55,7 @@ class Circumstances:
     keyed: bool
     others_pass: bool = False
     destination_wait: float = 0.0
-    elsewhere: bool = False
+    other_transport_preferred: bool = False
     destination_works: bool = False
     carried_out: bool = False
 
@@ -100,8 +101,8 @@ def settle(
                 return end(State.FAILED, reason, attempts=spent)
             return again(reason, attempts=spent, wait=_wait(outcome, now, spent))
         case Deferred(reason) | Blocked(reason) | Rejected(reason):
-            wait = 0.0 if now.elsewhere and not delivery.doubts else _wait(outcome, now, _odd(delivery, now))
-            return again(reason, wait=wait)
+            at_once = now.other_transport_preferred and not delivery.doubts
+            return again(reason, wait=0.0 if at_once else _wait(outcome, now, _odd(delivery, now)))
         case Unknown(reason, key_usable=key_usable) if now.keyed and key_usable:
             return end(State.SENDING, reason, wait=_wait(outcome, now, delivery.call_tries))
         case Unknown(reason):

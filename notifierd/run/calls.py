@@ -91,7 +91,7 @@ class Call:
     @cached_property
     def destination(self) -> str:
         """The destination that the call goes through."""
-        return str(self.transport.sender.destination(self.contents[0].message))
+        return self.transport.destination(self.contents[0].message)
 
     def says_the_same(self, other: "Call") -> bool:
         """Whether it says the same as *other* to the same targets."""
@@ -147,7 +147,7 @@ def prepare(work: OfficeWork, described: Mapping[Delivery, Description], context
         sending = [delivery for delivery in former if delivery.state is State.SENDING]
         if not all(delivery.due for delivery in sending):
             waiting = waiting or any(delivery.due for delivery in former)
-            kept.update(former if keyed_transport(former[0], context) else ())
+            kept.update(former if context.transports.for_repeated_call(former[0]) else ())
         elif call := same_call(former, contents, context):
             repeats.append(call)
             kept.update(former)
@@ -162,7 +162,7 @@ def prepare(work: OfficeWork, described: Mapping[Delivery, Description], context
 
 def describe(delivery: Delivery, work: OfficeWork, day: date, context: RunContext) -> Description:
     """What *delivery* says, or why there is nothing to say, or nobody to say it to."""
-    if delivery.channel not in context.transports:
+    if not context.transports.serve(delivery.channel):
         return Skip(Reason.CHANNEL_DISABLED)
     notice = notice_for(delivery, work, day, context.rules)
     if isinstance(notice, Skip):
@@ -172,7 +172,7 @@ def describe(delivery: Delivery, work: OfficeWork, day: date, context: RunContex
             return Content(context.renderer.mail(notice, delivery), context.renderer.audit(notice), work.as_of)
         except BadAddress as bad:
             return Undeliverable(bad.reason)
-    ttl = max(SHORTEST_TTL, int((context.day_ends(day) - context.now()).total_seconds()))
+    ttl = max(SHORTEST_TTL, int((context.clock.day_ends(day) - context.clock.now()).total_seconds()))
     push = context.renderer.push(notice, delivery, work.devices[delivery.device_id], ttl)
     return Content(push, context.renderer.audit(notice), work.as_of)
 
@@ -188,9 +188,11 @@ def first_calls(
     What was put back as often makes calls of its own, all of them full but the last. So the deliveries of any of these
     calls, taken together, make the same calls again.
     """
-    for transport, batch in batches(
-        planned, lambda delivery: transport_for(delivery, contents[delivery].message, context)
-    ):
+
+    def transport_of(delivery: Delivery) -> Transport:
+        return context.transports.for_new_call(delivery, contents[delivery].message)
+
+    for transport, batch in batches(planned, transport_of):
         yield from _fitting(transport, batch, contents)
 
 
@@ -251,29 +253,11 @@ def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
 def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], context: RunContext) -> Call | None:
     """The call again, whole and to the byte, if its key can settle the doubt; else None."""
     first = former[0]
-    transport = keyed_transport(first, context)
+    transport = context.transports.for_repeated_call(first)
     if transport is None or first.call_id is None or any(delivery not in contents for delivery in former):
         return None
     call = _call(first.call_id, transport, former, contents)
     return call if call.digest == first.payload_hash else None
-
-
-def keyed_transport(delivery: Delivery, context: RunContext) -> Transport | None:
-    """The transport that *delivery* was tried by last, if a call can be repeated there under its key."""
-    transport = last_transport(delivery, context)
-    return transport if transport and transport.sender.honours_keys else None
-
-
-def transport_for(delivery: Delivery, message: Message, context: RunContext) -> Transport:
-    """The transport for a new call with *delivery*: if it is in doubt, the one that perhaps carried it already."""
-    tried = last_transport(delivery, context) if delivery.doubts else None
-    return tried or context.transport(delivery.channel, message)
-
-
-def last_transport(delivery: Delivery, context: RunContext) -> Transport | None:
-    """The transport that *delivery* was tried by last, if there still is one."""
-    transports = context.transports.get(delivery.channel, ())
-    return next((transport for transport in transports if transport.sender.name == delivery.provider), None)
 
 
 def _call(

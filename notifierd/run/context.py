@@ -1,26 +1,30 @@
 """What a run works with, put together by whoever starts it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
-from typing import Protocol
+from math import inf
+from typing import Literal, Protocol
 
 import trio
-from attrs import define, field
+from attrs import Factory, define, field, frozen, setters
 
+from notifierd.config.settings import LimitsSettings
 from notifierd.model.address import Address
 from notifierd.model.counts import Room
 from notifierd.model.delivery import Channel, Delivery
-from notifierd.model.message import Mail, Message, Push
+from notifierd.model.message import Mail, Push
 from notifierd.model.office import Device, Notice, Staff
-from notifierd.rules.breaker import Breakers
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.run.progress import Progress
 from notifierd.run.stop import SETTLE_SECONDS, Stop
-from notifierd.run.transport import Transport
+from notifierd.run.transport import CallLimits, Transports
 from notifierd.store.ledger import Ledger
 from notifierd.store.source import Source
+
+PUSH_SERVICE_SHARE = 4
+"""One push service gets at most a quarter of the push slots, so that a service that hangs does not delay the others."""
 
 SETTLE_SLACK = 10.0
 """Seconds from a call's end by which its outcome is written, or the process that made it is taken for dead."""
@@ -52,58 +56,101 @@ class Renderer(Protocol):
         """The details of the audit row: counts and thresholds; no address, no person's name."""
 
 
-@define
-class RunContext:
-    """What a run works with. Only limits change while it goes on.
+@frozen
+class Limits:
+    """What a run may do at once, for how long and how often. A reload replaces it whole: see `RunContext.limit`.
 
     Attributes:
-        offices: one slot for each office that is worked on.
-        transports: how each channel's messages get out: the preferred transport, then those that are used while it is
-            out. A channel without any is not served.
-        email_per_day: mails in a day; 0 for no such limit.
+        offices: offices worked on at once.
+        calls: how many calls each channel may make.
+        email_per_day: mails in a day; 0: no limit.
         send_timeout: seconds for one call.
-        holder: this process' name in the lease.
-        window_left: seconds from now to the end of the run's window, by the clock that decides it.
-        day_ends: the moment until which a push service may keep a push of that day.
+        attempts: how many tries of a delivery may be deferred, while other messages pass, before it fails.
     """
 
-    ledger: Ledger
-    source: Source
-    transports: Mapping[Channel, Sequence[Transport]]
-    policies: Mapping[Channel, Policy]
-    offices: trio.CapacityLimiter
-    renderer: Renderer
-    rules: Rules
-    breakers: Breakers
+    offices: int
+    calls: Mapping[Channel, CallLimits]
     email_per_day: int
     send_timeout: float
-    holder: str
-    window_left: Callable[[], float]
-    day_ends: Callable[[date], datetime]
-    now: Callable[[], datetime]
-    stop: Stop = field(factory=Stop)
-    progress: Progress = field(factory=Progress)
+    attempts: int
+
+    @classmethod
+    def of(cls, settings: LimitsSettings) -> "Limits":
+        """The limits of the table [limits]."""
+        calls = {
+            Channel.EMAIL: CallLimits(settings.email, per_second=settings.email_per_second),
+            Channel.PUSH: CallLimits(settings.push, per_destination=max(1, settings.push // PUSH_SERVICE_SHARE)),
+        }
+        return cls(settings.offices, calls, settings.email_per_day, settings.send_timeout, settings.attempts)
+
+    def mails_left(self, given: int) -> float:
+        """How many mails may still be given to a provider on a day on which *given* were."""
+        return max(0, self.email_per_day - given) if self.email_per_day else inf
 
     @property
     def call_expires(self) -> float:
         """Seconds after a reservation at which another process may take it up: those of the call and of settling it."""
         return self.send_timeout + SETTLE_SLACK
 
-    def transport(self, channel: Channel, message: Message) -> Transport:
-        """The transport for a new call with *message*: the preferred one; while that is out, another that is usable."""
-        preferred, *others = self.transports[channel]
-        if self.breakers.out(preferred.sender.destination(message)):
-            for other in others:
-                if self.breakers.usable(other.sender.destination(message)):
-                    return other
-        return preferred
+
+@frozen
+class RunClock:
+    """The times of a run.
+
+    Attributes:
+        now: the wall clock, in UTC.
+        window_left: seconds from now to the end of the run's window, by the clock that decides it.
+        day_ends: the moment until which a push service may keep a push of that day.
+    """
+
+    now: Callable[[], datetime]
+    window_left: Callable[[], float]
+    day_ends: Callable[[date], datetime]
+
+
+@define(on_setattr=setters.frozen)
+class RunContext:
+    """What a run works with. Nothing of it is replaced while the run goes on but its limits.
+
+    Attributes:
+        on_unknown: what to do with a mail whose answer was lost where no key can settle the doubt.
+        holder: this process' name in the lease.
+        offices: one slot for each office that is worked on.
+    """
+
+    ledger: Ledger
+    source: Source
+    renderer: Renderer
+    rules: Rules
+    on_unknown: Literal["repeat", "hold"]
+    transports: Transports
+    clock: RunClock
+    holder: str
+    limits: Limits = field(on_setattr=setters.NO_OP)
+    stop: Stop = field(factory=Stop)
+    progress: Progress = field(factory=Progress)
+    offices: trio.CapacityLimiter = field(
+        default=Factory(lambda self: trio.CapacityLimiter(self.limits.offices), takes_self=True)
+    )
+
+    def limit(self, limits: Limits) -> None:
+        """Replace the limits, also for what waits already."""
+        self.limits = limits
+        self.offices.total_tokens = limits.offices
+        self.transports.limit(limits.calls)
+
+    def policy(self, channel: Channel) -> Policy:
+        """How tries of *channel* are settled."""
+        return Policy(self.limits.attempts, self.on_unknown if channel is Channel.EMAIL else "repeat")
 
     def room(self) -> Room:
         """What the limits leave of the day for mails, from now to the window's end."""
-        transport = self.transports[Channel.EMAIL][0]
-        per_second = 1.0 / transport.interval if transport.interval else 0.0
-        batch = transport.sender.max_batch
-        return Room.of(self.window_left(), per_day=self.email_per_day, per_second=per_second, batch=batch)
+        return Room.of(
+            self.clock.window_left(),
+            per_day=self.limits.email_per_day,
+            per_second=self.limits.calls[Channel.EMAIL].per_second,
+            batch=self.transports.preferred(Channel.EMAIL).sender.max_batch,
+        )
 
     async def rest(self, seconds: float) -> bool:
         """Wait, at most *seconds*, until stopped; whether it was. Each slice of it counts as progress."""
@@ -117,18 +164,11 @@ class RunContext:
 
         That is the window's end, and SETTLE_SECONDS at least. A signal's bound goes before both.
         """
-        return min(max(ended + SETTLE_SECONDS, trio.current_time() + self.window_left()), self.stop.over_by)
+        return min(max(ended + SETTLE_SECONDS, trio.current_time() + self.clock.window_left()), self.stop.over_by)
 
     def limiters(self) -> dict[str, trio.CapacityLimiter]:
         """Every limiter, by its name."""
-        named = {"offices": self.offices}
-        for channel, transports in self.transports.items():
-            for transport in transports:
-                named[channel.value] = transport.limiter
-                named |= {
-                    f"{channel} {destination}": limiter for destination, limiter in transport.destinations.items()
-                }
-        return named
+        return {"offices": self.offices} | self.transports.limiters()
 
 
 class Site(Protocol):
@@ -150,6 +190,6 @@ class Site(Protocol):
 
 
 def lasting(seconds: float) -> Callable[[], float]:
-    """What is left of *seconds* that begin now, for ``RunContext.window_left``."""
+    """What is left of *seconds* that begin now, for `RunClock.window_left`."""
     ends = trio.current_time() + seconds
     return lambda: ends - trio.current_time()

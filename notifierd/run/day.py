@@ -16,9 +16,10 @@ from notifierd.model.errors import DatabaseError, LedgerUnavailable, plain_error
 from notifierd.model.office import OfficeWork
 from notifierd.model.reasons import Reason
 from notifierd.rules.backoff import Backoff
+from notifierd.rules.due import Rules
 from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
-from notifierd.run.office import DATABASE_PAUSE, NEVER, Pass, guard_office
+from notifierd.run.office import DATABASE_PAUSE, Pass, guard_office
 from notifierd.run.progress import Progress, keep_deadline
 from notifierd.run.record.lease import hold_lease
 from notifierd.run.record.recorder import open_recorder
@@ -48,12 +49,7 @@ async def run_day(day: date, context: RunContext) -> RunResult:
             with context.stop.scope:
                 context.progress.tally.deliveries.update(await context.ledger.close_earlier(day))
                 planned = context.progress.planned = await context.ledger.plan(day, context.rules, context.room())
-                log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
-                report_overflows(planned.overflows)
-                for staff, devices in planned.crowded.items():
-                    log.warning(
-                        "devices_left_out", staff=str(staff), devices=devices, pushed=context.rules.devices_per_person
-                    )
+                report_plan(planned, context.rules)
                 counts = await tell_everyone(day, context, planned)
             lease.given_back = True
             result = await conclude(day, context, counts)
@@ -62,8 +58,16 @@ async def run_day(day: date, context: RunContext) -> RunResult:
     return result
 
 
+def report_plan(planned: Planned, rules: Rules) -> None:
+    """Log what is open, and what and whom the plan had to leave out."""
+    log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
+    report_overflows(planned.overflows)
+    for staff, devices in planned.crowded.items():
+        log.warning("devices_left_out", staff=str(staff), devices=devices, pushed=rules.devices_per_person)
+
+
 def report_overflows(overflows: Sequence[Overflow]) -> None:
-    """Name what a plan has no room for."""
+    """Log what a plan has no room for."""
     for over in overflows:
         labels = asdict(over) | {"first": [str(office) for office in over.first]}
         log.error("plan_does_not_fit", **labels)
@@ -81,9 +85,7 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
         nursery.start_soon(end_window, context)
         given, size = planned.mails_given, ChunkSize()
         while True:
-            this_pass = Pass(
-                day, context, recorder, max(0, context.email_per_day - given) if context.email_per_day else NEVER
-            )
+            this_pass = Pass(day, context, recorder, context.limits.mails_left(given))
             await pass_over(this_pass, size)
             await recorder.flush()
             if not await recorder.settled():
@@ -93,7 +95,7 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
                 break
             given = counts.mails_given
         if counts.outlook.open and context.stop.reason == "window_ended":
-            with trio.move_on_after(context.call_expires):  # what is known is not to be closed as unknown
+            with trio.move_on_after(context.limits.call_expires):  # what is known is not to be closed as unknown
                 while not await recorder.settled():
                     pass
             counts = await close_day(day, context)
@@ -149,9 +151,9 @@ async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[Office
 
 async def end_window(context: RunContext) -> None:
     """Stop the run when its window ends; a call in flight then still has its time."""
-    while (left := context.window_left()) > 0:  # noqa: ASYNC110 - in slices: the clock may be set meanwhile
+    while (left := context.clock.window_left()) > 0:  # noqa: ASYNC110 - in slices: the clock may be set meanwhile
         await trio.sleep(min(context.progress.slice_seconds, left))
-    context.stop.set("window_ended", grace=2 * context.call_expires)
+    context.stop.set("window_ended", grace=2 * context.limits.call_expires)
 
 
 async def close_day(day: date, context: RunContext) -> DayCounts:
@@ -169,7 +171,7 @@ def why_no_mail(context: RunContext) -> str | None:
     """What kept mails back whose turn had come, and that were not tried."""
     if context.progress.withheld:
         return "email_per_day"
-    if out := context.breakers.outages().get(context.transports[Channel.EMAIL][0].sender.name):
+    if out := context.transports.breakers.outages().get(context.transports.preferred(Channel.EMAIL).sender.name):
         return out
     overflows = context.progress.planned.overflows if context.progress.planned else ()
     return "email_per_second" if overflows else None

@@ -11,7 +11,7 @@ from notifierd.model.message import Mail
 from notifierd.model.office import OfficeWork
 from notifierd.run.calls import Call, Prepared, describe, prepare
 from notifierd.run.context import RunContext
-from notifierd.run.portions import AT_ONCE, Portion, by_destination, sample, way_of
+from notifierd.run.portions import AT_ONCE, Portion, by_destination, route_of, sample
 
 MOST_AGE = 5.0
 """Seconds from the reading of facts to the calls that are made from them, at most."""
@@ -41,14 +41,14 @@ class Facts:
         deliveries = self._work.deliveries
         if len(deliveries) <= AT_ONCE:
             return [[deliveries]]
-        work, ways, mail = await self._read(since), {}, None
+        work, routes, mail = await self._read(since), {}, None
         for delivery in deliveries:
             message = sample(delivery, work, self._day, self._context, mail)
             if message is not None:
-                ways[delivery.id] = way_of(delivery, message, self._context)
+                routes[delivery.id] = route_of(delivery, message, self._context)
                 mail = message if isinstance(message, Mail) else mail
             await trio.lowlevel.checkpoint()  # as below
-        return by_destination(deliveries, ways, self._context)
+        return by_destination(deliveries, routes, self._context)
 
     async def prepare(self, deliveries: Sequence[Delivery], since: float) -> Prepared:
         """What is to be done for *deliveries* of the office, by facts that were read at *since* (Trio's time) or later.

@@ -16,7 +16,7 @@ from notifierd.model.office import OfficeWork
 from notifierd.model.outcome import Blocked, Deferred, Delivered, Gone, Outcome, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.rules.lifecycle import NOT_BEGUN, Circumstances, settle
-from notifierd.run.calls import Call, Content, Prepared, last_transport
+from notifierd.run.calls import Call, Content, Prepared
 from notifierd.run.context import RunContext
 from notifierd.run.facts import FRESH, Facts
 from notifierd.run.portions import Portion
@@ -192,7 +192,7 @@ async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Ev
                 if call is None:
                     return
                 transport.begin()
-            with this_pass.context.breakers[call.destination].in_use():
+            with this_pass.context.transports.breakers[call.destination].in_use():
                 await carry_out(call, facts, this_pass)
     except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
         errors.append(error)
@@ -235,8 +235,8 @@ async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> 
 async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
     """Reserve, send, settle."""
     context = this_pass.context
-    seconds = context.send_timeout  # which may change before the call begins
-    reservation = call.reservation(context.call_expires)
+    limits = context.limits  # a reload may replace them before the call begins
+    reservation = call.reservation(limits.call_expires)
     if not await reserved(reservation, this_pass):
         return
     began = trio.current_time()
@@ -247,7 +247,7 @@ async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
             return
         began = trio.current_time()
         outcomes = [Unknown(Reason.INTERRUPTED)] * len(call.deliveries)
-        with trio.move_on_after(seconds) as time:
+        with trio.move_on_after(limits.send_timeout) as time:
             outcomes = await call.transport.sender.send(call.messages, call.body, str(call.id))
         if time.cancelled_caught:
             outcomes = [Unknown(Reason.TIMEOUT)] * len(call.deliveries)
@@ -268,26 +268,17 @@ async def borne_out(call: Call, facts: Facts, context: RunContext) -> bool:
 def put_off(call: Call, this_pass: Pass) -> bool:
     """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
     context = this_pass.context
-    wait = context.breakers[call.destination].retry_in(call.deliveries[0].office_id)
+    wait = context.transports.breakers[call.destination].retry_in(call.deliveries[0].office_id)
     if wait:
-        this_pass.skip(min(wait, elsewhere(call, context)))
+        this_pass.skip(min(wait, other_transport_in(call, context)))
     return bool(wait) or context.stop.is_set()
 
 
-def elsewhere(call: Call, context: RunContext) -> float:
-    """Seconds until another transport may take what the call carries; NEVER if none may.
-
-    A delivery in doubt stays with the transport that perhaps carried it. Others than the preferred transport are used
-    while that one is out, and may themselves have to be left alone for a moment.
-    """
-    delivery, message = call.deliveries[0], call.messages[0]
-    if call.repeat or (delivery.doubts and last_transport(delivery, context)):
+def other_transport_in(call: Call, context: RunContext) -> float:
+    """Seconds until what the call carries may leave through another transport; NEVER if it may through none."""
+    if call.repeat:
         return NEVER
-    preferred, *others = context.transports[delivery.channel]
-    usable = [preferred, *others] if context.breakers.out(preferred.sender.destination(message)) else [preferred]
-    others = [transport for transport in usable if transport is not call.transport]
-    waits = [context.breakers[other.sender.destination(message)].retry_in() for other in others]
-    return min(waits, default=NEVER)
+    return context.transports.other_opens_in(call.transport, call.deliveries[0], call.messages[0])
 
 
 async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
@@ -308,7 +299,7 @@ async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
 def learn(call: Call, outcomes: Sequence[Outcome], began: float, context: RunContext) -> None:
     """Record in the destination's breaker how a call ended; log a trouble, the beginning of an outage, and its end."""
     destination, sender, tally = call.destination, call.transport.sender.name, context.progress.tally
-    breaker = context.breakers[destination]
+    breaker = context.transports.breakers[destination]
     blocked, outage = breaker.blocked, breaker.outage
     breaker.record(outcomes, began, call.deliveries[0].office_id)
     troubled = [
@@ -335,13 +326,13 @@ def settlements(
     call: Call, tried: Sequence[Delivery], outcomes: Sequence[Outcome], began: float, context: RunContext
 ) -> list[Settlement]:
     """How each of the call's reserved deliveries ends this try."""
-    breaker = context.breakers[call.destination]
+    breaker = context.transports.breakers[call.destination]
     wait, took = breaker.retry_in(), [isinstance(outcome, Delivered) for outcome in outcomes]
     now = Circumstances(
         call.transport.sender.honours_keys,
         breaker.passed_since(began),
         wait,
-        elsewhere=not all(took) and elsewhere(call, context) <= wait,
+        other_transport_preferred=not all(took) and other_transport_in(call, context) <= wait,
         destination_works=breaker.works,
         carried_out=any(took),
     )
@@ -355,7 +346,7 @@ def settled(
     delivery: Delivery, outcome: Outcome, content: Content, now: Circumstances, context: RunContext
 ) -> Settlement:
     """How one delivery ends this try, with what else is to be written then."""
-    settlement = settle(delivery, outcome, now, context.policies[delivery.channel], content.audit)
+    settlement = settle(delivery, outcome, now, context.policy(delivery.channel), content.audit)
     match outcome, content.message:
         case Gone(), Push(device=device):
             return evolve(settlement, gone_endpoint=device.endpoint)
@@ -365,7 +356,7 @@ def settled(
 def give_up(delivery: Delivery, context: RunContext) -> Settlement:
     """How a try ends that a dead process left, and whose call cannot be made again as it was."""
     lost = Unknown(delivery.reason or Reason.PROCESS_DIED, key_usable=False)
-    return settle(delivery, lost, Circumstances(keyed=False), context.policies[delivery.channel])
+    return settle(delivery, lost, Circumstances(keyed=False), context.policy(delivery.channel))
 
 
 async def fail_office(work: OfficeWork, this_pass: Pass, error: BaseException) -> None:

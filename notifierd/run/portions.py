@@ -11,7 +11,7 @@ from notifierd.model.delivery import Delivery, State
 from notifierd.model.message import Message
 from notifierd.model.office import OfficeWork
 from notifierd.rules.due import Skip, notice_for
-from notifierd.run.calls import Content, batches, describe, former_calls, keyed_transport, transport_for
+from notifierd.run.calls import Content, batches, describe, former_calls
 from notifierd.run.context import RunContext
 from notifierd.run.transport import Transport
 
@@ -24,26 +24,26 @@ Portion = Sequence[Delivery]
 
 
 @frozen(eq=False)
-class Way:
-    """Which way a message goes."""
+class Route:
+    """The transport that a message leaves through, and where that takes it."""
 
     transport: Transport
     destination: str
 
 
-def way_of(delivery: Delivery, message: Message, context: RunContext) -> Way:
-    """The way of a new call with *delivery*, which says *message*."""
-    transport = transport_for(delivery, message, context)
-    return Way(transport, str(transport.sender.destination(message)))
+def route_of(delivery: Delivery, message: Message, context: RunContext) -> Route:
+    """The route of a new call with *delivery*, which says *message*."""
+    transport = context.transports.for_new_call(delivery, message)
+    return Route(transport, transport.destination(message))
 
 
 def sample(
     delivery: Delivery, work: OfficeWork, day: date, context: RunContext, mail: Message | None
 ) -> Message | None:
-    """A message that goes the way of what *delivery* says; None if that is nothing.
+    """A message with the route of what *delivery* says; None if it has nothing to say.
 
     Args:
-        mail: another mail of the office, if one was made: it goes the same way, and none has to be made.
+        mail: another mail of the office, if one was made: it has the same route, and none has to be made.
     """
     if mail is None or delivery.device_id is not None:
         content = describe(delivery, work, day, context)
@@ -59,26 +59,26 @@ def sample(
 
 
 def by_destination(
-    deliveries: Iterable[Delivery], ways: Mapping[UUID, Way], context: RunContext
+    deliveries: Iterable[Delivery], routes: Mapping[UUID, Route], context: RunContext
 ) -> list[list[Portion]]:
     """The portions of an office, those of each destination in the order of its calls.
 
     Args:
-        ways: by the ids of the deliveries that have something to say.
+        routes: by the ids of the deliveries that have something to say.
     """
     destinations: dict[str, list[Portion]] = {}
     again = [
-        former if keyed_transport(former[0], context) else [d for d in former if d.state is State.SENDING]
+        former if context.transports.for_repeated_call(former[0]) else [d for d in former if d.state is State.SENDING]
         for former in former_calls(deliveries)
     ]
     kept = {delivery.id for former in again for delivery in former}
     left = [delivery for delivery in deliveries if delivery.id not in kept]
-    anew = [d for d in left if d.id in ways and d.due and d.state is State.PLANNED]
-    for _, batch in batches(anew, lambda delivery: ways[delivery.id].transport):
-        destinations.setdefault(ways[batch[0].id].destination, []).append(batch)
+    anew = [d for d in left if d.id in routes and d.due and d.state is State.PLANNED]
+    for _, batch in batches(anew, lambda delivery: routes[delivery.id].transport):
+        destinations.setdefault(routes[batch[0].id].destination, []).append(batch)
     for former in again:
-        destination = next((ways[delivery.id].destination for delivery in former if delivery.id in ways), "")
+        destination = next((routes[delivery.id].destination for delivery in former if delivery.id in routes), "")
         destinations.setdefault(destination, []).append(former)
-    if others := [delivery for delivery in left if delivery.id not in ways]:
+    if others := [delivery for delivery in left if delivery.id not in routes]:
         destinations.setdefault("", []).append(others)
     return list(destinations.values())

@@ -10,10 +10,9 @@ from attrs import define, field
 
 from notifierd.config.settings import Settings
 from notifierd.model.errors import ConfigError, LedgerUnavailable, NotifierdError
-from notifierd.run.context import Site
+from notifierd.run.context import Limits, Site
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
-from notifierd.service.site import limit
 from notifierd.service.state import Status
 
 log = structlog.get_logger(__name__)
@@ -119,7 +118,7 @@ class Configuration:
         self.settings, self.status.loaded_at, self.status.refused = settings, self.now(), ""
         self.in_force(settings)
         if self.status.attempt and self.status.attempt.context:
-            limit(self.status.attempt.context, settings.limits)
+            self.status.attempt.context.limit(Limits.of(settings.limits))
         watchdog = self.status.notifier.watchdog
         longest = max(settings.database.plan_timeout, settings.limits.send_timeout)
         if 0 < watchdog <= longest:

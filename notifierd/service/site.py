@@ -2,27 +2,28 @@
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime
 from functools import cache
+from typing import Any
 from uuid import uuid4
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
 
-from notifierd.config.settings import LimitsSettings, Settings
+from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel
 from notifierd.model.errors import ConfigError
 from notifierd.rules.breaker import Breakers
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
-from notifierd.rules.lifecycle import Policy
-from notifierd.run.context import RunContext
+from notifierd.run.context import Limits, RunClock, RunContext
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
-from notifierd.run.transport import Transport
+from notifierd.run.transport import Transports
+from notifierd.send import Sender
 from notifierd.send.open import open_email, open_push
 from notifierd.store.contract import system_identifier, view_problems
 from notifierd.store.database import Database, StatementCounts, open_database
@@ -30,9 +31,6 @@ from notifierd.store.history import Overview
 from notifierd.store.postgres import PostgresLedger
 from notifierd.store.schema import require_current
 from notifierd.store.source import PostgresSource
-
-PUSH_SERVICE_SHARE = 4
-"""One push service gets at most a quarter of the push slots, so that a service that hangs does not delay the others."""
 
 
 def utc_now() -> datetime:
@@ -133,55 +131,26 @@ async def open_context(
     Raises:
         ConfigError: *settings* do not allow to make a sender or a template.
     """
-    rules, calendar = Rules.of(settings), Calendar(settings.window)
+    rules, limits = Rules.of(settings), Limits.of(settings.limits)
     async with AsyncExitStack() as stack:
-        email = trio.CapacityLimiter(1)  # shared by all mail providers
-        transports = {
+        senders: dict[Channel, Sequence[Sender[Any]]] = {
             Channel.EMAIL: [
-                Transport(await stack.enter_async_context(open_email(provider, settings, now=utc_now)), email)
+                await stack.enter_async_context(open_email(provider, settings, now=utc_now))
                 for provider in settings.email.providers
             ]
         }
         if rules.push:
-            push = await stack.enter_async_context(open_push(settings, now=utc_now))
-            transports[Channel.PUSH] = [Transport(push, trio.CapacityLimiter(1))]
-        context = RunContext(
+            senders[Channel.PUSH] = [await stack.enter_async_context(open_push(settings, now=utc_now))]
+        yield RunContext(
             ledger=PostgresLedger(db, settings.database.plan_timeout),
             source=PostgresSource(db),
-            transports=transports,
-            policies={
-                Channel.EMAIL: Policy(on_unknown=settings.email.on_unknown),
-                Channel.PUSH: Policy(),
-            },
-            offices=trio.CapacityLimiter(1),
             renderer=Renderer(settings),
             rules=rules,
-            breakers=Breakers(trio.current_time),
-            email_per_day=settings.limits.email_per_day,
-            send_timeout=settings.limits.send_timeout,
+            on_unknown=settings.email.on_unknown,
+            transports=Transports.of(senders, limits.calls, Breakers(trio.current_time)),
+            clock=RunClock(utc_now, window_left, Calendar(settings.window).day_ends),
             holder=holder_name(),
-            window_left=window_left,
-            day_ends=calendar.day_ends,
-            now=utc_now,
+            limits=limits,
             stop=stop,
             progress=progress,
         )
-        limit(context, settings.limits)
-        yield context
-
-
-def limit(context: RunContext, limits: LimitsSettings) -> None:
-    """Apply *limits* from now on, also to a run that is under way."""
-    context.offices.total_tokens = limits.offices
-    pause = 1.0 / limits.email_per_second if limits.email_per_second else 0.0
-    for channel, transports in context.transports.items():
-        for transport in transports:
-            match channel:
-                case Channel.EMAIL:
-                    transport.limit(limits.email, None, pause)
-                case Channel.PUSH:
-                    transport.limit(limits.push, max(1, limits.push // PUSH_SERVICE_SHARE), 0.0)
-    context.policies = {
-        channel: evolve(policy, attempts=limits.attempts) for channel, policy in context.policies.items()
-    }
-    context.email_per_day, context.send_timeout = limits.email_per_day, limits.send_timeout

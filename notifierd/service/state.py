@@ -53,7 +53,7 @@ class Attempt:
         if self.stop.reason == "signal":
             left = max(0.0, self.stop.scope.deadline - trio.current_time())
             return f"stopping {done}, {len(progress.in_flight)} offices in flight, {left:.0f} s left"
-        outages = self.context.breakers.outages() if self.context else {}
+        outages = self.context.transports.breakers.outages() if self.context else {}
         out = "".join(f"; {destination} is unavailable ({reason})" for destination, reason in outages.items())
         waiting = f"; waiting for {progress.waiting_for}" if progress.waiting_for else ""
         overflows = progress.planned.overflows if progress.planned else ()

@@ -176,7 +176,8 @@ class Watch:
         if self._running is None or self._running[0] != day:
             self._running = day, now
             self._ping("start", day)
-        blocked, out = context.breakers.blocked(), context.breakers.outages()
+        breakers = context.transports.breakers
+        blocked, out = breakers.blocked(), breakers.outages()
         self._out_since = {destination: self._out_since.get(destination, now) for destination in out}
         lasting = {destination for destination, since in self._out_since.items() if now - since >= OUT_SECONDS}
         offices = progress.planned.offices if progress.planned else 0
@@ -294,8 +295,7 @@ def _by_sender(context: RunContext, destinations: dict[str, str]) -> dict[str, d
     """Group *destinations* and their reasons by the name of their sender."""
     senders = {
         destination: transport.sender.name
-        for transports in context.transports.values()
-        for transport in transports
+        for _, transport in context.transports
         for destination in transport.destinations
     }
     found: dict[str, dict[str, str]] = {}

@@ -157,7 +157,7 @@ class Live:
             yield words("ledger_away"), status.away
         attempt = status.attempt
         if attempt and attempt.context:
-            breakers = attempt.context.breakers
+            breakers = attempt.context.transports.breakers
             for destination, reason in breakers.outages().items():
                 phrase = "lane_blocked" if destination in breakers.blocked() else "lane_out"
                 yield words(phrase, lane=destination), reason

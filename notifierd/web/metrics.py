@@ -6,6 +6,7 @@ channels, states, limiters or senders.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -136,14 +137,10 @@ class _Daemon(Collector):
         trouble = [((sender,), tally.calls_in_trouble[sender]) for sender in tally.call_seconds]
         text = "Calls of which something was deferred, refused with us, or lost."
         yield _counters("notifierd_calls_in_trouble", text, ("sender",), trouble)
-        context = attempt.context if attempt else None
-        refusals, transports = (context.breakers.blocked(), context.transports) if context else ({}, {})
-        destinations = {
-            channel: {destination for transport in beside for destination in transport.destinations}
-            for channel, beside in transports.items()
-        }
-        blocked = [((channel,), len(destinations.get(channel, set()) & set(refusals))) for channel in Channel]
-        yield _gauges("notifierd_blocked_lanes", "Providers and push services that refuse us.", ("channel",), blocked)
+        transports = attempt.context.transports if attempt and attempt.context else None
+        blocked = transports.blocked() if transports else Counter[Channel]()
+        refused = [((channel,), blocked[channel]) for channel in Channel]
+        yield _gauges("notifierd_blocked_lanes", "Providers and push services that refuse us.", ("channel",), refused)
 
     def _limiters(self) -> Iterator[Metric]:
         attempt, limits = self.daemon.status.attempt, self.daemon.settings.limits

@@ -43,13 +43,13 @@ from notifierd.model.office import Device, Notice, Staff
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.rules.breaker import Breakers
 from notifierd.rules.due import Rules
-from notifierd.rules.lifecycle import Policy
 from notifierd.rules.report import RunResult
-from notifierd.run.context import RunContext, lasting
+from notifierd.run.context import Limits, RunClock, RunContext, lasting
 from notifierd.run.day import run_day
 from notifierd.run.progress import Progress
-from notifierd.run.stop import SETTLE_SECONDS, Stop
-from notifierd.run.transport import Transport
+from notifierd.run.stop import SETTLE_SECONDS
+from notifierd.run.transport import CallLimits, Transports
+from notifierd.send import Sender
 from tests.experiments.troubles import READS, Change, Kind, Refusal, a_refusal, some_changes
 from tests.support.memory import Application, MemoryLedger, Version
 from tests.support.messages import SENDER
@@ -503,40 +503,32 @@ class Simulation:
 
     def make_context(self, process: Process) -> RunContext:
         """What *process* works with."""
-        remote, mails = _Remote(process), trio.CapacityLimiter(2)
+        remote, world = _Remote(process), self.world
+        calls = {
+            Channel.EMAIL: CallLimits(2, per_second=1.0 / world.interval if world.interval else 0.0),
+            Channel.PUSH: CallLimits(4, per_destination=2),
+        }
+        senders: dict[Channel, list[Sender[Any]]] = {
+            Channel.EMAIL: [
+                _Sender(process, name, world.max_batch, self.services[name].keyed)
+                for name in ("resend", "postmark")[: 1 if world.fallback is None else 2]
+            ],
+            Channel.PUSH: [_Sender(process, "webpush", 1, honours_keys=False)],
+        }
         return RunContext(
             ledger=remote,
             source=remote,
-            transports={
-                Channel.EMAIL: [
-                    Transport(
-                        _Sender(process, name, self.world.max_batch, self.services[name].keyed),
-                        mails,
-                        interval=self.world.interval,
-                    )
-                    for name in ("resend", "postmark")[: 1 if self.world.fallback is None else 2]
-                ],
-                Channel.PUSH: [
-                    Transport(
-                        _Sender(process, "webpush", 1, honours_keys=False), trio.CapacityLimiter(4), per_destination=2
-                    )
-                ],
-            },
-            policies={
-                Channel.EMAIL: Policy(3, "hold" if self.world.hold else "repeat"),
-                Channel.PUSH: Policy(3),
-            },
-            offices=trio.CapacityLimiter(2),
-            renderer=_Renderer(self.world.poisoned),
+            renderer=_Renderer(world.poisoned),
             rules=Rules(),
-            breakers=Breakers(trio.current_time),
-            email_per_day=0,
-            send_timeout=SEND_TIMEOUT,
+            on_unknown="hold" if world.hold else "repeat",
+            transports=Transports.of(senders, calls, Breakers(trio.current_time)),
+            clock=RunClock(
+                now=lambda: MORNING,
+                window_left=lasting(max(0.0, self._window_ends - self._base)),
+                day_ends=lambda _: MORNING + timedelta(hours=15),
+            ),
             holder=process.name,
-            window_left=lasting(max(0.0, self._window_ends - self._base)),
-            day_ends=lambda _: MORNING + timedelta(hours=15),
-            now=lambda: MORNING,
-            stop=Stop(),
+            limits=Limits(2, calls, email_per_day=0, send_timeout=SEND_TIMEOUT, attempts=3),
             progress=Progress(slice_seconds=SLICE),
         )
 

@@ -202,7 +202,7 @@ def test_a_wait_is_what_the_provider_asked_for_and_never_less_than_the_destinati
 
 
 def test_what_another_sender_may_take_over_waits_for_nothing_unless_it_is_in_doubt():
-    out = Circumstances(keyed=False, destination_wait=60.0, elsewhere=True)
+    out = Circumstances(keyed=False, destination_wait=60.0, other_transport_preferred=True)
     for outcome in (Deferred("busy", 7.0), Blocked("blocked:401", 3600.0)):
         assert ends(settle(tried(), outcome, out, POLICY)) == (State.PLANNED, outcome.reason, 0, 0, 0.0)
         assert settle(tried(doubts=1), outcome, out, POLICY).wait == min(
@@ -253,7 +253,7 @@ def test_in_every_circumstance(delivery: Delivery, outcome: Outcome, now: Circum
     assert settlement.reason or settlement.state is State.SENT, "everybody but the sent has a reason"
     if back and settlement.wait is not None:
         assert settlement.wait >= now.destination_wait or (
-            settlement.wait == 0.0 and now.elsewhere and not delivery.doubts
+            settlement.wait == 0.0 and now.other_transport_preferred and not delivery.doubts
         )
     if settlement.state is State.SENDING:
         assert now.keyed, "only a key makes the same call again"

@@ -17,13 +17,16 @@ from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel, Delivery, Reservation, State, call_id
 from notifierd.model.message import Message, Push
 from notifierd.model.office import Notice, OfficeWork
+from notifierd.rules.breaker import Breakers
 from notifierd.rules.due import Rules
 from notifierd.run.calls import SHORTEST_TTL, Call, Prepared, describe, prepare
 from notifierd.run.context import RunContext
+from notifierd.run.transport import Transports
 from tests.support.memory import Application, MemoryLedger
 from tests.support.samples import DAY, a_renewal, an_id, some_offices
-from tests.support.scripted_senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, a_run, a_transport
+from tests.support.scripted_senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, a_run, limited
 
+BREAKERS = Breakers(lambda: 0.0)
 KEYED = ScriptedSender(max_batch=3, honours_keys=True)
 RENDERER = Renderer(Settings())
 
@@ -243,7 +246,7 @@ def test_calls_whose_reservations_are_forgotten_are_made_again_as_they_were(data
     async def an_office_in_any_state() -> Office:
         office = await an_office(staff=(len(states) + 1) // 2, devices=1)
         names = ("first", "second")
-        transports = [a_transport(ScriptedSender(name=name, max_batch=size, honours_keys=True), 5) for name in names]
+        transports = [limited(ScriptedSender(name=name, max_batch=size, honours_keys=True), 5) for name in names]
         context = a_run(MemoryLedger(Application()), transports, ScriptedSender(), now=lambda: NINE_O_CLOCK)
         found = [evolve(d, **state) for d, state in zip(office.work.deliveries, states, strict=False)]
         return evolve(office.having(*found), context=context)
@@ -328,7 +331,7 @@ async def test_a_call_is_not_repeated_by_another_provider_nor_without_keys_nor_i
         assert (todo.calls, todo.lost) == ((), tuple(left))
     todo = office.having(*left[:2]).prepared()
     assert (todo.calls, todo.lost) == ((), tuple(left[:2])), "the third was deleted from the ledger"
-    switched_off = evolve(office, context=evolve(office.context, transports={}))
+    switched_off = evolve(office, context=evolve(office.context, transports=Transports(BREAKERS, {})))
     assert switched_off.having(*left).prepared().lost == tuple(left)
 
 
@@ -366,7 +369,8 @@ async def test_what_has_nothing_to_say_any_more_expires_with_the_reason():
     assert office.having(*deliveries, alerts=()).expired() == ["no_longer_due", "no_longer_due"]
     assert office.having(*deliveries, alerts=(a_renewal(31),)).expired() == ["no_longer_due", "no_longer_due"]
     assert office.having(*deliveries, devices={}).expired() == ["device_gone"]
-    mail_only = evolve(office.context, transports={Channel.EMAIL: office.context.transports[Channel.EMAIL]})
+    mails = [office.context.transports.preferred(Channel.EMAIL)]
+    mail_only = evolve(office.context, transports=Transports(BREAKERS, {Channel.EMAIL: mails}))
     assert evolve(office, context=mail_only).expired() == ["channel_disabled"]
     (staff,) = office.work.staff.values()
     shut = {staff.id: evolve(staff, email_enabled=False)}
@@ -416,12 +420,10 @@ async def test_a_message_tells_its_reader_alone_and_the_audit_row_counts():
 @pytest.mark.parametrize(("hours", "ttl"), [(0, 15 * 3600), (10, 5 * 3600), (14.5, SHORTEST_TTL), (40, SHORTEST_TTL)])
 async def test_a_push_is_kept_to_the_days_end_but_for_an_hour_at_least(hours: float, ttl: int):
     office = await an_office(staff=1, devices=1)
-    context = evolve(office.context, now=lambda: NINE_O_CLOCK + timedelta(hours=hours))
-    (message,) = [
-        call.messages[0]
-        for call in evolve(office, context=context).calls()
-        if call.transport in context.transports[Channel.PUSH]
-    ]
+    clock = evolve(office.context.clock, now=lambda: NINE_O_CLOCK + timedelta(hours=hours))
+    context = evolve(office.context, clock=clock)
+    pushes = context.transports.preferred(Channel.PUSH)
+    (message,) = [call.messages[0] for call in evolve(office, context=context).calls() if call.transport is pushes]
     assert isinstance(message, Push)
     assert message.ttl == ttl
 

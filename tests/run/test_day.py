@@ -22,7 +22,6 @@ from notifierd.model.delivery import Channel, State
 from notifierd.model.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
 from notifierd.model.outcome import Blame, Blocked, Deferred, Gone, Outcome, Rejected, Unknown
 from notifierd.rules.due import Rules
-from notifierd.rules.lifecycle import Policy
 from notifierd.rules.report import RunReport, RunResult
 from notifierd.run.context import RunContext
 from notifierd.run.day import run_day
@@ -43,8 +42,8 @@ from tests.support.scripted_senders import (
     Try,
     a_member,
     a_run,
-    a_transport,
     between,
+    limited,
     most_at_once,
     spans,
 )
@@ -92,7 +91,7 @@ async def test_500_offices_of_3_seconds_take_1500_seconds_divided_by_how_many_go
     """500 x 3 s / 10 = 150 s, to the end of the last call; another GATHER until all is written."""
     ledger = ShakyLedger(some_offices(500, staff=2))
     email = ScriptedSender(max_batch=100, seconds=3.0)
-    result = await ended(a_run(ledger, a_transport(email, 10), offices=parallel, window_left=3600.0))
+    result = await ended(a_run(ledger, limited(email, 10), offices=parallel, window_left=3600.0))
     assert len(email.calls) == 500
     assert max(end for _, end in spans(email.calls)) == exactly(seconds)
     assert trio.current_time() == exactly(seconds + GATHER)
@@ -113,7 +112,7 @@ async def test_no_limit_is_ever_passed_and_each_is_used_whole(autojump_clock):
     ledger = ShakyLedger(app)
     email = ScriptedSender(seconds=lambda to: 1.0 + len(to) % 3)
     push = ScriptedSender(seconds=lambda to: 2.0 + int(to[-1], 16) % 4)
-    context = a_run(ledger, a_transport(email, 3), a_transport(push, 5, per_destination=2), offices=4)
+    context = a_run(ledger, limited(email, 3), limited(push, 5, per_destination=2), offices=4)
     await ended(context)
     assert ledger.states() == {State.SENT: 12 * 3 * 4}
     assert most_at_once(spans(email.calls)) == 3
@@ -146,14 +145,14 @@ async def test_no_task_waits_for_an_office_that_is_not_begun(autojump_clock):
 async def test_calls_keep_the_interval_that_the_rate_asks_for(autojump_clock):
     """4 a second: the 20th call begins at 19 / 4 s."""
     email = ScriptedSender(seconds=0.1)
-    await ended(a_run(ShakyLedger(some_offices(20, staff=1)), a_transport(email, 5, per_second=4.0)))
+    await ended(a_run(ShakyLedger(some_offices(20, staff=1)), limited(email, 5, per_second=4.0)))
     assert [call.began for call in email.calls] == [exactly(n / 4) for n in range(20)]
 
 
 async def test_the_rate_is_kept_when_slots_come_free_all_at_once(autojump_clock):
     """5 calls end together at 10 s; the five that waited for their slots do not begin together."""
     email = ScriptedSender(seconds=lambda to: 10.0 - trio.current_time() if trio.current_time() < 10 else 1.0)
-    await ended(a_run(ShakyLedger(some_offices(10, staff=1)), a_transport(email, 5, per_second=5.0)))
+    await ended(a_run(ShakyLedger(some_offices(10, staff=1)), limited(email, 5, per_second=5.0)))
     began = [call.began for call in email.calls]
     assert min(later - earlier for earlier, later in pairwise(began)) >= 0.2 - SLACK
     assert began[-1] == exactly(10.8)
@@ -179,7 +178,7 @@ async def test_a_push_service_that_hangs_does_not_hold_up_another(autojump_clock
     for n in range(8):
         a_member(app, f"s{n}", office="one", hosts=["hangs.example", "works.example"])
     push = ScriptedSender(seconds=lambda to: 1000.0 if "hangs" in to else 1.0)
-    context = a_run(ShakyLedger(app), ScriptedSender(), a_transport(push, 6, per_destination=2), window_left=25.0)
+    context = a_run(ShakyLedger(app), ScriptedSender(), limited(push, 6, per_destination=2), window_left=25.0)
     await ended(context)
     assert sorted(at for at, _, _ in push.accepted) == [exactly(float(1 + n // 2)) for n in range(8)]
 
@@ -404,7 +403,7 @@ async def test_an_address_that_is_deferred_while_others_pass_fails_after_its_att
         began = trio.current_time()
         ledger = ShakyLedger(app)
         email = ScriptedSender(script=script, seconds=lambda to: 1.0 if to == bad.address else 0.99)
-        await ended(a_run(ledger, a_transport(email, 40), offices=40))
+        await ended(a_run(ledger, limited(email, 40), offices=40))
         email.accepted = sorted((round(at - began, 6), key, to) for at, key, to in email.accepted if to != bad.address)
         return ledger, email
 
@@ -462,7 +461,7 @@ async def test_a_refused_sender_is_left_alone_with_one_alarm_and_nobody_is_faile
     context = a_run(ledger, email)
     blocked: list[dict[str, str]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 30.0, lambda: blocked.append(context.breakers.blocked()))
+        nursery.start_soon(at, 30.0, lambda: blocked.append(context.transports.breakers.blocked()))
         with capture_logs() as logs:
             result = await ended(context)
     assert email.began[:4] == [0.0, *(within_gather(seconds) for seconds in (16.0, 47.0, 108.0))]
@@ -471,7 +470,7 @@ async def test_a_refused_sender_is_left_alone_with_one_alarm_and_nobody_is_faile
     (alarm,) = [line for line in logs if line["event"] == "sender_blocked"]
     assert (alarm["lane"], alarm["reason"], alarm["log_level"]) == ("scripted", "blocked:401", "error")
     assert blocked == [{"scripted": "blocked:401"}]
-    assert context.breakers.blocked() == {}
+    assert context.transports.breakers.blocked() == {}
     assert exit_code(result) == 0
 
 
@@ -505,7 +504,7 @@ async def test_one_that_spoils_a_batch_goes_alone_next_time_and_harms_no_other(a
 
     email = Strict(max_batch=10, script=lambda this: Rejected("rejected:422") if this.to == bad.address else TAKEN)
     ledger = ShakyLedger(app)
-    await ended(a_run(ledger, email, policies={Channel.EMAIL: Policy(attempts=1)}))
+    await ended(a_run(ledger, email, attempts=1))
     assert sorted(len(call.to) for call in email.calls) == [1, 1, 1, 1, 4]
     assert ledger.reasons() == {(State.SENT, None): 3, (State.FAILED, "rejected:422"): 1}
     assert len({call.key for call in email.calls}) == 5
@@ -891,7 +890,7 @@ async def test_drain_lets_short_sends_finish(autojump_clock):
     long, short, *rest = a_staff_of(app, 16)
     email = ScriptedSender(honours_keys=True, seconds=lambda to: 500.0 if to == long.address else 15.0)
     ledger = ShakyLedger(app, chunk=2)
-    context = a_run(ledger, a_transport(email, 2), send_timeout=600.0)
+    context = a_run(ledger, limited(email, 2), send_timeout=600.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(at, 2.0, lambda: context.stop.set("signal", 20.0))
         result = await ended(context)
@@ -989,7 +988,7 @@ async def test_a_window_that_ends_while_the_day_is_planned_ends_all_the_same(aut
 
     ledger = Slow(some_offices(20, staff=1))
     email = ScriptedSender(seconds=1.0)
-    await ended(a_run(ledger, a_transport(email, 1), window_left=32.5))
+    await ended(a_run(ledger, limited(email, 1), window_left=32.5))
     assert email.began == [30.0, exactly(31.0), exactly(32.0)]
     assert ledger.states() == {State.SENT: 3, State.EXPIRED: 17}
 
@@ -1063,7 +1062,7 @@ async def test_a_database_that_is_away_when_a_call_is_reserved_leaves_the_office
     member = a_member(app, "taro", hosts=["a.example", "b.example"])
     ledger = ShakyLedger(app, down=between((1.5, 4.0)))
     email, push = ScriptedSender(seconds=10.0), ScriptedSender(seconds=2.0)
-    await ended(a_run(ledger, email, a_transport(push, 1)))
+    await ended(a_run(ledger, email, limited(push, 1)))
     assert [(call.began, call.ended) for call in email.calls] == [(0.0, exactly(10.0))]
     assert email.told == [member.address]
     assert push.told == sorted(device.endpoint for device in member.devices)
@@ -1227,8 +1226,8 @@ async def test_the_tally_of_a_process_is_what_the_ledger_has_of_all_its_days(aut
     await killed(ledger, ScriptedSender(seconds=2.0), 1.0)
     await trio.sleep(86_400)
     email = ScriptedSender(script=lambda this: Rejected("rejected:422") if this.to.startswith("staff-0-0@") else TAKEN)
-    context = a_run(ledger, a_transport(email, 1), holder="next", window_left=4.5)
-    context.renderer = PlainRenderer({an_id("office 1")})
+    renderer = PlainRenderer({an_id("office 1")})
+    context = a_run(ledger, limited(email, 1), holder="next", window_left=4.5, renderer=renderer)
     await run_day(DAY + timedelta(days=1), context)
     tally = context.progress.tally
     assert tally.deliveries == Counter((row.delivery.channel, row.delivery.state) for row in ledger.rows.values())

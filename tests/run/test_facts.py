@@ -43,7 +43,7 @@ from tests.support.scripted_senders import (
     Try,
     a_member,
     a_run,
-    a_transport,
+    limited,
     most_at_once,
     spans,
 )
@@ -255,7 +255,7 @@ async def everything_happens(
 
     email = ScriptedSender(max_batch=batch, honours_keys=keyed, script=script)
     push = ScriptedSender(seconds=2.0)
-    context = a_run(town, a_transport(email, 5, per_second=1.0), a_transport(push, 1), offices=parallel)
+    context = a_run(town, limited(email, 5, per_second=1.0), limited(push, 1), offices=parallel)
     await told(town, context, events)
     return town, [*email.calls, *push.calls]
 
@@ -294,7 +294,7 @@ async def test_what_changes_while_a_call_waits_is_what_the_call_goes_by(
     """Ten offices, read at 0 s; one mail and one push a second; the last one's change comes at 3 s, its turn at 9 s."""
     town = a_town(members=1, offices=10)
     email, phone = ScriptedSender(), ScriptedSender()
-    context = a_run(town, a_transport(email, 5, per_second=1.0), a_transport(phone, 1))
+    context = a_run(town, limited(email, 5, per_second=1.0), limited(phone, 1))
     await told(town, context, [Event(3.0, change, 9)])
     last = town.members[9]
     became = [to for _, key, to in email.accepted if key == last.mail]
@@ -313,7 +313,7 @@ async def test_a_batch_loses_the_member_who_left_and_goes_on_with_the_others(aut
     town = a_town(members=3, offices=2)
     email = ScriptedSender(max_batch=10)
     gone = town.members[4]
-    await told(town, a_run(town, a_transport(email, 5, per_second=0.1)), [Event(2.0, Change.LEAVES, 4)])
+    await told(town, a_run(town, limited(email, 5, per_second=0.1)), [Event(2.0, Change.LEAVES, 4)])
     assert [(call.began, sorted(call.to)) for call in email.calls] == [
         (0.0, ["s0-0@example.jp", "s0-1@example.jp", "s0-2@example.jp"]),
         (pytest.approx(10.0), ["s1-0@example.jp", "s1-2@example.jp"]),
@@ -326,7 +326,7 @@ async def test_a_rate_that_is_slower_than_facts_grow_old_is_used_whole(autojump_
     """A call every 10 s: each waits for its turn, has its facts read in time, and begins when it comes."""
     town = a_town(members=1, offices=6)
     email = ScriptedSender()
-    await told(town, a_run(town, a_transport(email, 5, per_second=0.1)))
+    await told(town, a_run(town, limited(email, 5, per_second=0.1)))
     assert [call.began for call in email.calls] == [pytest.approx(10.0 * n) for n in range(6)]
     assert town.states() == {State.SENT: 6}
     assert [when for when, _ in town.again] == [pytest.approx(10.0 * n - AHEAD) for n in range(1, 6)]
@@ -338,7 +338,7 @@ async def test_a_turn_that_a_call_does_not_use_is_the_next_calls(autojump_clock)
     email = ScriptedSender()
     await told(
         town,
-        a_run(town, a_transport(email, 5, per_second=0.1)),
+        a_run(town, limited(email, 5, per_second=0.1)),
         [Event(1.0, Change.LEAVES, 1), Event(2.0, Change.MAILS_OFF, 2), Event(3.0, Change.CLOSES, 3)],
     )
     assert [(call.began, call.to[0]) for call in email.calls] == [
@@ -352,7 +352,7 @@ async def test_the_calls_of_an_office_share_what_is_read_for_one_of_them(autojum
     """40 calls of one office, one a second: facts are read when they would be FRESH old, and not for each call."""
     town = a_town(members=40, offices=1)
     email = ScriptedSender()
-    await told(town, a_run(town, a_transport(email, 5, per_second=1.0)))
+    await told(town, a_run(town, limited(email, 5, per_second=1.0)))
     assert len(email.calls) == 40
     assert len(town.again) == 39 // int(FRESH)
     check(town, email.calls)
@@ -365,7 +365,7 @@ async def test_a_call_for_which_nothing_changed_is_the_same_call(autojump_clock)
     email = ScriptedSender(
         honours_keys=True, script=lambda this: Swallowed() if this.to == first and this.nth == 1 else TAKEN
     )
-    await told(town, a_run(town, a_transport(email, 5, per_second=0.25)))
+    await told(town, a_run(town, limited(email, 5, per_second=0.25)))
     lost, again = (call for call in email.calls if call.to == (first,))
     assert (again.key, again.body) == (lost.key, lost.body)
     assert town.again
@@ -379,7 +379,7 @@ async def test_a_repeat_that_changes_while_it_waits_falls_under_the_rule_without
     email = ScriptedSender(
         honours_keys=True, script=lambda this: Unknown("cut") if this.to == first.address and this.nth == 1 else TAKEN
     )
-    await told(town, a_run(town, a_transport(email, 5, per_second=0.1)), [Event(12.0, Change.ADDRESS, 0)])
+    await told(town, a_run(town, limited(email, 5, per_second=0.1)), [Event(12.0, Change.ADDRESS, 0)])
     lost, _, anew = email.calls
     assert (lost.to, anew.to) == ((first.address,), (f"new-{first.address}",))
     assert lost.key != anew.key
@@ -398,7 +398,7 @@ async def test_what_now_goes_through_another_destination_waits_for_its_share_of_
     busy = evolve(phones[0], endpoint=f"https://elsewhere.example/{phones[0].id}")
     town.app.devices[busy.id] = busy
     push = ScriptedSender(seconds=lambda to: 20.0 if to == busy.endpoint else 2.0)
-    context = a_run(town, ScriptedSender(), a_transport(push, 5, per_destination=1), email_per_day=4)
+    context = a_run(town, ScriptedSender(), limited(push, 5, per_destination=1), email_per_day=4)
     moved: list[str] = []
 
     def move() -> None:
@@ -421,7 +421,7 @@ async def test_a_destination_that_closes_while_a_call_sees_to_its_facts_is_left_
     """A call every 10 s. The first is answered at 9.5 s: the provider refuses us, for 15 s."""
     town = a_town(members=1, offices=3)
     email = ScriptedSender(seconds=9.5, script=lambda this: Blocked("blocked:401") if this.at < 10 else TAKEN)
-    await told(town, a_run(town, a_transport(email, 5, per_second=0.1)))
+    await told(town, a_run(town, limited(email, 5, per_second=0.1)))
     assert town.again, "the second was about to begin"
     assert email.began[:2] == [0.0, pytest.approx(9.5 + 15.0, abs=2.0)]
     assert town.states() == {State.SENT: 3}
@@ -564,7 +564,7 @@ async def test_facts_that_cannot_be_read_put_off_their_call_and_no_other(autojum
     town = Refusing(made.app, members=made.members, versions=made.versions)
     email = ScriptedSender()
     with capture_logs() as logs:
-        await told(town, a_run(town, a_transport(email, 5, per_second=1.0)))
+        await told(town, a_run(town, limited(email, 5, per_second=1.0)))
     assert [line["what"] for line in logs if line["event"] == "waiting_for_database"] == ["reading"]
     assert [call.to[0][:2] for call in email.calls] == ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s8", "s9", "s7"]
     assert [call.began for call in email.calls][:9] == [pytest.approx(float(n)) for n in range(9)]
@@ -579,7 +579,7 @@ async def test_a_run_that_is_stopped_while_a_call_reads_its_facts_ends_in_time_a
 
     town = a_slow_town(offices=2, reserving=6.0 if reserved else 0.0, reading_again=1000.0)
     email = ScriptedSender()
-    context = a_run(town, a_transport(email, 5) if reserved else a_transport(email, 5, per_second=0.1))
+    context = a_run(town, limited(email, 5) if reserved else limited(email, 5, per_second=0.1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(at, 20.0, lambda: context.stop.set("signal", 3.0))
         await told(town, context)
@@ -595,7 +595,7 @@ async def test_a_run_that_is_stopped_while_a_call_reads_its_facts_ends_in_time_a
 async def test_at_full_speed_500_offices_are_read_at_once_and_none_again(autojump_clock):
     """500 offices of a call each, 125 calls a second: 4 s."""
     town = Town(some_offices(500, staff=2))
-    await told(town, a_run(town, a_transport(ScriptedSender(max_batch=10, seconds=0.04), 5)))
+    await told(town, a_run(town, limited(ScriptedSender(max_batch=10, seconds=0.04), 5)))
     assert (town.reads, town.again) == ([0.0], [])
 
 

@@ -31,7 +31,7 @@ from tests.support.scripted_senders import (
     Swallowed,
     Try,
     a_run,
-    a_transport,
+    limited,
 )
 
 DAILY_QUOTA = Blocked("blocked:429:daily_quota_exceeded")
@@ -45,10 +45,7 @@ def pair(script: Callable[[Try], Outcome | Swallowed], *, keyed: bool = False) -
 
 async def run(ledger: ShakyLedger, *senders: Any, **changes: object) -> list[str]:
     """Run the day with *senders*, the preferred one first; the events of the log."""
-    limiter = a_transport(senders[0], 5).limiter
-    transports = [a_transport(sender, 5) for sender in senders]
-    for transport in transports:
-        transport.limiter = limiter
+    transports = [limited(sender, 5) for sender in senders]
     with capture_logs() as logs, trio.fail_after(86_400):
         await run_day(DAY, a_run(ledger, transports, **changes))  # type: ignore[arg-type]
     return [str(entry["event"]) for entry in logs]

@@ -26,7 +26,7 @@ from tests.support.scripted_senders import (
     ShakyLedger,
     a_member,
     a_run,
-    a_transport,
+    limited,
 )
 
 STAFF = 150
@@ -62,7 +62,7 @@ def test_a_large_office_makes_the_same_calls_in_portions_as_at_once(states, size
         senders = [ScriptedSender(name=name, max_batch=size, honours_keys=True) for name in ("first", "second")]
         context = a_run(
             MemoryLedger(Application()),
-            [a_transport(s, 5) for s in senders],
+            [limited(s, 5) for s in senders],
             ScriptedSender(),
             now=lambda: NINE_O_CLOCK,
         )
@@ -107,7 +107,7 @@ async def test_of_a_large_office_no_more_messages_are_made_than_are_in_flight_an
     email = ScriptedSender(
         max_batch=batch, seconds=0.1, meanwhile=lambda: ahead.append(renderer.made - len(email.accepted))
     )
-    await run_day(DAY, a_run(ledger, a_transport(email, 5), renderer=renderer))
+    await run_day(DAY, a_run(ledger, limited(email, 5), renderer=renderer))
     assert ledger.states() == {State.SENT: STAFF}
     assert max(ahead) <= 1 + 6 * batch
     assert renderer.made == STAFF + 1
@@ -120,9 +120,7 @@ async def test_a_message_that_cannot_be_made_ends_a_large_office_and_cuts_nothin
     members = sorted(staff.id for place, staff in app.staff if place == office)
     ledger, email = ShakyLedger(app), ScriptedSender(seconds=20.0)
     with capture_logs() as logs:
-        await run_day(
-            DAY, a_run(ledger, a_transport(email, 5), renderer=Counting(odd=members[77]), window_left=86_400.0)
-        )
+        await run_day(DAY, a_run(ledger, limited(email, 5), renderer=Counting(odd=members[77]), window_left=86_400.0))
     assert ledger.reasons() == {(State.SENT, None): STAFF + 77, (State.FAILED, "office_error:ValueError"): STAFF - 77}
     assert len(email.told) == len(set(email.told)) == STAFF + 77
     assert all(call.cut is None for call in email.calls)
@@ -136,7 +134,7 @@ async def test_a_slow_push_service_holds_up_neither_the_mails_nor_the_other_push
         a_member(app, f"m{n}", office="large", hosts=["slow.example" if n % 2 else "quick.example"])
     email = ScriptedSender()
     push = ScriptedSender(seconds=lambda to: 20.0 if "slow" in to else 1.0)
-    context = a_run(ShakyLedger(app), a_transport(email, 5), a_transport(push, 20, per_destination=5))
+    context = a_run(ShakyLedger(app), limited(email, 5), limited(push, 20, per_destination=5))
     await run_day(DAY, context)
     assert max(at for at, *_ in email.accepted) == pytest.approx(STAFF / 5, abs=1.0)
     assert max(at for at, _, to in push.accepted if "quick" in to) == pytest.approx(75 / 5, abs=1.0)

@@ -13,13 +13,11 @@ from structlog.testing import capture_logs
 
 from notifierd.config.settings import LimitsSettings, PushSettings
 from notifierd.model.delivery import State
-from notifierd.run.context import RunContext
+from notifierd.run.context import Limits, RunContext
 from notifierd.run.day import run_day
-from notifierd.run.transport import Transport
 from notifierd.send._http import open_client
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush
-from notifierd.service.site import limit
 from tests.support.memory import Application
 from tests.support.messages import AUTH, Browser, base64url
 from tests.support.samples import DAY
@@ -30,6 +28,7 @@ from tests.support.scripted_senders import (
     ShakyLedger,
     a_member,
     a_run,
+    limited,
     most_at_once,
 )
 
@@ -81,9 +80,8 @@ async def a_push_run(
             now=lambda: NINE_O_CLOCK + timedelta(seconds=trio.current_time()),
         )
         ledger = ShakyLedger(app)
-        transport = Transport(sender, trio.CapacityLimiter(1))
-        context = a_run(ledger, ScriptedSender(seconds=0.2), transport, window_left=window_left)
-        limit(context, limits or LimitsSettings())
+        context = a_run(ledger, ScriptedSender(seconds=0.2), limited(sender, 1), window_left=window_left)
+        context.limit(Limits.of(limits or LimitsSettings()))
         yield context, ledger
 
 
@@ -141,9 +139,9 @@ async def test_a_reload_moves_the_share_of_a_service_that_is_busy(autojump_clock
     async with a_push_run(app, services, limits) as (context, ledger), trio.open_nursery() as nursery:
         nursery.start_soon(run_day, DAY, context)
         await trio.sleep_until(5.0)
-        limit(context, evolve(limits, push=40))
+        context.limit(Limits.of(evolve(limits, push=40)))
         await trio.sleep_until(12.0)
-        limit(context, evolve(limits, push=4))
+        context.limit(Limits.of(evolve(limits, push=4)))
     assert services.began(FCM) == [*[0.0] * 5, *[5.0] * 5, *[10.0] * 5, 20.0, 30.0, 40.0]
     assert ledger.states() == {State.SENT: 36}
 

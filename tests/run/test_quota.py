@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import trio
+from attrs import evolve
 from structlog.testing import capture_logs
 
 from notifierd.model.delivery import Channel, State
@@ -16,7 +17,7 @@ from notifierd.run.office import QUOTA_PAUSE
 from notifierd.service.state import Attempt
 from tests.support.processes import Place, invent
 from tests.support.samples import DAY, an_id, some_offices
-from tests.support.scripted_senders import NINE_O_CLOCK, TAKEN, ScriptedSender, ShakyLedger, a_run, a_transport
+from tests.support.scripted_senders import NINE_O_CLOCK, TAKEN, ScriptedSender, ShakyLedger, a_run, limited
 
 
 async def run(context: RunContext) -> tuple[RunResult, list[dict[str, object]]]:
@@ -74,7 +75,7 @@ async def test_a_quota_raised_in_the_run_is_used_in_it(autojump_clock):
     async def raise_it() -> None:
         await trio.sleep(100.0)
         assert len(sender.told) == 2
-        context.email_per_day = 0
+        context.limit(evolve(context.limits, email_per_day=0))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(raise_it)
@@ -88,7 +89,7 @@ async def test_a_rate_that_the_window_is_too_short_for_is_told_with_the_plan(aut
     """100 calls at 0.5 a second take 198 s: in 59 s, 30 begin."""
     ledger = ShakyLedger(some_offices(100, staff=2))
     sender = ScriptedSender(max_batch=100)
-    context = a_run(ledger, a_transport(sender, 5, per_second=0.5), window_left=59.0)
+    context = a_run(ledger, limited(sender, 5, per_second=0.5), window_left=59.0)
     result, named = await run(context)
     assert named == [{"limit": "email_per_second", "mails": 140, "offices": 70}]
     assert len(sender.calls) == 30

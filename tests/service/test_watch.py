@@ -250,8 +250,8 @@ async def test_push_services_that_refuse_us_are_one_alarm_of_the_sender(autojump
     context.progress.has_day = True
     outcomes: dict[str, Outcome] = {"fcm": Blocked("blocked:403"), "moz": Blocked("blocked:401"), "wns": TAKEN}
     for destination, outcome in outcomes.items():
-        context.transports[Channel.PUSH][0].limiter_for(destination)
-        context.breakers[destination].record([outcome], 0.0, an_id("office"))
+        context.transports.preferred(Channel.PUSH).limiter_for(destination)
+        context.transports.breakers[destination].record([outcome], 0.0, an_id("office"))
     settings = Settings(watch=WatchSettings(webhook_url=WEBHOOK))
 
     async def first_to_tell(_settings: Settings, day: date, cause: str) -> bool:

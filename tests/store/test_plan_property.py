@@ -328,7 +328,7 @@ async def run_as_planned(world: World, dsn: str) -> None:
         foreseen = await would_send(ledger, source, rules)
         email, push = ScriptedSender(name="mail", seconds=0.0), ScriptedSender(seconds=0.0)
         context = a_run(MemoryLedger(world.app), email, push if rules.push else None, rules=rules)
-        context.ledger, context.source = ledger, source
+        context = evolve(context, ledger=ledger, source=source)
         assert (await run_day(DAY, context)).state == "completed"
 
         assert Counter(key for sender in (email, push) for _, key, _ in sender.accepted) == Counter(foreseen)

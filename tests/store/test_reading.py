@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from structlog.testing import capture_logs
 
 from notifierd.demo.application import tables_sql
@@ -100,7 +100,7 @@ async def told(db: Database, email: ScriptedSender, push: ScriptedSender, view: 
     await application.create(db)
     await application.replace(db, five_offices())
     context = a_run(MemoryLedger(Application()), email, push, window_left=60.0)
-    context.ledger, context.source = Turning(db, view=view, said=said), PostgresSource(db)
+    context = evolve(context, ledger=Turning(db, view=view, said=said), source=PostgresSource(db))
     return await run_day(DAY, context)
 
 

@@ -186,9 +186,15 @@ class FakeSite:
     ) -> AsyncIterator[RunContext]:
         world, limits = self.world, self.settings.limits
         context = a_run(
-            world.ledger, world.email, offices=limits.offices, holder=world.holder, stop=stop, progress=progress
+            world.ledger,
+            world.email,
+            offices=limits.offices,
+            send_timeout=limits.send_timeout,
+            window_left=window_left,
+            holder=world.holder,
+            stop=stop,
+            progress=progress,
         )
-        context.window_left, context.send_timeout = window_left, limits.send_timeout
         world.context = context
         yield context
 

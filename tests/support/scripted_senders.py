@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import trio
@@ -17,11 +17,9 @@ from notifierd.model.office import Device, Notice, Staff
 from notifierd.model.outcome import Blame, Deferred, Delivered, Outcome, Unknown
 from notifierd.rules.breaker import Breakers
 from notifierd.rules.due import Rules
-from notifierd.rules.lifecycle import Policy
-from notifierd.run.context import RunContext, lasting
-from notifierd.run.progress import Progress
-from notifierd.run.stop import Stop
-from notifierd.run.transport import Transport
+from notifierd.run.context import Limits, RunClock, RunContext, lasting
+from notifierd.run.transport import CallLimits, Transports
+from notifierd.send import Sender
 from notifierd.store.source import CHUNK, Chunk, Place
 from tests.support.memory import Application, MemoryLedger
 from tests.support.messages import SENDER
@@ -278,48 +276,54 @@ def between(*outages: tuple[float, float]) -> Callable[[], bool]:
     return lambda: any(start <= trio.current_time() < end for start, end in outages)
 
 
-def a_transport(
-    sender: ScriptedSender, slots: int, per_destination: int | None = None, per_second: float = 0.0
-) -> Transport:
-    """A transport with limits of its own."""
-    interval = 1.0 / per_second if per_second else 0.0
-    return Transport(sender, trio.CapacityLimiter(slots), per_destination=per_destination, interval=interval)
+@frozen
+class Limited:
+    """The sender of a channel, and the limits of the channel's calls."""
+
+    sender: Sender[Any]
+    limits: CallLimits
+
+
+def limited(sender: Sender[Any], slots: int, per_destination: int | None = None, per_second: float = 0.0) -> Limited:
+    """*sender* with *slots* for calls at once."""
+    return Limited(sender, CallLimits(slots, per_destination, per_second))
 
 
 def a_run(
     ledger: MemoryLedger,
-    email: ScriptedSender | Transport | Sequence[Transport],
-    push: ScriptedSender | Transport | None = None,
+    email: ScriptedSender | Limited | Sequence[Limited],
+    push: ScriptedSender | Limited | None = None,
     *,
     offices: int = 10,
-    on_unknown: Literal["repeat", "hold"] = "repeat",
-    holder: str = "me",
-    window_left: float = 900.0,
+    email_per_day: int = 0,
+    send_timeout: float = 30.0,
+    attempts: int = 3,
+    window_left: float | Callable[[], float] = 900.0,
+    now: Callable[[], datetime] = lambda: NINE_O_CLOCK + timedelta(seconds=trio.current_time()),
     **changes: Any,
 ) -> RunContext:
     """What a run works with: the limits are those of ``config.toml``, where not said otherwise."""
     if isinstance(email, ScriptedSender):
-        email = a_transport(email, 5)
-    transports: dict[Channel, Sequence[Transport]] = {Channel.EMAIL: [email] if isinstance(email, Transport) else email}
+        email = limited(email, 5)
+    channels: dict[Channel, Sequence[Limited]] = {Channel.EMAIL: [email] if isinstance(email, Limited) else email}
     if push is not None:
-        transports[Channel.PUSH] = [push if isinstance(push, Transport) else a_transport(push, 20, per_destination=5)]
+        channels[Channel.PUSH] = [push if isinstance(push, Limited) else limited(push, 20, per_destination=5)]
+    calls = {channel: beside[0].limits for channel, beside in channels.items()}
+    senders = {channel: [each.sender for each in beside] for channel, beside in channels.items()}
     parts: dict[str, Any] = {
         "ledger": ledger,
         "source": ledger,
-        "transports": transports,
-        "policies": {Channel.EMAIL: Policy(3, on_unknown), Channel.PUSH: Policy(3)},
-        "offices": trio.CapacityLimiter(offices),
         "renderer": PlainRenderer(),
         "rules": Rules(push=push is not None),
-        "breakers": Breakers(trio.current_time),
-        "email_per_day": 0,
-        "send_timeout": 30.0,
-        "holder": holder,
-        "window_left": lasting(window_left),
-        "day_ends": lambda day: datetime(day.year, day.month, day.day, 15, 0, tzinfo=UTC),
-        "now": lambda: NINE_O_CLOCK + timedelta(seconds=trio.current_time()),
-        "stop": Stop(),
-        "progress": Progress(),
+        "on_unknown": "repeat",
+        "transports": Transports.of(senders, calls, Breakers(trio.current_time)),
+        "clock": RunClock(
+            now,
+            lasting(window_left) if isinstance(window_left, float) else window_left,
+            lambda day: datetime(day.year, day.month, day.day, 15, 0, tzinfo=UTC),
+        ),
+        "holder": "me",
+        "limits": Limits(offices, calls, email_per_day, send_timeout, attempts),
     }
     return RunContext(**parts | changes)
 

@@ -262,8 +262,9 @@ async def test_what_there_is_no_room_for_and_a_provider_that_is_out_stand_among_
     over = Overflow("email_per_day", 13, 7, offices)
     attempt.progress.planned = Planned(9, 20, 0, overflows=(over,))
     attempt.context = a_run(ShakyLedger(some_offices(1)), ScriptedSender("resend"))
-    attempt.context.breakers["resend"].record([Blocked("blocked:401")], 0.0, an_id("office"))
-    attempt.context.breakers["postmark"].record([Deferred("server_error:503", retry_after=60.0)], 0.0, an_id("office"))
+    breakers = attempt.context.transports.breakers
+    breakers["resend"].record([Blocked("blocked:401")], 0.0, an_id("office"))
+    breakers["postmark"].record([Deferred("server_error:503", retry_after=60.0)], 0.0, an_id("office"))
     named = ", ".join(map(str, offices[:MOST_NAMED]))
     assert live.now(EN).alarms == (
         ("resend rejects our credentials or account", "blocked:401"),
