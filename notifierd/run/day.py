@@ -137,7 +137,7 @@ async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[Office
     after: Place | None = START
     while after is not None:
         read = partial(context.source.read, this_pass.day, after, context.rules, size.offices)
-        chunk = await patiently(context.progress, "reading", read)
+        chunk = await retry_while_unavailable(context.progress, "reading", read)
         began, after = trio.current_time(), chunk.after
         for begun, work in enumerate(chunk.offices):
             if begun and work.is_read and trio.current_time() - work.as_of > CHUNK_LASTS:
@@ -160,7 +160,9 @@ async def close_day(day: date, context: RunContext) -> DayCounts:
     """Settle what the window left open; a try of a dead process only when it can no longer be settled by it."""
     why = why_no_mail(context)
     while True:
-        context.progress.end(await patiently(context.progress, "closing", lambda: context.ledger.close(day, why)))
+        context.progress.end(
+            await retry_while_unavailable(context.progress, "closing", lambda: context.ledger.close(day, why))
+        )
         counts = await count(day, context)
         if not counts.outlook.open:
             return counts
@@ -202,7 +204,7 @@ async def finish(day: date, context: RunContext, result: RunResult) -> RunResult
     """Write how the run ended; how it really did, if deliveries were planned again meanwhile."""
     untold = result.counts.untold if result.counts else ()
     write = partial(context.ledger.finish, day, context.holder, result.state, result.reason, untold)
-    if await patiently(context.progress, "the run's end", write):
+    if await retry_while_unavailable(context.progress, "the run's end", write):
         return result
     return RunResult("interrupted", Reason.RETRIED, await count(day, context))
 
@@ -225,10 +227,12 @@ async def forget_old(day: date, context: RunContext) -> None:
 
 async def count(day: date, context: RunContext) -> DayCounts:
     """How the day stands, as soon as the database says so."""
-    return await patiently(context.progress, "counting", lambda: context.ledger.counts(day, context.rules))
+    return await retry_while_unavailable(
+        context.progress, "counting", lambda: context.ledger.counts(day, context.rules)
+    )
 
 
-async def patiently(progress: Progress, what: str, statement: Callable[[], Awaitable[T]]) -> T:
+async def retry_while_unavailable(progress: Progress, what: str, statement: Callable[[], Awaitable[T]]) -> T:
     """Do *statement*, *what* a run needs next, however long the database does not let it be done.
 
     The end of the run's scope ends that.
