@@ -203,13 +203,13 @@ async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Ev
 async def when_due(call: Call, facts: Facts, this_pass: Pass) -> Call | None:
     """The call, made from fresh facts, when its turn has come; None if it is not to be made in this pass."""
     transport = call.transport
-    if put_off(call, this_pass):
+    if must_wait(call, this_pass):
         return None
     await transport.wait(AHEAD)
     fresh = transport.turn - FRESH
     ready = call if call.as_of >= fresh else await make_anew(call, facts, fresh, this_pass)
     await transport.wait()
-    return None if ready is None or put_off(ready, this_pass) else ready
+    return None if ready is None or must_wait(ready, this_pass) else ready
 
 
 async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> Call | None:
@@ -265,7 +265,7 @@ async def borne_out(call: Call, facts: Facts, context: RunContext) -> bool:
         return False
 
 
-def put_off(call: Call, this_pass: Pass) -> bool:
+def must_wait(call: Call, this_pass: Pass) -> bool:
     """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
     context = this_pass.context
     wait = context.transports.breakers[call.destination].retry_in(call.deliveries[0].office_id)
