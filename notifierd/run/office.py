@@ -251,7 +251,7 @@ async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
             outcomes = await call.transport.sender.send(call.messages, call.body, str(call.id))
         if time.cancelled_caught:
             outcomes = [Unknown(Reason.TIMEOUT)] * len(call.deliveries)
-        learn(call, outcomes, began, context)
+        record_outcomes(call, outcomes, began, context)
     finally:
         this_pass.recorder.settle(settlements(call, reservation.deliveries, outcomes, began, context))
 
@@ -296,7 +296,7 @@ async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
     return granted
 
 
-def learn(call: Call, outcomes: Sequence[Outcome], began: float, context: RunContext) -> None:
+def record_outcomes(call: Call, outcomes: Sequence[Outcome], began: float, context: RunContext) -> None:
     """Record in the destination's breaker how a call ended; log a trouble, the beginning of an outage, and its end."""
     destination, sender, tally = call.destination, call.transport.sender.name, context.progress.tally
     breaker = context.transports.breakers[destination]
