@@ -19,7 +19,7 @@ from notifierd.rules.backoff import Backoff
 from notifierd.rules.due import Rules
 from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
-from notifierd.run.office import DATABASE_PAUSE, Pass, guard_office
+from notifierd.run.office import DATABASE_PAUSE, RunPass, guard_office
 from notifierd.run.progress import Progress, keep_deadline
 from notifierd.run.record.lease import hold_lease
 from notifierd.run.record.recorder import open_recorder
@@ -85,7 +85,7 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
         nursery.start_soon(end_window, context)
         given, size = planned.mails_given, ChunkSize()
         while True:
-            this_pass = Pass(day, context, recorder, context.limits.mails_left(given))
+            this_pass = RunPass(day, context, recorder, context.limits.mails_left(given))
             await pass_over(this_pass, size)
             await recorder.flush()
             if not await recorder.settled():
@@ -103,7 +103,7 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
     return counts
 
 
-async def pass_over(this_pass: Pass, size: ChunkSize) -> None:
+async def pass_over(this_pass: RunPass, size: ChunkSize) -> None:
     """Work on every office whose turn has come. No task waits in memory for an office that is not begun.
 
     The slot comes first, then the office, whose facts so do not age in a queue.
@@ -126,7 +126,7 @@ async def pass_over(this_pass: Pass, size: ChunkSize) -> None:
             nursery.start_soon(guard_office, work, slot, this_pass)
 
 
-async def due_offices(this_pass: Pass, size: ChunkSize) -> AsyncGenerator[OfficeWork, None]:
+async def due_offices(this_pass: RunPass, size: ChunkSize) -> AsyncGenerator[OfficeWork, None]:
     """The offices whose turn has come, the most urgent first, read in chunks as they are wanted.
 
     What is left of a chunk that has become old is read again. Its first office is not, however long the reading took:

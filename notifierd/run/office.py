@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 
 @define
-class Pass:
+class RunPass:
     """One pass over what is due, and when what it had to leave alone may be tried again."""
 
     day: date
@@ -91,7 +91,7 @@ class Pass:
         return max(SHORTEST_PAUSE, min(self._skipped_for, NEVER if outlook.next_in is None else outlook.next_in))
 
 
-async def guard_office(work: OfficeWork, slot: object, this_pass: Pass) -> None:
+async def guard_office(work: OfficeWork, slot: object, this_pass: RunPass) -> None:
     """Work on one office, for which *slot* is taken, and let no error of it touch another; cancellations pass."""
     progress = this_pass.context.progress
     progress.in_flight[work.id], progress.names[work.id] = trio.current_time(), work.name or ""
@@ -111,7 +111,7 @@ async def guard_office(work: OfficeWork, slot: object, this_pass: Pass) -> None:
         del progress.in_flight[work.id], progress.names[work.id]
 
 
-async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
+async def tell_office(work: OfficeWork, this_pass: RunPass) -> None:
     """Make the messages of a portion first, so that bad data is met before any of them is sent; then make its calls.
 
     A large office has many portions, and each destination its own, so that a slow mail never holds up a push, nor one
@@ -131,7 +131,9 @@ async def tell_office(work: OfficeWork, this_pass: Pass) -> None:
         raise errors[0]
 
 
-async def tell_destination(portions: Sequence[Portion], facts: Facts, this_pass: Pass, errors: list[Exception]) -> None:
+async def tell_destination(
+    portions: Sequence[Portion], facts: Facts, this_pass: RunPass, errors: list[Exception]
+) -> None:
     """Make the calls of one portion after the other, the next ones once those of the last have their slots.
 
     So what is held are the messages in flight, and of those that wait one portion.
@@ -147,7 +149,7 @@ async def tell_destination(portions: Sequence[Portion], facts: Facts, this_pass:
 
 
 async def begin(
-    portion: Portion, facts: Facts, this_pass: Pass, nursery: trio.Nursery, errors: list[Exception]
+    portion: Portion, facts: Facts, this_pass: RunPass, nursery: trio.Nursery, errors: list[Exception]
 ) -> None:
     """Prepare *portion*, and wait until each of its calls has its slots, or had them."""
     todo = await facts.prepare(portion, since=trio.current_time() - FRESH)
@@ -166,7 +168,7 @@ async def begin(
         await turn.wait()
 
 
-async def end_others(todo: Prepared, this_pass: Pass) -> None:
+async def end_others(todo: Prepared, this_pass: RunPass) -> None:
     """Settle the deliveries that no call carries: there is nothing to say, or nobody to say it to, or no way to ask."""
     context = this_pass.context
     this_pass.recorder.settle([give_up(delivery, context) for delivery in todo.lost])
@@ -178,7 +180,9 @@ async def end_others(todo: Prepared, this_pass: Pass) -> None:
         context.progress.end(Counter((delivery.channel, State.FAILED) for delivery in todo.failed))
 
 
-async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Event, errors: list[Exception]) -> None:
+async def make_call(
+    prepared: Call, facts: Facts, this_pass: RunPass, turn: trio.Event, errors: list[Exception]
+) -> None:
     """Wait for the turn of one HTTP request, and make it with its slots in hand; set *turn* once it has them.
 
     An error is added to *errors*: the other calls of the office go on.
@@ -200,7 +204,7 @@ async def make_call(prepared: Call, facts: Facts, this_pass: Pass, turn: trio.Ev
         turn.set()
 
 
-async def when_due(call: Call, facts: Facts, this_pass: Pass) -> Call | None:
+async def when_due(call: Call, facts: Facts, this_pass: RunPass) -> Call | None:
     """The call, made from fresh facts, when its turn has come; None if it is not to be made in this pass."""
     transport = call.transport
     if must_wait(call, this_pass):
@@ -212,7 +216,7 @@ async def when_due(call: Call, facts: Facts, this_pass: Pass) -> Call | None:
     return None if ready is None or must_wait(ready, this_pass) else ready
 
 
-async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> Call | None:
+async def make_anew(call: Call, facts: Facts, since: float, this_pass: RunPass) -> Call | None:
     """The call for the same deliveries by facts that were read at *since* or later; None if there is none to make now.
 
     Deliveries for which nothing is left to say are settled. What would now go another way, or takes more than one
@@ -232,7 +236,7 @@ async def make_anew(call: Call, facts: Facts, since: float, this_pass: Pass) -> 
     return ready
 
 
-async def carry_out(call: Call, facts: Facts, this_pass: Pass) -> None:
+async def carry_out(call: Call, facts: Facts, this_pass: RunPass) -> None:
     """Reserve, send, settle."""
     context = this_pass.context
     limits = context.limits  # a reload may replace them before the call begins
@@ -265,7 +269,7 @@ async def borne_out(call: Call, facts: Facts, context: RunContext) -> bool:
         return False
 
 
-def must_wait(call: Call, this_pass: Pass) -> bool:
+def must_wait(call: Call, this_pass: RunPass) -> bool:
     """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
     context = this_pass.context
     wait = context.transports.breakers[call.destination].retry_in(call.deliveries[0].office_id)
@@ -281,7 +285,7 @@ def other_transport_in(call: Call, context: RunContext) -> float:
     return context.transports.other_opens_in(call.transport, call.deliveries[0], call.messages[0])
 
 
-async def reserved(reservation: Reservation, this_pass: Pass) -> bool:
+async def reserved(reservation: Reservation, this_pass: RunPass) -> bool:
     """Whether the call may be made. A database that does not let it be touches no other call of the office.
 
     A call that is not ours to make, as another process has the day or a part of it, is looked at again after a while.
@@ -359,7 +363,7 @@ def give_up(delivery: Delivery, context: RunContext) -> Settlement:
     return settle(delivery, lost, Circumstances(keyed=False), context.policy(delivery.channel))
 
 
-async def fail_office(work: OfficeWork, this_pass: Pass, error: BaseException) -> None:
+async def fail_office(work: OfficeWork, this_pass: RunPass, error: BaseException) -> None:
     """Settle an office that cannot be worked on: its deliveries fail, and the report names it."""
     reason = office_error(error)
     log.error("office_failed", office=str(work.id), reason=reason, where=places(error))
