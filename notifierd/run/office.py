@@ -171,7 +171,7 @@ async def begin(
 async def end_others(todo: Prepared, this_pass: RunPass) -> None:
     """Settle the deliveries that no call carries: there is nothing to say, or nobody to say it to, or no way to ask."""
     context = this_pass.context
-    this_pass.recorder.settle([give_up(delivery, context) for delivery in todo.lost])
+    this_pass.recorder.settle([abandon(delivery, context) for delivery in todo.lost])
     if todo.expired:
         await context.ledger.expire(todo.expired)
         context.progress.end(Counter((delivery.channel, State.EXPIRED) for delivery in todo.expired))
@@ -357,7 +357,7 @@ def settled(
     return settlement
 
 
-def give_up(delivery: Delivery, context: RunContext) -> Settlement:
+def abandon(delivery: Delivery, context: RunContext) -> Settlement:
     """How a try ends that a dead process left, and whose call cannot be made again as it was."""
     lost = Unknown(delivery.reason or Reason.PROCESS_DIED, key_usable=False)
     return settle(delivery, lost, Circumstances(keyed=False), context.policy(delivery.channel))

@@ -56,7 +56,7 @@ class OutcomeWriter:
     """Settlements that are written, and whose extras are not."""
     _refused_extras: set[UUID] = field(factory=set)
     """Deliveries whose extras were refused for their content."""
-    _given_up: int = 0
+    _abandoned: int = 0
     _named: set[tuple[UUID, Channel, str | None]] = field(factory=set)
     """Who was not reached, how and why, as far as the log has said so."""
     changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
@@ -69,7 +69,7 @@ class OutcomeWriter:
     @property
     def unwritten_extras(self) -> int:
         """How many settlements lack their extras, refused content apart."""
-        return len(self._owed) + self._given_up
+        return len(self._owed) + self._abandoned
 
     def remember(self) -> None:
         """Have this process know of who was told, though the database refuses to write it to the end."""
@@ -175,7 +175,7 @@ class OutcomeWriter:
             if len(self._owed) < MOST_OWED:
                 self._owed[key] = settlement
             else:
-                self._given_up += 1
+                self._abandoned += 1
         self.changed.unpark_all()
 
     def _refuse_extras(self, settlement: Settlement, refusal: DatabaseError) -> None:
@@ -240,7 +240,7 @@ class OutcomeWriter:
         self,
         waiting: dict[UUID, Settlement],
         write: Callable[[Sequence[Settlement]], Awaitable[DatabaseError | None]],
-        give_up: Callable[[Settlement, DatabaseError], None],
+        abandon: Callable[[Settlement, DatabaseError], None],
         *,
         together: bool,
     ) -> DatabaseError | None:
@@ -257,7 +257,7 @@ class OutcomeWriter:
                 del waiting[key]
                 in_a_row = 0
                 if error:
-                    give_up(settlement, error)
+                    abandon(settlement, error)
                 continue
             waiting[key] = waiting.pop(key)  # behind those that were not tried
             last, in_a_row = error, in_a_row + 1
