@@ -152,7 +152,7 @@ class RunContext:
             batch=self.transports.preferred(Channel.EMAIL).sender.max_batch,
         )
 
-    async def rest(self, seconds: float) -> bool:
+    async def pause(self, seconds: float) -> bool:
         """Wait, at most *seconds*, until stopped; whether it was. Each slice of it counts as progress."""
         with trio.move_on_after(seconds):
             while not await self.stop.wait(self.progress.slice_seconds):

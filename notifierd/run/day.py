@@ -91,7 +91,7 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
             if not await recorder.settled():
                 this_pass.skip(DATABASE_PAUSE)
             counts = await count(day, context)
-            if not counts.outlook.open or await context.rest(this_pass.next_turn(counts.outlook)):
+            if not counts.outlook.open or await context.pause(this_pass.next_turn(counts.outlook)):
                 break
             given = counts.mails_given
         if counts.outlook.open and context.stop.reason == "window_ended":

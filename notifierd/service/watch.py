@@ -245,7 +245,7 @@ class Watch:
                 if not (isinstance(error, DatabaseError) and error.transient):
                     log.warning("alarm_not_noted", about=alarm.cause, run=str(alarm.day), reason=str(error))
                     return True
-            if await self._rest(next(pauses)):
+            if await self._pause(next(pauses)):
                 log.error("watch_not_told", to="webhook", about=alarm.cause, run=str(alarm.day), reason="not_noted")
                 return False
 
@@ -263,7 +263,7 @@ class Watch:
             if pause == math.inf or not isinstance(outcome, Deferred | Unknown):
                 log.error("watch_not_told", reason=outcome.reason, **labels)
                 return
-            await self._rest(max(pause, min(outcome.retry_after or 0.0, PAUSES[-1])))
+            await self._pause(max(pause, min(outcome.retry_after or 0.0, PAUSES[-1])))
 
     async def _try(self, post: _Post) -> Outcome:
         with trio.move_on_after(TRY_SECONDS):
@@ -272,7 +272,7 @@ class Watch:
                 return await understand(call, lambda answer: of_receiver(answer, datetime.now(UTC)), UNCLEAR)
         return Unknown(Reason.TIMEOUT)
 
-    async def _rest(self, seconds: float) -> bool:
+    async def _pause(self, seconds: float) -> bool:
         """Wait for *seconds*, or until the watch is closing; return whether it is closing."""
         with trio.move_on_after(seconds):
             await self._closing.wait()
