@@ -1,1 +1,1 @@
-"""The day's lease, and the one writer of what became of its deliveries."""
+"""The lease on a day, and the one writer of the outcomes of its deliveries."""

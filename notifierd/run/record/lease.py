@@ -1,7 +1,7 @@
-"""The lease on a day: who has it may send; who cannot renew it stops before it runs out.
+"""The lease on a day: only its holder sends, and a holder that cannot renew it stops before it expires.
 
-The ledger's statements check it too, by the database's clock, so that it fences: a process that was stopped, or cut
-off, and wakes up later can reserve nothing.
+The ledger's statements check the lease, too, by the database's clock. So the lease also fences: a process that was
+suspended or cut off, and wakes up later, can reserve nothing.
 """
 
 from collections.abc import AsyncIterator
@@ -19,10 +19,10 @@ from notifierd.store.ledger import LEASE_SECONDS, Ledger
 
 RENEW_EVERY = 2.0
 MOST_RENEWALS = 2
-"""Renewals that may be under way at once. One whose connection fell silent has no answer for half a minute, and the
-next goes over another connection."""
+"""The most renewals under way at once. Over a connection that fell silent, a renewal gets no answer for half a minute;
+the next one uses another connection."""
 MARGIN = 2.0
-"""Seconds before the lease's end at which calls are cancelled: clocks drift, and a cancellation takes its time."""
+"""Seconds before the lease expires at which calls are cancelled: clocks drift, and a cancellation takes time."""
 GIVE_BACK_SECONDS = 2.0
 """How long giving the lease back may keep an error from coming out."""
 
@@ -31,15 +31,15 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTrouble) -> AsyncIterator["Lease"]:
-    """Hold the lease on *day* for the length of the block, which is cancelled if the lease cannot be renewed in time.
+    """Hold the lease on *day* during the block. The block is cancelled if the lease cannot be renewed in time.
 
     An error of the block gives the lease back, so that the next run does not have to wait until it runs out. If the
     database cannot be reached, it stays: this process goes on as soon as it can.
 
     Raises:
         LeaseHeld: another process has it.
-        LeaseLost: it ran out while this process did not look, or another process took it over.
-        LeaseNotRenewed: the database did not let it be renewed in time.
+        LeaseLost: it expired while this process was suspended, or another process took it over.
+        LeaseNotRenewed: the database did not renew it in time.
     """
     asked = trio.current_time()
     await ledger.take_lease(day, holder)
@@ -61,12 +61,12 @@ async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTr
 
 @define
 class Lease:
-    """The lease as it is being kept.
+    """A lease that this process holds.
 
     Attributes:
-        scope: around all that may go on only while we have it.
-        trouble: why the database did not renew it when it was last asked to.
-        given_back: whether it is being given back: that it cannot be renewed any more is then no loss.
+        scope: around everything that requires the lease.
+        trouble: why the database did not renew the lease when it was last asked to.
+        given_back: whether the lease is being released. That it cannot be renewed is then no loss.
     """
 
     scope: trio.CancelScope
@@ -108,5 +108,5 @@ async def _keep(ledger: Ledger, day: date, holder: str, lease: Lease, trouble: D
                 if len(nursery.child_tasks) < MOST_RENEWALS:
                     nursery.start_soon(renew)
     finally:
-        if lease.scope.cancel_called:  # at once: what is known may take long to be written
+        if lease.scope.cancel_called:  # log it now: writing the known outcomes may take long
             log.error("lease_lost", reason=lease.trouble)

@@ -1,15 +1,15 @@
-"""Writing how tries ended, whatever the database answers meanwhile.
+"""Write the outcomes of tries, whatever the database answers meanwhile.
 
 | what the database answers | what is done |
 | --- | --- |
 | nothing | the same statement again after a growing pause |
 | it refuses a row's content (SQLSTATE classes 22, 23) | one by one; the refused one without its extras, for good |
 | it refuses for another reason | the lot without its extras, which are then owed |
-| it refuses that too, for another reason | the lot is set aside, and the next one has its turn |
+| it refuses that too, for another reason | the lot is set aside, and the next lot is written |
 
-Extras are what is written beside the ledger: an audit row, the deletion of a device that is gone. What is owed and what
-is set aside is tried again by a task of its own, one by one where the lot is refused, so that a lock on one row or one
-slow trigger delays nothing else.
+Extras are written beside the ledger: an audit row, the deletion of a device that is gone. A task of its own tries what
+is owed and what is set aside again, one by one if the lot is refused. So a lock on one row, or one slow trigger, delays
+nothing else.
 """
 
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
@@ -29,11 +29,11 @@ from notifierd.store.ledger import Ended, Ledger
 BACKOFF = Backoff(first=0.2, longest=5.0)
 MOST_TOGETHER = 500
 ENOUGH = 3
-"""Refusals in a row, of one settlement each, after which the others wait for a pause, too, without a try."""
+"""Refusals in a row, of one settlement each, after which the other settlements wait for a pause without a try."""
 MOST_OWED = 5000
-"""Settlements whose extras may be owed, some 10 MB; the outcomes themselves are written. Beyond, extras are dropped."""
+"""The most settlements whose extras are owed, some 10 MB. Extras beyond that are dropped; outcomes never are."""
 MOST_NAMED = 10_000
-"""People who are remembered for having a line in the log, some 3 MB."""
+"""The most people whom the log has named as not reached and who are remembered for that, some 3 MB."""
 
 OUTCOMES, ASIDE, EXTRAS = "outcomes", "outcomes set aside", "audit rows"
 
@@ -42,10 +42,10 @@ log = structlog.get_logger(__name__)
 
 @define
 class OutcomeWriter:
-    """See the module. ``write`` is called by one task, and ``retry`` is another.
+    """See the module. One task calls ``write``, and another one runs ``retry``.
 
     Attributes:
-        changed: where tasks wait for something to be written.
+        changed: where tasks wait until something is written.
     """
 
     _ledger: Ledger
@@ -58,21 +58,21 @@ class OutcomeWriter:
     """Deliveries whose extras were refused for their content."""
     _abandoned: int = 0
     _named: set[tuple[UUID, Channel, str | None]] = field(factory=set)
-    """Who was not reached, how and why, as far as the log has said so."""
+    """The people whom the log has named as not reached, with channel and reason."""
     changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     @property
     def aside(self) -> int:
-        """How many outcomes are known, and set aside."""
+        """How many known outcomes are set aside."""
         return len(self._aside)
 
     @property
     def unwritten_extras(self) -> int:
-        """How many settlements lack their extras, refused content apart."""
+        """How many settlements lack their extras, apart from extras with refused content."""
         return len(self._owed) + self._abandoned
 
     def remember(self) -> None:
-        """Have this process know of who was told, though the database refuses to write it to the end."""
+        """Remember in this process which deliveries were sent, if the database refused to the end to write that."""
         for settlement in self._aside.values():
             if settlement.state is State.SENT:
                 self._progress.tally.sent.add(settlement)
@@ -92,7 +92,7 @@ class OutcomeWriter:
             await self.changed.park()
 
     async def write(self, batch: Sequence[Settlement]) -> None:
-        """Write *batch*, or set aside what the database refuses; waits while the database is out of reach."""
+        """Write *batch*, or set aside what the database refuses. Wait while the database is unreachable."""
         in_hand = self._pushes_in_hand()
         bare = [s for s in batch if s.delivery.channel is Channel.PUSH and _whose(s) in in_hand]
         ids = {settlement.delivery.id for settlement in bare}
@@ -103,9 +103,9 @@ class OutcomeWriter:
                 await self._part(bare, refusal, bare=True)
 
     def _pushes_in_hand(self) -> set[tuple[UUID, UUID]]:
-        """Who has a push here whose audit row is not decided on: of one's pushes, one gets a row.
+        """Who has a push here whose audit row is not decided: only one push of a person gets an audit row.
 
-        Were another one settled whole at the same moment, neither statement would see the other's row.
+        If another push were settled with its extras at the same moment, neither statement would see the other's row.
         """
         in_hand = chain(self._aside.values(), self._owed.values())
         return {_whose(s) for s in in_hand if s.delivery.channel is Channel.PUSH}
@@ -118,7 +118,7 @@ class OutcomeWriter:
             await self._part(lot, refusal)
 
     async def _part(self, lot: Sequence[Settlement], refusal: DatabaseError, *, bare: bool = False) -> None:
-        """Do with *lot* what its *refusal* asks for."""
+        """Handle the *refusal* of *lot*."""
         if not refusal.about_row:
             self._set_aside(lot)
             return
@@ -138,7 +138,7 @@ class OutcomeWriter:
                 self._set_aside([settlement])
 
     async def _insist(self, lot: Sequence[Settlement], *, bare: bool = False) -> DatabaseError | None:
-        """Settle *lot* in one statement, however long the database is out of reach; the refusal, if it refused."""
+        """Settle *lot* in one statement, once the database is reachable; return its refusal, if it refuses."""
         pauses = BACKOFF.pauses()
         while error := await self._settle(lot, bare=bare):
             if _refused(error):
@@ -167,7 +167,7 @@ class OutcomeWriter:
         self.changed.unpark_all()
 
     def _owe(self, written: Iterable[Settlement]) -> None:
-        """Note that the extras of what was just *written* are owed, as far as there is room."""
+        """Note that the extras of *written* settlements are owed, as far as there is room."""
         for settlement in written:
             key = settlement.delivery.id
             if not _has_extras(settlement) or key in self._refused_extras:
@@ -183,7 +183,7 @@ class OutcomeWriter:
         log.error("audit_row_refused", refused=refusal.reason, **_labels(settlement))
 
     def _wrote(self, lot: Sequence[Settlement], late: Container[UUID]) -> None:
-        """Count what *lot* ended; the outcomes of deliveries that are *late* ended nothing."""
+        """Count the deliveries that *lot* ended. The outcomes of *late* deliveries ended none."""
         self._progress.written += len(lot)
         ended = Ended()
         for settlement in lot:
@@ -199,7 +199,7 @@ class OutcomeWriter:
         self._progress.end(ended)
 
     def _name(self, settlement: Settlement) -> None:
-        """Log that somebody was not reached: once for a reason, however many devices and offices the person has."""
+        """Log that a person was not reached, once for each reason, however many devices and offices the person has."""
         key = settlement.delivery.staff_id, settlement.delivery.channel, settlement.reason
         if key in self._named:
             return
@@ -211,7 +211,7 @@ class OutcomeWriter:
     # What was refused -------------------------------------------------------------------------------------------
 
     async def retry(self) -> None:
-        """Write what is set aside and what is owed, as soon as the database lets it be; never ends."""
+        """Write what is set aside and what is owed, as soon as the database allows it; never end."""
         trouble = self._progress.trouble
         with trouble.place(ASIDE), trouble.place(EXTRAS):
             failures = 0
@@ -244,7 +244,7 @@ class OutcomeWriter:
         *,
         together: bool,
     ) -> DatabaseError | None:
-        """Write what is *waiting*, *together* or one by one; a refusal, if something still waits for its sake."""
+        """Write what is *waiting*, *together* or one by one; return a refusal if it keeps something waiting."""
         lot = list(waiting.values())[:MOST_TOGETHER]
         if together and len(lot) > 1 and await write(lot) is None:
             for settlement in lot:
@@ -259,7 +259,7 @@ class OutcomeWriter:
                 if error:
                     abandon(settlement, error)
                 continue
-            waiting[key] = waiting.pop(key)  # behind those that were not tried
+            waiting[key] = waiting.pop(key)  # behind those that were not tried yet
             last, in_a_row = error, in_a_row + 1
             if in_a_row == ENOUGH or not _refused(error):
                 break
@@ -277,10 +277,10 @@ class OutcomeWriter:
 
 
 def _refused(error: DatabaseError) -> bool:
-    """Whether the database answered, and the next statement may be answered otherwise.
+    """Whether the database refused this statement, and may carry out another one.
 
-    Of class 53, insufficient resources, all but 53300 (too many connections) speaks of a statement: a full disk may be
-    the audit table's alone.
+    In class 53 (insufficient resources), only 53300 (too many connections) concerns all statements: the disk of the
+    audit table may be full by itself.
     """
     return isinstance(error, StatementRefused) or (error.sqlstate.startswith("53") and error.sqlstate != "53300")
 
@@ -294,7 +294,7 @@ def _has_extras(settlement: Settlement) -> bool:
 
 
 def _whose(settlement: Settlement) -> tuple[UUID, UUID]:
-    """Whom a delivery is to tell, and of which office."""
+    """Which office and which person a delivery is for."""
     return settlement.delivery.office_id, settlement.delivery.staff_id
 
 

@@ -1,8 +1,8 @@
 """The one place of a process that writes a run's deliveries: reservations before a call, settlements after it.
 
-Both arrive over memory channels and share statements (group commit): reservations, for which slots are held, with
-others that wait already; settlements gather for GATHER seconds.
-What is handed to the recorder is written, even if the run is cancelled: its loops are shielded, and the shield has a
+Both arrive over memory channels and share statements (group commit). A reservation holds a slot, and shares its
+statement only with others that wait already; settlements are gathered for GATHER seconds.
+Whatever the recorder was given is written, even if the run is cancelled: its loops are shielded, and the shield has a
 deadline.
 """
 
@@ -25,36 +25,36 @@ from notifierd.run.record.outcomes import ENOUGH, MOST_TOGETHER, OutcomeWriter
 from notifierd.store.ledger import Ledger
 
 FEW, WHILE = 30, 0.1
-"""As long as so many reservations take more seconds than that to come, none waits for others that it could share a
-statement with, and of those that have to wait, half go at a time. Calls whose answers came together then begin their
-next ones one after the other, so that the next answers come so too, and find the processor free. Where there are more,
-sharing statements is worth more."""
+"""Reservations, and seconds. If the last FEW reservations took longer than WHILE to arrive, none waits to share a
+statement, and each statement takes half of those that wait. Calls whose answers came together then begin their next
+calls one after the other, so that the next answers are spread, too, and find the processor free. If more reservations
+arrive, sharing statements is worth more."""
 SLOW = 0.01
-"""Seconds from which on a statement takes so long that sharing the next one is worth more, too; so is the first one,
-before which nobody knows how long they take."""
+"""Seconds. After a statement that took longer, sharing the next one is worth more, too. The first statement is shared,
+as nothing is known about its duration."""
 JOIN_TURNS = 10
-"""Turns that all other tasks get before a statement goes for which it is worth waiting, less than a millisecond: calls
-whose answers came together begin their next ones together."""
+"""Scheduler checkpoints before a statement that is worth sharing is sent, less than a millisecond: calls whose answers
+came together are then reserved together."""
 GATHER = 0.05
 MOST_UNWRITTEN = 2000
-"""Outcomes that may wait to be written before calls wait for them: what a dying process would leave in doubt."""
+"""The most outcomes that wait to be written before new calls must wait. A process that dies leaves them in doubt."""
 LONGEST_OWED = 300.0
-"""Seconds for which a run that is over otherwise still tries to write audit rows that the database refuses."""
+"""Seconds for which a run that is otherwise over still tries to write audit rows that the database refuses."""
 LONGEST_ASIDE = 60.0
-"""Seconds for which a run that was cut, by the loss of its lease say, still tries to write outcomes that the database
-refuses: about as long as other processes leave their rows alone. The next run of this process still knows who was told,
-and begins: one row that is locked for hours does not keep everybody else from being told."""
+"""Seconds for which a run that was cut, for example by the loss of its lease, still tries to write outcomes that the
+database refuses: about as long as other processes leave their rows alone. Then the next run of this process may begin,
+which still knows these outcomes. So one row that is locked for hours does not keep all others from being sent."""
 PATIENCE = 2.0
 ANSWER_SECONDS = 5.0
-"""How long a cancelled reservation waits for its answer, if a stop leaves it the time: a database that a broken line
-leads to never gives one."""
+"""Seconds for which a cancelled reservation waits for its answer, if a stop allows that. Over a broken connection, the
+answer never comes."""
 
 log = structlog.get_logger(__name__)
 
 
 @define
 class _Request:
-    """A reservation that somebody waits for."""
+    """A reservation that a task waits for."""
 
     reservation: Reservation
     granted: bool = False
@@ -74,8 +74,8 @@ class Recorder:
     _requests: tuple[trio.MemorySendChannel[_Request], trio.MemoryReceiveChannel[_Request]] = field(
         factory=lambda: trio.open_memory_channel[_Request](0)
     )
-    # Unbounded, as no outcome may wait for room and be lost to a cancellation there. What it can hold is bounded all
-    # the same: by MOST_UNWRITTEN and the calls in flight, since no other begins then.
+    # Unbounded: an outcome that waits for room could be lost to a cancellation. MOST_UNWRITTEN and the calls in flight
+    # bound it all the same, since no other call begins then.
     _settlements: tuple[
         trio.MemorySendChannel[Sequence[Settlement]], trio.MemoryReceiveChannel[Sequence[Settlement]]
     ] = field(factory=lambda: trio.open_memory_channel[Sequence[Settlement]](math.inf))
@@ -91,13 +91,13 @@ class Recorder:
         self._writer = OutcomeWriter(self._ledger, self._progress)
 
     async def reserve(self, reservation: Reservation) -> bool:
-        """Whether the call may be made: its deliveries are then marked as being sent.
+        """Reserve a call, and return whether it may be made. Its deliveries are then marked as being sent.
 
         To be called with the limiter's slot in hand, right before the request.
 
         Raises:
             LedgerUnavailable: PostgreSQL could not be reached; the call must not be made.
-            StatementRefused: it refused; the same.
+            StatementRefused: PostgreSQL refused the statement; the call must not be made.
         """
         while self._unwritten > MOST_UNWRITTEN:
             await self._writer.changed.park()
@@ -105,7 +105,7 @@ class Recorder:
         await self._requests[0].send(request)
         try:
             await request.answered.wait()
-        except trio.Cancelled:  # a granted call must be known here: what is not made is put back to planned
+        except trio.Cancelled:  # if the call is granted, its deliveries must be put back to planned
             now = trio.current_time()
             with trio.CancelScope(shield=True, deadline=min(now + ANSWER_SECONDS, self._last_moment(now))):
                 await request.answered.wait()
@@ -116,15 +116,15 @@ class Recorder:
         return request.granted
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Hand on how tries ended. Never waits, so that nothing known is lost to a cancellation."""
+        """Hand on settlements to be written. Never wait, so that no known outcome is lost to a cancellation."""
         if settlements:
             self._handed_on += len(settlements)
             self._settlements[0].send_nowait(settlements)
 
     def settle_forgotten(self, deliveries: Iterable[Delivery]) -> set[UUID]:
-        """Settle those of *deliveries* again that were read as due, and that this process wrote as sent before.
+        """Settle again those of *deliveries* that are due and that this process wrote as sent before; return their ids.
 
-        The database forgot that: a replica without the last commits took over, or a backup was restored.
+        The database forgot them: a replica without the last commits took over, or a backup was restored.
         """
         sent = self._progress.tally.sent
         again = [settlement for d in deliveries if d.due and (settlement := sent.again(d))]
@@ -133,7 +133,7 @@ class Recorder:
         return {settlement.delivery.id for settlement in again}
 
     def holds(self, delivery: Delivery) -> bool:
-        """Whether an outcome of *delivery* is known here, and the database refuses to write it at the moment."""
+        """Whether an outcome of *delivery* is known here and the database refuses to write it at the moment."""
         return self._writer.holds(delivery.id)
 
     def waiting(self) -> dict[str, int]:
@@ -141,13 +141,13 @@ class Recorder:
         return {"reserving": self._requests[0].statistics().tasks_waiting_send, "unwritten": self._unwritten}
 
     async def settled(self) -> bool:
-        """Whether no outcome that the database refused waits to be written; PATIENCE seconds are given to that."""
+        """Wait up to PATIENCE seconds for outcomes that the database refused; return whether all are written."""
         with trio.move_on_after(PATIENCE):
             await self._writer.settled()
         return not self._writer.aside
 
     async def flush(self) -> None:
-        """Wait until all that was handed on so far is written or refused, whatever comes after it."""
+        """Wait until everything that was handed on so far is written or refused; later settlements do not count."""
         mark = self._handed_on
         while self._written < mark:
             await self._writer.changed.park()
@@ -157,7 +157,7 @@ class Recorder:
         return self._handed_on - self._written + self._writer.aside
 
     async def run(self) -> None:
-        """Write until closed and all is written, or the time for it is up."""
+        """Write until the recorder is closed and everything is written, or the time for that is up."""
         with self._shield:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._writer.retry)
@@ -179,10 +179,10 @@ class Recorder:
             log.error("audit_rows_not_written", deliveries=self._writer.unwritten_extras)
 
     def close(self, *, cut: bool) -> None:
-        """Take nothing more; what was handed on is written until the last moment.
+        """Accept nothing more. What was handed on is written until the last moment.
 
         Args:
-            cut: the run did not come to its end, and may go on later.
+            cut: whether the run did not come to its end, and may go on later.
         """
         if cut:
             self._longest_aside = LONGEST_ASIDE
@@ -211,12 +211,12 @@ class Recorder:
                 if not await self._reserved(batch) and len(batch) > 1:
                     await self._reserve_one_by_one(batch)
                 took = trio.current_time() - began
-            finally:  # whatever happens here, nobody waits for ever
+            finally:  # whatever happens here, no task waits for ever
                 for request in batch:
                     request.answered.set()
 
     async def _reserve_one_by_one(self, batch: Sequence[_Request]) -> None:
-        """Reserve what one of *batch* kept from being reserved; if it is none of them, ENOUGH tries will show it."""
+        """Reserve each of *batch*: one of them may be why it was refused. If none is, stop after ENOUGH refusals."""
         in_a_row = 0
         for request in batch:
             in_a_row = 0 if await self._reserved([request]) else in_a_row + 1
@@ -224,7 +224,7 @@ class Recorder:
                 return
 
     async def _reserved(self, batch: Sequence[_Request]) -> bool:
-        """Put the ledger's answer into each request of *batch*; False if it refused the statement."""
+        """Reserve *batch* in one statement, and answer each request; return False if the database refused it."""
         granted: set[UUID] = set()
         error: LedgerUnavailable | StatementRefused | None = None
         try:
@@ -249,7 +249,7 @@ class Recorder:
             self._writer.changed.unpark_all()
 
     def _gather(self, batch: list[Settlement]) -> None:
-        """Add what is there to *batch*."""
+        """Add the settlements that wait already to *batch*."""
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while len(batch) < MOST_TOGETHER:
                 batch += self._settlements[1].receive_nowait()
@@ -259,12 +259,12 @@ class Recorder:
 async def open_recorder(
     ledger: Ledger, day: date, holder: str, progress: Progress, *, last_moment: Callable[[float], float]
 ) -> AsyncIterator[Recorder]:
-    """A recorder for the length of a run of *day*.
+    """Open a recorder for a run of *day*.
 
     Args:
-        progress: is told of each settlement when it is written.
-        last_moment: until when, by Trio's clock, writing may go on after a moment from which on nothing more is handed
-            on; asked again and again, as a signal may come.
+        progress: counts each settlement that is written.
+        last_moment: gives the last moment for writing, by Trio's clock; its argument is when the recorder was closed.
+            It is asked repeatedly, as a signal may change the answer.
     """
     recorder = Recorder(ledger, day, holder, progress, last_moment)
     async with trio.open_nursery() as nursery:
