@@ -1,7 +1,8 @@
-"""Which HTTP calls an office's open deliveries make, and what they say. Pure.
+"""Compose the HTTP calls for an office's open deliveries. Pure.
 
-A call's id is its idempotency key, and is derived. A database may forget the reservations of some calls of an office,
-by a failover or a restore: their deliveries, planned again then, make exactly these calls, under the same keys.
+A call's id is its idempotency key, and is derived from its deliveries and its body. A database may forget reservations
+in a failover or a restore. The deliveries of the forgotten calls are then planned again, and give exactly the same
+calls under the same keys.
 """
 
 import hashlib
@@ -24,15 +25,15 @@ from notifierd.run.transport import Transport
 NIL = UUID(int=0)
 
 SHORTEST_TTL = 3600
-"""Seconds for which a push is kept at least: also where a day is run late, or a past one is forced."""
+"""The shortest time to live of a push, in seconds. It applies when a day is run late, or a past day is forced."""
 
 
 @frozen
 class Content:
-    """What one delivery says: its message, and the details of its audit row.
+    """The content of one delivery: its message, and the details of its audit row.
 
     Attributes:
-        as_of: when what it is made from was read; see `OfficeWork`.
+        as_of: when the facts that it is made from were read; see `OfficeWork`.
     """
 
     message: Message
@@ -53,13 +54,13 @@ Description = Content | Skip | Undeliverable
 
 @frozen(eq=False)
 class Call:
-    """One HTTP request to come.
+    """One HTTP request to make.
 
     Attributes:
         id: its idempotency key.
-        deliveries: all that it carries, in order.
+        deliveries: the deliveries that it carries, in order.
         digest: SHA-256 of the body.
-        repeat: it was made before, and its answer was lost; *deliveries* may then include settled ones.
+        repeat: whether it was made before and its answer was lost. *deliveries* may then include settled ones.
     """
 
     id: UUID
@@ -77,12 +78,12 @@ class Call:
 
     @property
     def as_of(self) -> float:
-        """When what it is made from was read; see `OfficeWork`."""
+        """When the facts that it is made from were read; see `OfficeWork`."""
         return self.contents[0].as_of
 
     @property
     def tried(self) -> tuple[Delivery, ...]:
-        """The deliveries; those that it carries only to be the same call again are marked as not due."""
+        """The deliveries. Those that a repeated call carries only to stay the same call are marked as not due."""
         return tuple(
             evolve(delivery, due=False) if self.repeat and delivery.state is not State.SENDING else delivery
             for delivery in self.deliveries
@@ -90,15 +91,15 @@ class Call:
 
     @cached_property
     def destination(self) -> str:
-        """The destination that the call goes through."""
+        """The destination of the call."""
         return self.transport.destination(self.contents[0].message)
 
     def says_the_same(self, other: "Call") -> bool:
-        """Whether it says the same as *other* to the same targets."""
+        """Whether it carries the same content as *other* to the same targets."""
         return _lasting(self.messages) == _lasting(other.messages)
 
     def reservation(self, expires: float) -> Reservation:
-        """What the ledger is to mark: each open delivery as it will stand while the call is made."""
+        """The reservation for the ledger: each open delivery as it is to be recorded while the call is made."""
         marked = tuple(
             evolve(
                 delivery,
@@ -118,14 +119,14 @@ class Call:
 
 @frozen
 class Prepared:
-    """What is to be done for an office.
+    """What to do for an office.
 
     Attributes:
-        calls: to be made.
-        expired: planned deliveries for which there is nothing to say any more, with the reason.
+        calls: the calls to make.
+        expired: planned deliveries that no longer have any content, with the reason.
         failed: planned deliveries to an address that no mail can be sent to, with the reason.
-        lost: tries whose answer is lost for good: their call cannot be made again as it was.
-        waiting: a call is left alone, as a part of it is still another try's.
+        lost: tries whose answer is lost for good: their call cannot be repeated unchanged.
+        waiting: whether a call must wait because another try still holds a part of it.
     """
 
     calls: tuple[Call, ...]
@@ -136,12 +137,12 @@ class Prepared:
 
 
 def prepare(work: OfficeWork, described: Mapping[Delivery, Description], context: RunContext) -> Prepared:
-    """Make the calls that carry what is due; *described* is what `describe` says of each delivery."""
+    """Compose the calls for the deliveries that are due; *described* has the description of each delivery."""
     contents = {delivery: content for delivery, content in described.items() if isinstance(content, Content)}
     planned = [delivery for delivery in work.deliveries if delivery.due and delivery.state is State.PLANNED]
     repeats: list[Call] = []
     lost: list[Delivery] = []
-    kept: set[Delivery] = set()  # by a call that is repeated whole: a part of it that was put back goes with it again
+    kept: set[Delivery] = set()  # in a call that is repeated whole, even the deliveries of it that were put back
     waiting = False
     for former in former_calls(work.deliveries):
         sending = [delivery for delivery in former if delivery.state is State.SENDING]
@@ -161,7 +162,7 @@ def prepare(work: OfficeWork, described: Mapping[Delivery, Description], context
 
 
 def describe(delivery: Delivery, work: OfficeWork, day: date, context: RunContext) -> Description:
-    """What *delivery* says, or why there is nothing to say, or nobody to say it to."""
+    """Describe *delivery*: its content, or why it has none, or what is wrong with its address."""
     if not context.transports.serve(delivery.channel):
         return Skip(Reason.CHANNEL_DISABLED)
     notice = notice_for(delivery, work, day, context.rules)
@@ -180,13 +181,13 @@ def describe(delivery: Delivery, work: OfficeWork, day: date, context: RunContex
 def first_calls(
     planned: Iterable[Delivery], contents: Mapping[Delivery, Content], context: RunContext
 ) -> Iterator[Call]:
-    """The calls for deliveries that are part of none: as many in one as the sender carries.
+    """Compose calls for deliveries that belong to no call yet, each call as full as the sender allows.
 
-    A delivery that was refused, or deferred for its own sake, goes alone: should it be what a whole batch is refused
-    for, it harms no other. One that a provider perhaps accepted goes through no other.
+    A delivery that was refused, or deferred for its own sake, goes alone: it may be the reason why a whole batch is
+    refused. A delivery that a provider perhaps accepted goes through no other provider.
 
-    What was put back as often makes calls of its own, all of them full but the last. So the deliveries of any of these
-    calls, taken together, make the same calls again.
+    Deliveries share a call only if they were put back equally often, and all calls for them are full but the last. So
+    the deliveries of any of these calls, composed again together, give the same calls.
     """
 
     def transport_of(delivery: Delivery) -> Transport:
@@ -199,7 +200,7 @@ def first_calls(
 def batches(
     planned: Iterable[Delivery], transport_of: Callable[[Delivery], Transport]
 ) -> Iterator[tuple[Transport, Sequence[Delivery]]]:
-    """What `first_calls` puts into one call, as far as the sender can; with the transport it goes through."""
+    """Divide *planned* into the batches of `first_calls`, each with its transport. A batch may need several calls."""
     groups: dict[tuple[Transport, int], list[Delivery]] = {}
     for delivery in sorted(planned, key=_order):
         groups.setdefault((transport_of(delivery), delivery.put_back), []).append(delivery)
@@ -212,21 +213,21 @@ def batches(
 
 
 def goes_alone(delivery: Delivery) -> bool:
-    """Whether *delivery* may be what a whole batch would be refused for, by how it was tried before."""
+    """Whether *delivery*, judged by its earlier tries, may be the reason why a whole batch is refused."""
     return delivery.attempts > 0 or any(reason.begins(delivery.reason) for reason in REFUSALS)
 
 
 REFUSALS = (Reason.BATCH, Reason.REJECTED, Reason.REFUSED)
-"""The reasons of a delivery that a provider refused, alone or with others, and may take alone."""
+"""The reasons of a delivery that a provider refused, alone or in a batch, and may accept alone."""
 
 
 def _order(delivery: Delivery) -> tuple[str, int, int, UUID, UUID]:
-    """Total within an office, whatever order its deliveries were read in."""
+    """A sort key that no two deliveries of an office share, so that the order of reading does not matter."""
     return delivery.channel, delivery.doubts, delivery.put_back, delivery.staff_id, delivery.device_id or NIL
 
 
 def _fitting(transport: Transport, batch: Sequence[Delivery], contents: Mapping[Delivery, Content]) -> Iterator[Call]:
-    """One call for *batch*, or the calls for its halves if the sender cannot put so much into one."""
+    """Compose one call for *batch*, or calls for its halves if the sender cannot put it all into one."""
     try:
         call = _call(None, transport, batch, contents)
     except ValueError:
@@ -240,7 +241,7 @@ def _fitting(transport: Transport, batch: Sequence[Delivery], contents: Mapping[
 
 
 def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
-    """The deliveries of each call whose answer was lost, in the order in which it carried them."""
+    """Find the calls whose answer was lost: the deliveries of each, in the order in which the call carried them."""
     by_call: dict[UUID, list[Delivery]] = {}
     for delivery in deliveries:
         if delivery.call_id is not None:
@@ -251,7 +252,7 @@ def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
 
 
 def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], context: RunContext) -> Call | None:
-    """The call again, whole and to the byte, if its key can settle the doubt; else None."""
+    """Compose a call again, whole and byte for byte; None if that is impossible, or its key cannot settle the doubt."""
     first = former[0]
     transport = context.transports.for_repeated_call(first)
     if transport is None or first.call_id is None or any(delivery not in contents for delivery in former):
@@ -263,7 +264,7 @@ def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], 
 def _call(
     former: UUID | None, transport: Transport, deliveries: Sequence[Delivery], contents: Mapping[Delivery, Content]
 ) -> Call:
-    """The call that carries *deliveries*: a new one, or *former* again."""
+    """Compose the call with *deliveries*: a new one, or *former* again."""
     said = tuple(contents[delivery] for delivery in deliveries)
     body = transport.sender.encode([content.message for content in said])
     digest = hashlib.sha256(body).digest()
@@ -272,5 +273,5 @@ def _call(
 
 
 def _lasting(messages: Iterable[Message]) -> list[Message]:
-    """*messages*, but for how long a push is kept: that is reckoned anew each time."""
+    """*messages* without the time to live of pushes, which is computed anew for each call."""
     return [evolve(message, ttl=0) if isinstance(message, Push) else message for message in messages]

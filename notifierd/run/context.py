@@ -1,4 +1,4 @@
-"""What a run works with, put together by whoever starts it."""
+"""The context of a run: its parts, its limits and its clock. The caller of a run assembles it."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -27,14 +27,14 @@ PUSH_SERVICE_SHARE = 4
 """One push service gets at most a quarter of the push slots, so that a service that hangs does not delay the others."""
 
 SETTLE_SLACK = 10.0
-"""Seconds from a call's end by which its outcome is written, or the process that made it is taken for dead."""
+"""Seconds from a call's end in which its outcome must be written. After that, its process is taken for dead."""
 
 
 class Renderer(Protocol):
-    """What makes messages of notices. Pure: the same notice gives the same bytes, in any process."""
+    """Turns notices into messages. Pure: the same notice gives the same bytes in any process."""
 
     def mail(self, notice: Notice, delivery: Delivery) -> Mail:
-        """The mail that tells *notice*.
+        """Render the mail for *notice*.
 
         Raises:
             BadAddress: no mail can be sent to its staff member.
@@ -42,7 +42,7 @@ class Renderer(Protocol):
         ...
 
     def address(self, staff: Staff) -> Address:
-        """Where a mail to *staff* goes.
+        """The address for mails to *staff*.
 
         Raises:
             BadAddress: no mail can be sent to them.
@@ -50,7 +50,7 @@ class Renderer(Protocol):
         ...
 
     def push(self, notice: Notice, delivery: Delivery, device: Device, ttl: int) -> Push:
-        """The push that tells *notice* to one device, kept by the push service for *ttl* seconds."""
+        """Render the push for *notice* to one device. The push service keeps it for *ttl* seconds."""
 
     def audit(self, notice: Notice) -> Mapping[str, object]:
         """The details of the audit row: counts and thresholds; no address, no person's name."""
@@ -89,7 +89,7 @@ class Limits:
 
     @property
     def call_expires(self) -> float:
-        """Seconds after a reservation at which another process may take it up: those of the call and of settling it."""
+        """Seconds from a reservation until another process may take it over: enough to make and settle the call."""
         return self.send_timeout + SETTLE_SLACK
 
 
@@ -110,7 +110,7 @@ class RunClock:
 
 @define(on_setattr=setters.frozen)
 class RunContext:
-    """What a run works with. Nothing of it is replaced while the run goes on but its limits.
+    """What a run works with. Only its limits are replaced while it goes on.
 
     Attributes:
         on_unknown: what to do with a mail whose answer was lost where no key can settle the doubt.
@@ -153,16 +153,16 @@ class RunContext:
         )
 
     async def pause(self, seconds: float) -> bool:
-        """Wait, at most *seconds*, until stopped; whether it was. Each slice of it counts as progress."""
+        """Wait *seconds*, or until the run is stopped; return whether it is. Each slice of it counts as progress."""
         with trio.move_on_after(seconds):
             while not await self.stop.wait(self.progress.slice_seconds):
                 self.progress.slices += 1
         return self.stop.is_set()
 
     def last_moment(self, ended: float) -> float:
-        """Until when, by Trio's clock, what is known of a run that *ended* may take to be written.
+        """The last moment, by Trio's clock, for writing the known outcomes of a run that *ended*.
 
-        That is the window's end, and SETTLE_SECONDS at least. A signal's bound goes before both.
+        That is the window's end, but no sooner than SETTLE_SECONDS after *ended*. The bound of a signal overrides both.
         """
         return min(max(ended + SETTLE_SECONDS, trio.current_time() + self.clock.window_left()), self.stop.over_by)
 
@@ -176,20 +176,20 @@ class Site(Protocol):
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger there."""
+        """The ledger in the database."""
 
     def open_context(
         self, *, window_left: Callable[[], float], stop: Stop, progress: Progress
     ) -> AbstractAsyncContextManager[RunContext]:
-        """Open the senders, and put the parts of one run together.
+        """Open the senders, and assemble the context of one run.
 
         Raises:
-            ConfigError: they cannot be made of this configuration.
+            ConfigError: a sender cannot be made from this configuration.
         """
         ...
 
 
 def lasting(seconds: float) -> Callable[[], float]:
-    """What is left of *seconds* that begin now, for `RunClock.window_left`."""
+    """A `RunClock.window_left` for a window that lasts *seconds* from now."""
     ends = trio.current_time() + seconds
     return lambda: ends - trio.current_time()

@@ -1,4 +1,4 @@
-"""The spine: plan, passes of a nursery of offices, report."""
+"""Run one day: take the lease, plan, make passes over the offices that are due, conclude."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -36,11 +36,11 @@ log = structlog.get_logger(__name__)
 
 
 async def run_day(day: date, context: RunContext) -> RunResult:
-    """Plan *day*, tell every office's staff until nothing is open or the window ends, and say how the day stands.
+    """Plan *day*, send until nothing is open or the window ends, and return how the day stands.
 
     Raises:
         LeaseHeld: another process runs the day.
-        LedgerUnavailable: PostgreSQL could not be reached for the plan, or at the end; what is open stays open.
+        LedgerUnavailable: PostgreSQL was unreachable for the plan, or at the end; open deliveries stay open.
     """
     counts = None
     with plain_errors(), structlog.contextvars.bound_contextvars(run=str(day)):
@@ -95,7 +95,7 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
                 break
             given = counts.mails_given
         if counts.outlook.open and context.stop.reason == "window_ended":
-            with trio.move_on_after(context.limits.call_expires):  # what is known is not to be closed as unknown
+            with trio.move_on_after(context.limits.call_expires):  # so that no known outcome is closed as unknown
                 while not await recorder.settled():
                     pass
             counts = await close_day(day, context)
@@ -104,9 +104,9 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
 
 
 async def pass_over(this_pass: RunPass, size: ChunkSize) -> None:
-    """Work on every office whose turn has come. No task waits in memory for an office that is not begun.
+    """Work on every office that is due.
 
-    The slot comes first, then the office, whose facts so do not age in a queue.
+    An office is read once there is a slot for it. So its facts do not age in a queue, and no task waits in memory.
     """
     offices = this_pass.context.offices
     this_pass.context.progress.withheld = 0
@@ -127,11 +127,11 @@ async def pass_over(this_pass: RunPass, size: ChunkSize) -> None:
 
 
 async def due_offices(this_pass: RunPass, size: ChunkSize) -> AsyncGenerator[OfficeWork, None]:
-    """The offices whose turn has come, the most urgent first, read in chunks as they are wanted.
+    """Yield the offices that are due, the most urgent first. They are read in chunks, as they are needed.
 
-    What is left of a chunk that has become old is read again. Its first office is not, however long the reading took:
-    its calls see to it that they are not made from what is old, and the pass goes on. Nor is one without facts, which
-    are read by themselves.
+    The rest of a chunk that has become too old is read again, with two exceptions. The first office of a chunk is used
+    however long the reading took, so that the pass goes on; its calls check the age of their facts. An office without
+    facts is used, too, as its facts are read separately.
     """
     context = this_pass.context
     after: Place | None = START
@@ -150,27 +150,25 @@ async def due_offices(this_pass: RunPass, size: ChunkSize) -> AsyncGenerator[Off
 
 
 async def end_window(context: RunContext) -> None:
-    """Stop the run when its window ends; a call in flight then still has its time."""
+    """Stop the run when its window ends. Calls that are in flight then may still finish."""
     while (left := context.clock.window_left()) > 0:  # noqa: ASYNC110 - in slices: the clock may be set meanwhile
         await trio.sleep(min(context.progress.slice_seconds, left))
     context.stop.set("window_ended", grace=2 * context.limits.call_expires)
 
 
 async def close_day(day: date, context: RunContext) -> DayCounts:
-    """Settle what the window left open; a try of a dead process only when it can no longer be settled by it."""
-    why = why_no_mail(context)
+    """Close what the window left open. A try of a dead process is closed once that process can no longer settle it."""
+    close = partial(context.ledger.close, day, unsent_mail_reason(context))
     while True:
-        context.progress.end(
-            await retry_while_unavailable(context.progress, "closing", lambda: context.ledger.close(day, why))
-        )
+        context.progress.end(await retry_while_unavailable(context.progress, "closing", close))
         counts = await count(day, context)
         if not counts.outlook.open:
             return counts
-        await context.progress.sleep(max(BACKOFF.first, counts.outlook.next_in or 0.0))  # below 0 if it came meanwhile
+        await context.progress.sleep(max(BACKOFF.first, counts.outlook.next_in or 0.0))  # negative if it is past
 
 
-def why_no_mail(context: RunContext) -> str | None:
-    """What kept mails back whose turn had come, and that were not tried."""
+def unsent_mail_reason(context: RunContext) -> str | None:
+    """Why mails that were due were not tried; None if neither a limit nor an outage is the reason."""
     if context.progress.withheld:
         return "email_per_day"
     if out := context.transports.breakers.outages().get(context.transports.preferred(Channel.EMAIL).sender.name):
@@ -180,11 +178,11 @@ def why_no_mail(context: RunContext) -> str | None:
 
 
 async def conclude(day: date, context: RunContext, counts: DayCounts | None) -> RunResult:
-    """Write how the run ended, and give the lease back; *counts* is None if it was cut short.
+    """Write how the run ended, and release the lease. *counts* is None if the run was cut short.
 
     Raises:
-        LedgerUnavailable: it could not be written until the window's end or SETTLE_SECONDS, whichever is later, or
-            before the process has to end.
+        LedgerUnavailable: it could not be written in time: by the window's end or within SETTLE_SECONDS, whichever is
+            later, or before the process must exit.
     """
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -201,7 +199,7 @@ async def conclude(day: date, context: RunContext, counts: DayCounts | None) -> 
 
 
 async def finish(day: date, context: RunContext, result: RunResult) -> RunResult:
-    """Write how the run ended; how it really did, if deliveries were planned again meanwhile."""
+    """Write how the run ended. If deliveries were planned again meanwhile, it was interrupted."""
     untold = result.counts.untold if result.counts else ()
     write = partial(context.ledger.finish, day, context.holder, result.state, result.reason, untold)
     if await retry_while_unavailable(context.progress, "the run's end", write):
@@ -210,9 +208,9 @@ async def finish(day: date, context: RunContext, result: RunResult) -> RunResult
 
 
 async def forget_old(day: date, context: RunContext) -> None:
-    """Delete what is older than RETENTION, in small steps. What cannot be deleted today is tomorrow.
+    """Delete what is older than RETENTION, in small steps. What cannot be deleted now is left to the next run.
 
-    That a window ended does not keep it from being done; a signal does, and bounds it.
+    The end of the window does not stop that. A signal does, and bounds the step that is under way.
     """
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -226,19 +224,18 @@ async def forget_old(day: date, context: RunContext) -> None:
 
 
 async def count(day: date, context: RunContext) -> DayCounts:
-    """How the day stands, as soon as the database says so."""
-    return await retry_while_unavailable(
-        context.progress, "counting", lambda: context.ledger.counts(day, context.rules)
-    )
+    """Count the day's deliveries; wait for the database if it is unavailable."""
+    counts = partial(context.ledger.counts, day, context.rules)
+    return await retry_while_unavailable(context.progress, "counting", counts)
 
 
 async def retry_while_unavailable(progress: Progress, what: str, statement: Callable[[], Awaitable[T]]) -> T:
-    """Do *statement*, *what* a run needs next, however long the database does not let it be done.
+    """Make *statement*, again after growing pauses until the database carries it out; *what* names it in the log.
 
-    The end of the run's scope ends that.
+    Only a cancellation ends that earlier.
 
     Raises:
-        StatementRefused: for the content of a row, which will be the same later.
+        StatementRefused: because of a row's content, which another try would not change.
     """
     pauses = BACKOFF.pauses()
     with progress.trouble.place(what):

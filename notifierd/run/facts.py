@@ -1,4 +1,4 @@
-"""What an office's calls are made from, and how old that may be."""
+"""The facts that an office's calls are made from, and how old they may be."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -14,16 +14,16 @@ from notifierd.run.context import RunContext
 from notifierd.run.portions import AT_ONCE, Portion, by_destination, route_of, sample
 
 MOST_AGE = 5.0
-"""Seconds from the reading of facts to the calls that are made from them, at most."""
+"""The highest age of facts, in seconds, at which a call that is made from them may begin."""
 
 FRESH = 4.5
-"""Seconds up to which facts will do for a call that is not reserved yet. A reservation seldom takes longer than what is
-then left of MOST_AGE; if one does, `Facts.bear_out` reads once more."""
+"""The highest age of facts, in seconds, at which a call that is made from them may be reserved. The rest of MOST_AGE
+is enough for nearly every reservation; after a longer one, `Facts.bear_out` reads the facts again."""
 
 
 @define(eq=False)
 class Facts:
-    """What an office's calls are made from. The calls share it: one that needs it newer reads it for all of them."""
+    """The facts of one office, which its calls share: a call that needs newer ones reads them for all."""
 
     _work: OfficeWork
     _day: date
@@ -31,9 +31,9 @@ class Facts:
     _reading: trio.Lock = field(factory=trio.Lock)
 
     async def portions(self, since: float) -> list[list[Portion]]:
-        """The office's deliveries in portions, a list for each destination: its portions are prepared one by one.
+        """Divide the office's deliveries into portions, a list for each destination. *since*: see `prepare`.
 
-        Few deliveries are one portion, whatever their destinations. *since*: see `prepare`.
+        The portions of a list are to be prepared one after the other. A small office is one portion.
 
         Raises:
             DatabaseError: see `prepare`.
@@ -47,29 +47,29 @@ class Facts:
             if message is not None:
                 routes[delivery.id] = route_of(delivery, message, self._context)
                 mail = message if isinstance(message, Mail) else mail
-            await trio.lowlevel.checkpoint()  # as below
+            await trio.lowlevel.checkpoint()  # see prepare
         return by_destination(deliveries, routes, self._context)
 
     async def prepare(self, deliveries: Sequence[Delivery], since: float) -> Prepared:
-        """What is to be done for *deliveries* of the office, by facts that were read at *since* (Trio's time) or later.
+        """Prepare *deliveries* of the office, by facts that were read at *since* (by Trio's clock) or later.
 
         Raises:
-            DatabaseError: the facts were older, and could not be read.
+            DatabaseError: the facts were older, and could not be read again.
         """
         work = evolve(await self._read(since), deliveries=tuple(deliveries))
         described = {}
         for delivery in deliveries:
             described[delivery] = describe(delivery, work, self._day, self._context)
-            await trio.lowlevel.checkpoint()  # however many there are, no other office's call waits for them
+            await trio.lowlevel.checkpoint()  # so that no call of another office waits until all are described
         return prepare(work, described, self._context)
 
     async def bear_out(self, call: Call) -> bool:
-        """Whether a call that is reserved may be made: facts of the last MOST_AGE seconds make the very same call.
+        """Whether a reserved call may be made: facts of the last MOST_AGE seconds still give the same call.
 
         An office that takes longer to read than MOST_AGE cannot be told: the log names it.
 
         Raises:
-            DatabaseError: its facts have become too old while it was reserved, and could not be read.
+            DatabaseError: its facts became too old during the reservation, and could not be read again.
         """
         if _age(call) <= MOST_AGE:
             return True

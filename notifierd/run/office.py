@@ -1,4 +1,4 @@
-"""One office: prepare its calls; for each, wait for its turn, see that its facts are fresh, reserve, send, settle."""
+"""One office: prepare its calls; for each, wait for its turn, check that its facts are fresh, reserve, send, settle."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from notifierd.run.portions import Portion
 from notifierd.run.record.recorder import Recorder
 
 DATABASE_PAUSE = 2.0
-"""Seconds before an office is tried again that the database did not let be worked on, or a call of which another try
-has a part."""
+"""Seconds before another try of an office that met trouble with the database, or of a call that shares a delivery with
+another try."""
 
 QUOTA_PAUSE = 30.0
-"""Seconds until it is looked whether there is room in the day's quota of mails: some were refused, or it was raised."""
+"""Seconds before the day's quota of mails is looked at again: refused mails or a reload may have made room."""
 
 AHEAD = 1.0
-"""Seconds before its turn in which a call sees to its facts: as a rule, the turn does not have to wait for that."""
+"""Seconds before its turn at which a call refreshes its facts, so that the turn seldom waits for the database."""
 
 SHORTEST_PAUSE = 0.05
 FAIL_SECONDS = 10.0
@@ -41,22 +41,22 @@ log = structlog.get_logger(__name__)
 
 @define
 class RunPass:
-    """One pass over what is due, and when what it had to leave alone may be tried again."""
+    """One pass over the deliveries that are due, and when those that it skipped may be tried again."""
 
     day: date
     context: RunContext
     recorder: Recorder
     mails_left: float = NEVER
-    """How many mails may still be given to a provider; the offices take of them in their order."""
+    """How many more mails may be given to a provider. The offices use them up in their order."""
     _skipped_for: float = NEVER
 
     def as_known(self, work: OfficeWork) -> OfficeWork:
-        """*work* with what this process knows, and the ledger does not: what has ended is not due.
+        """*work* with the outcomes that this process knows and the ledger does not: such deliveries are not due.
 
-        It stays in its place, so that the call that it was part of is not taken for one that cannot be made again.
+        They stay in *work*, so that a call that carried them can still be repeated whole.
         """
         held = {delivery.id for delivery in work.deliveries if self.recorder.holds(delivery)}
-        if held:  # not in doubt: they are only not written yet
+        if held:  # their outcomes are known, and only not written yet
             self.skip(DATABASE_PAUSE)
         left = [evolve(d, due=False) if d.id in held else d for d in work.deliveries]
         forgotten = self.recorder.settle_forgotten(left)
@@ -64,9 +64,9 @@ class RunPass:
         return evolve(work, deliveries=found) if held or forgotten else work
 
     def within_quota(self, work: OfficeWork) -> OfficeWork:
-        """*work* without the mails that there is no room for in the day's quota.
+        """*work* without the mails that exceed the day's quota.
 
-        Those that a call to be repeated carried stay, and are not due by themselves: without them it would be another.
+        Mails of a call that is to be repeated stay in *work*, not due: without them, it would be another call.
         """
         mails = [d for d in work.deliveries if d.channel is Channel.EMAIL and d.due and d.state is State.PLANNED]
         if len(mails) <= self.mails_left:
@@ -81,7 +81,7 @@ class RunPass:
         return evolve(work, deliveries=tuple(evolve(d, due=False) if d.id in beyond else d for d in left))
 
     def skip(self, seconds: float) -> None:
-        """Note that deliveries were left planned, though their turn had come, for at least *seconds*."""
+        """Note that deliveries that were due were left planned, for at least *seconds*."""
         self._skipped_for = min(self._skipped_for, seconds)
 
     def next_turn(self, outlook: Outlook) -> float:
@@ -92,7 +92,7 @@ class RunPass:
 
 
 async def guard_office(work: OfficeWork, slot: object, this_pass: RunPass) -> None:
-    """Work on one office, for which *slot* is taken, and let no error of it touch another; cancellations pass."""
+    """Work on one office, which holds *slot*. Its errors affect no other office; cancellations pass."""
     progress = this_pass.context.progress
     progress.in_flight[work.id], progress.names[work.id] = trio.current_time(), work.name or ""
     try:
@@ -112,10 +112,11 @@ async def guard_office(work: OfficeWork, slot: object, this_pass: RunPass) -> No
 
 
 async def tell_office(work: OfficeWork, this_pass: RunPass) -> None:
-    """Make the messages of a portion first, so that bad data is met before any of them is sent; then make its calls.
+    """Send the deliveries of one office, portion by portion.
 
-    A large office has many portions, and each destination its own, so that a slow mail never holds up a push, nor one
-    push service another. An error ends the office, but cuts nothing that is in flight.
+    The messages of a portion are all made before the first is sent, so that bad data is found before. In a large
+    office, each destination has its own portions, so that a slow mail delays no push, and no push service another. An
+    error ends the office, but cancels no call in flight.
     """
     facts, errors = Facts(work, this_pass.day, this_pass.context), list[Exception]()
     destinations = await facts.portions(since=trio.current_time() - FRESH)
@@ -123,9 +124,9 @@ async def tell_office(work: OfficeWork, this_pass: RunPass) -> None:
         async with trio.open_nursery() as nursery:
             for portions in destinations[1:]:
                 nursery.start_soon(tell_destination, portions, facts, this_pass, errors)
-            for portions in destinations[:1]:  # mostly all there is, and not worth another task
+            for portions in destinations[:1]:  # usually the only one, and not worth a task
                 await tell_destination(portions, facts, this_pass, errors)
-    except BaseException as cut:  # noqa: BLE001 - a cancellation, which passes beside an error
+    except BaseException as cut:  # noqa: BLE001 - a cancellation passes together with the errors
         raise BaseExceptionGroup("an office was cut", [cut, *errors]) from None
     if errors:
         raise errors[0]
@@ -134,9 +135,9 @@ async def tell_office(work: OfficeWork, this_pass: RunPass) -> None:
 async def tell_destination(
     portions: Sequence[Portion], facts: Facts, this_pass: RunPass, errors: list[Exception]
 ) -> None:
-    """Make the calls of one portion after the other, the next ones once those of the last have their slots.
+    """Make the calls of one portion after the other. The next portion begins once all calls of this one have slots.
 
-    So what is held are the messages in flight, and of those that wait one portion.
+    So memory holds the messages in flight, and one portion of those that wait.
     """
     async with trio.open_nursery() as nursery:
         for portion in portions:
@@ -144,14 +145,14 @@ async def tell_destination(
                 return
             try:
                 await begin(portion, facts, this_pass, nursery, errors)
-            except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
+            except Exception as error:  # noqa: BLE001 - raised later by tell_office
                 errors.append(error)
 
 
 async def begin(
     portion: Portion, facts: Facts, this_pass: RunPass, nursery: trio.Nursery, errors: list[Exception]
 ) -> None:
-    """Prepare *portion*, and wait until each of its calls has its slots, or had them."""
+    """Prepare *portion*, start its calls, and wait until each of them has got its slots."""
     todo = await facts.prepare(portion, since=trio.current_time() - FRESH)
     await end_others(todo, this_pass)
     if todo.waiting:
@@ -163,13 +164,13 @@ async def begin(
         return turn
 
     turns = [start(call) for call in todo.calls]
-    del todo  # the calls' own tasks hold their messages
+    del todo  # from here on, only the calls' tasks hold their messages
     for turn in turns:
         await turn.wait()
 
 
 async def end_others(todo: Prepared, this_pass: RunPass) -> None:
-    """Settle the deliveries that no call carries: there is nothing to say, or nobody to say it to, or no way to ask."""
+    """Settle the deliveries that no call carries: without content, with a bad address, or with a lost answer."""
     context = this_pass.context
     this_pass.recorder.settle([abandon(delivery, context) for delivery in todo.lost])
     if todo.expired:
@@ -183,9 +184,9 @@ async def end_others(todo: Prepared, this_pass: RunPass) -> None:
 async def make_call(
     prepared: Call, facts: Facts, this_pass: RunPass, turn: trio.Event, errors: list[Exception]
 ) -> None:
-    """Wait for the turn of one HTTP request, and make it with its slots in hand; set *turn* once it has them.
+    """Make one HTTP request when its turn comes. It holds its slots meanwhile; *turn* is set once it has them.
 
-    An error is added to *errors*: the other calls of the office go on.
+    An error is added to *errors*, and the other calls of the office go on.
     """
     transport = prepared.transport
     try:
@@ -198,14 +199,14 @@ async def make_call(
                 transport.begin()
             with this_pass.context.transports.breakers[call.destination].in_use():
                 await carry_out(call, facts, this_pass)
-    except Exception as error:  # noqa: BLE001 - raised in its time by tell_office
+    except Exception as error:  # noqa: BLE001 - raised later by tell_office
         errors.append(error)
     finally:
         turn.set()
 
 
 async def when_due(call: Call, facts: Facts, this_pass: RunPass) -> Call | None:
-    """The call, made from fresh facts, when its turn has come; None if it is not to be made in this pass."""
+    """Wait for the turn of *call*, and return the call by fresh facts; None if it is not for this pass."""
     transport = call.transport
     if must_wait(call, this_pass):
         return None
@@ -217,10 +218,10 @@ async def when_due(call: Call, facts: Facts, this_pass: RunPass) -> Call | None:
 
 
 async def make_anew(call: Call, facts: Facts, since: float, this_pass: RunPass) -> Call | None:
-    """The call for the same deliveries by facts that were read at *since* or later; None if there is none to make now.
+    """Compose *call* anew, by facts that were read at *since* or later; None if there is no call to make now.
 
-    Deliveries for which nothing is left to say are settled. What would now go another way, or takes more than one
-    call, is left to the next pass, as its slots are not in hand; so is all of it if the database does not answer.
+    Deliveries that no longer have any content are settled. Those that have another route now, or need a further call,
+    are left to the next pass, as nothing holds slots for them. So are all of them if the database does not answer.
     """
     try:
         todo = await facts.prepare(call.tried, since)
@@ -270,7 +271,7 @@ async def borne_out(call: Call, facts: Facts, context: RunContext) -> bool:
 
 
 def must_wait(call: Call, this_pass: RunPass) -> bool:
-    """Whether the call is not to be begun now: its deliveries stay planned for another pass."""
+    """Whether the call must not begin now. Its deliveries then stay planned for another pass."""
     context = this_pass.context
     wait = context.transports.breakers[call.destination].retry_in(call.deliveries[0].office_id)
     if wait:
@@ -286,9 +287,9 @@ def other_transport_in(call: Call, context: RunContext) -> float:
 
 
 async def reserved(reservation: Reservation, this_pass: RunPass) -> bool:
-    """Whether the call may be made. A database that does not let it be touches no other call of the office.
+    """Reserve a call, and return whether it may be made. Database trouble affects no other call of the office.
 
-    A call that is not ours to make, as another process has the day or a part of it, is looked at again after a while.
+    The call may not be made either if another process has the day or a part of the call. A later pass tries it again.
     """
     try:
         granted = await this_pass.recorder.reserve(reservation)
@@ -329,7 +330,7 @@ def record_outcomes(call: Call, outcomes: Sequence[Outcome], began: float, conte
 def settlements(
     call: Call, tried: Sequence[Delivery], outcomes: Sequence[Outcome], began: float, context: RunContext
 ) -> list[Settlement]:
-    """How each of the call's reserved deliveries ends this try."""
+    """The settlement of each delivery that the call reserved."""
     breaker = context.transports.breakers[call.destination]
     wait, took = breaker.retry_in(), [isinstance(outcome, Delivered) for outcome in outcomes]
     now = Circumstances(
@@ -349,7 +350,7 @@ def settlements(
 def settled(
     delivery: Delivery, outcome: Outcome, content: Content, now: Circumstances, context: RunContext
 ) -> Settlement:
-    """How one delivery ends this try, with what else is to be written then."""
+    """The settlement of one delivery, with the endpoint to delete if its device is gone."""
     settlement = settle(delivery, outcome, now, context.policy(delivery.channel), content.audit)
     match outcome, content.message:
         case Gone(), Push(device=device):
@@ -358,19 +359,19 @@ def settled(
 
 
 def abandon(delivery: Delivery, context: RunContext) -> Settlement:
-    """How a try ends that a dead process left, and whose call cannot be made again as it was."""
+    """The settlement of a try that a dead process left, and whose call cannot be repeated unchanged."""
     lost = Unknown(delivery.reason or Reason.PROCESS_DIED, key_usable=False)
     return settle(delivery, lost, Circumstances(keyed=False), context.policy(delivery.channel))
 
 
 async def fail_office(work: OfficeWork, this_pass: RunPass, error: BaseException) -> None:
-    """Settle an office that cannot be worked on: its deliveries fail, and the report names it."""
+    """Fail the deliveries of an office that an error ended; the report names the office."""
     reason = office_error(error)
     log.error("office_failed", office=str(work.id), reason=reason, where=places(error))
     context = this_pass.context
     context.progress.offices_failed += 1
     with trio.CancelScope(shield=True, deadline=trio.current_time() + FAIL_SECONDS):
-        await this_pass.recorder.flush()  # its own tries first, or they could put something back to planned
+        await this_pass.recorder.flush()  # the outcomes of its calls first, as they may put deliveries back to planned
         try:
             context.progress.end(await context.ledger.fail_office(this_pass.day, work.id, reason))
         except DatabaseError as database:

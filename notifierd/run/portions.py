@@ -1,4 +1,4 @@
-"""In which portions the messages of a large office are made, so that no more of them are held than are wanted. Pure."""
+"""Divide the deliveries of a large office into portions, so that few messages are held in memory. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -16,11 +16,11 @@ from notifierd.run.context import RunContext
 from notifierd.run.transport import Transport
 
 AT_ONCE = 100
-"""Deliveries of an office whose messages are all made before the first is sent. Of a larger one, those of a call are
-made when it is the next of its destination."""
+"""The most deliveries of an office whose messages are all made before the first is sent. In a larger office, the
+messages of a call are made when it is the next one to its destination."""
 
 Portion = Sequence[Delivery]
-"""Deliveries of which the same calls are made, taken by themselves, as of the whole office."""
+"""Deliveries that give the same calls by themselves as together with all others of the office."""
 
 
 @frozen(eq=False)
@@ -61,7 +61,7 @@ def sample(
 def by_destination(
     deliveries: Iterable[Delivery], routes: Mapping[UUID, Route], context: RunContext
 ) -> list[list[Portion]]:
-    """The portions of an office, those of each destination in the order of its calls.
+    """Divide *deliveries* into portions, a list for each destination, in the order of its calls.
 
     Args:
         routes: by the ids of the deliveries that have something to say.

@@ -1,4 +1,4 @@
-"""What a run tells of itself while it goes on, and a process of all its runs."""
+"""What a run reports while it goes on, and what a process counts over all its runs."""
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -13,7 +13,8 @@ from notifierd.model.delivery import Channel, Delivery, Settlement, State
 from notifierd.run.trouble import CallTroubles, DatabaseTrouble
 
 SLICE = 1.0
-"""Seconds for which a run waits at once, so that a wait is seen to go on and a clock that was set is noticed."""
+"""The longest single wait of a run, in seconds. Longer waits are sliced, so that they count as progress and a change of
+the clock is noticed."""
 
 
 CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -22,12 +23,12 @@ RUN_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 
 
 @define
 class Histogram:
-    """How many observations fell below or on each bound, and their sum; both in seconds."""
+    """Counts observations by the lowest bound that they do not exceed, and adds them up; in seconds."""
 
     bounds: tuple[float, ...]
     total: float = 0.0
     counts: Counter[int] = field(factory=Counter)
-    """By the index of the lowest bound that is not exceeded; one beyond the last for what exceeds them all."""
+    """By the index of that bound; the index after the last one is for observations that exceed all bounds."""
 
     def observe(self, seconds: float) -> None:
         """Count one observation."""
@@ -36,28 +37,28 @@ class Histogram:
 
 
 MOST_REMEMBERED = 10_000
-"""Deliveries: at 500 a second what the last 20 s brought, and a replica that takes over lacks less."""
+"""Deliveries: those of 20 s at 500 a second. A replica that takes over lacks less than that."""
 
 
 @define
 class Sent:
-    """What a process last wrote as sent. It knows that also when the database forgets it.
+    """The deliveries that a process last wrote as sent, in case the database forgets them.
 
-    Not as settlements: 10,000 of them take 11 MB, and what is kept of each less than half of that.
+    Only a part of each settlement is kept: 10,000 settlements take 11 MB, and these parts less than half of that.
     """
 
     _last: dict[int, tuple[str | None, str | None, Mapping[str, object] | None]] = field(factory=dict)
     """By the delivery's id: provider, provider_message_id and audit."""
 
     def add(self, settlement: Settlement) -> None:
-        """Remember *settlement*, which was written, for the oldest one if there are too many."""
+        """Remember *settlement*, which was written. If there are too many, forget the oldest one."""
         delivery = settlement.delivery
         self._last[delivery.id.int] = delivery.provider, settlement.provider_message_id, settlement.audit
         if len(self._last) > MOST_REMEMBERED:
             del self._last[next(iter(self._last))]
 
     def again(self, delivery: Delivery) -> Settlement | None:
-        """The settlement of *delivery*, as it was read, if this process wrote it as sent lately."""
+        """The settlement of *delivery* as it was just read, if this process recently wrote it as sent."""
         if (known := self._last.get(delivery.id.int)) is None:
             return None
         provider, message_id, audit = known
@@ -75,15 +76,15 @@ class Sent:
 
 @define
 class Tally:
-    """What a process came to since it began, over all its runs. No number in it ever shrinks.
+    """The counts of a process over all its runs. No count ever decreases.
 
     Attributes:
         deliveries: how many it settled in the ledger, by the state that they ended in.
-        runs: how many it ended, by how that was: completed or interrupted; and the days it found missed.
+        runs: how many ended, by state: completed or interrupted; and how many days were found missed.
         run_seconds: how long those took.
         call_seconds: how long calls took, by sender.
-        calls_in_trouble: calls of which something was deferred, blocked or unknown, by sender.
-        sent: what it last wrote as sent.
+        calls_in_trouble: calls with an outcome that was deferred, blocked or unknown, by sender.
+        sent: the deliveries that it last wrote as sent.
     """
 
     deliveries: Counter[tuple[Channel, State]] = field(factory=Counter)
@@ -100,38 +101,38 @@ class Progress:
 
     tally: Tally = field(factory=Tally)
     has_day: bool = False
-    """Whether the day is ours: its lease was had."""
+    """Whether this run took the lease on its day."""
     planned: Planned | None = None
     offices_done: int = 0
-    """Those that were worked on to their end, counted again in each pass."""
+    """Offices that were finished, counted again in each pass."""
     offices_failed: int = 0
     in_flight: dict[UUID, float] = field(factory=dict)
-    """The offices that are worked on, and when that began by Trio's clock."""
+    """The offices in progress, and when the work on each began, by Trio's clock."""
     names: dict[UUID, str] = field(factory=dict)
-    """Theirs, for who looks on; no log has them."""
+    """The names of these offices, for the page. They are never logged."""
     settled: Counter[tuple[Channel, State]] = field(factory=Counter)
     written: int = 0
-    """Settlements that the recorder wrote, whatever they came to."""
+    """Settlements that the recorder wrote, whatever their state."""
     slice_seconds: float = SLICE
     """Seconds of one slice; more in a simulated run, whose clock nobody sets and whose progress nobody watches."""
     slices: int = 0
-    """How many slices of a wait are over."""
+    """Slices of waits that are over."""
     withheld: int = 0
-    """Mails that the pass had to leave alone, as they are beyond the day's quota."""
+    """Mails that the pass skipped because they exceed the day's quota."""
     waiting_for: str = ""
-    """What nothing goes on without at the moment, in words."""
+    """What the run waits for at the moment, in words; empty if it waits for nothing."""
     trouble: DatabaseTrouble = field(factory=DatabaseTrouble)
     call_troubles: CallTroubles = field(factory=CallTroubles)
     channels: Callable[[], Mapping[str, int]] = dict
-    """What lies in the recorder's channels."""
+    """How much waits in the recorder's channels."""
 
     @property
     def steps(self) -> int:
-        """A number that grows as long as anything goes on."""
+        """A number that grows while the run makes progress."""
         return self.slices + self.offices_done + self.written
 
     def end(self, settled: Mapping[tuple[Channel, State], int]) -> None:
-        """Count deliveries that ended so."""
+        """Count deliveries that ended, by channel and state."""
         self.settled.update(settled)
         self.tally.deliveries.update(settled)
 
@@ -145,12 +146,12 @@ class Progress:
         self._show_trouble()
 
     async def wait(self, seconds: float, what: str, reason: str) -> None:
-        """Wait *seconds* for the database, which did not do *what* it was asked to."""
+        """Wait *seconds* before another try of *what*, which the database did not carry out."""
         self.waits(what, reason)
         await self.sleep(seconds)
 
     def passed(self, what: str) -> None:
-        """Note that the database did *what* it was asked to."""
+        """Note that the database carried out *what*."""
         self.trouble.passed(what)
         self._show_trouble()
 
@@ -159,7 +160,7 @@ class Progress:
         self.waiting_for = f"the database ({reason})" if reason else ""
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep slice by slice, and count each."""
+        """Sleep in slices, and count them."""
         ends = trio.current_time() + seconds
         while (left := ends - trio.current_time()) > 0:
             await trio.sleep(min(self.slice_seconds, left))
@@ -167,7 +168,7 @@ class Progress:
 
 
 async def keep_deadline(scope: trio.CancelScope, last_moment: Callable[[], float]) -> None:
-    """Have *scope* end at *last_moment*, by Trio's clock, which is asked for again and again: a signal may come."""
+    """Keep the deadline of *scope* at *last_moment*, by Trio's clock. Read it in every SLICE: a signal may move it."""
     while True:
         scope.deadline = last_moment()
         await trio.sleep(SLICE)

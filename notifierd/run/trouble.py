@@ -1,4 +1,4 @@
-"""What the log says of a run's troubles: one line for each, however many tries meet it."""
+"""Log each trouble that a run has, with the database or with a call, once, however many tries meet it."""
 
 from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ import trio
 from attrs import define, field
 
 CALM = 5.0
-"""Seconds without a refusal after which a trouble is over, as soon as a statement passes. A row that another program
-has locked is refused again and again between statements that pass: that is one trouble."""
+"""Seconds without a refusal after which the next statement that succeeds ends a trouble. A row that another program has
+locked is refused again and again while other statements succeed: that is one trouble."""
 MOST_REASONS = 2
-"""Reasons of one trouble that get a line: a database that restarts may give a dozen."""
+"""The most reasons of one trouble that are logged: a database that restarts may give a dozen."""
 MOST_SLOW = 10
 """Offices of a run that get a line because reading them takes too long: a slow database may be slow for all."""
 MOST_NAMED = 10_000
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 @define
 class DatabaseTrouble:
-    """The trouble there is with the database, if there is any, as all places of a run meet it."""
+    """The current trouble with the database, if there is any, as all parts of a run meet it."""
 
     _began: float | None = None
     _last: float = 0.0
@@ -35,11 +35,11 @@ class DatabaseTrouble:
 
     @property
     def waiting_for(self) -> str:
-        """The reason for which something waits at the moment; empty if nothing does."""
+        """Why something waits at the moment; empty if nothing waits."""
         return next(reversed(self._waiting.values()), "")
 
     def met(self, what: str, reason: str) -> None:
-        """Note that the database did not do *what* it was asked to: a line if the trouble or its reason is new."""
+        """Note that the database did not carry out *what*; log it if the trouble or its reason is new."""
         self._last = trio.current_time()
         if self._began is None:
             self._began = self._last
@@ -55,25 +55,25 @@ class DatabaseTrouble:
             log.error("waiting_for_database", reason="database_unavailable:timeout", what=what)
 
     def waits(self, what: str, reason: str) -> None:
-        """Note that *what* waits for the database, until it passes or is left."""
+        """Note that *what* waits for the database, until `passed` is called or its `place` ends."""
         self._waiting[what] = reason
 
     @contextmanager
     def place(self, what: str) -> Iterator[None]:
-        """Have nothing wait for *what* any more once the block is left, however that is."""
+        """Forget that *what* waits when the block ends, however it ends."""
         try:
             yield
         finally:
             self._waiting.pop(what, None)
 
     def passed(self, what: str) -> None:
-        """Note that the database did *what* it was asked to: a line if the trouble is over by that."""
+        """Note that the database carried out *what*; log it if that ends the trouble."""
         self._waiting.pop(what, None)
         if self._began is not None and not self._waiting and trio.current_time() - self._last >= CALM:
             self.over()
 
     def over(self) -> None:
-        """Note that the trouble is over, if there was one and nothing waits."""
+        """End the trouble, if there is one and nothing waits."""
         if self._began is not None and not self._waiting:
             seconds = round(self._last - self._began, 1)
             log.info("database_back", seconds=seconds, refusals=self._refusals)

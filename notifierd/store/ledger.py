@@ -94,11 +94,11 @@ class Ledger(Protocol):
     async def fail_office(self, day: date, office_id: UUID, reason: str) -> Ended:
         """Settle an office that cannot be processed: planned deliveries fail, those with a lost try become unknown."""
 
-    async def close(self, day: date, why_no_mail: str | None = None) -> Ended:
+    async def close(self, day: date, unsent_mail_reason: str | None = None) -> Ended:
         """End the day's window: planned deliveries expire, and those whose try was lost become unknown.
 
         Args:
-            why_no_mail: the reason for mails that were never tried.
+            unsent_mail_reason: the reason for mails that were never tried.
         """
 
     async def counts(self, day: date, rules: Rules) -> DayCounts:

@@ -113,8 +113,8 @@ class PostgresLedger:
     async def fail_office(self, day: date, office_id: UUID, reason: str) -> Ended:
         return _ended(await self._db.write(deliveries.FAIL_OFFICE, day, office_id, reason))
 
-    async def close(self, day: date, why_no_mail: str | None = None) -> Ended:
-        return _ended(await self._db.write(deliveries.CLOSE, day, why_no_mail))
+    async def close(self, day: date, unsent_mail_reason: str | None = None) -> Ended:
+        return _ended(await self._db.write(deliveries.CLOSE, day, unsent_mail_reason))
 
     async def counts(self, day: date, rules: Rules) -> DayCounts:
         (row,) = await self._db.read(plans.COUNTS, day, *_scope(rules), MOST_FAILURES)

@@ -449,9 +449,9 @@ class MemoryLedger:
                 ended[row.delivery.channel, state] += 1
         return ended
 
-    async def close(self, day: date, why_no_mail: str | None = None) -> Ended:
+    async def close(self, day: date, unsent_mail_reason: str | None = None) -> Ended:
         await self._statement()
-        return self._end_windows([row for row in self._of(day) if self._can_end(row)], why_no_mail)
+        return self._end_windows([row for row in self._of(day) if self._can_end(row)], unsent_mail_reason)
 
     async def close_earlier(self, day: date) -> Ended:
         await self._statement()
@@ -482,9 +482,9 @@ class MemoryLedger:
         stale = row.try_until is not None and row.try_until <= self.clock()
         return row.delivery.state is State.PLANNED or (row.delivery.state is State.SENDING and stale)
 
-    def _end_windows(self, rows: Sequence[_Row], why_no_mail: str | None = None) -> Ended:
+    def _end_windows(self, rows: Sequence[_Row], unsent_mail_reason: str | None = None) -> Ended:
         for row in rows:
-            self._end_window(row, why_no_mail if row.delivery.channel is Channel.EMAIL else None)
+            self._end_window(row, unsent_mail_reason if row.delivery.channel is Channel.EMAIL else None)
         return Counter((row.delivery.channel, row.delivery.state) for row in rows)
 
     def _end_window(self, row: _Row, otherwise: str | None) -> None:
