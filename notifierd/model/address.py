@@ -94,7 +94,7 @@ def _domain(text: str) -> str:
 
 def _parse(text: str) -> Address:
     if has_unseen(text):
-        raise BadAddress(Reason.BAD_ADDRESS)  # IDNA drops some of them: mail would go to another address than is shown
+        raise BadAddress(Reason.BAD_ADDRESS)  # IDNA drops some of them: mail would go elsewhere than shown
     try:
         found = validate_email(text, check_deliverability=False, test_environment=True)  # RFC 2606, section 2: .test
     except (EmailNotValidError, UnicodeError):  # UnicodeError: lone surrogates

@@ -104,7 +104,7 @@ class ChannelCounts:
 
     @property
     def lost(self) -> int:
-        """How many reached nobody, though the device is still there."""
+        """How many reached nobody, apart from devices that are gone."""
         return sum(map(self.count, LOST))
 
 

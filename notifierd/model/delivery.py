@@ -44,7 +44,7 @@ OPEN = frozenset({State.PLANNED, State.SENDING})
 """The states that are not final."""
 
 LOST = (State.FAILED, State.UNKNOWN, State.EXPIRED)
-"""States of a delivery that reached nobody, or perhaps nobody, though its device is still there."""
+"""The states of a delivery that reached nobody, or may have reached nobody, although its device still exists."""
 
 
 LISTED = 100

@@ -145,7 +145,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def office_error(error: BaseException) -> str:
-    """The reason for which an office fails that *error* was met in."""
+    """Return the reason code for an office that fails with *error*."""
     return Reason.OFFICE_ERROR.of(error.sqlstate if isinstance(error, DatabaseError) else type(error).__name__)
 
 

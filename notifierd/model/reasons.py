@@ -1,7 +1,7 @@
-"""The reason codes: why a delivery reached nobody, and why a day has no run, or one that ended early.
+"""The reason codes: why a delivery reached nobody, why a day has no run, and why a run ended early.
 
 Each code has its meaning, and what an operator can do, in Japanese and in English. The page at / and docs/reasons.md
-show both from here.
+show these texts.
 """
 
 from enum import StrEnum
@@ -13,25 +13,25 @@ class Reason(StrEnum):
 
     Attributes:
         japanese: what it means, and what an operator can do.
-        english: the same.
+        english: the same in English.
     """
 
     japanese: str
     english: str
 
     def __new__(cls, code: str, japanese: str, english: str) -> Self:
-        """Make a member of its code and the two texts."""
+        """Make a member from its code and the two texts."""
         reason = str.__new__(cls, code)
         reason._value_ = code
         reason.japanese, reason.english = japanese, english
         return reason
 
     def of(self, *details: object) -> str:
-        """The code with *details* after colons: a provider's status, say, as in ``rejected:422``."""
+        """Return the code with *details* after colons, as a provider's status in ``rejected:422``."""
         return ":".join([self.value, *map(str, details)])
 
     def before(self, reason: str) -> str:
-        """The code as a prefix of another *reason*; for BATCH and TOKEN, whose codes end in ``_``."""
+        """Return the code as a prefix of another *reason*; for BATCH and TOKEN, whose codes end in ``_``."""
         return f"{self.value}{reason}"
 
     def begins(self, reason: str | None) -> bool:
@@ -40,11 +40,11 @@ class Reason(StrEnum):
 
     @classmethod
     def explaining(cls, reason: str) -> "Reason | None":
-        """The code that a text of the ledger begins with, up to its details; None for a text that is none of ours."""
+        """Return the code that a text in the ledger begins with, up to its details; None if it has none."""
         code = reason.partition(" ")[0].partition(":")[0]
         return _BY_CODE.get(code) or _BY_CODE.get(f"{code.partition('_')[0]}_")
 
-    # this message, or whom it goes to
+    # about this message or its recipient
     REJECTED = (
         "rejected",
         "サービスがこの宛先または内容を恒久的に拒否しました。職員のメールアドレスを確認してください。",
@@ -110,7 +110,7 @@ class Reason(StrEnum):
         "端末の登録が失効していたため削除しました。",
         "The device's subscription has ended, so the device was removed.",
     )
-    # the provider's trouble
+    # trouble at the provider
     RATE_LIMITED = (
         "rate_limited",
         "サービスの送信制限に達しました。limits.email_per_second を下げるか、上限の引き上げを依頼してください。",
@@ -148,7 +148,7 @@ class Reason(StrEnum):
         "Google のアクセストークンを取得できませんでした。サービスアカウントの鍵と委任の設定を確認してください。",
         "Google issued no access token. Check the service account's key and its delegation to the user.",
     )
-    # it refuses us
+    # the provider rejects us
     BLOCKED = (
         "blocked",
         "サービスが認証情報またはアカウントを拒否しています。API キーと契約状態を確認してください。",
@@ -186,7 +186,7 @@ class Reason(StrEnum):
         "設定セットまたは接続先が存在しません。email.ses の設定を確認してください。",
         "The configuration set does not exist, or base_url is wrong. Check email.ses.",
     )
-    # in doubt
+    # unknown outcomes
     TIMEOUT = (
         "timeout",
         "応答がないまま時間切れになりました。届いたかもしれません。",
@@ -222,7 +222,7 @@ class Reason(StrEnum):
         "送信中に停止されました。届いたかもしれません。",
         "The process was stopped while the message was being sent. The message may have been delivered.",
     )
-    # ours
+    # our own
     NOT_BEGUN = (
         "not_begun",
         "送信を始める前に停止されたか、データベースの応答が遅く、内容が古くなりました。",
@@ -273,7 +273,7 @@ class Reason(StrEnum):
         "この通知方法は設定で無効です。",
         "This channel is switched off in the configuration.",
     )
-    # of a day's run
+    # about a day's run
     SLEPT_THROUGH = (
         "slept_through",
         "時間帯の間、動作していながら実行できませんでした(スリープや時計の変更)。",

@@ -67,7 +67,7 @@ def meaning(status: int, said: About | None, wait: float | None = None) -> Meani
             return Delivered()
         case ((401 | 402 | 403 | 407 | 451), _):
             return Blocked(Reason.BLOCKED.of(status), wait)
-        case ((420 | 429), About.QUOTA):  # waiting does not clear it
+        case ((420 | 429), About.QUOTA):  # waiting does not help
             return Blocked(Reason.QUOTA.of(status), wait)
         case ((420 | 429), _):  # 420 is Mailgun's: https://github.com/mailgun/mailgun-java/issues/50
             return Deferred(Reason.RATE_LIMITED.of(status), wait, Blame.PROVIDER)
@@ -89,11 +89,11 @@ def meaning(status: int, said: About | None, wait: float | None = None) -> Meani
             return Deferred(Reason.NOT_THE_PROVIDER.of(status), wait, Blame.PATH)
         case (_, _) if 300 <= status < 500:  # noqa: PLR2004 - the same
             return Deferred(Reason.UNEXPECTED.of(status), wait, Blame.PATH)
-        case 511, _:  # RFC 6585, section 6: of a captive portal, which let nothing through
+        case 511, _:  # RFC 6585, section 6: a captive portal, which forwarded nothing
             return Deferred(Reason.NOT_THE_PROVIDER.of(511), wait, Blame.PATH)
         case (_, _) if status in NOT_CARRIED_OUT or (said is None and status in NOT_REACHED):
             return Deferred(Reason.SERVER_ERROR.of(status), wait, Blame.PATH)
-        case _:  # 502 and 504, and all that may come after the provider took the request
+        case _:  # 502, 504, and any other that may come after the provider accepted the request
             return Unknown(Reason.SERVER_ERROR.of(status), wait)
 
 

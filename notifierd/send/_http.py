@@ -103,7 +103,8 @@ class Client:
                 return Deferred(error.__cause__.args[0], blame=Blame.MESSAGE)
             return Deferred(Reason.CONNECTION_FAILED, blame=Blame.PROVIDER)
         except httpx.RequestError:
-            # Even a failed write is in doubt: httpcore goes on to read after it, and the error is that of the read.
+            # Even after a failed write, the request may have arrived: httpcore goes on to read, and raises the error
+            # of the read.
             return Unknown(Reason.CONNECTION_LOST)
 
 

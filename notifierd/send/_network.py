@@ -13,7 +13,7 @@ import trio
 
 from notifierd.model.reasons import Reason
 
-"""What the reasons begin with for which a URL from a browser is not called; also the destination of such endpoints."""
+"""The start of each reason for not calling a URL that a browser supplied; also the destination of such endpoints."""
 
 ATTEMPT_SECONDS = 0.25
 """Seconds before the next address is tried in parallel (RFC 8305, section 5: the recommended delay)."""

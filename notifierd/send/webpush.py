@@ -27,8 +27,8 @@ the devices. Offices are counted, not devices, because one person can subscribe 
 key."""
 
 WNS_LOST = {str(reason): reason for reason in (Reason.DROPPED, Reason.CHANNELTHROTTLED)}
-"""What X-WNS-NotificationStatus says of a message that was thrown away, beside a 2xx too: the device rejects it, or has
-had too many. https://learn.microsoft.com/windows/apps/develop/notifications/push-notifications/push-request-response-headers"""
+"""Values of X-WNS-NotificationStatus for a message that was dropped, even with a 2xx: the device rejects it, or got too
+many. https://learn.microsoft.com/windows/apps/develop/notifications/push-notifications/push-request-response-headers"""
 
 
 class WebPush:
@@ -99,7 +99,7 @@ class WebPush:
             fate = answer.headers.get("x-wns-notificationstatus", "").lower()
             if 200 <= status < 300 and fate in WNS_LOST:  # noqa: PLR2004 - RFC 9110, section 15.3
                 return Deferred(WNS_LOST[fate].of(status), wait, Blame.MESSAGE)
-            if status == 406:  # noqa: PLR2004 - its way to say 429 (microsoft/microsoft-ui-xaml#8091)
+            if status == 406:  # noqa: PLR2004 - WNS' form of 429 (microsoft/microsoft-ui-xaml#8091)
                 return Deferred(Reason.RATE_LIMITED.of(406), wait, Blame.PROVIDER)
         match status, _is_page(answer):
             case (404, False) | (410, _):  # RFC 8030, section 7.3
@@ -116,7 +116,7 @@ class WebPush:
                 return meaning(status, None if is_page else About.NOTHING, wait)
 
     def _refusal(self, outcome: Blocked, status: int, origin: str, office: UUID) -> Outcome:
-        """Tell whether a push service refuses us, or a device that was subscribed under another key of the application.
+        """Return whether a push service refuses us, or a device that was subscribed under another application key.
 
         The service answers 401 or 403 to both (web-push-libs/web-push#457), and a single device must not stop all
         others. If other messages are accepted, the refusal is about the device. If REFUSALS offices in a row were

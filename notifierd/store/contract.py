@@ -40,7 +40,7 @@ VIEWS: Final[Mapping[str, Mapping[str, str]]] = {
 """The views and their columns. A view may have more; ``varchar`` counts as ``text``."""
 
 OPTIONAL: Final[Mapping[str, Mapping[str, str]]] = {"devices": {"created_at": "timestamptz"}}
-"""Columns that are used where a view has them, and ignored if they are of another type."""
+"""Optional columns: used where a view has them, ignored if they have another type."""
 
 RIGHTS: Final[Mapping[str, str]] = {
     "offices": "select",
@@ -198,7 +198,7 @@ async def problems_by_view(db: Database) -> dict[str, list[str]]:
 
 
 async def passed_over(db: Database, view: str) -> list[str]:
-    """Say which of the OPTIONAL columns of *view* are ignored, and why."""
+    """Return which OPTIONAL columns of *view* are ignored, and why."""
     found = (await _columns(db)).get(view, {})
     columns = {column: wanted for column, wanted in OPTIONAL.get(view, {}).items() if column in found}
     return [f"{problem}: notifierd ignores it" for problem in _column_problems(columns, found)]

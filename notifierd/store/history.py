@@ -71,7 +71,7 @@ class Day:
 
 @frozen
 class ReasonCount:
-    """Why deliveries of one channel and state reached nobody, how many, and of how many offices."""
+    """A reason why deliveries of one channel and state reached nobody, with the number of deliveries and of offices."""
 
     channel: Channel
     state: State
@@ -202,7 +202,7 @@ class Overview:
         return next(iter(await self.days(day, 1, day)), None)
 
     async def reasons(self, day: date, of: Narrowed = ALL, limit: int = ROWS) -> tuple[ReasonCount, ...]:
-        """Why deliveries of *day* reached nobody, the most frequent reason first."""
+        """Return why deliveries of *day* reached nobody, the most frequent reason first."""
         rows = await self._db.read(history.REASONS, day, *_narrowing(of), limit)
         return tuple(ReasonCount(**_typed(row)) for row in rows)
 
@@ -223,7 +223,7 @@ class Overview:
         return tuple(UntoldOffice(**dict(row)) for row in await self._db.read(history.UNTOLD, day, limit))
 
     async def office_name(self, office_id: UUID) -> str | None:
-        """The name of an office; None if it is no more."""
+        """Return the name of an office; None if it no longer exists."""
         rows = await self._db.read(history.NAME_OF_OFFICE, office_id)
         return str(rows[0]["name"]) if rows else None
 

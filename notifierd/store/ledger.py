@@ -47,7 +47,7 @@ class Ledger(Protocol):
         """Renew the lease for LEASE_SECONDS from now; return False if another process has taken it."""
 
     async def give_back(self, day: date, holder: str, reason: str) -> None:
-        """End the lease of *holder* before its time, and write that the run was interrupted for *reason*."""
+        """Release the lease of *holder* before it expires; record that *reason* interrupted the run."""
 
     async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
         """Write the due deliveries of *day* that are new; return what is open, and what of it exceeds *room*."""

@@ -14,7 +14,8 @@ from notifierd.web.daemon import Shown
 from notifierd.web.server.http import serve
 
 BACKOFF = Backoff(first=1.0, longest=60.0)
-"""Pauses after failures. Where the page was served for longer than the longest pause, the pauses begin anew."""
+"""Pauses after failures. They start again from the shortest after the page was served for longer than the longest
+pause."""
 
 log = structlog.get_logger(__name__)
 

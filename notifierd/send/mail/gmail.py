@@ -30,7 +30,7 @@ OURS = frozenset({"failedPrecondition", "notFound"})
 
 
 UNAUTHORIZED = Reason.BLOCKED.of(401)
-"""The reason of an outcome that another token may mend."""
+"""The reason of an outcome that a new token may fix."""
 
 
 class Gmail:

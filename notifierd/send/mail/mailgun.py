@@ -59,7 +59,7 @@ class Mailgun:
         until = wait_in_words(words, now)
         wait = until if (asked := answer.retry_after(now)) is None else asked
         if until is not None and 400 <= status < 500 and said is not About.QUOTA:  # noqa: PLR2004 - the client's errors
-            # Though it says, too, that the domain is not allowed to send.
+            # This text also says that the domain is not allowed to send.
             return Deferred(Reason.RATE_LIMITED.of(status), wait, Blame.PROVIDER)
         if status in OURS and said is not None:
             return Blocked(Reason.BLOCKED.of(status), wait)

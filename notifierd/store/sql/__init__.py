@@ -10,12 +10,12 @@ from notifierd.model.delivery import State
 
 
 def _states(states: Container[State]) -> str:
-    """A list of *states* for an IN, in the order of their declaration."""
+    """Return *states* as a list for an IN, in the order of their declaration."""
     return f"({', '.join(repr(str(state)) for state in State if state in states)})"
 
 
 OPEN_STATES, LOST_STATES = _states(delivery.OPEN), _states(delivery.LOST)
-"""The states in which something is still to be done, and those of what reached nobody."""
+"""The states that are not final, and those of deliveries that reached nobody."""
 
 DUE = """(
     (d.state = 'planned' and (d.not_before is null or d.not_before <= clock_timestamp()))
@@ -38,10 +38,10 @@ select v.* from (select null::timestamptz as created_at) absent, lateral (
 """Devices with the time of their subscription, which is an optional column of the view."""
 
 NAME = "coalesce(left({}, 300), '')"
-"""A name of a person or an office."""
+"""The name of a person or an office."""
 
 OFFICE_NAME = f"case when o.id is not null then {NAME.format('o.name')} end"
-"""The name of office *o*, which may be empty; null if the office is no more."""
+"""The name of office *o*, which may be empty; null if the office no longer exists."""
 
 STANDS = """jsonb_build_object(
     'offices', (select count(*) from notifierd.run_offices o where o.day = r.day),
@@ -53,17 +53,17 @@ STANDS = """jsonb_build_object(
 """The counts of the day of run *r*: its offices, and its deliveries by channel and state."""
 
 DEADLINE = "least(greatest({}, date '0001-01-01'), date '9999-12-31')"
-"""A deadline as a date that Python has, too. No days can be counted to a deadline without end, and the refusal would be
-one for all offices: it counts as the last day that a calendar has, or the first."""
+"""A deadline within the range of Python's dates. PostgreSQL cannot subtract an infinite date, and the error would
+refuse the statement for all offices. So an infinite deadline counts as the last day of the calendar, or the first."""
 
 DAYS_LEFT = f"({DEADLINE.format('a.due_on')} - $1::date)"
 """Days from the day to the deadline of alert *a*, a renewal."""
 
 
 def in_scope(*, day: str, last: str, overdue: str) -> str:
-    """Whether alert *a* counts on *day*, whatever the thresholds of the staff: `rules.due` has the same rule.
+    """Return the condition that alert *a* counts on *day*, for any threshold; `rules.due` has the same rule.
 
-    An alert of nobody does not count: the messages are made without it, too.
+    An alert without a recipient does not count: no message includes it, either.
 
     Args:
         last: the last day of the horizon.

@@ -2,7 +2,7 @@
 
 from notifierd.model.reasons import Reason
 
-# All of a call's deliveries or none: a call that lost some would not be the one whose payload hash is written.
+# All deliveries of a call or none: a call that lost some of them would not match its recorded payload hash.
 RESERVE = """
 with lease as materialized (
     select r.held_since from notifierd.runs r
@@ -149,10 +149,10 @@ set state = case d.state when 'planned' then 'expired' else 'unknown' end,
 
 END = _end("d.reason")
 
-# $3: the providers that honour keys. An unknown call of theirs is left as a dead process would leave it, so that the
-# next pass makes it again under its key. -1 doubts: should that not be possible, it goes in a new call, whatever
-# on_unknown says. What expired keeps its key, which also meets a ledger that forgot an acceptance. A run that is over
-# is one to be resumed then; one that goes on finds them in its next pass.
+# $3: the providers that honour idempotency keys. An unknown call of theirs gets the state that a dead process would
+# leave, so that the next pass repeats it under its key. -1 doubts: if repeating is impossible, the delivery goes in
+# a new call, whatever on_unknown says. An expired delivery keeps its key, which also covers a ledger that lost an
+# acceptance. A run that is over then has to be resumed; a run in progress finds the deliveries in its next pass.
 RETRY = f"""
 with found as materialized (
     select d.id, d.state = 'unknown' and d.payload_hash is not null and coalesce(d.provider = any ($3::text[]), false)

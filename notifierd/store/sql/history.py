@@ -19,7 +19,7 @@ order by r.day desc
 limit $3::int
 """
 
-# $2 to $5 narrow the list down; null narrows nothing.
+# $2 to $5 filter the list; a null filters nothing.
 _FAILURES = f"""
 from notifierd.deliveries d
 where d.day = $1::date and d.state in {LOST_STATES}

@@ -34,7 +34,7 @@ set state = 'interrupted', reason = $3::text, holder = null, lease_until = null,
 where day = $1::date and holder = $2::text
 """
 
-# Whoever plans deliveries again at this moment waits for FINISH, or has done so and is seen by it.
+# A concurrent RETRY either waits for FINISH, or has committed before and is seen by it.
 LOCK_RUN = "select from notifierd.runs where day = $1::date for update"
 
 FINISH = f"""
@@ -87,7 +87,7 @@ with old as materialized (
 select day from old
 """
 
-# Its window is over, its date is not: `once` may still send what is open.
+# The window is over, but not the date: `once` may still send what is open.
 LEAVE_OPEN = f"""
 with died as (
     update notifierd.runs r

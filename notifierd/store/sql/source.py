@@ -3,8 +3,8 @@
 Each statement returns one row for an office, with the rest as JSON text: the text takes a fraction of the memory that
 the rows would, and is parsed when the office's turn comes.
 
-The views hold what others wrote, browsers among them, so no text comes out longer than here: a name is cut, and what
-else is too long comes as a text that is good for nothing. A row whose id is null belongs to nobody, and is passed over.
+Browsers and other programs write what the views contain, so every text is limited in length here: a name is cut, and
+any other text that is too long is replaced by an invalid one. A row whose id is null is ignored.
 """
 
 from notifierd.model.delivery import LISTED
@@ -17,7 +17,7 @@ _DELIVERY = """json_build_object(
     'put_back', d.put_back, 'provider', d.provider, 'reason', d.reason, 'due', {due}
 )"""
 
-# An address has at most 320 characters: 64, @, 255 (RFC 5321, section 4.5.3.1). One more makes it none.
+# An address has at most 320 characters: 64, @, 255 (RFC 5321, section 4.5.3.1). One character more makes it invalid.
 _MEMBER = f"""json_build_object(
     'id', s.id, 'name', {NAME.format("s.name")}, 'email', left(s.email, 321),
     'email_enabled', s.email_enabled, 'email_days', s.email_days,

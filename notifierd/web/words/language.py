@@ -50,7 +50,7 @@ class Words:
         return PHRASES[key][LANGUAGES.index(self.language)].format(**values)
 
     def why(self, reason: str) -> str:
-        """What a reason means, and what to do about it; empty for one that explains itself."""
+        """Return what a reason means and what to do about it; empty for a reason that explains itself."""
         found = Reason.explaining(reason)
         if found is None:
             return ""
