@@ -17,7 +17,7 @@ from notifierd.messages.text import clean, visible
 from notifierd.model.counts import ChannelCounts
 from notifierd.model.delivery import Channel
 from notifierd.model.office import Alert
-from notifierd.rules.due import Decision, Way
+from notifierd.rules.due import ChannelDecision, Decision
 from notifierd.store.history import Day, Open
 
 T = TypeVar("T")
@@ -270,18 +270,18 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
         console.print(f"[yellow]closed[/] ({plain(explanation.closed)}): only `notifierd once --force` would send this")
     for office in explanation.offices:
         console.print(f"\n[bold]{plain(clean(office.work.name or ''))}[/] {office.work.id}")
-        for way in office.ways:
-            threshold = office.work.staff[explanation.staff_id].days(way.channel)
-            _print_way(way, threshold, explanation, console)
+        for decided in office.channels:
+            threshold = office.work.staff[explanation.staff_id].days(decided.channel)
+            _print_channel(decided, threshold, explanation, console)
 
 
-def _print_way(way: Way, threshold: int, explanation: Explanation, console: Console) -> None:
-    for target in way.targets:
+def _print_channel(decided: ChannelDecision, threshold: int, explanation: Explanation, console: Console) -> None:
+    for target in decided.targets:
         device = f" to device {target.delivery.device_id}" if target.delivery and target.delivery.device_id else ""
         style = "green" if target.included else "yellow"
-        console.print(f"  {way.channel}{device}: [{style}]{TARGETS[target.reason]}[/]")
+        console.print(f"  {decided.channel}{device}: [{style}]{TARGETS[target.reason]}[/]")
     table = _table(console, "", "", "", "", "", "", header=False)
-    for decision in way.decisions:
+    for decision in decided.decisions:
         alert = decision.alert
         mark = "[green]in [/]" if decision.included else "[yellow]out[/]"
         due, why = str(alert.due_on or ""), _why(decision, threshold, explanation.day)

@@ -17,7 +17,7 @@ from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.errors import ConfigError, may_pass, office_error
 from notifierd.model.office import Alert, Notice, OfficeWork
 from notifierd.rules.calendar import Calendar
-from notifierd.rules.due import Decision, Rules, Skip, Target, Way, notice_for, ways
+from notifierd.rules.due import ChannelDecision, Decision, Rules, Skip, Target, channel_decisions, notice_for
 from notifierd.send.open import room_for_mails
 from notifierd.service.site import PostgresSite, open_site
 from notifierd.store.source import CHUNK
@@ -241,11 +241,11 @@ def _staff(told: dict[Delivery, Notice], day: date) -> Iterator[PlannedStaff]:
 
 
 @frozen
-class OfficeWays:
+class OfficeDecisions:
     """One office of a staff member, and the decision for each channel."""
 
     work: OfficeWork = field(repr=False)
-    ways: tuple[Way, ...]
+    channels: tuple[ChannelDecision, ...]
 
 
 @frozen
@@ -255,7 +255,7 @@ class Explanation:
     day: date
     closed: str | None
     staff_id: UUID
-    offices: tuple[OfficeWays, ...]
+    offices: tuple[OfficeDecisions, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return the explanation as one JSON object."""
@@ -267,18 +267,18 @@ class Explanation:
                 {
                     "office_id": str(office.work.id),
                     "name": office.work.name,
-                    "ways": [self._way(way, office.work) for way in office.ways],
+                    "ways": [self._channel(decided, office.work) for decided in office.channels],
                 }
                 for office in self.offices
             ],
         }
 
-    def _way(self, way: Way, work: OfficeWork) -> dict[str, Any]:
+    def _channel(self, decided: ChannelDecision, work: OfficeWork) -> dict[str, Any]:
         return {
-            "channel": way.channel.value,
-            "threshold_days": work.staff[self.staff_id].days(way.channel),
-            "targets": [self._target(target) for target in way.targets],
-            "alerts": [self._decision(decision) for decision in way.decisions],
+            "channel": decided.channel.value,
+            "threshold_days": work.staff[self.staff_id].days(decided.channel),
+            "targets": [self._target(target) for target in decided.targets],
+            "alerts": [self._decision(decision) for decision in decided.decisions],
         }
 
     def _target(self, target: Target) -> dict[str, Any]:
@@ -317,5 +317,7 @@ async def explain(settings: Settings, day: date, staff_id: UUID) -> Explanation:
     if not offices:
         problem = f"--explain: {staff_id} is not in the view notifierd.staff"
         raise ConfigError((problem,))
-    explained = tuple(OfficeWays(work, ways(work.staff[staff_id], work, day, rules)) for work in offices)
+    explained = tuple(
+        OfficeDecisions(work, channel_decisions(work.staff[staff_id], work, day, rules)) for work in offices
+    )
     return Explanation(day, Calendar(settings.window).closed(day), staff_id, explained)

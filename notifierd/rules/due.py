@@ -114,7 +114,7 @@ class Target:
 
 
 @frozen
-class Way:
+class ChannelDecision:
     """Whether one staff member of an office is notified on one channel, and why.
 
     Attributes:
@@ -127,7 +127,7 @@ class Way:
     decisions: tuple[Decision, ...]
 
 
-def ways(staff: Staff, work: OfficeWork, day: date, rules: Rules) -> tuple[Way, ...]:
+def channel_decisions(staff: Staff, work: OfficeWork, day: date, rules: Rules) -> tuple[ChannelDecision, ...]:
     """Return for each channel what a run would do now for a staff member of an office.
 
     Args:
@@ -136,7 +136,7 @@ def ways(staff: Staff, work: OfficeWork, day: date, rules: Rules) -> tuple[Way, 
     """
     alerts = sorted(work.alerts, key=_order)
     return tuple(
-        Way(
+        ChannelDecision(
             channel,
             tuple(_targets(staff, channel, work, day, rules)),
             tuple(decide(staff, channel, alerts, day, rules)),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from notifierd.model.delivery import Channel, Delivery, State, delivery_id
 from notifierd.model.office import Alert, Device, Kind, Notice, OfficeWork, Staff
-from notifierd.rules.due import Rules, Skip, chosen, decide, notice_for, ways
+from notifierd.rules.due import Rules, Skip, channel_decisions, chosen, decide, notice_for
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_assessment, an_id
 
 RULES = Rules()
@@ -167,8 +167,8 @@ def test_a_delivery_that_tells_nothing_any_more_says_why(why, changes, rules):
 def targets(work: OfficeWork, staff: Staff = TARO, rules: Rules = RULES) -> dict[str, list[str]]:
     """Each channel's reasons, device by device; with a plus for what would be sent."""
     found = {
-        way.channel.value: ["+" * target.included + target.reason for target in way.targets]
-        for way in ways(staff, work, DAY, rules)
+        decided.channel.value: ["+" * target.included + target.reason for target in decided.targets]
+        for decided in channel_decisions(staff, work, DAY, rules)
     }
     assert list(found) == ["email", "push"]
     return found
@@ -222,7 +222,7 @@ def test_who_was_pushed_to_on_one_device_is_not_pushed_to_on_another_that_is_new
 
 def test_every_alert_of_the_office_is_decided_on_in_the_order_of_a_mail():
     work = an_office(alerts=(an_assessment(), a_renewal(40), a_renewal(20), a_renewal(5)))
-    mail, push = ways(TARO, work, DAY, RULES)
+    mail, push = channel_decisions(TARO, work, DAY, RULES)
     assert [decision.alert for decision in mail.decisions] == sorted(work.alerts, key=when)
     assert [decision.reason for decision in mail.decisions] == ["due", "due", "beyond_horizon", "due"]
     assert [decision.reason for decision in push.decisions] == ["due", "beyond_threshold", "beyond_horizon", "due"]

@@ -19,7 +19,7 @@ from notifierd.demo.postgres import Cluster
 from notifierd.model.counts import DayCounts, Room
 from notifierd.model.delivery import OPEN, Channel, Delivery, State
 from notifierd.model.office import Alert, Device, Kind, Notice, OfficeWork, Staff
-from notifierd.rules.due import Rules, chosen, notice_for, ways
+from notifierd.rules.due import Rules, channel_decisions, chosen, notice_for
 from notifierd.run.day import run_day
 from notifierd.store.database import Connection, Database, open_database
 from notifierd.store.ledger import UNLIMITED, Ledger
@@ -208,14 +208,16 @@ async def would_send(ledger: PostgresLedger, source: PostgresSource, rules: Rule
         if isinstance(notice_for(delivery, work, DAY, rules), Notice)
     }
     explained = [
-        way
+        decided
         for someone in STAFF
         for work in await source.works_of(someone, DAY)
-        for way in ways(work.staff[someone], work, DAY, rules)
+        for decided in channel_decisions(work.staff[someone], work, DAY, rules)
     ]
-    targets = [target for way in explained for target in way.targets]
+    targets = [target for decided in explained for target in decided.targets]
     assert all(target.included == (target.reason == "due") for target in targets)
-    assert all(any(decision.included for decision in way.decisions) for way in explained if way.targets[0].included)
+    assert all(
+        any(decision.included for decision in decided.decisions) for decided in explained if decided.targets[0].included
+    )
     assert {target.delivery.id for target in targets if target.included and target.delivery} == planned
     return planned
 
