@@ -24,14 +24,14 @@ from notifierd.store.source import CHUNK
 
 
 @frozen
-class Told:
+class AlertCount:
     """The number of alerts in a message, and how many of them are overdue."""
 
     alerts: int
     overdue: int
 
     @classmethod
-    def of(cls, alerts: Iterable[Alert], day: date) -> "Told":
+    def of(cls, alerts: Iterable[Alert], day: date) -> "AlertCount":
         """Count *alerts*, as of *day*."""
         told = overdue = 0
         for alert in alerts:
@@ -50,8 +50,8 @@ class PlannedStaff:
     """
 
     staff_id: UUID
-    email: Told | None
-    push: Told | None
+    email: AlertCount | None
+    push: AlertCount | None
     devices: int
 
 
@@ -67,7 +67,7 @@ class PlannedOffice:
     office_id: UUID
     name: str
     nearest: int | None
-    told: Told
+    told: AlertCount
     staff: tuple[PlannedStaff, ...]
 
     @property
@@ -224,7 +224,7 @@ def _office(work: OfficeWork, told: dict[Delivery, Notice], day: date) -> Planne
         office_id=work.id,
         name=work.name or "",
         nearest=min((left for left in lefts if left is not None), default=None),
-        told=Told.of(alerts, day),
+        told=AlertCount.of(alerts, day),
         staff=tuple(_staff(told, day)),
     )
 
@@ -232,7 +232,7 @@ def _office(work: OfficeWork, told: dict[Delivery, Notice], day: date) -> Planne
 def _staff(told: dict[Delivery, Notice], day: date) -> Iterator[PlannedStaff]:
     for staff_id in sorted({delivery.staff_id for delivery in told}):
         mine = {delivery: notice for delivery, notice in told.items() if delivery.staff_id == staff_id}
-        by_channel = {delivery.channel: Told.of(notice.alerts, day) for delivery, notice in mine.items()}
+        by_channel = {delivery.channel: AlertCount.of(notice.alerts, day) for delivery, notice in mine.items()}
         devices = sum(delivery.channel is Channel.PUSH for delivery in mine)
         yield PlannedStaff(staff_id, by_channel.get(Channel.EMAIL), by_channel.get(Channel.PUSH), devices)
 

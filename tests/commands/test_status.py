@@ -13,7 +13,7 @@ from rich.console import Console
 
 from notifierd import __version__
 from notifierd.cli.tables import MOST_OFFICES, print_history, print_plan, print_standing
-from notifierd.commands.plan import Plan, PlannedOffice, PlannedStaff, Told
+from notifierd.commands.plan import AlertCount, Plan, PlannedOffice, PlannedStaff
 from notifierd.commands.status import Standing, standing
 from notifierd.config.settings import DatabaseSettings, Settings
 from notifierd.demo.servers.trouble import MailConfig
@@ -241,7 +241,7 @@ def test_lengths_of_time_in_words(took: float, words: str) -> None:
 
 def test_markup_in_a_name_is_a_name() -> None:
     office = PlannedOffice(
-        an_id("o"), "[red]赤[/] \x1b[31m", 3, Told(1, 0), (PlannedStaff(an_id("s"), Told(1, 0), None, 0),)
+        an_id("o"), "[red]赤[/] \x1b[31m", 3, AlertCount(1, 0), (PlannedStaff(an_id("s"), AlertCount(1, 0), None, 0),)
     )
     console, out = screen()
     print_plan(Plan(DAY, None, 0, (office,), (), ()), console)
@@ -250,7 +250,9 @@ def test_markup_in_a_name_is_a_name() -> None:
 
 def test_a_terminal_is_shown_the_most_urgent_offices_and_how_many_more_there_are() -> None:
     offices = tuple(
-        PlannedOffice(an_id(f"o{n}"), f"Office {n}", n, Told(1, 0), (PlannedStaff(an_id("s"), Told(1, 0), None, 0),))
+        PlannedOffice(
+            an_id(f"o{n}"), f"Office {n}", n, AlertCount(1, 0), (PlannedStaff(an_id("s"), AlertCount(1, 0), None, 0),)
+        )
         for n in range(MOST_OFFICES + 3)
     )
     console, out = screen(terminal=True, width=120)
