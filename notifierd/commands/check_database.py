@@ -20,7 +20,7 @@ from notifierd.model.reasons import Reason
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.send._http import parse_url
-from notifierd.send.open import open_push, room_for_mails
+from notifierd.send.open import mail_capacity, open_push
 from notifierd.store.contract import (
     RIGHTS,
     USES,
@@ -325,9 +325,9 @@ async def _room(db: Database, settings: Settings) -> list[Finding]:
     if not (limits.email_per_day or limits.email_per_second):
         return findings
     window = Calendar(settings.window).next_window(_now())
-    room = room_for_mails(settings, (window.ends - window.opens).total_seconds())
+    capacity = mail_capacity(settings, (window.ends - window.opens).total_seconds())
     ledger = PostgresLedger(db)
-    counts = await ledger.rehearse(window.day, Rules.of(settings), room)
+    counts = await ledger.rehearse(window.day, Rules.of(settings), capacity)
     for over in counts.overflows:
         offices = ", ".join(map(str, over.first[:MOST_OFFICES])) + (", ..." if over.offices > MOST_OFFICES else "")
         text = f"on {window.day}, over the limit: {over.words} out of {counts.email.planned:,} mails: {offices}"

@@ -26,7 +26,7 @@ from notifierd.run.context import RunContext, lasting
 from notifierd.run.day import report_overflows, run_day
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
-from notifierd.send.open import room_for_mails
+from notifierd.send.open import mail_capacity
 from notifierd.service.site import PostgresSite, first_to_tell, open_site, utc_now
 from notifierd.service.watch import Watch, open_watch
 from notifierd.store.ledger import LEASE_SECONDS
@@ -117,8 +117,8 @@ class Once:
                 await site.ledger.record({self.day: ("skipped", closed)})
             return RunResult("skipped", closed, None)
         if self.options.dry_run:
-            room = room_for_mails(self.settings, self.options.seconds)
-            counts = await site.ledger.rehearse(self.day, Rules.of(self.settings), room)
+            capacity = mail_capacity(self.settings, self.options.seconds)
+            counts = await site.ledger.rehearse(self.day, Rules.of(self.settings), capacity)
             report_overflows(counts.overflows)
             return RunResult("dry-run", None, counts)
         async with (

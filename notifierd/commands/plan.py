@@ -18,7 +18,7 @@ from notifierd.model.errors import ConfigError, may_pass, office_error
 from notifierd.model.office import Alert, Notice, OfficeWork
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import ChannelDecision, Decision, Rules, Skip, Target, channel_decisions, notice_for
-from notifierd.send.open import room_for_mails
+from notifierd.send.open import mail_capacity
 from notifierd.service.site import PostgresSite, open_site
 from notifierd.store.source import CHUNK
 
@@ -181,8 +181,8 @@ async def plan(settings: Settings, day: date) -> Plan:
                 if isinstance(skip, Skip)
             ]
         opens, ends = calendar.window(day)
-        room = room_for_mails(settings, (ends - opens).total_seconds())
-        rehearsed = await site.ledger.rehearse(day, rules, room)
+        capacity = mail_capacity(settings, (ends - opens).total_seconds())
+        rehearsed = await site.ledger.rehearse(day, rules, capacity)
         so_far = await site.overview.day(day)
     settled = sum(counts.planned - counts.open for counts in (so_far.email, so_far.push)) if so_far else 0
     closed = calendar.closed(day)

@@ -22,7 +22,7 @@ class Outlook:
 
 
 @frozen
-class Room:
+class Capacity:
     """The number of mails and calls that the limits allow in a day; None: no such limit.
 
     Attributes:
@@ -36,7 +36,7 @@ class Room:
     batch: int = 1
 
     @classmethod
-    def of(cls, seconds: float, *, per_day: int, per_second: float, batch: int) -> "Room":
+    def of(cls, seconds: float, *, per_day: int, per_second: float, batch: int) -> "Capacity":
         """Return the capacity of *seconds* with so many mails *per_day* and calls *per_second*; 0 means no limit."""
         return cls(per_day or None, int(max(0.0, seconds) * per_second) + 1 if per_second else None, batch)
 

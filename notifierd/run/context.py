@@ -11,7 +11,7 @@ from attrs import Factory, define, field, frozen, setters
 
 from notifierd.config.settings import LimitsSettings
 from notifierd.model.address import Address
-from notifierd.model.counts import Room
+from notifierd.model.counts import Capacity
 from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.message import Mail, Push
 from notifierd.model.office import Device, Notice, Staff
@@ -143,9 +143,9 @@ class RunContext:
         """How tries of *channel* are settled."""
         return Policy(self.limits.attempts, self.on_unknown if channel is Channel.EMAIL else "repeat")
 
-    def room(self) -> Room:
+    def capacity(self) -> Capacity:
         """What the limits leave of the day for mails, from now to the window's end."""
-        return Room.of(
+        return Capacity.of(
             self.clock.window_left(),
             per_day=self.limits.email_per_day,
             per_second=self.limits.calls[Channel.EMAIL].per_second,

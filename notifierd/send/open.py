@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from notifierd.config.settings import Settings
-from notifierd.model.counts import Room
+from notifierd.model.counts import Capacity
 from notifierd.model.errors import ConfigError
 from notifierd.model.message import Mail, Push
 from notifierd.send import Sender
@@ -37,11 +37,11 @@ def honouring_keys() -> list[str]:
     return [name for name in PROVIDERS if _class(name).honours_keys]
 
 
-def room_for_mails(settings: Settings, seconds: float) -> Room:
+def mail_capacity(settings: Settings, seconds: float) -> Capacity:
     """Return how many mails the limits allow in a day that runs for *seconds*, through the preferred provider."""
     batch: int = _class(settings.email.provider).max_batch
     limits = settings.limits
-    return Room.of(seconds, per_day=limits.email_per_day, per_second=limits.email_per_second, batch=batch)
+    return Capacity.of(seconds, per_day=limits.email_per_day, per_second=limits.email_per_second, batch=batch)
 
 
 @asynccontextmanager

@@ -8,13 +8,13 @@ from uuid import UUID
 
 from attrs import frozen
 
-from notifierd.model.counts import DayCounts, Planned, Room, Untold
+from notifierd.model.counts import Capacity, DayCounts, Planned, Untold
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.rules.due import Rules
 
 LEASE_SECONDS = 15.0
 FORGET_STEP = 5000
-UNLIMITED = Room()
+UNLIMITED = Capacity()
 
 Ended = Counter[tuple[Channel, State]]
 """The number of deliveries that a statement settled, by channel and state."""
@@ -49,8 +49,8 @@ class Ledger(Protocol):
     async def give_back(self, day: date, holder: str, reason: str) -> None:
         """Release the lease of *holder* before it expires; record that *reason* interrupted the run."""
 
-    async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
-        """Write the due deliveries of *day* that are new; return what is open, and what of it exceeds *room*."""
+    async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
+        """Write the due deliveries of *day* that are new; return what is open, and what of it exceeds *capacity*."""
 
     async def close_earlier(self, day: date) -> Ended:
         """Settle what earlier days left open because no process resumed them."""

@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 from attrs import asdict, frozen
 
-from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Room, Untold
+from notifierd.model.counts import Capacity, ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Untold
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.model.errors import LeaseHeld
 from notifierd.rules.due import Rules
@@ -40,14 +40,14 @@ class PostgresLedger:
     async def give_back(self, day: date, holder: str, reason: str) -> None:
         await self._db.fetch(days.GIVE_BACK, day, holder, reason)
 
-    async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
-        (row,) = await self._db.write(plans.PLAN, day, *_due(rules), *_limits(room), timeout=self._plan_timeout)
+    async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
+        (row,) = await self._db.write(plans.PLAN, day, *_due(rules), *_limits(capacity), timeout=self._plan_timeout)
         crowded = {UUID(one["staff_id"]): one["devices"] for one in json.loads(row["crowded"])}
         return Planned(**{**row, "overflows": _overflows(row), "crowded": crowded})
 
-    async def rehearse(self, day: date, rules: Rules, room: Room = UNLIMITED) -> DayCounts:
+    async def rehearse(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> DayCounts:
         """Count what would be due if the day were planned now, as if nothing had been sent yet. Writes nothing."""
-        (row,) = await self._db.read(plans.REHEARSE, day, *_due(rules), *_limits(room))
+        (row,) = await self._db.read(plans.REHEARSE, day, *_due(rules), *_limits(capacity))
         (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
         outlook = Outlook(email.open + push.open, due_now=True, next_in=None)
@@ -187,9 +187,9 @@ def _due(rules: Rules) -> tuple[int, bool, bool, list[UUID], int]:
     return *_scope(rules), rules.devices_per_person
 
 
-def _limits(room: Room) -> tuple[int | None, int | None, int]:
-    """Return *room* as the parameters $7 to $9."""
-    return room.mails, room.calls, room.batch
+def _limits(capacity: Capacity) -> tuple[int | None, int | None, int]:
+    """Return *capacity* as the parameters $7 to $9."""
+    return capacity.mails, capacity.calls, capacity.batch
 
 
 def _overflows(row: Row) -> tuple[Overflow, ...]:

@@ -982,9 +982,9 @@ async def test_a_window_that_ends_while_the_day_is_planned_ends_all_the_same(aut
     """Planning takes 30 s of a window of 33 s: three calls of 1 s each, then the window ends."""
 
     class Slow(ShakyLedger):
-        async def plan(self, day, rules, room=UNLIMITED):
+        async def plan(self, day, rules, capacity=UNLIMITED):
             await trio.sleep(30.0)
-            return await super().plan(day, rules, room)
+            return await super().plan(day, rules, capacity)
 
     ledger = Slow(some_offices(20, staff=1))
     email = ScriptedSender(seconds=1.0)

@@ -10,7 +10,7 @@ import trio
 from attrs import evolve
 
 from notifierd.demo.postgres import Cluster
-from notifierd.model.counts import Room
+from notifierd.model.counts import Capacity
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.model.errors import LeaseHeld
 from notifierd.model.office import OfficeWork
@@ -624,24 +624,26 @@ async def test_a_plan_names_what_there_is_no_room_for(desk: Desk) -> None:
     await desk.ledger.take_lease(DAY, ME)
     urgent = [an_id(f"office {left}") for left in range(4)]
 
-    async def beyond(room: Room) -> list[tuple[str, int, list[UUID]]]:
-        plan = await desk.ledger.plan(DAY, RULES, room)
+    async def beyond(capacity: Capacity) -> list[tuple[str, int, list[UUID]]]:
+        plan = await desk.ledger.plan(DAY, RULES, capacity)
         assert all(over.offices == len(over.first) for over in plan.overflows)
         return [(over.limit, over.mails, list(over.first)) for over in plan.overflows]
 
-    assert await beyond(Room()) == []
-    assert await beyond(Room(mails=12, calls=12)) == []
-    assert await beyond(Room(mails=7)) == [("email_per_day", 5, urgent[2:])]
-    assert await beyond(Room(mails=0, calls=2, batch=100)) == [
+    assert await beyond(Capacity()) == []
+    assert await beyond(Capacity(mails=12, calls=12)) == []
+    assert await beyond(Capacity(mails=7)) == [("email_per_day", 5, urgent[2:])]
+    assert await beyond(Capacity(mails=0, calls=2, batch=100)) == [
         ("email_per_day", 12, urgent),
         ("email_per_second", 6, urgent[2:]),
     ]
-    assert await beyond(Room(calls=5, batch=2)) == [("email_per_second", 6, urgent[2:])]
+    assert await beyond(Capacity(calls=5, batch=2)) == [("email_per_second", 6, urgent[2:])]
     first, second, *_ = [d for d in await deliveries_of(desk) if d.channel is Channel.EMAIL]
     sent, flying = a_call(first), a_call(second)
     assert await reserved(desk, sent, flying)
     await desk.ledger.settle(ending(sent, State.SENT, audit={}))
-    assert await beyond(Room(mails=7)) == [("email_per_day", 5, urgent[2:])], "what was given counts, and waits no more"
+    assert await beyond(Capacity(mails=7)) == [("email_per_day", 5, urgent[2:])], (
+        "what was given counts, and waits no more"
+    )
     assert (await desk.ledger.plan(DAY, RULES)).mails_given == (await desk.ledger.counts(DAY, RULES)).mails_given == 2
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from notifierd.commands import plan as plans
 from notifierd.config.settings import ContentSettings, DatabaseSettings, PushSettings, SafetySettings, Settings
 from notifierd.demo.postgres import Cluster
-from notifierd.model.counts import DayCounts, Room
+from notifierd.model.counts import Capacity, DayCounts
 from notifierd.model.delivery import OPEN, Channel, Delivery, State
 from notifierd.model.office import Alert, Device, Kind, Notice, OfficeWork, Staff
 from notifierd.rules.due import Rules, channel_decisions, chosen, notice_for
@@ -54,7 +54,7 @@ class World:
     dated: tuple[int, ...] = ()
     states: tuple[State, ...] = (State.PLANNED,)
     later: tuple[Device, ...] = ()
-    room: Room = UNLIMITED
+    capacity: Capacity = UNLIMITED
 
 
 # Random data ---------------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ DAYS_LEFT = st.one_of(
     st.integers(-3, 12), st.sampled_from([-4000, -400, 29, 30, 31, 59, 60, 61, 364, 365, 366, 100_000])
 )
 THRESHOLDS = st.one_of(st.integers(-1, 12), st.sampled_from([30, 31, 60, 365, 2**31 - 1]))
-ROOMS = st.builds(Room, st.none() | st.integers(0, 9), st.none() | st.integers(0, 9), st.integers(1, 3))
+CAPACITIES = st.builds(Capacity, st.none() | st.integers(0, 9), st.none() | st.integers(0, 9), st.integers(1, 3))
 MOSTLY = st.sampled_from([True, True, True, False])
 NAMES = st.sampled_from(["", "青木", "O'Neil", '<b>"太字"</b>', "🙂"])
 
@@ -127,7 +127,7 @@ def worlds(draw: st.DrawFn) -> World:
     states = draw(st.lists(st.sampled_from(list(State)), min_size=1, max_size=5))
     dated = draw(st.lists(st.integers(-3, 40), max_size=2))
     later = draw(st.lists(devices(), max_size=3))
-    return World(app, draw(RULES), strange, tuple(dated), tuple(states), tuple(later), draw(ROOMS))
+    return World(app, draw(RULES), strange, tuple(dated), tuple(states), tuple(later), draw(CAPACITIES))
 
 
 # Both ----------------------------------------------------------------------------------------------------------------
@@ -246,10 +246,10 @@ async def hold_together(world: World, dsn: str) -> None:
 
         # The plan, delivery by delivery, with the ids and the order of offices.
         due = {delivery.id: delivery for delivery in memory.due(DAY, rules)}
-        rehearsed = await ledger.rehearse(DAY, rules, world.room)
+        rehearsed = await ledger.rehearse(DAY, rules, world.capacity)
         assert await would_send(ledger, source, rules) == set(due)
-        plan = await ledger.plan(DAY, rules, world.room)
-        assert await memory.plan(DAY, rules, world.room) == plan
+        plan = await ledger.plan(DAY, rules, world.capacity)
+        assert await memory.plan(DAY, rules, world.capacity) == plan
         assert rehearsed.overflows == plan.overflows
         assert await planned(db) == due
         assert await urgencies(db) == memory.offices
@@ -279,7 +279,7 @@ async def hold_together(world: World, dsn: str) -> None:
 
         # Planning again changes nothing.
         assert await would_send(ledger, source, rules) == set(due)
-        assert await ledger.plan(DAY, rules, world.room) == await memory.plan(DAY, rules, world.room) == plan
+        assert await ledger.plan(DAY, rules, world.capacity) == await memory.plan(DAY, rules, world.capacity) == plan
         assert await planned(db) == due
         assert await urgencies(db) == memory.offices
         assert await counted(ledger, rules) == await counted(memory, rules)
@@ -300,7 +300,7 @@ async def hold_together(world: World, dsn: str) -> None:
         app.devices |= {device.id: device for device in world.later}
         await add(db, world.later)
         foreseen = await would_send(ledger, source, rules)
-        assert await ledger.plan(DAY, rules, world.room) == await memory.plan(DAY, rules, world.room)
+        assert await ledger.plan(DAY, rules, world.capacity) == await memory.plan(DAY, rules, world.capacity)
         assert {key: d.state for key, d in (await planned(db)).items()} == {
             key: row.delivery.state for key, row in memory.rows.items()
         }
@@ -401,7 +401,7 @@ def a_world(*lefts: int, **changes: Any) -> World:
 @example(a_world(-1, 40, rules=Rules(push=False)))
 @example(a_world(0, rules=Rules(overdue=False)))
 @example(a_world(strange=((OFFICES[0], "inspection", DAY), (OFFICES[0], "renewal", None)), states=(State.FAILED,)))
-@example(a_world(3, 7, room=Room(mails=1, calls=1, batch=1)))
+@example(a_world(3, 7, capacity=Capacity(mails=1, calls=1, batch=1)))
 @example(a_world(dated=(-9,), rules=Rules(overdue=False)))
 def test_the_plan_that_sql_writes_is_what_choose_decides(dsn: str, world: World) -> None:
     trio.run(hold_together, world, dsn)

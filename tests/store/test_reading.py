@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from notifierd.demo.application import tables_sql
 from notifierd.demo.postgres import Cluster
 from notifierd.demo.servers.process import Servers
-from notifierd.model.counts import Planned, Room
+from notifierd.model.counts import Capacity, Planned
 from notifierd.rules.due import Rules
 from notifierd.rules.report import RunResult
 from notifierd.run.day import run_day
@@ -89,8 +89,8 @@ class Turning(PostgresLedger):
     view: str = field(kw_only=True)
     said: str = field(kw_only=True)
 
-    async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
-        planned = await super().plan(day, rules, room)
+    async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
+        planned = await super().plan(day, rules, capacity)
         await self._db.fetch(f"create or replace view notifierd.{self.view} as {self.said}")
         return planned
 

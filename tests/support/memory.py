@@ -15,7 +15,7 @@ from uuid import UUID
 import trio
 from attrs import define, evolve, field, frozen
 
-from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Room, Untold
+from notifierd.model.counts import Capacity, ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Untold
 from notifierd.model.delivery import OPEN, Channel, Delivery, Reservation, Settlement, State, delivery_id
 from notifierd.model.errors import LeaseHeld
 from notifierd.model.office import Alert, Device, Kind, OfficeWork, Staff
@@ -187,7 +187,7 @@ class MemoryLedger:
 
     # Planning ----------------------------------------------------------------------------------------------------
 
-    async def plan(self, day: date, rules: Rules, room: Room = UNLIMITED) -> Planned:
+    async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
         await self._statement()
         told = {
             (row.delivery.office_id, row.delivery.staff_id)
@@ -203,7 +203,7 @@ class MemoryLedger:
         waiting = [row.delivery for row in self._of(day) if row.delivery.state in OPEN]
         channels = Counter(delivery.channel for delivery in waiting)
         offices = {delivery.office_id for delivery in waiting}
-        overflows = tuple(self._overflows(day, room))
+        overflows = tuple(self._overflows(day, capacity))
         mails, pushes = channels[Channel.EMAIL], channels[Channel.PUSH]
         return Planned(len(offices), mails, pushes, self._given(day), overflows, self._crowded(day, rules))
 
@@ -218,18 +218,18 @@ class MemoryLedger:
         mails = [row.delivery for row in self._of(day) if row.delivery.channel is Channel.EMAIL]
         return sum(mail.state in given or mail.doubts > 0 for mail in mails)
 
-    def _overflows(self, day: date, room: Room) -> Iterator[Overflow]:
+    def _overflows(self, day: date, capacity: Capacity) -> Iterator[Overflow]:
         mails = Counter(
             row.delivery.office_id
             for row in self._of(day)
             if row.delivery.channel is Channel.EMAIL and row.delivery.state is State.PLANNED
         )
         ranked = sorted(mails, key=lambda office: (self.offices[day, office], office))
-        if room.mails is not None:
-            yield from _beyond("email_per_day", ranked, mails, max(0, room.mails - self._given(day)))
-        if room.calls is not None:
-            calls = Counter({office: math.ceil(mails[office] / room.batch) for office in ranked})
-            fit = sum(total <= room.calls for total in accumulate(calls[office] for office in ranked))
+        if capacity.mails is not None:
+            yield from _beyond("email_per_day", ranked, mails, max(0, capacity.mails - self._given(day)))
+        if capacity.calls is not None:
+            calls = Counter({office: math.ceil(mails[office] / capacity.batch) for office in ranked})
+            fit = sum(total <= capacity.calls for total in accumulate(calls[office] for office in ranked))
             yield from _beyond("email_per_second", ranked, mails, sum(mails[office] for office in ranked[:fit]))
 
     def due(self, day: date, rules: Rules) -> list[Delivery]:
