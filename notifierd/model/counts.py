@@ -9,7 +9,7 @@ from notifierd.model.delivery import LOST, OPEN, Channel, State
 
 
 @frozen
-class Outlook:
+class Backlog:
     """The work that is left after a pass: open deliveries, whether any can go now, and when the next can.
 
     Attributes:
@@ -138,7 +138,7 @@ class DayCounts:
     offices_failed: int
     email: ChannelCounts
     push: ChannelCounts
-    outlook: Outlook
+    backlog: Backlog
     untold: tuple[Untold, ...] = ()
     failures: tuple[Failure, ...] = ()
     failures_omitted: int = 0

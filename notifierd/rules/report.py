@@ -32,7 +32,7 @@ class RunResult:
     @classmethod
     def of(cls, counts: DayCounts, stopped: str | None) -> "RunResult":
         """Return the result of a run that ended by itself, or was *stopped* for a reason."""
-        if counts.outlook.open:
+        if counts.backlog.open:
             return cls("interrupted", stopped or Reason.INTERRUPTED, counts)
         return cls("completed", None, counts)
 

@@ -91,10 +91,10 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
             if not await recorder.settled():
                 this_pass.skip(DATABASE_PAUSE)
             counts = await count(day, context)
-            if not counts.outlook.open or await context.pause(this_pass.next_turn(counts.outlook)):
+            if not counts.backlog.open or await context.pause(this_pass.next_turn(counts.backlog)):
                 break
             given = counts.mails_given
-        if counts.outlook.open and context.stop.reason == "window_ended":
+        if counts.backlog.open and context.stop.reason == "window_ended":
             with trio.move_on_after(context.limits.call_expires):  # so that no known outcome is closed as unknown
                 while not await recorder.settled():
                     pass
@@ -162,9 +162,9 @@ async def close_day(day: date, context: RunContext) -> DayCounts:
     while True:
         context.progress.end(await retry_while_unavailable(context.progress, "closing", close))
         counts = await count(day, context)
-        if not counts.outlook.open:
+        if not counts.backlog.open:
             return counts
-        await context.progress.sleep(max(BACKOFF.first, counts.outlook.next_in or 0.0))  # negative if it is past
+        await context.progress.sleep(max(BACKOFF.first, counts.backlog.next_in or 0.0))  # negative if it is past
 
 
 def unsent_mail_reason(context: RunContext) -> str | None:

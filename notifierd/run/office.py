@@ -8,7 +8,7 @@ import structlog
 import trio
 from attrs import define, evolve
 
-from notifierd.model.counts import Outlook
+from notifierd.model.counts import Backlog
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.model.errors import DatabaseError, first_of, may_pass, office_error, places
 from notifierd.model.message import Push
@@ -84,11 +84,11 @@ class RunPass:
         """Note that deliveries that were due were left planned, for at least *seconds*."""
         self._skipped_for = min(self._skipped_for, seconds)
 
-    def next_turn(self, outlook: Outlook) -> float:
+    def next_turn(self, backlog: Backlog) -> float:
         """Seconds until another pass can do something."""
-        if outlook.due_now and self._skipped_for == NEVER:
+        if backlog.due_now and self._skipped_for == NEVER:
             return SHORTEST_PAUSE
-        return max(SHORTEST_PAUSE, min(self._skipped_for, NEVER if outlook.next_in is None else outlook.next_in))
+        return max(SHORTEST_PAUSE, min(self._skipped_for, NEVER if backlog.next_in is None else backlog.next_in))
 
 
 async def guard_office(work: OfficeWork, slot: object, this_pass: RunPass) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 from attrs import asdict, frozen
 
-from notifierd.model.counts import Capacity, ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Untold
+from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Failure, Overflow, Planned, Untold
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.model.errors import LeaseHeld
 from notifierd.rules.due import Rules
@@ -50,8 +50,8 @@ class PostgresLedger:
         (row,) = await self._db.read(plans.REHEARSE, day, *_due(rules), *_limits(capacity))
         (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
-        outlook = Outlook(email.open + push.open, due_now=True, next_in=None)
-        return DayCounts(row["offices"], 0, email, push, outlook, _untold(untold), overflows=_overflows(row))
+        backlog = Backlog(email.open + push.open, due_now=True, next_in=None)
+        return DayCounts(row["offices"], 0, email, push, backlog, _untold(untold), overflows=_overflows(row))
 
     async def foresee(self, day: date, rules: Rules) -> dict[UUID, tuple[Delivery, ...]]:
         """Return the deliveries that would be open if the day were planned now, by office in order of urgency."""
@@ -130,7 +130,7 @@ class PostgresLedger:
             push=push,
             failures=failures,
             failures_omitted=row["failures_total"] - len(failures),
-            outlook=Outlook(row["open"], row["due_now"], row["next_in"]),
+            backlog=Backlog(row["open"], row["due_now"], row["next_in"]),
             untold=_untold(row),
             mails_given=row["mails_given"],
         )

@@ -9,18 +9,18 @@ from attrs import evolve
 from rich.console import Console
 
 from notifierd.commands.run_display import MOST_OFFICES, MOST_REASONS, live_progress, print_report
-from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Planned, Untold
+from notifierd.model.counts import Backlog, ChannelCounts, DayCounts, Failure, Planned, Untold
 from notifierd.model.delivery import Channel, State
 from notifierd.rules.report import RunReport, RunResult, RunState
 from notifierd.run.progress import Progress
 
-DONE = Outlook(0, due_now=False, next_in=None)
+DONE = Backlog(0, due_now=False, next_in=None)
 COUNTS = DayCounts(
     offices=1200,
     offices_failed=2,
     email=ChannelCounts(planned=5010, sent=5000, failed=1, unknown=2, expired=3, open=4),
     push=ChannelCounts(planned=30, sent=21, gone=9),
-    outlook=DONE,
+    backlog=DONE,
 )
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from notifierd.config.settings import WatchSettings
-from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Untold
+from notifierd.model.counts import Backlog, ChannelCounts, DayCounts, Failure, Untold
 from notifierd.model.delivery import Channel
 from notifierd.rules.alarms import (
     MOST_NAMED,
@@ -23,7 +23,7 @@ from notifierd.rules.alarms import (
 )
 from tests.support.samples import DAY, an_id
 
-DONE = Outlook(0, due_now=False, next_in=None)
+DONE = Backlog(0, due_now=False, next_in=None)
 NONE = ChannelCounts()
 QUIET = WatchSettings(run_seconds=0.0)
 

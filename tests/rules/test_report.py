@@ -6,12 +6,12 @@ from uuid import UUID
 import pytest
 from attrs import evolve
 
-from notifierd.model.counts import ChannelCounts, DayCounts, Failure, Outlook, Untold
+from notifierd.model.counts import Backlog, ChannelCounts, DayCounts, Failure, Untold
 from notifierd.model.delivery import Channel
 from notifierd.rules.report import RunReport, RunResult, RunState
 
-DONE = Outlook(0, due_now=False, next_in=None)
-OPEN = Outlook(3, due_now=True, next_in=None)
+DONE = Backlog(0, due_now=False, next_in=None)
+OPEN = Backlog(3, due_now=True, next_in=None)
 EMAIL = ChannelCounts(planned=21, sent=15, failed=1, unknown=2, expired=3)
 PUSH = ChannelCounts(planned=13, sent=6, failed=1, gone=2, unknown=1, expired=3)
 FAILURE = Failure(UUID(int=7), Channel.EMAIL, "rejected:422")
@@ -20,7 +20,7 @@ COUNTS = DayCounts(
     offices_failed=2,
     email=EMAIL,
     push=PUSH,
-    outlook=DONE,
+    backlog=DONE,
     untold=(Untold(UUID(int=1), 3, 3), Untold(UUID(int=2), 2, 1)),
     failures=(FAILURE,),
     failures_omitted=6,
@@ -90,6 +90,6 @@ def test_the_exit_code_says_how_the_run_ended(state: RunState, counts: DayCounts
 
 def test_a_run_with_something_open_was_interrupted_and_says_why():
     assert RunResult.of(COUNTS, "signal") == RunResult("completed", None, COUNTS), "nothing was open when it came"
-    cut = evolve(COUNTS, outlook=OPEN)
+    cut = evolve(COUNTS, backlog=OPEN)
     assert RunResult.of(cut, "signal") == RunResult("interrupted", "signal", cut)
     assert RunResult.of(cut, None) == RunResult("interrupted", "interrupted", cut)

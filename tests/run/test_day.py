@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
-from notifierd.model.counts import Outlook
+from notifierd.model.counts import Backlog
 from notifierd.model.delivery import Channel, State
 from notifierd.model.errors import LeaseHeld, LeaseLost, LedgerUnavailable, StatementRefused
 from notifierd.model.outcome import Blame, Blocked, Deferred, Gone, Outcome, Rejected, Unknown
@@ -1027,8 +1027,8 @@ async def test_a_turn_that_came_while_the_day_was_counted_is_waited_for_like_any
     class Late(ShakyLedger):
         async def counts(self, day, rules):
             counts = await super().counts(day, rules)
-            early = counts.outlook.next_in is not None and counts.outlook.next_in < 1.0
-            return evolve(counts, outlook=Outlook(counts.outlook.open, False, -1e-5)) if early else counts
+            early = counts.backlog.next_in is not None and counts.backlog.next_in < 1.0
+            return evolve(counts, backlog=Backlog(counts.backlog.open, False, -1e-5)) if early else counts
 
     ledger = Late(some_offices(1, staff=1))
     email = ScriptedSender(seconds=2.0)

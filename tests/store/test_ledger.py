@@ -476,14 +476,14 @@ async def test_a_try_is_taken_up_by_another_only_when_it_ran_out(desk: Desk) -> 
     (delivery, *_) = await planned(desk, some_offices(1, staff=1))
     call = a_call(delivery, expires=40)
     assert await reserved(desk, call)
-    outlook = (await desk.ledger.counts(DAY, RULES)).outlook
-    assert (outlook.open, outlook.due_now) == (1, False)
-    assert outlook.next_in == pytest.approx(40, abs=3)
+    backlog = (await desk.ledger.counts(DAY, RULES)).backlog
+    assert (backlog.open, backlog.due_now) == (1, False)
+    assert backlog.next_in == pytest.approx(40, abs=3)
     await desk.age(41)
     await desk.ledger.take_lease(DAY, ME)
     (left,) = await deliveries_of(desk)
     assert (left.call_id, left.provider, left.payload_hash) == (call.call_id, "resend", b"hash of the body")
-    assert (await desk.ledger.counts(DAY, RULES)).outlook.due_now
+    assert (await desk.ledger.counts(DAY, RULES)).backlog.due_now
     repeat = a_call(left, call_id=call.call_id)
     assert await reserved(desk, repeat)
     await desk.ledger.settle(ending(repeat, State.SENDING, reason="timeout"))
@@ -512,9 +512,9 @@ async def test_what_waits_is_not_read_before_its_time(desk: Desk) -> None:
     assert await reserved(desk, call)
     await desk.ledger.settle(ending(call, State.PLANNED, reason="rate_limited:429", wait=60.0, attempts=1))
     assert await deliveries_of(desk) == []
-    outlook = (await desk.ledger.counts(DAY, RULES)).outlook
-    assert (outlook.open, outlook.due_now) == (1, False)
-    assert outlook.next_in == pytest.approx(60, abs=3)
+    backlog = (await desk.ledger.counts(DAY, RULES)).backlog
+    assert (backlog.open, backlog.due_now) == (1, False)
+    assert backlog.next_in == pytest.approx(60, abs=3)
     await desk.age(61)
     (later,) = await deliveries_of(desk)
     assert (later.attempts, later.try_no, later.reason) == (1, 1, "rate_limited:429")

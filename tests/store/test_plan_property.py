@@ -225,7 +225,7 @@ async def would_send(ledger: PostgresLedger, source: PostgresSource, rules: Rule
 async def counted(ledger: Ledger, rules: Rules) -> DayCounts:
     """How the day stands, but for the seconds to the next turn: two clocks."""
     counts = await ledger.counts(DAY, rules)
-    return evolve(counts, outlook=evolve(counts.outlook, next_in=None))
+    return evolve(counts, backlog=evolve(counts.backlog, next_in=None))
 
 
 async def add(db: Database, devices: Sequence[Device]) -> None:

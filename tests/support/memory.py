@@ -15,7 +15,7 @@ from uuid import UUID
 import trio
 from attrs import define, evolve, field, frozen
 
-from notifierd.model.counts import Capacity, ChannelCounts, DayCounts, Failure, Outlook, Overflow, Planned, Untold
+from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Failure, Overflow, Planned, Untold
 from notifierd.model.delivery import OPEN, Channel, Delivery, Reservation, Settlement, State, delivery_id
 from notifierd.model.errors import LeaseHeld
 from notifierd.model.office import Alert, Device, Kind, OfficeWork, Staff
@@ -556,7 +556,7 @@ class MemoryLedger:
             untold=self._all_untold(day, rules),
             failures=tuple(failure for _, failure in failures),
             failures_omitted=0,
-            outlook=Outlook(len(waiting), any(map(self._due, waiting)), min(turns) - self.clock() if turns else None),
+            backlog=Backlog(len(waiting), any(map(self._due, waiting)), min(turns) - self.clock() if turns else None),
         )
 
     def _all_untold(self, day: date, rules: Rules) -> tuple[Untold, ...]:
