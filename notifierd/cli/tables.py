@@ -187,7 +187,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(
             f"[bold red]office {each.office_id} cannot be read[/] ({each.reason}): nobody there would be told"
         )
-    for over in plan.overflows:
+    for over in plan.excess:
         console.print(f"[bold red]over the limit: {over.words}[/], the most urgent of them:")
         for office in over.first:
             console.print(f"  {office}")

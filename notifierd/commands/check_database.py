@@ -328,7 +328,7 @@ async def _room(db: Database, settings: Settings) -> list[Finding]:
     capacity = mail_capacity(settings, (window.ends - window.opens).total_seconds())
     ledger = PostgresLedger(db)
     counts = await ledger.rehearse(window.day, Rules.of(settings), capacity)
-    for over in counts.overflows:
+    for over in counts.excess:
         offices = ", ".join(map(str, over.first[:MOST_OFFICES])) + (", ..." if over.offices > MOST_OFFICES else "")
         text = f"on {window.day}, over the limit: {over.words} out of {counts.email.planned:,} mails: {offices}"
         findings.append(Finding(f"limits.{over.limit}", Level.BAD, text))

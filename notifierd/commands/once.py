@@ -23,7 +23,7 @@ from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.rules.report import RunReport, RunResult
 from notifierd.run.context import RunContext, lasting
-from notifierd.run.day import report_overflows, run_day
+from notifierd.run.day import report_excess, run_day
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
 from notifierd.send.open import mail_capacity
@@ -119,7 +119,7 @@ class Once:
         if self.options.dry_run:
             capacity = mail_capacity(self.settings, self.options.seconds)
             counts = await site.ledger.rehearse(self.day, Rules.of(self.settings), capacity)
-            report_overflows(counts.overflows)
+            report_excess(counts.excess)
             return RunResult("dry-run", None, counts)
         async with (
             site.open_context(

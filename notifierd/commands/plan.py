@@ -12,7 +12,7 @@ from uuid import UUID
 from attrs import asdict, field, frozen
 
 from notifierd.config.settings import Settings
-from notifierd.model.counts import Overflow, Untold
+from notifierd.model.counts import Excess, Untold
 from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.errors import ConfigError, may_pass, office_error
 from notifierd.model.office import Alert, Notice, OfficeWork
@@ -108,7 +108,7 @@ class Plan:
         settled: how many deliveries of *day* are settled already.
         offices: the most urgent first.
         untold: the offices with alerts that no channel takes to anybody.
-        overflows: the mails that exceed the limits.
+        excess: the mails that exceed the limits.
         unreadable: the offices whose data is broken, about which nothing else is known.
     """
 
@@ -118,7 +118,7 @@ class Plan:
     offices: tuple[PlannedOffice, ...]
     expiring: tuple[Expiring, ...]
     untold: tuple[Untold, ...]
-    overflows: tuple[Overflow, ...] = ()
+    excess: tuple[Excess, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Plan:
                 for each in self.expiring
             ],
             "untold": [asdict(office) | {"office_id": str(office.office_id)} for office in self.untold],
-            "no_room": [asdict(over) | {"first": list(map(str, over.first))} for over in self.overflows],
+            "no_room": [asdict(over) | {"first": list(map(str, over.first))} for over in self.excess],
             "unreadable": [{"office_id": str(each.office_id), "reason": each.reason} for each in self.unreadable],
         }
 
@@ -193,7 +193,7 @@ async def plan(settings: Settings, day: date) -> Plan:
         tuple(offices),
         tuple(expiring),
         rehearsed.untold,
-        rehearsed.overflows,
+        rehearsed.excess,
         tuple(unreadable),
     )
 

@@ -42,7 +42,7 @@ class Capacity:
 
 
 @frozen
-class Overflow:
+class Excess:
     """Mails that exceed a limit: those of the least urgent offices.
 
     Attributes:
@@ -68,7 +68,7 @@ class Planned:
 
     Attributes:
         mails_given: mails of the day that a provider was given before, or may have been.
-        overflows: the excess over each limit that is exceeded.
+        excess: the excess over each limit that is exceeded.
         crowded: the staff members with more devices than pushes go to, and their number of devices; at most 10 members.
     """
 
@@ -76,7 +76,7 @@ class Planned:
     email: int
     push: int
     mails_given: int = 0
-    overflows: tuple[Overflow, ...] = ()
+    excess: tuple[Excess, ...] = ()
     crowded: Mapping[UUID, int] = field(factory=dict)
 
 
@@ -143,7 +143,7 @@ class DayCounts:
     failures: tuple[Failure, ...] = ()
     failures_omitted: int = 0
     mails_given: int = 0
-    overflows: tuple[Overflow, ...] = ()
+    excess: tuple[Excess, ...] = ()
 
     @property
     def untold_alerts(self) -> int:

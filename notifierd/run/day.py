@@ -10,7 +10,7 @@ import structlog
 import trio
 from attrs import asdict
 
-from notifierd.model.counts import DayCounts, Overflow, Planned
+from notifierd.model.counts import DayCounts, Excess, Planned
 from notifierd.model.delivery import Channel
 from notifierd.model.errors import DatabaseError, LedgerUnavailable, plain_errors
 from notifierd.model.office import OfficeWork
@@ -61,14 +61,14 @@ async def run_day(day: date, context: RunContext) -> RunResult:
 def report_plan(planned: Planned, rules: Rules) -> None:
     """Log what is open, and what and whom the plan had to leave out."""
     log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
-    report_overflows(planned.overflows)
+    report_excess(planned.excess)
     for staff, devices in planned.crowded.items():
         log.warning("devices_left_out", staff=str(staff), devices=devices, pushed=rules.devices_per_person)
 
 
-def report_overflows(overflows: Sequence[Overflow]) -> None:
+def report_excess(excess: Sequence[Excess]) -> None:
     """Log what a plan has no room for."""
-    for over in overflows:
+    for over in excess:
         labels = asdict(over) | {"first": [str(office) for office in over.first]}
         log.error("plan_does_not_fit", **labels)
 
@@ -173,8 +173,8 @@ def unsent_mail_reason(context: RunContext) -> str | None:
         return "email_per_day"
     if out := context.transports.breakers.outages().get(context.transports.preferred(Channel.EMAIL).sender.name):
         return out
-    overflows = context.progress.planned.overflows if context.progress.planned else ()
-    return "email_per_second" if overflows else None
+    excess = context.progress.planned.excess if context.progress.planned else ()
+    return "email_per_second" if excess else None
 
 
 async def conclude(day: date, context: RunContext, counts: DayCounts | None) -> RunResult:

@@ -56,8 +56,8 @@ class Attempt:
         outages = self.context.transports.breakers.outages() if self.context else {}
         out = "".join(f"; {destination} is unavailable ({reason})" for destination, reason in outages.items())
         waiting = f"; waiting for {progress.waiting_for}" if progress.waiting_for else ""
-        overflows = progress.planned.overflows if progress.planned else ()
-        beyond = "".join(f"; over the limit: {over.words}" for over in overflows)
+        excess = progress.planned.excess if progress.planned else ()
+        beyond = "".join(f"; over the limit: {over.words}" for over in excess)
         return f"running {done}{waiting}{out}{beyond}"
 
     def limiters(self) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 from attrs import asdict, frozen
 
-from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Failure, Overflow, Planned, Untold
+from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Excess, Failure, Planned, Untold
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.model.errors import LeaseHeld
 from notifierd.rules.due import Rules
@@ -43,7 +43,7 @@ class PostgresLedger:
     async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
         (row,) = await self._db.write(plans.PLAN, day, *_due(rules), *_limits(capacity), timeout=self._plan_timeout)
         crowded = {UUID(one["staff_id"]): one["devices"] for one in json.loads(row["crowded"])}
-        return Planned(**{**row, "overflows": _overflows(row), "crowded": crowded})
+        return Planned(**{**row, "excess": _excess(row), "crowded": crowded})
 
     async def rehearse(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> DayCounts:
         """Count what would be due if the day were planned now, as if nothing had been sent yet. Writes nothing."""
@@ -51,7 +51,7 @@ class PostgresLedger:
         (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
         backlog = Backlog(email.open + push.open, due_now=True, next_in=None)
-        return DayCounts(row["offices"], 0, email, push, backlog, _untold(untold), overflows=_overflows(row))
+        return DayCounts(row["offices"], 0, email, push, backlog, _untold(untold), excess=_excess(row))
 
     async def foresee(self, day: date, rules: Rules) -> dict[UUID, tuple[Delivery, ...]]:
         """Return the deliveries that would be open if the day were planned now, by office in order of urgency."""
@@ -192,10 +192,10 @@ def _limits(capacity: Capacity) -> tuple[int | None, int | None, int]:
     return capacity.mails, capacity.calls, capacity.batch
 
 
-def _overflows(row: Row) -> tuple[Overflow, ...]:
+def _excess(row: Row) -> tuple[Excess, ...]:
     return tuple(
-        Overflow(one["limit"], one["mails"], one["offices"], tuple(map(UUID, one["first"])))
-        for one in json.loads(row["overflows"])
+        Excess(one["limit"], one["mails"], one["offices"], tuple(map(UUID, one["first"])))
+        for one in json.loads(row["excess"])
     )
 
 

@@ -161,7 +161,7 @@ class Live:
             for destination, reason in breakers.outages().items():
                 phrase = "lane_blocked" if destination in breakers.blocked() else "lane_out"
                 yield words(phrase, lane=destination), reason
-        for over in attempt.progress.planned.overflows if attempt and attempt.progress.planned else ():
+        for over in attempt.progress.planned.excess if attempt and attempt.progress.planned else ():
             first = ", ".join(map(str, over.first[:MOST_NAMED])) + (", ..." if over.offices > MOST_NAMED else "")
             numbers = {"mails": words.number(over.mails), "offices": words.number(over.offices)}
             yield words("no_room", **numbers), f"limits.{over.limit}: {first}"

@@ -626,8 +626,8 @@ async def test_a_plan_names_what_there_is_no_room_for(desk: Desk) -> None:
 
     async def beyond(capacity: Capacity) -> list[tuple[str, int, list[UUID]]]:
         plan = await desk.ledger.plan(DAY, RULES, capacity)
-        assert all(over.offices == len(over.first) for over in plan.overflows)
-        return [(over.limit, over.mails, list(over.first)) for over in plan.overflows]
+        assert all(over.offices == len(over.first) for over in plan.excess)
+        return [(over.limit, over.mails, list(over.first)) for over in plan.excess]
 
     assert await beyond(Capacity()) == []
     assert await beyond(Capacity(mails=12, calls=12)) == []

@@ -250,7 +250,7 @@ async def hold_together(world: World, dsn: str) -> None:
         assert await would_send(ledger, source, rules) == set(due)
         plan = await ledger.plan(DAY, rules, world.capacity)
         assert await memory.plan(DAY, rules, world.capacity) == plan
-        assert rehearsed.overflows == plan.overflows
+        assert rehearsed.excess == plan.excess
         assert await planned(db) == due
         assert await urgencies(db) == memory.offices
         channels = Counter(delivery.channel for delivery in due.values())

@@ -15,7 +15,7 @@ from uuid import UUID
 import trio
 from attrs import define, evolve, field, frozen
 
-from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Failure, Overflow, Planned, Untold
+from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Excess, Failure, Planned, Untold
 from notifierd.model.delivery import OPEN, Channel, Delivery, Reservation, Settlement, State, delivery_id
 from notifierd.model.errors import LeaseHeld
 from notifierd.model.office import Alert, Device, Kind, OfficeWork, Staff
@@ -203,9 +203,9 @@ class MemoryLedger:
         waiting = [row.delivery for row in self._of(day) if row.delivery.state in OPEN]
         channels = Counter(delivery.channel for delivery in waiting)
         offices = {delivery.office_id for delivery in waiting}
-        overflows = tuple(self._overflows(day, capacity))
+        excess = tuple(self._excess(day, capacity))
         mails, pushes = channels[Channel.EMAIL], channels[Channel.PUSH]
-        return Planned(len(offices), mails, pushes, self._given(day), overflows, self._crowded(day, rules))
+        return Planned(len(offices), mails, pushes, self._given(day), excess, self._crowded(day, rules))
 
     def _crowded(self, day: date, rules: Rules) -> dict[UUID, int]:
         pushed_to = {delivery.staff_id for delivery in self.due(day, rules) if delivery.device_id}
@@ -218,7 +218,7 @@ class MemoryLedger:
         mails = [row.delivery for row in self._of(day) if row.delivery.channel is Channel.EMAIL]
         return sum(mail.state in given or mail.doubts > 0 for mail in mails)
 
-    def _overflows(self, day: date, capacity: Capacity) -> Iterator[Overflow]:
+    def _excess(self, day: date, capacity: Capacity) -> Iterator[Excess]:
         mails = Counter(
             row.delivery.office_id
             for row in self._of(day)
@@ -618,12 +618,12 @@ def _place(row: _Row) -> tuple[str, UUID, UUID]:
     return row.delivery.channel, row.delivery.staff_id, row.delivery.device_id or UUID(int=0)
 
 
-def _beyond(limit: str, ranked: Sequence[UUID], mails: Counter[UUID], fit: int) -> Iterator[Overflow]:
+def _beyond(limit: str, ranked: Sequence[UUID], mails: Counter[UUID], fit: int) -> Iterator[Excess]:
     """What is beyond the first *fit* of the *mails* of offices in their order."""
     ends = accumulate(mails[office] for office in ranked)
     first = [office for office, end in zip(ranked, ends, strict=True) if end > fit]
     if first:
-        yield Overflow(limit, mails.total() - fit, len(first), tuple(first[:50]))
+        yield Excess(limit, mails.total() - fit, len(first), tuple(first[:50]))
 
 
 def _by_office(pairs: Iterable[tuple[UUID, T]]) -> dict[UUID, list[T]]:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import trio
 from attrs import define, evolve, field
 
-from notifierd.model.counts import Overflow, Planned
+from notifierd.model.counts import Excess, Planned
 from notifierd.model.delivery import Channel, State
 from notifierd.model.outcome import Blocked, Deferred
 from notifierd.service.state import Attempt
@@ -259,8 +259,8 @@ async def test_what_there_is_no_room_for_and_a_provider_that_is_out_stand_among_
     live = Live(daemon)
     attempt = daemon.begin(offices=9, email=20, push=0)
     offices = tuple(an_id(f"office {n}") for n in range(7))
-    over = Overflow("email_per_day", 13, 7, offices)
-    attempt.progress.planned = Planned(9, 20, 0, overflows=(over,))
+    over = Excess("email_per_day", 13, 7, offices)
+    attempt.progress.planned = Planned(9, 20, 0, excess=(over,))
     attempt.context = a_run(ShakyLedger(some_offices(1)), ScriptedSender("resend"))
     breakers = attempt.context.transports.breakers
     breakers["resend"].record([Blocked("blocked:401")], 0.0, an_id("office"))

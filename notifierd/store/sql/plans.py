@@ -67,7 +67,7 @@ _GIVEN = """(
 """The number of mails of the day that a provider accepted, or may have accepted."""
 
 # The mails beyond the limits on mails or calls, for each office in open_mails (office_id, mails), most urgent first.
-_OVERFLOWS = f"""
+_EXCESS = f"""
 ranked as (
     select m.office_id, o.nearest, m.mails, sum(m.mails) over urgent as mails_to,
            sum(ceil(m.mails / $9::numeric)) over urgent as calls_to
@@ -83,7 +83,7 @@ ranked as (
 )
 """
 
-_OVERFLOWS_JSON = """(
+_EXCESS_JSON = """(
     select coalesce(json_agg(x), '[]') from (
         select "limit", sum(mails) as mails, count(*) as offices,
                (array_agg(office_id order by nearest, office_id))[1:50] as first
@@ -127,7 +127,7 @@ PLAN = (
         union all
         select office_id from waiting where channel = 'email' and state = 'planned'
     ) mails group by office_id
-), {_OVERFLOWS}
+), {_EXCESS}
 select (select count(*) from (
            select office_id from planned union select office_id from waiting
        ) there) as offices,
@@ -137,7 +137,7 @@ select (select count(*) from (
            + (select count(*) from waiting where channel = 'push') as push,
        {_GIVEN} as mails_given,
        {_CROWDED_JSON} as crowded,
-       {_OVERFLOWS_JSON} as overflows
+       {_EXCESS_JSON} as excess
 """
 )
 """Write what is due on the day and not planned yet; count what is then open."""
@@ -172,11 +172,11 @@ REHEARSE = (
         on d.day = $1::date and d.channel = 'email' and d.office_id = m.office_id and d.staff_id = m.staff_id
     where coalesce(d.state, 'planned') = 'planned'
     group by m.office_id
-), {_OVERFLOWS}
+), {_EXCESS}
 select count(distinct office_id) as offices,
        count(*) filter (where channel = 'email') as email,
        count(*) filter (where channel = 'push') as push,
-       {_OVERFLOWS_JSON} as overflows
+       {_EXCESS_JSON} as excess
 from due
 """
 )
