@@ -265,13 +265,13 @@ def status(context: click.Context, *, as_json: bool) -> None:
       notifierd status
       notifierd status --json | jq .last_run.untold
     """  # noqa: D301
-    from notifierd.cli.tables import print_standing
-    from notifierd.commands.status import standing
+    from notifierd.cli.tables import print_status
+    from notifierd.commands.status import status_report
     from notifierd.service.site import utc_now
 
     settings = settings_of(context)
-    found = run_async(partial(standing, settings, utc_now()))
-    say_json(found.as_json()) if as_json else print_standing(found, settings.window.zone, out())
+    found = run_async(partial(status_report, settings, utc_now()))
+    say_json(found.as_json()) if as_json else print_status(found, settings.window.zone, out())
     if found.database:
         raise LedgerUnavailable(found.database)
 

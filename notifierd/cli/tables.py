@@ -12,7 +12,7 @@ from rich.table import Table
 
 from notifierd.commands.finding import Finding
 from notifierd.commands.plan import Explanation, Plan, PlannedOffice
-from notifierd.commands.status import Standing
+from notifierd.commands.status import StatusReport
 from notifierd.messages.text import clean, visible
 from notifierd.model.counts import ChannelCounts
 from notifierd.model.delivery import Channel
@@ -104,24 +104,24 @@ def _span(length: timedelta) -> str:
 # --------------------------------------------------------------------------------------------------------------
 
 
-def print_standing(standing: Standing, zone: ZoneInfo, console: Console) -> None:
+def print_status(report: StatusReport, zone: ZoneInfo, console: Console) -> None:
     """Print the last run, the open deliveries, the holder of the lease, and the next window."""
-    if standing.database is None:
-        _print_last(standing, zone, console)
-    window = standing.window
+    if report.database is None:
+        _print_last(report, zone, console)
+    window = report.window
     opens, ends = (f"{moment.astimezone(zone):%a %d %b %H:%M}" for moment in (window.opens, window.ends))
-    if standing.is_open:
-        _line(console, "window", f"[cyan]open[/] until {ends} {zone.key} (for {_span(window.ends - standing.now)})")
+    if report.is_open:
+        _line(console, "window", f"[cyan]open[/] until {ends} {zone.key} (for {_span(window.ends - report.now)})")
     else:
-        closed = f"; today is closed: {plain(standing.closed)}" if standing.closed else ""
-        wait = _span(window.opens - standing.now)
+        closed = f"; today is closed: {plain(report.closed)}" if report.closed else ""
+        wait = _span(window.opens - report.now)
         _line(console, "next window", f"{opens} to {ends} {zone.key} (in {wait}){closed}")
 
 
-def _print_last(standing: Standing, zone: ZoneInfo, console: Console) -> None:
-    for missed in standing.missed:
+def _print_last(report: StatusReport, zone: ZoneInfo, console: Console) -> None:
+    for missed in report.missed:
         _line(console, "missed", f"[bold red]{missed.day}[/] ({plain(missed.reason or '')})")
-    if (day := standing.last) is None:
+    if (day := report.last) is None:
         _line(console, "last run", "none yet")
         return
     reason = f" ({plain(day.reason)})" if day.reason else ""
@@ -135,7 +135,7 @@ def _print_last(standing: Standing, zone: ZoneInfo, console: Console) -> None:
         untold = day.untold
         words = f"{untold.alerts:,} alerts reached nobody[/], {untold.overdue:,} overdue, in {untold.offices:,} offices"
         _line(console, "", f"[bold red]{words}")
-    _line(console, "open", "; ".join(_left(each, zone) for each in standing.open) or "nothing")
+    _line(console, "open", "; ".join(_left(each, zone) for each in report.open) or "nothing")
     _line(console, "lease", f"held by {plain(day.holder)}" if day.holder else "free")
 
 

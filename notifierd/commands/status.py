@@ -17,7 +17,7 @@ LOOK_BACK = 30
 
 
 @frozen
-class Standing:
+class StatusReport:
     """The state at a moment.
 
     Attributes:
@@ -62,7 +62,7 @@ class Standing:
         }
 
 
-async def standing(settings: Settings, now: datetime) -> Standing:
+async def status_report(settings: Settings, now: datetime) -> StatusReport:
     """Return the state at *now*. An unreachable database is part of the state, not an error.
 
     Raises:
@@ -70,7 +70,7 @@ async def standing(settings: Settings, now: datetime) -> Standing:
     """
     calendar = Calendar(settings.window)
     today = calendar.today(now)
-    bare = Standing(now, today, calendar.next_window(now), calendar.closed(today))
+    bare = StatusReport(now, today, calendar.next_window(now), calendar.closed(today))
     try:
         async with open_site(settings, read_only=True) as site:
             days = await site.overview.days(today, LOOK_BACK)

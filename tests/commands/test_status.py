@@ -12,9 +12,9 @@ from attrs import evolve
 from rich.console import Console
 
 from notifierd import __version__
-from notifierd.cli.tables import MOST_OFFICES, print_history, print_plan, print_standing
+from notifierd.cli.tables import MOST_OFFICES, print_history, print_plan, print_status
 from notifierd.commands.plan import AlertCount, Plan, PlannedOffice, PlannedStaff
-from notifierd.commands.status import Standing, standing
+from notifierd.commands.status import StatusReport, status_report
 from notifierd.config.settings import DatabaseSettings, Settings
 from notifierd.demo.servers.trouble import MailConfig
 from notifierd.model.counts import ChannelCounts
@@ -125,12 +125,12 @@ async def test_the_last_run_is_the_newest_that_was_one_and_what_was_missed_since
         " ('2026-11-24', 'missed', 'not_running')"
     )
     now = datetime.combine(DAY, time(4), UTC)
-    found = await standing(Settings(database=DatabaseSettings(dsn=place.dsn)), now)
+    found = await status_report(Settings(database=DatabaseSettings(dsn=place.dsn)), now)
     assert found.last
     assert str(found.last.day) == "2026-11-19"
     assert [str(day.day) for day in found.missed] == ["2026-11-24", "2026-11-20"]
     assert (str(found.today), str(found.window.day), found.closed) == ("2026-11-24", "2026-11-25", None)
-    sunday = await standing(Settings(database=DatabaseSettings(dsn=place.dsn)), now - timedelta(days=2))
+    sunday = await status_report(Settings(database=DatabaseSettings(dsn=place.dsn)), now - timedelta(days=2))
     assert (sunday.closed, [str(day.day) for day in sunday.missed]) == ("weekend: sunday", ["2026-11-20"])
     assert str(sunday.window.day) == "2026-11-24"
 
@@ -161,7 +161,7 @@ BAD = evolve(
     push=ChannelCounts(planned=30, sent=21, gone=9),
     untold=UntoldTotal(alerts=7, overdue=3, offices=2),
 )
-STANDING = Standing(
+REPORT = StatusReport(
     now=NINE + timedelta(hours=4),
     today=DAY,
     window=Window(DAY + timedelta(days=1), NINE + timedelta(days=1), NINE + timedelta(days=1, hours=3)),
@@ -174,14 +174,14 @@ def screen(*, terminal: bool = False, width: int = 1000) -> tuple[Console, Strin
     return Console(file=out, width=width, force_terminal=terminal, color_system=None, highlight=False), out
 
 
-def shown(found: Standing) -> list[str]:
+def shown(found: StatusReport) -> list[str]:
     console, out = screen()
-    print_standing(found, TOKYO, console)
+    print_status(found, TOKYO, console)
     return out.getvalue().splitlines()
 
 
 def test_a_good_day_is_told_in_a_few_lines() -> None:
-    assert shown(evolve(STANDING, last=GOOD)) == [
+    assert shown(evolve(REPORT, last=GOOD)) == [
         "last run     2026-11-24: completed, began 09:00, took 12 min",
         "             1,200 offices",
         "             5,010 of 5,010 mails sent",
@@ -193,7 +193,7 @@ def test_a_good_day_is_told_in_a_few_lines() -> None:
 
 
 def test_a_bad_day_says_what_is_bad() -> None:
-    lines = shown(evolve(STANDING, last=BAD, open=(Open(DAY, Channel.EMAIL, 4, 0, 0, None),), missed=()))
+    lines = shown(evolve(REPORT, last=BAD, open=(Open(DAY, Channel.EMAIL, 4, 0, 0, None),), missed=()))
     assert lines[:6] == [
         "last run     2026-11-24: interrupted (signal), began 09:00, took 2 h 05 min",
         "             1,200 offices, 2 failed",
@@ -205,12 +205,12 @@ def test_a_bad_day_says_what_is_bad() -> None:
 
 
 def test_a_closed_day_an_open_window_and_missed_days() -> None:
-    closed = evolve(STANDING, closed="holiday: 勤労感謝の日", database="database_unavailable:OSError")
+    closed = evolve(REPORT, closed="holiday: 勤労感謝の日", database="database_unavailable:OSError")
     assert shown(closed)[-1].endswith("Asia/Tokyo (in 20 h 00 min); today is closed: holiday: 勤労感謝の日")
-    opened = evolve(STANDING, window=Window(DAY, NINE, STANDING.now + timedelta(seconds=59)))
+    opened = evolve(REPORT, window=Window(DAY, NINE, REPORT.now + timedelta(seconds=59)))
     assert shown(opened)[-1] == "window       open until Tue 24 Nov 13:00 Asia/Tokyo (for 59.0 s)"
     missed = evolve(GOOD, state="missed", reason="slept_through")
-    assert shown(evolve(STANDING, missed=(missed,)))[:2] == [
+    assert shown(evolve(REPORT, missed=(missed,)))[:2] == [
         "missed       2026-11-24 (slept_through)",
         "last run     none yet",
     ]
@@ -235,7 +235,7 @@ def test_history_is_one_line_a_day_with_figures_for_those_that_had_a_run() -> No
     [(0.04, "0.0 s"), (59.9, "59.9 s"), (60, "1 min"), (7140, "119 min"), (7260, "2 h 01 min"), (172_800, "2 days")],
 )
 def test_lengths_of_time_in_words(took: float, words: str) -> None:
-    line = shown(evolve(STANDING, last=evolve(GOOD, finished_at=NINE + timedelta(seconds=took))))[0]
+    line = shown(evolve(REPORT, last=evolve(GOOD, finished_at=NINE + timedelta(seconds=took))))[0]
     assert line.endswith(f", took {words}")
 
 
