@@ -37,7 +37,7 @@ INDEX = "index.html"
 
 
 @frozen
-class Shown:
+class PreviewedMessage:
     """One message in the index. Paths are relative to the index.
 
     Attributes:
@@ -52,7 +52,7 @@ class Shown:
 
 
 @define
-class ShownOffice:
+class PreviewedOffice:
     """One office in the index.
 
     Attributes:
@@ -61,7 +61,7 @@ class ShownOffice:
 
     id: UUID
     name: str
-    messages: list[Shown] = field(factory=list)
+    messages: list[PreviewedMessage] = field(factory=list)
     error: str = ""
 
 
@@ -80,7 +80,7 @@ class Preview:
 
     day: date
     folder: Path
-    offices: tuple[ShownOffice, ...]
+    offices: tuple[PreviewedOffice, ...]
 
     @property
     def messages(self) -> int:
@@ -88,7 +88,7 @@ class Preview:
         return sum(len(office.messages) for office in self.offices)
 
     @property
-    def poisoned(self) -> tuple[ShownOffice, ...]:
+    def poisoned(self) -> tuple[PreviewedOffice, ...]:
         """The offices whose messages cannot be rendered."""
         return tuple(office for office in self.offices if office.error)
 
@@ -104,7 +104,7 @@ async def preview(settings: Settings, wanted: Wanted, now: datetime, console: Co
     day, out = wanted.day, wanted.out
     ttl = max(SHORTEST_TTL, int((Calendar(settings.window).day_ends(day) - now).total_seconds()))
     maker = _Maker(settings, Renderer(settings), day, ttl, out, now)
-    offices: list[ShownOffice] = []
+    offices: list[PreviewedOffice] = []
     with _private(out), _bar(console) as bar:
         async with open_site(settings, read_only=True) as site:
             deliveries = await site.ledger.foresee(day, Rules.of(settings))
@@ -132,11 +132,11 @@ class _Maker:
     out: Path
     now: datetime
 
-    def office(self, work: OfficeWork | Unreadable) -> ShownOffice:
+    def office(self, work: OfficeWork | Unreadable) -> PreviewedOffice:
         """Render one office; its error does not affect other offices, as in a run."""
         if isinstance(work, Unreadable):
-            return ShownOffice(work.office_id, "", error=work.reason)
-        shown = ShownOffice(work.id, clean(work.name or ""))
+            return PreviewedOffice(work.office_id, "", error=work.reason)
+        shown = PreviewedOffice(work.id, clean(work.name or ""))
         rules = Rules.of(self.settings)
         try:
             for delivery in work.deliveries:
@@ -149,10 +149,10 @@ class _Maker:
             return evolve(shown, error=type(error).__name__)
         return shown
 
-    def _message(self, notice: Notice, delivery: Delivery, work: OfficeWork) -> Shown:
+    def _message(self, notice: Notice, delivery: Delivery, work: OfficeWork) -> PreviewedMessage:
         folder = self.out / str(work.id)
         folder.mkdir(exist_ok=True)
-        shown = Shown(notice.staff.id, clean(notice.staff.name), "", "", {})
+        shown = PreviewedMessage(notice.staff.id, clean(notice.staff.name), "", "", {})
         if delivery.device_id is None:
             try:
                 mail = self.renderer.mail(notice, delivery)

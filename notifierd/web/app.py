@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 from notifierd.model.errors import NotifierdError
 from notifierd.web.access import Access, is_ours
 from notifierd.web.archive import LOOK_SECONDS, Archive
-from notifierd.web.daemon import Shown
+from notifierd.web.daemon import DaemonView
 from notifierd.web.live import MOST_STREAMS, Live
 from notifierd.web.metrics import CONTENT_TYPE, scrape
 from notifierd.web.pages import Pages, parsed, path_of_ours
@@ -40,7 +40,7 @@ HEADERS: Final = {
 class App:
     """Answers every request."""
 
-    daemon: Shown
+    daemon: DaemonView
     access: Access
     live: Live = field(init=False)
     archive: Archive = field(init=False)

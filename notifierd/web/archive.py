@@ -27,7 +27,7 @@ from notifierd.store.history import (
     TroubledOffice,
     UntoldOffice,
 )
-from notifierd.web.daemon import Shown
+from notifierd.web.daemon import DaemonView
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class OneOffice:
 class Archive:
     """Queries the ledger that the present configuration names."""
 
-    daemon: Shown
+    daemon: DaemonView
     _answers: dict[Hashable, tuple[float, Any]] = field(factory=dict)
     """The cached answers with their times, the oldest first; an answer may be an error."""
     _in_turn: trio.Lock = field(factory=trio.Lock)

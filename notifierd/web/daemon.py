@@ -11,7 +11,7 @@ from notifierd.run.context import Site
 from notifierd.service.state import Status
 
 
-class Shown(Protocol):
+class DaemonView(Protocol):
     """A read-only view of the daemon."""
 
     @property

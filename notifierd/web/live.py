@@ -16,7 +16,7 @@ from attrs import asdict, define, field, frozen
 from notifierd.messages.text import clean
 from notifierd.model.delivery import LOST, Channel
 from notifierd.service.state import Attempt
-from notifierd.web.daemon import Shown
+from notifierd.web.daemon import DaemonView
 from notifierd.web.server.http import Send
 from notifierd.web.words.language import Words
 
@@ -72,7 +72,7 @@ class Now:
 class Live:
     """Computes the present state for all streams."""
 
-    daemon: Shown
+    daemon: DaemonView
     tick: float = TICK
     streams: int = 0
     _frames: dict[str, tuple[float, bytes]] = field(factory=dict)

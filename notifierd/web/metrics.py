@@ -24,7 +24,7 @@ from notifierd.model.delivery import OPEN, Channel, State
 from notifierd.run.progress import Histogram
 from notifierd.service.stderr import lines_dropped
 from notifierd.store.history import Day
-from notifierd.web.daemon import Shown
+from notifierd.web.daemon import DaemonView
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 ENDED = tuple(state for state in State if state not in OPEN)
@@ -33,7 +33,7 @@ RUN_STATES = ("completed", "interrupted", "missed")
 _STARTED = time.time()
 
 
-def scrape(daemon: Shown, days: Sequence[Day] | None, streams: int) -> bytes:
+def scrape(daemon: DaemonView, days: Sequence[Day] | None, streams: int) -> bytes:
     """Return the metrics of *daemon* at this moment.
 
     Args:
@@ -47,7 +47,7 @@ def scrape(daemon: Shown, days: Sequence[Day] | None, streams: int) -> bytes:
 class _Daemon(Collector):
     """Collects the daemon's state and counters at each scrape; holds no values itself."""
 
-    daemon: Shown
+    daemon: DaemonView
     days: Sequence[Day] | None
     streams: int
 

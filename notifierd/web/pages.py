@@ -18,7 +18,7 @@ from notifierd.model.errors import DatabaseError
 from notifierd.store.history import Narrowed
 from notifierd.web.archive import DAYS, LISTED, Archive
 from notifierd.web.chart import chart
-from notifierd.web.daemon import Shown
+from notifierd.web.daemon import DaemonView
 from notifierd.web.live import Live
 from notifierd.web.server.http import Request, Response
 from notifierd.web.words.language import Words, preferred
@@ -56,7 +56,7 @@ def assets() -> Mapping[str, Asset]:
 class Pages:
     """Renders the pages."""
 
-    daemon: Shown
+    daemon: DaemonView
     live: Live
     archive: Archive
     assets: Mapping[str, Asset] = field(factory=assets)

@@ -10,7 +10,7 @@ from notifierd.model.errors import first_of, places
 from notifierd.rules.backoff import Backoff
 from notifierd.web.access import Access
 from notifierd.web.app import App
-from notifierd.web.daemon import Shown
+from notifierd.web.daemon import DaemonView
 from notifierd.web.server.http import serve
 
 BACKOFF = Backoff(first=1.0, longest=60.0)
@@ -20,7 +20,7 @@ pause."""
 log = structlog.get_logger(__name__)
 
 
-async def keep_serving(daemon: Shown) -> None:
+async def keep_serving(daemon: DaemonView) -> None:
     """Serve as [http] says; restart after a reload that changes it and, with growing pauses, after each failure."""
     failures = 0
     while True:
@@ -34,14 +34,14 @@ async def keep_serving(daemon: Shown) -> None:
                 nursery.cancel_scope.cancel()
 
 
-async def _cancel_when_changed(daemon: Shown, serving: trio.CancelScope) -> None:
+async def _cancel_when_changed(daemon: DaemonView, serving: trio.CancelScope) -> None:
     http = daemon.settings.http
     while daemon.settings.http == http:
         await daemon.stirred()
     serving.cancel()
 
 
-async def _serve(daemon: Shown, http: HttpSettings) -> None:
+async def _serve(daemon: DaemonView, http: HttpSettings) -> None:
     """Serve until it fails or is cancelled. A failure is reported once, in the log and in the status."""
     status, trouble = daemon.status, ""
     host, port = http.address

@@ -21,7 +21,7 @@ WINDOW = Window(date(2026, 11, 24), NINE, NINE + timedelta(hours=3))
 
 @define
 class Daemon:
-    """Satisfies notifierd.web.daemon.Shown. It has no database."""
+    """Satisfies notifierd.web.daemon.DaemonView. It has no database."""
 
     settings: Settings = field(factory=Settings)
     status: Status = field(factory=lambda: Status(Notifier(), NINE))
