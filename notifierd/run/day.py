@@ -47,7 +47,7 @@ async def run_day(day: date, context: RunContext) -> RunResult:
         async with hold_lease(context.ledger, day, context.holder, context.progress.trouble) as lease:
             context.progress.has_day = True
             with context.stop.scope:
-                context.progress.tally.deliveries.update(await context.ledger.close_earlier(day))
+                context.progress.metrics.deliveries.update(await context.ledger.close_earlier(day))
                 planned = context.progress.planned = await context.ledger.plan(day, context.rules, context.capacity())
                 report_plan(planned, context.rules)
                 counts = await tell_everyone(day, context, planned)

@@ -303,7 +303,7 @@ async def reserved(reservation: Reservation, this_pass: RunPass) -> bool:
 
 def record_outcomes(call: Call, outcomes: Sequence[Outcome], began: float, context: RunContext) -> None:
     """Record in the destination's breaker how a call ended; log a trouble, the beginning of an outage, and its end."""
-    destination, sender, tally = call.destination, call.transport.sender.name, context.progress.tally
+    destination, sender, metrics = call.destination, call.transport.sender.name, context.progress.metrics
     breaker = context.transports.breakers[destination]
     blocked, outage = breaker.blocked, breaker.outage
     breaker.record(outcomes, began, call.deliveries[0].office_id)
@@ -312,8 +312,8 @@ def record_outcomes(call: Call, outcomes: Sequence[Outcome], began: float, conte
         for delivery, outcome in zip(call.deliveries, outcomes, strict=True)
         if isinstance(outcome, Deferred | Blocked | Unknown)
     ]
-    tally.call_seconds[sender].observe(trio.current_time() - began)
-    tally.calls_in_trouble[sender] += bool(troubled)
+    metrics.call_seconds[sender].observe(trio.current_time() - began)
+    metrics.calls_in_trouble[sender] += bool(troubled)
     if outage and not breaker.outage:
         log.info("sender_back", lane=destination)
     if breaker.blocked and not blocked:

@@ -75,7 +75,7 @@ class Sent:
 
 
 @define
-class Tally:
+class ProcessMetrics:
     """The counts of a process over all its runs. No count ever decreases.
 
     Attributes:
@@ -99,7 +99,7 @@ class Tally:
 class Progress:
     """What a run has done so far in this process."""
 
-    tally: Tally = field(factory=Tally)
+    metrics: ProcessMetrics = field(factory=ProcessMetrics)
     has_day: bool = False
     """Whether this run took the lease on its day."""
     planned: Planned | None = None
@@ -134,7 +134,7 @@ class Progress:
     def end(self, settled: Mapping[tuple[Channel, State], int]) -> None:
         """Count deliveries that ended, by channel and state."""
         self.settled.update(settled)
-        self.tally.deliveries.update(settled)
+        self.metrics.deliveries.update(settled)
 
     def done(self, channel: Channel) -> int:
         """How many deliveries ended on *channel*."""

@@ -164,7 +164,7 @@ class Daemon:
     async def _have_run(self, window: Window) -> bool:
         """Run the day of *window*; return whether it was run. If it cannot be, say why, and wait a little."""
         day, result = window.day, None
-        attempt = self.status.attempt = Attempt(window, progress=Progress(self.status.tally))
+        attempt = self.status.attempt = Attempt(window, progress=Progress(self.status.metrics))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.status.keep_telling)

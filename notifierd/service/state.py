@@ -13,7 +13,7 @@ from notifierd.model.errors import LeaseHeld, LedgerUnavailable, NotifierdError
 from notifierd.rules.calendar import Window
 from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
-from notifierd.run.progress import Progress, Tally
+from notifierd.run.progress import ProcessMetrics, Progress
 from notifierd.run.stop import Stop
 from notifierd.service.systemd import Notifier
 
@@ -84,7 +84,7 @@ class Status:
         unserved: why the page is not served; "" if it is served, or not wanted.
         naps: the number of slices of sleep that are over.
         attempt: the run that is under way.
-        tally: the counts of all runs of this process.
+        metrics: the counts of all runs of this process.
     """
 
     notifier: Notifier
@@ -101,7 +101,7 @@ class Status:
     unserved: str = ""
     naps: int = 0
     attempt: Attempt | None = None
-    tally: Tally = field(factory=Tally)
+    metrics: ProcessMetrics = field(factory=ProcessMetrics)
     _told: str = ""
     _steps: int = 0
     """The steps of earlier attempts."""
@@ -146,8 +146,8 @@ class Status:
         if self.attempt is None:
             return
         if self.attempt.progress.has_day:
-            self.tally.runs[result.state if result else "interrupted"] += 1
-            self.tally.run_seconds.observe(trio.current_time() - self.attempt.began)
+            self.metrics.runs[result.state if result else "interrupted"] += 1
+            self.metrics.run_seconds.observe(trio.current_time() - self.attempt.began)
         if result and (counts := result.counts):
             lost = counts.email.lost + counts.push.lost
             sent = f"{counts.email.sent:,} mails, {counts.push.sent:,} pushes sent, {lost:,} not"

@@ -106,7 +106,7 @@ class Upkeep:
         try:
             async with self.open_site(settings) as site:
                 last = await self._record_days(site.ledger, calendar, day)
-                self.status.tally.deliveries.update(await site.ledger.close_earlier(today))
+                self.status.metrics.deliveries.update(await site.ledger.close_earlier(today))
                 left = await site.ledger.leave_open(last) if last else 0
                 run = await site.ledger.run(last) if last else None
         except NotifierdError as error:
@@ -132,7 +132,7 @@ class Upkeep:
         new = {each: runs[each] for each in await ledger.record(runs)}
         for each, (state, reason) in new.items():
             (log.error if state == "missed" else log.info)(state, run=str(each), reason=reason)
-            self.status.tally.runs[state] += 1
+            self.status.metrics.runs[state] += 1
         if missed := {each: reason for each, (state, reason) in new.items() if state == "missed"}:
             self.watch.tell(alarms.missed(missed))
         return last

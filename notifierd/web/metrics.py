@@ -99,13 +99,13 @@ class _Daemon(Collector):
 
     def _runs(self) -> Iterator[Metric]:
         status = self.daemon.status
-        tally, running = status.tally, status.attempt is not None and status.attempt.progress.has_day
+        metrics, running = status.metrics, status.attempt is not None and status.attempt.progress.has_day
         yield _gauge("notifierd_run_in_progress", "Whether this process runs the day.", running)
-        runs = [((state,), tally.runs[state]) for state in RUN_STATES]
+        runs = [((state,), metrics.runs[state]) for state in RUN_STATES]
         yield _counters("notifierd_runs", "Runs that this process ended, or found missed.", ("state",), runs)
-        took = [((), tally.run_seconds)]
+        took = [((), metrics.run_seconds)]
         yield _histograms("notifierd_run_duration_seconds", "How long a run took in this process.", (), took)
-        ended = [((channel, state), tally.deliveries[channel, state]) for channel in Channel for state in ENDED]
+        ended = [((channel, state), metrics.deliveries[channel, state]) for channel in Channel for state in ENDED]
         text = "Deliveries that this process settled in the ledger, by the state that they ended in."
         yield _counters("notifierd_deliveries", text, ("channel", "state"), ended)
 
@@ -131,10 +131,10 @@ class _Daemon(Collector):
             yield _gauge("notifierd_untold_offices", "The offices of those.", untold.offices)
 
     def _senders(self) -> Iterator[Metric]:
-        tally, attempt = self.daemon.status.tally, self.daemon.status.attempt
-        took = [((sender,), seconds) for sender, seconds in tally.call_seconds.items()]
+        metrics, attempt = self.daemon.status.metrics, self.daemon.status.attempt
+        took = [((sender,), seconds) for sender, seconds in metrics.call_seconds.items()]
         yield _histograms("notifierd_call_duration_seconds", "How long calls to a provider took.", ("sender",), took)
-        trouble = [((sender,), tally.calls_in_trouble[sender]) for sender in tally.call_seconds]
+        trouble = [((sender,), metrics.calls_in_trouble[sender]) for sender in metrics.call_seconds]
         text = "Calls of which something was deferred, refused with us, or lost."
         yield _counters("notifierd_calls_in_trouble", text, ("sender",), trouble)
         transports = attempt.context.transports if attempt and attempt.context else None

@@ -1229,15 +1229,15 @@ async def test_the_tally_of_a_process_is_what_the_ledger_has_of_all_its_days(aut
     renderer = PlainRenderer({an_id("office 1")})
     context = a_run(ledger, limited(email, 1), holder="next", window_left=4.5, renderer=renderer)
     await run_day(DAY + timedelta(days=1), context)
-    tally = context.progress.tally
-    assert tally.deliveries == Counter((row.delivery.channel, row.delivery.state) for row in ledger.rows.values())
-    assert tally.deliveries == {
+    metrics = context.progress.metrics
+    assert metrics.deliveries == Counter((row.delivery.channel, row.delivery.state) for row in ledger.rows.values())
+    assert metrics.deliveries == {
         (Channel.EMAIL, State.UNKNOWN): 5,
         (Channel.EMAIL, State.EXPIRED): 3 + 2,
         (Channel.EMAIL, State.FAILED): 2,
         (Channel.EMAIL, State.SENT): 4,
     }
-    calls = tally.call_seconds["scripted"]
+    calls = metrics.call_seconds["scripted"]
     assert (calls.counts.total(), calls.total) == (5, exactly(5.0))
     assert calls.counts == {calls.bounds.index(1.0): 5}
 
@@ -1248,5 +1248,5 @@ async def test_calls_in_trouble_are_tallied_by_sender(autojump_clock):
     email = ScriptedSender(script=lambda this: troubles.pop(this.to.partition("@")[0], TAKEN))
     context = a_run(ShakyLedger(some_offices(4, staff=1)), email)
     await ended(context)
-    tally = context.progress.tally
-    assert (tally.calls_in_trouble, tally.call_seconds["scripted"].counts.total()) == ({"scripted": 2}, 6)
+    metrics = context.progress.metrics
+    assert (metrics.calls_in_trouble, metrics.call_seconds["scripted"].counts.total()) == ({"scripted": 2}, 6)

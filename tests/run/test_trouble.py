@@ -55,5 +55,5 @@ async def test_many_devices_that_are_refused_for_a_while_make_one_line(autojump_
         await run_day(DAY, context)
     lines = [line for line in logs if line["event"] == "call_in_trouble"]
     assert [(line["lane"], line["reasons"]) for line in lines] == [("push.example", ["refused:403"])]
-    assert context.progress.tally.calls_in_trouble["webpush"] > 30
+    assert context.progress.metrics.calls_in_trouble["webpush"] > 30
     assert push.told == [colleague.devices[0].endpoint]

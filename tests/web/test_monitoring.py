@@ -32,7 +32,7 @@ CLOSED = {"state", "overdue", "channel", "limiter"}
 async def a_scrape() -> str:
     """All that a daemon may tell, after everything happened once."""
     daemon = Daemon()
-    daemon.status.tally.call_seconds["resend"].observe(0.2)
+    daemon.status.metrics.call_seconds["resend"].observe(0.2)
     ended, mails = NINE + timedelta(seconds=3), ChannelCounts.of({"sent": 3})
     untold = UntoldTotal(2, 1, 1)
     day = Day(DAY, "completed", None, None, NINE, ended, 1, 0, mails, ChannelCounts(), untold)

@@ -75,7 +75,7 @@ class OutcomeWriter:
         """Remember in this process which deliveries were sent, if the database refused to the end to write that."""
         for settlement in self._aside.values():
             if settlement.state is State.SENT:
-                self._progress.tally.sent.add(settlement)
+                self._progress.metrics.sent.add(settlement)
 
     def holds(self, delivery: UUID) -> bool:
         """Whether an outcome of *delivery* is set aside."""
@@ -191,7 +191,7 @@ class OutcomeWriter:
                 log.warning("late_outcome", delivery=str(settlement.delivery.id))
                 continue
             if settlement.state is State.SENT:
-                self._progress.tally.sent.add(settlement)
+                self._progress.metrics.sent.add(settlement)
             if settlement.state not in OPEN:
                 ended[settlement.delivery.channel, settlement.state] += 1
             if settlement.state in LOST:

@@ -126,7 +126,7 @@ class Recorder:
 
         The database forgot them: a replica without the last commits took over, or a backup was restored.
         """
-        sent = self._progress.tally.sent
+        sent = self._progress.metrics.sent
         again = [settlement for d in deliveries if d.due and (settlement := sent.again(d))]
         self._forgotten += len(again)
         self.settle(again)
