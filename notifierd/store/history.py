@@ -172,7 +172,7 @@ class Open:
 
 
 @frozen
-class Narrowed:
+class FailureFilter:
     """A filter for failures; a field that is None filters nothing."""
 
     channel: Channel | None = None
@@ -181,7 +181,7 @@ class Narrowed:
     office_id: UUID | None = None
 
 
-ALL = Narrowed()
+ALL = FailureFilter()
 
 
 @frozen
@@ -201,17 +201,17 @@ class Overview:
         """Return one day; None if it has no record."""
         return next(iter(await self.days(day, 1, day)), None)
 
-    async def reasons(self, day: date, of: Narrowed = ALL, limit: int = ROWS) -> tuple[ReasonCount, ...]:
+    async def reasons(self, day: date, of: FailureFilter = ALL, limit: int = ROWS) -> tuple[ReasonCount, ...]:
         """Return why deliveries of *day* reached nobody, the most frequent reason first."""
-        rows = await self._db.read(history.REASONS, day, *_narrowing(of), limit)
+        rows = await self._db.read(history.REASONS, day, *_filter_values(of), limit)
         return tuple(ReasonCount(**_typed(row)) for row in rows)
 
     async def failures(
-        self, day: date, of: Narrowed = ALL, after: FailureLine | None = None, limit: int = ROWS
+        self, day: date, of: FailureFilter = ALL, after: FailureLine | None = None, limit: int = ROWS
     ) -> tuple[FailureLine, ...]:
         """Return the deliveries of *day* that reached nobody, office by office, starting behind *after*."""
         place = (after.office_id, after.id) if after else (NIL, NIL)
-        rows = await self._db.read(history.FAILURES, day, *_narrowing(of), *place, limit)
+        rows = await self._db.read(history.FAILURES, day, *_filter_values(of), *place, limit)
         return tuple(FailureLine(**_typed(row)) for row in rows)
 
     async def troubled_offices(self, day: date, limit: int = ROWS) -> tuple[TroubledOffice, ...]:
@@ -267,7 +267,7 @@ def _channels(states: Sequence[Mapping[str, Any]]) -> tuple[ChannelCounts, Chann
     return ChannelCounts.of(of[Channel.EMAIL]), ChannelCounts.of(of[Channel.PUSH])
 
 
-def _narrowing(of: Narrowed) -> tuple[str | None, str | None, str | None, UUID | None]:
+def _filter_values(of: FailureFilter) -> tuple[str | None, str | None, str | None, UUID | None]:
     return of.channel, of.state, of.reason, of.office_id
 
 

@@ -19,8 +19,8 @@ from notifierd.store.history import (
     ALL,
     Day,
     DeliveryLine,
+    FailureFilter,
     FailureLine,
-    Narrowed,
     OfficeDay,
     Overview,
     ReasonCount,
@@ -99,7 +99,7 @@ class Archive:
     """The cached answers with their times, the oldest first; an answer may be an error."""
     _in_turn: trio.Lock = field(factory=trio.Lock)
 
-    async def recent(self, today: date, of: Narrowed, stamp: str) -> Recent:
+    async def recent(self, today: date, of: FailureFilter, stamp: str) -> Recent:
         """Return what the overview shows. When *stamp* changes, older cached answers are not used any more.
 
         Raises:
@@ -119,7 +119,7 @@ class Archive:
 
         return await self._ask(("recent", today, of, stamp), ask)
 
-    async def day(self, day: date, of: Narrowed, stamp: str) -> WholeDay | None:
+    async def day(self, day: date, of: FailureFilter, stamp: str) -> WholeDay | None:
         """Return everything about one day; None if the day has no record.
 
         Raises:
@@ -189,7 +189,7 @@ class Archive:
             return LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("timeout"))
 
 
-async def _failures(overview: Overview, day: date, of: Narrowed) -> Failures:
+async def _failures(overview: Overview, day: date, of: FailureFilter) -> Failures:
     reasons = await overview.reasons(day)
     asked_for = reasons if of == ALL else await overview.reasons(day, of)
     total = sum(reason.deliveries for reason in asked_for)

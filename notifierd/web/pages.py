@@ -15,7 +15,7 @@ from notifierd import __version__
 from notifierd.messages.text import clean
 from notifierd.model.delivery import LOST, Channel, State
 from notifierd.model.errors import DatabaseError
-from notifierd.store.history import Narrowed
+from notifierd.store.history import FailureFilter
 from notifierd.web.archive import DAYS, LISTED, Archive
 from notifierd.web.chart import chart
 from notifierd.web.daemon import DaemonView
@@ -93,7 +93,7 @@ class Pages:
 
     async def overview(self, request: Request) -> Response:
         """Render the present state, the last failures, and the last days."""
-        words, today, of = self.words(request), self.live.today(), narrowed(request)
+        words, today, of = self.words(request), self.live.today(), failure_filter(request)
         now = self.live.now(words)
         recent = trouble = None
         try:
@@ -114,7 +114,7 @@ class Pages:
 
     async def day(self, request: Request, day: date) -> Response:
         """Render one day."""
-        words, of = self.words(request), narrowed(request)
+        words, of = self.words(request), failure_filter(request)
         whole = trouble = None
         try:
             whole = await self.archive.day(day, of, self.live.now(words).stamp)
@@ -171,10 +171,10 @@ def path_of_ours(text: str) -> str:
     return text if re.fullmatch(r"/(?:[a-z]+/)?[0-9a-f-]*", text) else "/"
 
 
-def narrowed(request: Request) -> Narrowed:
+def failure_filter(request: Request) -> FailureFilter:
     """Return the filter for failures in the request's query; an invalid value filters nothing."""
     query = request.query
-    return Narrowed(
+    return FailureFilter(
         parsed(Channel, query.get("channel")),
         parsed(State, query.get("state")),
         query.get("reason", "").replace("\0", "") or None,  # PostgreSQL accepts no NUL in a text

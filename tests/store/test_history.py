@@ -12,7 +12,15 @@ from notifierd.model.counts import ChannelCounts, Untold
 from notifierd.model.delivery import Channel, State, delivery_id
 from notifierd.rules.due import Rules
 from notifierd.store.database import Database, open_database
-from notifierd.store.history import Narrowed, Open, Overview, ReasonCount, TroubledOffice, UntoldOffice, UntoldTotal
+from notifierd.store.history import (
+    FailureFilter,
+    Open,
+    Overview,
+    ReasonCount,
+    TroubledOffice,
+    UntoldOffice,
+    UntoldTotal,
+)
 from notifierd.store.postgres import PostgresLedger
 from tests.support import application
 from tests.support.memory import Application
@@ -168,7 +176,7 @@ async def test_reasons_stand_once_the_most_frequent_first(archive: Archive) -> N
     expired = ReasonCount(Channel.PUSH, State.EXPIRED, "window_ended", 1, 1)
     assert await archive.overview.reasons(DAY) == (rejected, timeout, expired)
     assert await archive.overview.reasons(DAY, limit=1) == (rejected,)
-    assert await archive.overview.reasons(DAY, Narrowed(office_id=NORTH)) == (
+    assert await archive.overview.reasons(DAY, FailureFilter(office_id=NORTH)) == (
         evolve(rejected, deliveries=2, offices=1),
         timeout,
     )
@@ -183,14 +191,14 @@ async def test_failures_come_in_pages_and_can_be_narrowed_down(archive: Archive)
     second = await archive.overview.failures(DAY, after=first[-1], limit=2)
     third = await archive.overview.failures(DAY, after=second[-1], limit=2)
     assert first + second + third == every
-    for narrowed, number in (
-        (Narrowed(channel=Channel.PUSH), 1),
-        (Narrowed(state=State.FAILED), 3),
-        (Narrowed(reason="timeout"), 1),
-        (Narrowed(office_id=SOUTH), 2),
-        (Narrowed(office_id=SOUTH, channel=Channel.EMAIL, state=State.EXPIRED), 0),
+    for chosen, number in (
+        (FailureFilter(channel=Channel.PUSH), 1),
+        (FailureFilter(state=State.FAILED), 3),
+        (FailureFilter(reason="timeout"), 1),
+        (FailureFilter(office_id=SOUTH), 2),
+        (FailureFilter(office_id=SOUTH, channel=Channel.EMAIL, state=State.EXPIRED), 0),
     ):
-        assert len(await archive.overview.failures(DAY, narrowed)) == number, narrowed
+        assert len(await archive.overview.failures(DAY, chosen)) == number, chosen
 
 
 async def test_an_office_that_is_no_more_has_no_name(archive: Archive) -> None:
