@@ -106,7 +106,7 @@ def run(context: click.Context) -> None:
       systemctl reload notifierd                 after a change of config.toml
     """  # noqa: D301
     from notifierd.service.daemon import Daemon
-    from notifierd.service.site import first_to_tell, open_site, utc_now
+    from notifierd.service.site import claim_alarm, open_site, utc_now
     from notifierd.service.systemd import Notifier
 
     async def keep_serving(daemon: Daemon) -> None:
@@ -120,7 +120,7 @@ def run(context: click.Context) -> None:
         now=utc_now,
         notifier=Notifier.of(os.environ),
         in_force=lambda settings: logs.set_up(settings.log.level, settings.log.format),
-        first_to_tell=first_to_tell,
+        claim_alarm=claim_alarm,
         keep_serving=keep_serving,
     )
     sys.exit(run_async(daemon.run))

@@ -27,7 +27,7 @@ from notifierd.run.day import report_excess, run_day
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
 from notifierd.send.open import mail_capacity
-from notifierd.service.site import PostgresSite, first_to_tell, open_site, utc_now
+from notifierd.service.site import PostgresSite, claim_alarm, open_site, utc_now
 from notifierd.service.watch import Watch, open_watch
 from notifierd.store.ledger import LEASE_SECONDS
 
@@ -91,7 +91,7 @@ class Once:
         with plain_errors():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey_signals)
-                async with open_watch(lambda: self._watched, first_to_tell) as watch:
+                async with open_watch(lambda: self._watched, claim_alarm) as watch:
                     async with open_site(self.settings, read_only=self.options.dry_run) as site:
                         result = await self._watched_result(site, watch)
                     seconds = trio.current_time() - began

@@ -25,7 +25,7 @@ from notifierd.service.reload import Configuration
 from notifierd.service.state import Attempt, Status, in_zone, log_report
 from notifierd.service.systemd import Notifier
 from notifierd.service.upkeep import Upkeep
-from notifierd.service.watch import FirstToTell, OpenClient, Watch, one_client, open_watch
+from notifierd.service.watch import ClaimAlarm, OpenClient, Watch, one_client, open_watch
 
 PAUSE = 5.0
 """Seconds between tries, while another process holds the lease or the database is unreachable."""
@@ -46,7 +46,7 @@ class Daemon:
         now: the wall clock, in UTC.
         notifier: tells systemd what the daemon does.
         in_force: is called with each configuration that comes into force.
-        first_to_tell: see ``site.first_to_tell``.
+        claim_alarm: see ``site.claim_alarm``.
         keep_serving: serves the page of a daemon until it is cancelled; called when the page is first switched on.
         slice: the longest sleep in seconds, after which the daemon looks at the clock again.
         give_back: returns memory to the system; called after a run.
@@ -57,7 +57,7 @@ class Daemon:
     now: Callable[[], datetime]
     notifier: Notifier
     in_force: Callable[[Settings], object]
-    first_to_tell: FirstToTell
+    claim_alarm: ClaimAlarm
     keep_serving: Callable[["Daemon"], Awaitable[None]]
     slice: float = 20.0
     open_client: OpenClient = one_client
@@ -85,7 +85,7 @@ class Daemon:
         self._config.load_first()
         with plain_errors():
             async with trio.open_nursery() as nursery:
-                async with open_watch(lambda: self.settings, self.first_to_tell, self.open_client) as self.watch:
+                async with open_watch(lambda: self.settings, self.claim_alarm, self.open_client) as self.watch:
                     self._upkeep = Upkeep(self.open_site, self.now, self.status, self.watch, began)
                     nursery.start_soon(self._config.keep_reloading)
                     await nursery.start(self._obey_signals)

@@ -63,8 +63,8 @@ async def _require_cluster(db: Database, settings: Settings) -> None:
         raise ConfigError(("safety.database_id: this is another database cluster; nothing was read or sent",))
 
 
-async def first_to_tell(settings: Settings, day: date, cause: str) -> bool:
-    """Call `Ledger.first_to_tell` over a connection of its own. It works in a database that is not fit for a run, too.
+async def claim_alarm(settings: Settings, day: date, cause: str) -> bool:
+    """Call `Ledger.claim_alarm` over a connection of its own. It works in a database that is not fit for a run, too.
 
     Raises:
         LedgerUnavailable: the database is unreachable.
@@ -74,7 +74,7 @@ async def first_to_tell(settings: Settings, day: date, cause: str) -> bool:
     database = settings.database
     async with open_database(database.dsn, pool_size=1, statement_timeout=database.statement_timeout) as db:
         await _require_cluster(db, settings)
-        return await PostgresLedger(db).first_to_tell(day, cause)
+        return await PostgresLedger(db).claim_alarm(day, cause)
 
 
 @frozen

@@ -56,7 +56,7 @@ UNCLEAR: Outcome = Unknown(Reason.ANSWER_UNCLEAR)
 
 T = TypeVar("T")
 OpenClient = Callable[[], AbstractAsyncContextManager[Client]]
-FirstToTell = Callable[[Settings, date, str], Awaitable[bool]]
+ClaimAlarm = Callable[[Settings, date, str], Awaitable[bool]]
 
 
 def one_client() -> AbstractAsyncContextManager[Client]:
@@ -90,11 +90,11 @@ class Watch:
 
     Attributes:
         settings: the configuration in force.
-        first_to_tell: records the alarm of a day and cause; returns whether no process had recorded it before.
+        claim_alarm: records the alarm of a day and cause; returns whether no process had recorded it before.
     """
 
     settings: Callable[[], Settings]
-    first_to_tell: FirstToTell
+    claim_alarm: ClaimAlarm
     open_client: OpenClient
     _alarms: "_Queue[Alarm]" = field(factory=lambda: trio.open_memory_channel[Alarm](MOST_QUEUED))
     _pings: "_Queue[_Post]" = field(factory=lambda: trio.open_memory_channel[_Post](MOST_QUEUED))
@@ -240,7 +240,7 @@ class Watch:
         pauses = BACKOFF.pauses()
         while True:
             try:
-                return await self.first_to_tell(self.settings(), alarm.day, alarm.cause)
+                return await self.claim_alarm(self.settings(), alarm.day, alarm.cause)
             except NotifierdError as error:
                 if not (isinstance(error, DatabaseError) and error.transient):
                     log.warning("alarm_not_noted", about=alarm.cause, run=str(alarm.day), reason=str(error))
@@ -307,11 +307,11 @@ def _by_sender(context: RunContext, destinations: dict[str, str]) -> dict[str, d
 @asynccontextmanager
 async def open_watch(
     settings: Callable[[], Settings],
-    first_to_tell: FirstToTell,
+    claim_alarm: ClaimAlarm,
     open_client: OpenClient = one_client,
 ) -> AsyncIterator[Watch]:
     """Open a watch for the length of the block. At its end, queued posts get DRAIN_SECONDS."""
-    watch = Watch(settings, first_to_tell, open_client)
+    watch = Watch(settings, claim_alarm, open_client)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
         try:

@@ -121,7 +121,7 @@ class Ledger(Protocol):
     async def record(self, runs: Mapping[date, tuple[str, str]]) -> list[date]:
         """Record the state and the reason of days without a run; return those that had no record before."""
 
-    async def first_to_tell(self, day: date, cause: str) -> bool:
+    async def claim_alarm(self, day: date, cause: str) -> bool:
         """Claim the alarm of *cause* for *day*; return whether no process had claimed it before."""
 
     async def retry(self, day: date, states: Collection[State], keyed: Collection[str] = ()) -> Planned:

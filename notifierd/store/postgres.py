@@ -161,7 +161,7 @@ class PostgresLedger:
         rows = [(day, state, reason) for day, (state, reason) in runs.items()]
         return sorted(row["day"] for row in await self._db.write(days.RECORD, *columns(rows, 3)))
 
-    async def first_to_tell(self, day: date, cause: str) -> bool:
+    async def claim_alarm(self, day: date, cause: str) -> bool:
         return bool(await self._db.write(days.FIRST_TO_TELL, day, cause))
 
     async def retry(self, day: date, states: Collection[State], keyed: Collection[str] = ()) -> Planned:

@@ -22,7 +22,7 @@ from attrs import define, field, frozen
 
 from notifierd.config.load import load_for_sending
 from notifierd.service.daemon import Daemon
-from notifierd.service.site import first_to_tell, open_site
+from notifierd.service.site import claim_alarm, open_site
 from notifierd.service.systemd import Notifier
 from notifierd.web.service import keep_serving
 from tests.support.processes import DAY, Place, invent, running_place
@@ -85,7 +85,7 @@ def live(place: Place, days: int, told: Callable[[Size], None]) -> int:
         now=lambda: clock[0],
         notifier=Notifier(),
         in_force=lambda _settings: None,
-        first_to_tell=first_to_tell,
+        claim_alarm=claim_alarm,
         keep_serving=keep_serving,
         slice=6 * 3600.0,
         days=days,

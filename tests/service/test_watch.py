@@ -254,10 +254,10 @@ async def test_push_services_that_refuse_us_are_one_alarm_of_the_sender(autojump
         context.transports.breakers[destination].record([outcome], 0.0, an_id("office"))
     settings = Settings(watch=WatchSettings(webhook_url=WEBHOOK))
 
-    async def first_to_tell(_settings: Settings, day: date, cause: str) -> bool:
-        return await context.ledger.first_to_tell(day, cause)
+    async def claim_alarm(_settings: Settings, day: date, cause: str) -> bool:
+        return await context.ledger.claim_alarm(day, cause)
 
-    async with open_watch(lambda: settings, first_to_tell, receivers.client) as watch, watch.over(TUESDAY, context):
+    async with open_watch(lambda: settings, claim_alarm, receivers.client) as watch, watch.over(TUESDAY, context):
         await trio.sleep(5)
     assert receivers.causes == ["blocked:webpush"]
     assert (

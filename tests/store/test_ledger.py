@@ -886,25 +886,25 @@ async def test_an_alarm_is_raised_once_for_each_day_and_cause_whoever_comes_firs
     first: list[bool] = []
 
     async def one() -> None:
-        first.append(await desk.ledger.first_to_tell(DAY, "failures"))
+        first.append(await desk.ledger.claim_alarm(DAY, "failures"))
 
     for _ in range(2):
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(one)
     assert (first.count(True), len(first)) == (1, 20)
-    assert await desk.ledger.first_to_tell(DAY, "untold")
-    assert await desk.ledger.first_to_tell(DAY + timedelta(days=1), "failures")
+    assert await desk.ledger.claim_alarm(DAY, "untold")
+    assert await desk.ledger.claim_alarm(DAY + timedelta(days=1), "failures")
 
 
 async def test_alarms_are_forgotten_with_their_day(desk: Desk) -> None:
     tomorrow = DAY + timedelta(days=1)
     await desk.ledger.record({DAY: ("missed", "not_running"), tomorrow: ("missed", "not_running")})
     for day in (DAY - timedelta(days=1), DAY, tomorrow):
-        assert await desk.ledger.first_to_tell(day, "missed")
+        assert await desk.ledger.claim_alarm(day, "missed")
     assert await desk.ledger.forget(tomorrow)
     days = [DAY - timedelta(days=1), DAY, tomorrow]
-    assert [await desk.ledger.first_to_tell(day, "missed") for day in days] == [True, True, False]
+    assert [await desk.ledger.claim_alarm(day, "missed") for day in days] == [True, True, False]
 
 
 async def test_the_last_day_of_which_anything_is_written(desk: Desk) -> None:

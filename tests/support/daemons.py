@@ -58,10 +58,10 @@ class Diary(ShakyLedger):
         await super().take_lease(day, holder)
         self.taken.append((day, self.now()))
 
-    async def first_to_tell(self, day: date, cause: str) -> bool:
+    async def claim_alarm(self, day: date, cause: str) -> bool:
         if self.refuses_alarms:
             raise StatementRefused("database_refused:42P01")
-        return await super().first_to_tell(day, cause)
+        return await super().claim_alarm(day, cause)
 
 
 @define
@@ -111,7 +111,7 @@ class World:
             self.now,
             self.notifier,
             self.in_force.append,
-            self.first_to_tell,
+            self.claim_alarm,
             keep_serving,
             self.slice,
             self.receivers.client,
@@ -135,10 +135,10 @@ class World:
             raise ConfigError(self.unfit)
         yield FakeSite(self, settings)
 
-    async def first_to_tell(self, _settings: Settings, day: date, cause: str) -> bool:
+    async def claim_alarm(self, _settings: Settings, day: date, cause: str) -> bool:
         if self.away():
             raise LedgerUnavailable("database_unavailable:ConnectionRefusedError")
-        return await self.ledger.first_to_tell(day, cause)
+        return await self.ledger.claim_alarm(day, cause)
 
     @asynccontextmanager
     async def serving(self, stop: signal.Signals = signal.SIGTERM) -> AsyncIterator[None]:

@@ -175,7 +175,7 @@ class MemoryLedger:
             self.runs[day] = _Run(state, None, self.clock(), reason, self.now())
         return new
 
-    async def first_to_tell(self, day: date, cause: str) -> bool:
+    async def claim_alarm(self, day: date, cause: str) -> bool:
         await self._statement()
         known = (day, cause) in self.alarms
         self.alarms.add((day, cause))
