@@ -55,7 +55,7 @@ class RunPass:
 
         They stay in *work*, so that a call that carried them can still be repeated whole.
         """
-        held = {delivery.id for delivery in work.deliveries if self.recorder.holds(delivery)}
+        held = {delivery.id for delivery in work.deliveries if self.recorder.has_unwritten(delivery)}
         if held:  # their outcomes are known, and only not written yet
             self.skip(DATABASE_PAUSE)
         left = [evolve(d, due=False) if d.id in held else d for d in work.deliveries]

@@ -200,8 +200,8 @@ async def test_one_locked_delivery_holds_up_neither_those_that_came_with_it_nor_
         desk.recorder.settle([sent(delivery) for delivery in flying[:40]])
         await trio.sleep(1.0)
         assert await written(desk, flying[40:], by=all_others) <= 3 * slow + 1.0
-        assert desk.recorder.holds(locked)
-        assert not any(desk.recorder.holds(delivery) for delivery in flying if delivery != locked)
+        assert desk.recorder.has_unwritten(locked)
+        assert not any(desk.recorder.has_unwritten(delivery) for delivery in flying if delivery != locked)
         assert not await desk.recorder.settled()
         await desk.recorder.flush()
     assert ledger.states() == {State.SENT: 60}
@@ -265,7 +265,7 @@ async def test_one_that_is_locked_beside_one_that_is_refused_for_its_content_is_
         ]
         desk.recorder.settle([sent(delivery) for delivery in flying])
         await desk.recorder.flush()
-        assert desk.recorder.holds(locked)
+        assert desk.recorder.has_unwritten(locked)
         assert ledger.states() == {State.SENT: 8, State.SENDING: 2}
     assert ledger.states() == {State.SENT: 9, State.SENDING: 1}
     assert (len(ledger.app.audit_log), ledger.unaudited()) == (9, set())

@@ -77,7 +77,7 @@ class OutcomeWriter:
             if settlement.state is State.SENT:
                 self._progress.metrics.sent.add(settlement)
 
-    def holds(self, delivery: UUID) -> bool:
+    def has_unwritten(self, delivery: UUID) -> bool:
         """Whether an outcome of *delivery* is set aside."""
         return delivery in self._aside
 

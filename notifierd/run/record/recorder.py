@@ -132,9 +132,9 @@ class Recorder:
         self.settle(again)
         return {settlement.delivery.id for settlement in again}
 
-    def holds(self, delivery: Delivery) -> bool:
+    def has_unwritten(self, delivery: Delivery) -> bool:
         """Whether an outcome of *delivery* is known here and the database refuses to write it at the moment."""
-        return self._writer.holds(delivery.id)
+        return self._writer.has_unwritten(delivery.id)
 
     def waiting(self) -> dict[str, int]:
         """How many tasks wait for a reservation, and how many settlements are not written yet."""
