@@ -68,7 +68,7 @@ class Ledger(Protocol):
         another try, or if *holder* does not have the lease.
         """
 
-    async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
+    async def settle(self, settlements: Sequence[Settlement], *, without_audit: bool = False) -> set[UUID]:
         """Write how tries ended, with their audit rows, and delete devices that are gone, all in one transaction.
 
         Returns the deliveries for which a settlement came too late, because a newer try exists. Such a settlement is
@@ -76,7 +76,7 @@ class Ledger(Protocol):
         the database lost the try in a failover, or the delivery was put back meanwhile.
 
         Args:
-            bare: without audit rows and deletions; the deliveries are marked as lacking an audit row.
+            without_audit: without audit rows and deletions; the deliveries are marked as lacking an audit row.
         """
 
     async def settle_extras(self, settlements: Sequence[Settlement]) -> None:

@@ -74,7 +74,7 @@ class PostgresLedger:
         reserved = await self._db.write(deliveries.RESERVE, day, holder, *columns(rows, 7))
         return {row["call_id"] for row in reserved}
 
-    async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
+    async def settle(self, settlements: Sequence[Settlement], *, without_audit: bool = False) -> set[UUID]:
         rows = [
             (
                 s.delivery.id,
@@ -93,7 +93,7 @@ class PostgresLedger:
             )
             for s in settlements
         ]
-        late = await self._db.write(deliveries.SETTLE, *columns(rows, 13), bare)
+        late = await self._db.write(deliveries.SETTLE, *columns(rows, 13), without_audit)
         return {row["delivery_id"] for row in late}
 
     async def settle_extras(self, settlements: Sequence[Settlement]) -> None:

@@ -88,10 +88,10 @@ class FaultyLedger(ShakyLedger):
         await self._meet("reserve", {d.id for r in reservations for d in r.deliveries})
         return await ShakyLedger.reserve(self, day, holder, reservations)
 
-    async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
-        await self._meet("bare" if bare else "settle", {s.delivery.id for s in settlements})
-        with self._alone([] if bare else settlements):
-            return await ShakyLedger.settle(self, settlements, bare=bare)
+    async def settle(self, settlements: Sequence[Settlement], *, without_audit: bool = False) -> set[UUID]:
+        await self._meet("bare" if without_audit else "settle", {s.delivery.id for s in settlements})
+        with self._alone([] if without_audit else settlements):
+            return await ShakyLedger.settle(self, settlements, without_audit=without_audit)
 
     async def settle_extras(self, settlements: Sequence[Settlement]) -> None:
         await self._meet("extras", {s.delivery.id for s in settlements})

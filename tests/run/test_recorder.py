@@ -282,7 +282,7 @@ async def test_a_bug_while_reservations_join_leaves_nobody_waiting(turns, autoju
     """Settling fails while a reservation waits for others to share its statement with."""
 
     class Ledger(ShakyLedger):
-        async def settle(self, settlements, *, bare=False):
+        async def settle(self, settlements, *, without_audit=False):
             for _ in range(turns):
                 await trio.lowlevel.checkpoint()
             raise ZeroDivisionError

@@ -334,7 +334,7 @@ async def test_what_was_settled_bare_has_its_audit_row_and_its_deletion_later_an
         evolve(s, state=State.GONE, gone_endpoint=device.endpoint) if s.delivery.channel is Channel.PUSH else s
         for s in ending(call, State.SENT, audit={"renewal_count": 1})
     ]
-    await desk.ledger.settle(ends, bare=True)
+    await desk.ledger.settle(ends, without_audit=True)
     assert (await desk.audit_log(), await desk.device_ids()) == ([], {device.id})
     assert len(await desk.unaudited()) == 1
     for _ in range(2):
@@ -352,8 +352,8 @@ async def test_extras_are_written_for_what_the_same_try_settled_bare_and_for_not
     assert await reserved(desk, *calls)
     whole, sending, failed, other = (ending(call, State.SENT, audit={}) for call in calls)
     await desk.ledger.settle(whole)
-    await desk.ledger.settle(ending(calls[2], State.FAILED), bare=True)
-    await desk.ledger.settle(other, bare=True)
+    await desk.ledger.settle(ending(calls[2], State.FAILED), without_audit=True)
+    await desk.ledger.settle(other, without_audit=True)
     before = await desk.audit_log()
     stale = [evolve(s, try_no=s.try_no + 1) for s in other]
     await desk.ledger.settle_extras([*whole, *sending, *failed, *stale])
@@ -369,8 +369,8 @@ async def test_of_ones_pushes_one_has_an_audit_row_whichever_was_owed(desk: Desk
     calls = [a_call(push) for push in pushes]
     assert await reserved(desk, *calls)
     first, second, third = (ending(call, State.SENT, audit={}) for call in calls)
-    await desk.ledger.settle(first, bare=True)
-    await desk.ledger.settle(third, bare=True)
+    await desk.ledger.settle(first, without_audit=True)
+    await desk.ledger.settle(third, without_audit=True)
     if owed_first:
         await desk.ledger.settle_extras([*first, *third])
         await desk.ledger.settle(second)
@@ -542,7 +542,7 @@ async def test_settled_bare_lacks_its_extras(desk: Desk) -> None:
     for call in calls:
         mail = call.deliveries[0].channel is Channel.EMAIL
         end = ending(call, State.SENT, audit={}) if mail else ending(call, State.GONE, gone_endpoint=device.endpoint)
-        await desk.ledger.settle(end, bare=True)
+        await desk.ledger.settle(end, without_audit=True)
     assert {state for state, _ in (await desk.states()).values()} == {"sent", "gone"}
     assert await desk.audit_log() == []
     assert await desk.device_ids() == {device.id}

@@ -350,7 +350,7 @@ class MemoryLedger:
         ours = now.call_id == call_id and row.reserved_at >= held_since
         return now.try_no == marked.try_no and now.state is State.SENDING and ours
 
-    async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
+    async def settle(self, settlements: Sequence[Settlement], *, without_audit: bool = False) -> set[UUID]:
         await self._statement()
         late = set()
         for settlement in settlements:
@@ -361,7 +361,7 @@ class MemoryLedger:
                     late.add(now.id)
                     self.late.append(settlement)
                 continue
-            self._extras(row, settlement, bare=bare)
+            self._extras(row, settlement, without_audit=without_audit)
             row.delivery = evolve(
                 now,
                 state=settlement.state,
@@ -377,9 +377,9 @@ class MemoryLedger:
             row.provider_message_id = settlement.provider_message_id or row.provider_message_id
         return late
 
-    def _extras(self, row: _Row, settlement: Settlement, *, bare: bool) -> None:
-        row.audit_missing = bare and settlement.state is State.SENT
-        if bare:
+    def _extras(self, row: _Row, settlement: Settlement, *, without_audit: bool) -> None:
+        row.audit_missing = without_audit and settlement.state is State.SENT
+        if without_audit:
             return
         if settlement.state is State.GONE:
             self._delete_device(row.delivery, settlement.gone_endpoint)

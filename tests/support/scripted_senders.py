@@ -221,7 +221,7 @@ class ShakyLedger(MemoryLedger):
     latency: float = 0.0
     down: Callable[[], bool] = _up
     deaf: Callable[[], bool] = _up
-    refuses: Callable[[Sequence[Settlement], bool], bool] = field(default=lambda _settlements, _bare: False)
+    refuses: Callable[[Sequence[Settlement], bool], bool] = field(default=lambda _settlements, _without_audit: False)
     refusal: str = "database_refused:23503:audit_log_office_id_fkey"
     reads: list[float] = field(factory=list)
     reserved: list[tuple[float, int]] = field(factory=list)
@@ -238,11 +238,11 @@ class ShakyLedger(MemoryLedger):
         self._answer()
         return granted
 
-    async def settle(self, settlements: Sequence[Settlement], *, bare: bool = False) -> set[UUID]:
-        if self.refuses(settlements, bare):
+    async def settle(self, settlements: Sequence[Settlement], *, without_audit: bool = False) -> set[UUID]:
+        if self.refuses(settlements, without_audit):
             await self._statement()
             raise StatementRefused(self.refusal)
-        late = await super().settle(settlements, bare=bare)
+        late = await super().settle(settlements, without_audit=without_audit)
         self.written.append((self.clock(), len(settlements)))
         self._answer()
         return late

@@ -94,13 +94,13 @@ class OutcomeWriter:
     async def write(self, batch: Sequence[Settlement]) -> None:
         """Write *batch*, or set aside what the database refuses. Wait while the database is unreachable."""
         in_hand = self._pushes_in_hand()
-        bare = [s for s in batch if s.delivery.channel is Channel.PUSH and _whose(s) in in_hand]
-        ids = {settlement.delivery.id for settlement in bare}
+        without_audit = [s for s in batch if s.delivery.channel is Channel.PUSH and _whose(s) in in_hand]
+        ids = {settlement.delivery.id for settlement in without_audit}
         with self._progress.trouble.place(OUTCOMES):
             if whole := [s for s in batch if s.delivery.id not in ids]:
                 await self._write_lot(whole)
-            if bare and (refusal := await self._insist(bare, bare=True)):
-                await self._part(bare, refusal, bare=True)
+            if without_audit and (refusal := await self._insist(without_audit, without_audit=True)):
+                await self._part(without_audit, refusal, without_audit=True)
 
     def _pushes_in_hand(self) -> set[tuple[UUID, UUID]]:
         """Who has a push here whose audit row is not decided: only one push of a person gets an audit row.
@@ -113,47 +113,47 @@ class OutcomeWriter:
     async def _write_lot(self, lot: Sequence[Settlement]) -> None:
         refusal = await self._insist(lot)
         if refusal and not refusal.about_row and any(map(_has_extras, lot)):
-            refusal = await self._insist(lot, bare=True)
+            refusal = await self._insist(lot, without_audit=True)
         if refusal:
             await self._part(lot, refusal)
 
-    async def _part(self, lot: Sequence[Settlement], refusal: DatabaseError, *, bare: bool = False) -> None:
+    async def _part(self, lot: Sequence[Settlement], refusal: DatabaseError, *, without_audit: bool = False) -> None:
         """Handle the *refusal* of *lot*."""
         if not refusal.about_row:
             self._set_aside(lot)
             return
         for settlement in lot:
-            await self._write_one(settlement, bare=bare)
+            await self._write_one(settlement, without_audit=without_audit)
 
-    async def _write_one(self, settlement: Settlement, *, bare: bool) -> None:
-        refusal = None if bare else await self._insist([settlement])
-        if not bare and refusal is None:
+    async def _write_one(self, settlement: Settlement, *, without_audit: bool) -> None:
+        refusal = None if without_audit else await self._insist([settlement])
+        if not without_audit and refusal is None:
             return
         if refusal and refusal.about_row:
             self._refuse_extras(settlement, refusal)
-        if refusal := await self._insist([settlement], bare=True):
+        if refusal := await self._insist([settlement], without_audit=True):
             if refusal.about_row:
                 _refuse_outcome(settlement, refusal)
             else:
                 self._set_aside([settlement])
 
-    async def _insist(self, lot: Sequence[Settlement], *, bare: bool = False) -> DatabaseError | None:
+    async def _insist(self, lot: Sequence[Settlement], *, without_audit: bool = False) -> DatabaseError | None:
         """Settle *lot* in one statement, once the database is reachable; return its refusal, if it refuses."""
         pauses = BACKOFF.pauses()
-        while error := await self._settle(lot, bare=bare):
+        while error := await self._settle(lot, without_audit=without_audit):
             if _refused(error):
                 return error
             await self._progress.wait(next(pauses), OUTCOMES, error.reason)
         self._progress.passed(OUTCOMES)
         return None
 
-    async def _settle(self, lot: Sequence[Settlement], *, bare: bool) -> DatabaseError | None:
+    async def _settle(self, lot: Sequence[Settlement], *, without_audit: bool) -> DatabaseError | None:
         try:
-            late = await self._ledger.settle(lot, bare=bare)
+            late = await self._ledger.settle(lot, without_audit=without_audit)
         except DatabaseError as error:
             return self._met(OUTCOMES, error)
         self._wrote(lot, late)
-        if bare:
+        if without_audit:
             self._owe(s for s in lot if s.delivery.id not in late)
         return None
 
@@ -266,7 +266,7 @@ class OutcomeWriter:
         return last
 
     async def _settle_bare(self, lot: Sequence[Settlement]) -> DatabaseError | None:
-        return await self._settle(lot, bare=True)
+        return await self._settle(lot, without_audit=True)
 
     async def _settle_extras(self, lot: Sequence[Settlement]) -> DatabaseError | None:
         try:
