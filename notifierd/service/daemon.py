@@ -111,13 +111,13 @@ class Daemon:
         window = calendar.next_window(self.now())
         return calendar.next_window(window.ends) if window.day == self._done else window
 
-    async def stirred(self) -> None:
+    async def wakeup(self) -> None:
         """Wait until the next reload is over."""
         await self._config.reloaded()
 
     async def _serve(self) -> None:
         while not self.settings.http.enabled:
-            await self.stirred()
+            await self.wakeup()
         await self.keep_serving(self)
 
     # ------------------------------------------------------------------------------------------------------- the loop
@@ -155,7 +155,7 @@ class Daemon:
     async def _nap(self, seconds: float) -> None:
         """Sleep for one slice of *seconds*, or until a reload."""
         with trio.move_on_after(min(seconds, self.slice, self.notifier.watchdog / 3 or self.slice)):
-            await self.stirred()
+            await self.wakeup()
         self.status.naps += 1
         self.status.tell()
 

@@ -33,5 +33,5 @@ class DaemonView(Protocol):
     def next_window(self) -> Window:
         """Return the window that is open and not done, else the next one."""
 
-    async def stirred(self) -> None:
+    async def wakeup(self) -> None:
         """Wait until a reload is over."""

@@ -37,7 +37,7 @@ async def keep_serving(daemon: DaemonView) -> None:
 async def _cancel_when_changed(daemon: DaemonView, serving: trio.CancelScope) -> None:
     http = daemon.settings.http
     while daemon.settings.http == http:
-        await daemon.stirred()
+        await daemon.wakeup()
     serving.cancel()
 
 

@@ -35,7 +35,7 @@ class Daemon:
     def open_site(self, settings: Settings) -> AbstractAsyncContextManager[Site]:
         raise NotImplementedError
 
-    async def stirred(self) -> None:
+    async def wakeup(self) -> None:
         await trio.sleep_forever()
 
     def begin(self, offices: int, email: int, push: int) -> Attempt:
