@@ -157,7 +157,7 @@ def first_of(group: BaseException) -> BaseException:
     return error
 
 
-def places(error: BaseException) -> list[str]:
+def frame_locations(error: BaseException) -> list[str]:
     """Return the last five frames of *error*'s traceback, without its text, which may quote a person."""
     frames = traceback.extract_tb(error.__traceback__)[-5:]
     return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]

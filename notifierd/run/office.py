@@ -10,7 +10,7 @@ from attrs import define, evolve
 
 from notifierd.model.counts import Backlog
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
-from notifierd.model.errors import DatabaseError, first_of, may_pass, office_error, places
+from notifierd.model.errors import DatabaseError, first_of, frame_locations, may_pass, office_error
 from notifierd.model.message import Push
 from notifierd.model.office import OfficeWork
 from notifierd.model.outcome import Blocked, Deferred, Delivered, Gone, Outcome, Unknown
@@ -367,7 +367,7 @@ def abandon(delivery: Delivery, context: RunContext) -> Settlement:
 async def fail_office(work: OfficeWork, this_pass: RunPass, error: BaseException) -> None:
     """Fail the deliveries of an office that an error ended; the report names the office."""
     reason = office_error(error)
-    log.error("office_failed", office=str(work.id), reason=reason, where=places(error))
+    log.error("office_failed", office=str(work.id), reason=reason, where=frame_locations(error))
     context = this_pass.context
     context.progress.offices_failed += 1
     with trio.CancelScope(shield=True, deadline=trio.current_time() + FAIL_SECONDS):

@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 from attrs import frozen
 
-from notifierd.model.errors import places
+from notifierd.model.errors import frame_locations
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.send._waits import parse_retry_after
@@ -142,7 +142,7 @@ async def understand(
         answer = await call
         return read(answer) if isinstance(answer, Answer) else answer
     except Exception as error:  # noqa: BLE001 - the one reader of answers: see the module's docstring
-        log.error("answer_unreadable", error=type(error).__name__, where=places(error))  # noqa: TRY400 - the error's text may quote the answer
+        log.error("answer_unreadable", error=type(error).__name__, where=frame_locations(error))  # noqa: TRY400 - the error's text may quote the answer
         return unclear
 
 

@@ -14,7 +14,7 @@ from typing import Literal, TextIO, cast
 
 import structlog
 
-from notifierd.model.errors import first_of, places
+from notifierd.model.errors import first_of, frame_locations
 from notifierd.service import stderr
 
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -86,4 +86,4 @@ def _log_dropped(lines: int) -> None:
 def _log_crash(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
     """Log the type and the place of an error that ends the process, without its text."""
     first = first_of(error)
-    structlog.get_logger("notifierd").critical("crashed", error=type(first).__name__, where=places(first))
+    structlog.get_logger("notifierd").critical("crashed", error=type(first).__name__, where=frame_locations(first))

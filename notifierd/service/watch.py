@@ -18,7 +18,7 @@ import trio
 from attrs import define, field, frozen
 
 from notifierd.config.settings import Settings
-from notifierd.model.errors import DatabaseError, LeaseHeld, NotifierdError, places
+from notifierd.model.errors import DatabaseError, LeaseHeld, NotifierdError, frame_locations
 from notifierd.model.outcome import Deferred, Delivered, Outcome, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.rules.alarms import (
@@ -285,7 +285,7 @@ def _harmless() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - the only place that catches everything
-        log.error("watch_failed", error=type(error).__name__, where=places(error))  # noqa: TRY400 - its text may quote
+        log.error("watch_failed", error=type(error).__name__, where=frame_locations(error))  # noqa: TRY400 - its text may quote
 
 
 _Queue = tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]]

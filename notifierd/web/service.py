@@ -6,7 +6,7 @@ import structlog
 import trio
 
 from notifierd.config.settings import HttpSettings
-from notifierd.model.errors import first_of, places
+from notifierd.model.errors import first_of, frame_locations
 from notifierd.rules.backoff import Backoff
 from notifierd.web.access import Access
 from notifierd.web.app import App
@@ -56,7 +56,7 @@ async def _serve(daemon: DaemonView, http: HttpSettings) -> None:
         trouble = f"no page at {http.bind} ({errno.errorcode.get(code or 0, 'no such address')})"
     except* Exception as group:  # noqa: BLE001 - a run must go on without the page
         first = first_of(group)
-        log.error("page_failed", error=type(first).__name__, where=places(first))  # noqa: TRY400 - the error's text may quote a person
+        log.error("page_failed", error=type(first).__name__, where=frame_locations(first))  # noqa: TRY400 - the error's text may quote a person
         trouble = f"no page at {http.bind} ({type(first).__name__})"
     if trouble != status.unserved:
         log.error("page_not_served", reason=trouble)

@@ -16,7 +16,7 @@ import structlog
 import trio
 from attrs import Factory, define, field, frozen
 
-from notifierd.model.errors import first_of, places
+from notifierd.model.errors import first_of, frame_locations
 from notifierd.web.server.framing import check
 from notifierd.web.server.places import STRANGER, Kind, Pace, Places
 
@@ -161,7 +161,7 @@ class _Shared:
     def log_failure(self, error: BaseException) -> None:
         """Log an error once for each place in the code: a client could cause it a thousand times."""
         first = first_of(error)
-        name, where = type(first).__name__, places(first)
+        name, where = type(first).__name__, frame_locations(first)
         if (cause := f"{name} {where}") not in self._logged:
             self._logged.add(cause)
             log.error("page_failed", error=name, where=where)
