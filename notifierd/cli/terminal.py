@@ -25,7 +25,7 @@ from notifierd.model.errors import (
     LeaseHeld,
     LedgerUnavailable,
     NotifierdError,
-    plain_errors,
+    unwrap_groups,
 )
 from notifierd.rules.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE, EXIT_USAGE
 from notifierd.service import logs, memory, stderr
@@ -136,7 +136,7 @@ def run_async(work: Callable[[], Awaitable[T]]) -> T:
         KeyboardInterrupt: Ctrl-C ended it.
     """
     memory.settle_in()
-    with plain_errors():
+    with unwrap_groups():
         return trio.run(_until_interrupted, work)
 
 

@@ -17,7 +17,7 @@ from notifierd.model.errors import (
     LeaseNotRenewed,
     LedgerUnavailable,
     first_of,
-    plain_errors,
+    unwrap_groups,
 )
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
@@ -88,7 +88,7 @@ class Once:
             LeaseHeld: another process runs the day.
         """
         began = trio.current_time()
-        with plain_errors():
+        with unwrap_groups():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey_signals)
                 async with open_watch(lambda: self._watched, claim_alarm) as watch:

@@ -125,7 +125,7 @@ class LeaseLost(LeaseHeld):
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def unwrap_groups() -> Iterator[None]:
     """Unwrap exception groups that hold only our own errors; raise the first of them.
 
     A group with anything else, a bug or a cancellation, passes unchanged.

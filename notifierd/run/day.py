@@ -12,7 +12,7 @@ from attrs import asdict
 
 from notifierd.model.counts import DayCounts, Excess, Planned
 from notifierd.model.delivery import Channel
-from notifierd.model.errors import DatabaseError, LedgerUnavailable, plain_errors
+from notifierd.model.errors import DatabaseError, LedgerUnavailable, unwrap_groups
 from notifierd.model.office import OfficeWork
 from notifierd.model.reasons import Reason
 from notifierd.rules.backoff import Backoff
@@ -43,7 +43,7 @@ async def run_day(day: date, context: RunContext) -> RunResult:
         LedgerUnavailable: PostgreSQL was unreachable for the plan, or at the end; open deliveries stay open.
     """
     counts = None
-    with plain_errors(), structlog.contextvars.bound_contextvars(run=str(day)):
+    with unwrap_groups(), structlog.contextvars.bound_contextvars(run=str(day)):
         async with hold_lease(context.ledger, day, context.holder, context.progress.trouble) as lease:
             context.progress.has_day = True
             with context.stop.scope:

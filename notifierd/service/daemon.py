@@ -14,7 +14,7 @@ import trio
 from attrs import define, field
 
 from notifierd.config.settings import Settings
-from notifierd.model.errors import LedgerUnavailable, NotifierdError, first_of, plain_errors
+from notifierd.model.errors import LedgerUnavailable, NotifierdError, first_of, unwrap_groups
 from notifierd.rules.calendar import Calendar, Window
 from notifierd.rules.report import EXIT_INTERRUPTED, EXIT_OK, RunResult
 from notifierd.run.context import Site
@@ -83,7 +83,7 @@ class Daemon:
         self.status = Status(self.notifier, began)
         self._config = Configuration(self.load, self.open_site, self.now, self.in_force, self.status)
         self._config.load_first()
-        with plain_errors():
+        with unwrap_groups():
             async with trio.open_nursery() as nursery:
                 async with open_watch(lambda: self.settings, self.claim_alarm, self.open_client) as self.watch:
                     self._upkeep = Upkeep(self.open_site, self.now, self.status, self.watch, began)
