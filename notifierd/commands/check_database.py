@@ -327,7 +327,7 @@ async def _room(db: Database, settings: Settings) -> list[Finding]:
     window = Calendar(settings.window).next_window(_now())
     capacity = mail_capacity(settings, (window.ends - window.opens).total_seconds())
     ledger = PostgresLedger(db)
-    counts = await ledger.rehearse(window.day, Rules.of(settings), capacity)
+    counts = await ledger.count_due(window.day, Rules.of(settings), capacity)
     for over in counts.excess:
         offices = ", ".join(map(str, over.first[:MOST_OFFICES])) + (", ..." if over.offices > MOST_OFFICES else "")
         text = f"on {window.day}, over the limit: {over.words} out of {counts.email.planned:,} mails: {offices}"

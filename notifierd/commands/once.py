@@ -118,7 +118,7 @@ class Once:
             return RunResult("skipped", closed, None)
         if self.options.dry_run:
             capacity = mail_capacity(self.settings, self.options.seconds)
-            counts = await site.ledger.rehearse(self.day, Rules.of(self.settings), capacity)
+            counts = await site.ledger.count_due(self.day, Rules.of(self.settings), capacity)
             report_excess(counts.excess)
             return RunResult("dry-run", None, counts)
         async with (

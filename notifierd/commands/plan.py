@@ -182,7 +182,7 @@ async def plan(settings: Settings, day: date) -> Plan:
             ]
         opens, ends = calendar.window(day)
         capacity = mail_capacity(settings, (ends - opens).total_seconds())
-        rehearsed = await site.ledger.rehearse(day, rules, capacity)
+        due_counts = await site.ledger.count_due(day, rules, capacity)
         so_far = await site.overview.day(day)
     settled = sum(counts.planned - counts.open for counts in (so_far.email, so_far.push)) if so_far else 0
     closed = calendar.closed(day)
@@ -192,8 +192,8 @@ async def plan(settings: Settings, day: date) -> Plan:
         settled,
         tuple(offices),
         tuple(expiring),
-        rehearsed.untold,
-        rehearsed.excess,
+        due_counts.untold,
+        due_counts.excess,
         tuple(unreadable),
     )
 

@@ -45,9 +45,9 @@ class PostgresLedger:
         crowded = {UUID(one["staff_id"]): one["devices"] for one in json.loads(row["crowded"])}
         return Planned(**{**row, "excess": _excess(row), "crowded": crowded})
 
-    async def rehearse(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> DayCounts:
+    async def count_due(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> DayCounts:
         """Count what would be due if the day were planned now, as if nothing had been sent yet. Writes nothing."""
-        (row,) = await self._db.read(plans.REHEARSE, day, *_due(rules), *_limits(capacity))
+        (row,) = await self._db.read(plans.COUNT_DUE, day, *_due(rules), *_limits(capacity))
         (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
         backlog = Backlog(email.open + push.open, due_now=True, next_in=None)

@@ -246,15 +246,15 @@ async def hold_together(world: World, dsn: str) -> None:
 
         # The plan, delivery by delivery, with the ids and the order of offices.
         due = {delivery.id: delivery for delivery in memory.due(DAY, rules)}
-        rehearsed = await ledger.rehearse(DAY, rules, world.capacity)
+        due_counts = await ledger.count_due(DAY, rules, world.capacity)
         assert await would_send(ledger, source, rules) == set(due)
         plan = await ledger.plan(DAY, rules, world.capacity)
         assert await memory.plan(DAY, rules, world.capacity) == plan
-        assert rehearsed.excess == plan.excess
+        assert due_counts.excess == plan.excess
         assert await planned(db) == due
         assert await urgencies(db) == memory.offices
         channels = Counter(delivery.channel for delivery in due.values())
-        found = (rehearsed.email.planned, rehearsed.push.planned, rehearsed.offices)
+        found = (due_counts.email.planned, due_counts.push.planned, due_counts.offices)
         offices = {delivery.office_id for delivery in due.values()}
         assert found == (channels[Channel.EMAIL], channels[Channel.PUSH], len(offices))
 

@@ -8,7 +8,7 @@ _BY_MAIL = "coalesce(s.email_enabled, true) and s.email <> ''"
 _EMAIL_DAYS = "coalesce(s.email_days, 30)"
 _PUSH_DAYS = "coalesce(s.push_days, 10)"
 
-# $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices, $6 devices_per_person; PLAN and REHEARSE also take
+# $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices, $6 devices_per_person; PLAN and COUNT_DUE also take
 # $7 mails, $8 calls and $9 batch
 _IN_SCOPE = in_scope(day="$1::date", last="$1::date + $2::int", overdue="$3")
 _OFFICE_IN_SCOPE = "(cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[]))"
@@ -163,7 +163,7 @@ order by coalesce(r.urgency, o.nearest, 100000), t.office_id, t.channel, t.staff
 )
 """List what would be open after PLAN, in the order in which a run sends it."""
 
-REHEARSE = (
+COUNT_DUE = (
     _WHO_IS_DUE
     + f""", open_mails as (
     select m.office_id, count(*) as mails
