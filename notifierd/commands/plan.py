@@ -163,7 +163,7 @@ async def plan(settings: Settings, day: date) -> Plan:
     expiring: list[Expiring] = []
     unreadable: list[Unreadable] = []
     async with open_site(settings, read_only=True) as site:
-        async for work in works(site, day, await site.ledger.foresee(day, rules)):
+        async for work in works(site, day, await site.ledger.list_due(day, rules)):
             if isinstance(work, Unreadable):
                 unreadable.append(work)
                 continue

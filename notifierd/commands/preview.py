@@ -107,7 +107,7 @@ async def preview(settings: Settings, wanted: Wanted, now: datetime, console: Co
     offices: list[PreviewedOffice] = []
     with _private(out), _bar(console) as bar:
         async with open_site(settings, read_only=True) as site:
-            deliveries = await site.ledger.foresee(day, Rules.of(settings))
+            deliveries = await site.ledger.list_due(day, Rules.of(settings))
             if wanted.office_id:
                 deliveries = {key: those for key, those in deliveries.items() if key == wanted.office_id}
             _make_empty(out)

@@ -53,9 +53,9 @@ class PostgresLedger:
         backlog = Backlog(email.open + push.open, due_now=True, next_in=None)
         return DayCounts(row["offices"], 0, email, push, backlog, _untold(untold), excess=_excess(row))
 
-    async def foresee(self, day: date, rules: Rules) -> dict[UUID, tuple[Delivery, ...]]:
+    async def list_due(self, day: date, rules: Rules) -> dict[UUID, tuple[Delivery, ...]]:
         """Return the deliveries that would be open if the day were planned now, by office in order of urgency."""
-        rows = await self._db.read(plans.FORESEE, day, *_due(rules))
+        rows = await self._db.read(plans.LIST_DUE, day, *_due(rules))
         return {office: tuple(map(_foreseen, group)) for office, group in groupby(rows, lambda row: row["office_id"])}
 
     async def close_earlier(self, day: date) -> Ended:

@@ -200,7 +200,7 @@ def told(work: OfficeWork, delivery: Delivery, rules: Rules) -> tuple[Alert, ...
 
 async def would_send(ledger: PostgresLedger, source: PostgresSource, rules: Rules) -> set[UUID]:
     """The deliveries that a run would make now: by the plan, and by what is explained to each staff member."""
-    works = await source.works(await ledger.foresee(DAY, rules), DAY, rules)
+    works = await source.works(await ledger.list_due(DAY, rules), DAY, rules)
     planned = {
         delivery.id
         for work in works

@@ -142,7 +142,7 @@ select (select count(*) from (
 )
 """Write what is due on the day and not planned yet; count what is then open."""
 
-FORESEE = (
+LIST_DUE = (
     _WHO_IS_DUE
     + f""", todo as (
     select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id) as id,
