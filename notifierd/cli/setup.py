@@ -8,6 +8,8 @@ from typing import TypeVar
 import click
 
 from notifierd.cli.terminal import as_json_option, complain, out, run_async, say, say_json, settings_of
+from notifierd.config import checks
+from notifierd.model.errors import ConfigError
 from notifierd.rules.report import EXIT_USAGE
 from notifierd.store.database import Database, open_database
 
@@ -105,11 +107,16 @@ def db_status(context: click.Context, dsn: str | None) -> None:
 
 
 def with_database(context: click.Context, dsn: str | None, work: Callable[[Database], Awaitable[T]]) -> T:
-    """Connect to *dsn*, or to the configured database, and run *work*."""
+    """Connect to *dsn*, or to the configured database, and run *work*.
+
+    The connection is used as if a pooler were between: this works without one too, and *dsn* has no key that says so.
+    """
+    if dsn and (problem := checks.DSN.problem(dsn, secret=True)):
+        raise ConfigError((f"--dsn: {problem}",))
     where = dsn if dsn is not None else settings_of(context).database.dsn
 
     async def connected() -> T:
-        async with open_database(where, pool_size=1) as database:
+        async with open_database(where, pool_size=1, pooler=True) as database:
             return await work(database)
 
     return run_async(connected)

@@ -29,6 +29,7 @@ from notifierd.model.errors import (
 )
 from notifierd.rules.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE, EXIT_USAGE
 from notifierd.service import logs, memory, stderr
+from notifierd.store.connection.advice import advice
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -80,13 +81,13 @@ def exit_codes() -> Iterator[None]:
         complain(*error.problems)
         sys.exit(EXIT_USAGE)
     except LedgerUnavailable as error:
-        complain(f"the database is unreachable ({error.reason}): check database.dsn, and whether PostgreSQL runs there")
+        complain(f"the database is unreachable ({error.reason}): {advice(error.sqlstate)}")
         sys.exit(EXIT_OUT_OF_REACH)
     except LeaseHeld as error:
         complain(f"{error}; wait until that process is done, then run this again")
         sys.exit(EXIT_INTERRUPTED)
     except DatabaseError as error:
-        complain(f"the database refused a statement ({error.reason}): `notifierd check` shows what is missing")
+        complain(f"the database refused a statement ({error.reason}): {advice(error.sqlstate)}")
         sys.exit(EXIT_USAGE)
     except NotifierdError as error:
         complain(str(error))

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from notifierd.commands.finding import Finding, Level
 from notifierd.config.settings import Settings
-from notifierd.model.errors import LedgerUnavailable, SchemaMissing, StatementRefused
+from notifierd.model.errors import ConfigError, LedgerUnavailable, SchemaMissing, StatementRefused
 from notifierd.model.message import Push
 from notifierd.model.office import Device
 from notifierd.model.reasons import Reason
@@ -21,6 +21,7 @@ from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.send._http import parse_url
 from notifierd.send.open import mail_capacity, open_push
+from notifierd.store.connection.advice import advice
 from notifierd.store.contract import (
     RIGHTS,
     USES,
@@ -56,15 +57,6 @@ _ADVISED_INDEXES: Final = (
 )
 """View, its table, the column that an index should begin with, and the index's condition."""
 
-_UNREACHABLE: Final = {
-    "28P01": "the server rejected the password",
-    "28000": "the server rejected the role",
-    "3D000": "the server has no such database",
-    "42501": "the role may not connect to that database",
-    "57P03": "the server is starting up",
-    "53300": "the server has no connection left",
-}
-
 _UNQUALIFIED: Final = (
     "a function that it calls names an object without its schema: add the schema, or give the function a path "
     "(alter function ... set search_path = ...)"
@@ -92,7 +84,7 @@ async def look_at_database(settings: Settings) -> list[Finding]:
     """Return the findings about the database that *settings* name, and about its content."""
     findings = []
     try:
-        async with open_database(settings.database.dsn, pool_size=1) as db:
+        async with open_database(settings.database.dsn, pool_size=1, pooler=settings.database.pooler) as db:
             findings += await _server(db, settings.safety.database_id)
             findings += await _schema(db)
             findings += await _indexes(db)
@@ -105,7 +97,10 @@ async def look_at_database(settings: Settings) -> list[Finding]:
     except LedgerUnavailable as error:
         findings.append(_out_of_reach(error))
     except StatementRefused as error:
-        findings.append(Finding("database", Level.BAD, f"refused a check ({error.reason})"))
+        text = f"refused a check ({error.sqlstate}): {advice(error.sqlstate)}"
+        findings.append(Finding("database", Level.BAD, text))
+    except ConfigError as error:
+        findings += [Finding("database.dsn", Level.BAD, line.removeprefix("database.dsn: ")) for line in error.problems]
     return findings
 
 
@@ -336,11 +331,7 @@ async def _room(db: Database, settings: Settings) -> list[Finding]:
 
 
 def _out_of_reach(error: LedgerUnavailable) -> Finding:
-    state = error.sqlstate
-    if state == "dsn":
-        return Finding("database.dsn", Level.BAD, "cannot be read: postgresql://user:password@host:5432/database")
-    why = f": {_UNREACHABLE[state]}" if state in _UNREACHABLE else ""
-    return Finding("database", Level.AWAY, f"unreachable ({state}){why}")
+    return Finding("database", Level.AWAY, f"unreachable ({error.sqlstate}): {advice(error.sqlstate)}")
 
 
 def _now() -> datetime:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import attrs
 from holidays.registry import COUNTRIES
 
+from notifierd.config.dsn import BadDsn, read_dsn
 from notifierd.model.address import Address, BadAddress, has_unseen, parse_address, parse_mailbox
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Check:
     """The known values, for a "did you mean"."""
     of_elements: bool = False
     """For a list: whether to check each element."""
+    explain: Callable[[Any], str] | None = None
+    """Returns the whole complaint, in place of the value and *complaint*; it must not repeat a secret."""
 
     def problem(self, value: object, *, secret: bool = False) -> str | None:
         """Return what is wrong with *value*, or None; a secret is never repeated."""
@@ -48,6 +51,8 @@ class Check:
             return next(filter(None, map(self.problem, value)), None)
         if self.passes(value):
             return None
+        if self.explain:
+            return self.explain(value)
         hint = did_you_mean(str(value), self.near()) if self.near and not secret else ""
         return f"{'the value' if secret else shown(value)} {self.complaint.format(allowed=self.allowed)}{hint}"
 
@@ -248,6 +253,14 @@ def _is_service_account(value: str) -> bool:
     )
 
 
+def _dsn_problem(value: str) -> str:
+    try:
+        read_dsn(value, {})
+    except BadDsn as error:
+        return str(error)
+    return ""
+
+
 ANYTHING = Check("", lambda _value: True)
 ONE_LINE = Check(
     "one line of text, free of control characters", _matches(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*")
@@ -281,7 +294,11 @@ COUNTRY = Check(
     lambda value: not value or value in _country_codes(),
     near=_country_codes,
 )
-DSN = Check("of the form postgresql://user:password@host:5432/database", _matches(r"postgres(ql)?://\S*"))
+DSN = Check(
+    "of the form postgresql://user:password@host:5432/database",
+    lambda value: not _dsn_problem(value),
+    explain=_dsn_problem,
+)
 BIND = Check("host:port, such as 127.0.0.1:9464 or [::1]:9464", _is_bind)
 DIGITS = Check("the digits of a PostgreSQL system identifier", _matches(r"[0-9]*"))
 FOLDER = Check("an existing folder", lambda value: Path(value).is_dir())

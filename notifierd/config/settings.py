@@ -100,6 +100,8 @@ class DatabaseSettings(Table):
     """The longest time that a statement may take."""
     plan_timeout: float = key(300.0, within(1, 3600), unit="seconds")
     """The longest time that the statement that plans the day may take."""
+    pooler: bool = key(default=False)
+    """Whether connections go through a pooler such as PgBouncer, in session or transaction mode."""
 
 
 @attrs.frozen

@@ -73,7 +73,15 @@ class LeaseNotRenewed(LedgerUnavailable):
 
 
 class StatementRefused(DatabaseError):
-    """PostgreSQL did nothing: it refused the statement, a row or the privilege, or a lock timed out."""
+    """PostgreSQL did nothing: it refused the statement, a row or the privilege, or a lock timed out.
+
+    Attributes:
+        position: the character of the statement that PostgreSQL names as the cause, from 1; 0 if it names none.
+    """
+
+    def __init__(self, reason: str, position: int = 0) -> None:
+        super().__init__(reason)
+        self.position = position
 
     @property
     def transient(self) -> bool:

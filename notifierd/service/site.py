@@ -15,7 +15,8 @@ from attrs import frozen
 from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel
-from notifierd.model.errors import ConfigError
+from notifierd.model.errors import ConfigError, LedgerUnavailable
+from notifierd.model.reasons import Reason
 from notifierd.rules.breaker import Breakers
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
@@ -25,7 +26,7 @@ from notifierd.run.stop import Stop
 from notifierd.run.transport import Transports
 from notifierd.send import Sender
 from notifierd.send.open import open_email, open_push
-from notifierd.store.contract import system_identifier, view_problems
+from notifierd.store.contract import is_read_only, system_identifier, view_problems
 from notifierd.store.database import Database, StatementCounts, open_database
 from notifierd.store.history import Overview
 from notifierd.store.postgres import PostgresLedger
@@ -44,13 +45,16 @@ def holder_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
-async def require_fit(db: Database, settings: Settings) -> None:
-    """Check that a run may use the database.
+async def require_fit(db: Database, settings: Settings, *, read_only: bool = False) -> None:
+    """Check that a run may use the database, or, if *read_only*, that a command may read it.
 
     Raises:
+        LedgerUnavailable: the database takes no writes, which a run waits for as for an unreachable database.
         SchemaMissing: the ledger's schema is missing, or of another version.
         ConfigError: a view does not follow the contract, or this is not the database that ``[safety]`` names.
     """
+    if not read_only and await is_read_only(db):
+        raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("25006"))
     await _require_cluster(db, settings)
     await require_current(db)
     problems = await view_problems(db)
@@ -72,7 +76,9 @@ async def claim_alarm(settings: Settings, day: date, cause: str) -> bool:
         ConfigError: this is not the database that ``[safety]`` names.
     """
     database = settings.database
-    async with open_database(database.dsn, pool_size=1, statement_timeout=database.statement_timeout) as db:
+    async with open_database(
+        database.dsn, pool_size=1, statement_timeout=database.statement_timeout, pooler=database.pooler
+    ) as db:
         await _require_cluster(db, settings)
         return await PostgresLedger(db).claim_alarm(day, cause)
 
@@ -116,8 +122,9 @@ async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIter
         pool_size=database.pool_size,
         statement_timeout=database.statement_timeout,
         read_only=read_only,
+        pooler=database.pooler,
     ) as db:
-        await require_fit(db, settings)
+        await require_fit(db, settings, read_only=read_only)
         ledger = PostgresLedger(db, database.plan_timeout)
         yield PostgresSite(settings, ledger, PostgresSource(db), Overview(db), db.statements, db)
 

@@ -16,6 +16,7 @@ from notifierd.run.context import RunContext
 from notifierd.run.progress import ProcessMetrics, Progress
 from notifierd.run.stop import Stop
 from notifierd.service.systemd import Notifier
+from notifierd.store.connection.advice import advice
 
 TELL_EVERY = 1.0
 
@@ -117,7 +118,7 @@ class Status:
     def wait_for_database(self, error: LedgerUnavailable) -> None:
         """Enter the state of waiting for an unreachable database."""
         words = f"waiting for the database ({error})"
-        self.enter(words, "waiting_for_database", error=True, reason=error.reason)
+        self.enter(words, "waiting_for_database", error=True, reason=error.reason, advice=advice(error.sqlstate))
 
     def put_off(self, day: date, error: BaseException) -> None:
         """Enter the state of waiting until *day* can be run, which *error* prevents."""

@@ -278,6 +278,11 @@ async def view_problems(db: Database) -> list[str]:
     return [f"notifierd.{view}: {line}" for view, lines in (await problems_by_view(db)).items() for line in lines]
 
 
+async def is_read_only(db: Database) -> bool:
+    """Tell whether a transaction may not write: on a standby, or as the server, the database or the role is set."""
+    return bool(await db.fetch("select where current_setting('transaction_read_only') = 'on'"))
+
+
 async def system_identifier(db: Database) -> str:
     """Return the identifier of this database cluster, which ``safety.database_id`` is compared with.
 

@@ -6,9 +6,12 @@ side, a cancellation between them would lose the connection, and the pool would 
 """
 
 import asyncio
+import os
+import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 import structlog
@@ -17,24 +20,16 @@ import trio_asyncio
 from attrs import define, field
 from trio_asyncio import aio_as_trio
 
-from notifierd.model.errors import UNENCODABLE, LedgerUnavailable, StatementRefused
+from notifierd.config.dsn import BadDsn, read_dsn
+from notifierd.model.errors import UNENCODABLE, ConfigError, LedgerUnavailable, StatementRefused
 from notifierd.model.reasons import Reason
+from notifierd.store.connection.arguments import arguments
+from notifierd.store.connection.guards import KEEPALIVE, Guards
 
 T = TypeVar("T")
 Row = asyncpg.Record
 Connection: TypeAlias = "asyncpg.Connection[Row] | asyncpg.pool.PoolConnectionProxy[Row]"  # generic in the stubs only
 
-SEARCH_PATH = "pg_catalog"
-"""The only schema in which names without a schema are looked up. PostgreSQL could otherwise prefer a function or an
-operator that somebody created in another schema, because its argument types match better (CVE-2018-1058). All other
-names are qualified with their schema."""
-LOCK_TIMEOUT = "2s"
-IDLE_TIMEOUT = "10s"
-"""How long a transaction may be idle; shorter than a lease. If a process is cut off or stopped inside a transaction,
-its locks would otherwise block the day for every process until the server gives up the connection, which takes
-hours."""
-KEEPALIVE = "60s"
-"""How often the server probes an idle connection, so that no firewall or NAT on the way drops it."""
 CONNECT_TIMEOUT = 10.0
 DEAD_AFTER = 5.0
 """Seconds to wait for an answer beyond the server's own limit. After that, the connection counts as broken."""
@@ -58,6 +53,25 @@ _OF_THE_CONNECTION = {"25006", "26000", "42P05"}
 replica (read_only_sql_transaction), and of a pooler that switched to another server connection, where a prepared
 statement is missing (invalid_sql_statement_name) or exists already (duplicate_prepared_statement)."""
 
+_POOLER_ERRORS: Final = {
+    "unsupported startup parameter": "pooler",
+    "statement pooling mode": "statement_pooling",
+    "authentication failed": "28P01",
+    'database ".*" does not exist|no such database': "3D000",
+    'role ".*" does not exist|no such user': "28000",
+    "no more connections|too many connections": "53300",
+}
+"""Texts of PgBouncer, which gives the same SQLSTATE, 08P01, for a dozen causes; and the cause, or its SQLSTATE in
+PostgreSQL."""
+
+_UNTRUSTED: Final = {
+    9: "certificate_not_yet_valid",
+    10: "certificate_expired",
+    62: "certificate_name",  # of a host
+    64: "certificate_name",  # of an IP address
+}
+"""OpenSSL's code of a failed verification (x509_vfy.h) and the cause; certificate_untrusted for all others."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -73,13 +87,18 @@ class StatementCounts:
 class Database:
     """A pool of connections, and the count of the statements sent over it.
 
+    Attributes:
+        guards: the settings that every statement runs with.
+        pooled: whether each unit is a transaction that makes these settings itself, as behind a pooler.
+
     A unit leaves its connection here for the next unit, instead of releasing it to the pool: asyncpg releases a
     connection in a task of its own, and the result of the unit would wait for several turns of the event loop.
     """
 
     _pool: "asyncpg.Pool[Row]"
     _loop: trio_asyncio.BaseTrioEventLoop
-    _patience: float
+    guards: Guards
+    pooled: bool
     _turns: asyncio.Semaphore
     _at_hand: "list[asyncpg.pool.PoolConnectionProxy[Row]]" = field(factory=list)
     statements: StatementCounts = field(factory=StatementCounts)
@@ -140,7 +159,7 @@ class Database:
             async with self._turns:
                 connection = await self._acquire()
                 try:
-                    answer = await work(connection)
+                    answer = await self._guarded(work, connection)
                 except BaseException as error:  # a release waits until the cancelled statement has ended
                     if getattr(error, "sqlstate", None) in _OF_THE_CONNECTION:
                         connection.terminate()
@@ -154,13 +173,21 @@ class Database:
                 return answer
 
         try:
-            with trio.move_on_after(self._patience if patience is None else patience):
+            with trio.move_on_after(self.guards.statement_timeout + DEAD_AFTER if patience is None else patience):
                 # Name the pool's loop: the task's current loop may belong to another database, or be missing.
                 result: T = await aio_as_trio(whole, loop=self._loop)()
                 return result
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             raise translated(error) from None
         raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("TimeoutError"))
+
+    async def _guarded(self, work: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
+        """Do *work*; behind a pooler, in a transaction, for which the pooler keeps one server connection."""
+        if not self.pooled:
+            return await work(connection)
+        async with connection.transaction(readonly=self.guards.read_only):
+            await connection.execute(self.guards.local)
+            return await work(connection)
 
     async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[Row]":
         """Return the connection that the last unit left if it is still open, else one of the pool."""
@@ -179,50 +206,70 @@ def translated(error: BaseException) -> LedgerUnavailable | StatementRefused:
         return StatementRefused(Reason.DATABASE_REFUSED.of(UNENCODABLE))
     state = getattr(error, "sqlstate", None)
     if isinstance(error, _OUT_OF_REACH) and state != _OUR_CANCELLATION:
-        return LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of(state or type(error).__name__))
+        return LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of(_cause(error)))
     constraint = getattr(error, "constraint_name", None)
-    return StatementRefused(Reason.DATABASE_REFUSED.of(state, *([constraint] if constraint else [])))
+    reason = Reason.DATABASE_REFUSED.of(state, *([constraint] if constraint else []))
+    return StatementRefused(reason, int(getattr(error, "position", None) or 0))
+
+
+def _cause(error: BaseException) -> str:
+    """Return why the database was not reached: a key of `advice`, a SQLSTATE, or the name of the exception."""
+    match error:
+        case asyncpg.ProtocolViolationError() | asyncpg.ConnectionDoesNotExistError():
+            matching = (cause for pattern, cause in _POOLER_ERRORS.items() if re.search(pattern, str(error)))
+            return next(matching, error.sqlstate)
+        case asyncpg.PostgresError():
+            return error.sqlstate or type(error).__name__
+        case ssl.SSLCertVerificationError():
+            return _UNTRUSTED.get(error.verify_code, "certificate_untrusted")
+        case ssl.SSLError():
+            return "tls_failed"
+        case ConnectionError() if type(error) is ConnectionError:  # asyncpg raises it if the server refuses TLS
+            return "no_tls"
+        case asyncpg.TargetServerAttributeNotMatched():
+            return "no_writable_host"
+        case _:
+            return type(error).__name__
 
 
 @asynccontextmanager
 async def open_database(
-    dsn: str, *, pool_size: int = 4, statement_timeout: float = 30.0, read_only: bool = False
+    dsn: str,
+    *,
+    pool_size: int = 4,
+    statement_timeout: float = 30.0,
+    read_only: bool = False,
+    pooler: bool = False,
 ) -> AsyncIterator[Database]:
     """Connect to *dsn*, and keep a pool of at most *pool_size* connections open.
 
     Args:
         read_only: have PostgreSQL refuse every write.
+        pooler: whether a pooler is between. Then each unit is a transaction that makes its settings itself, and no
+            statement is prepared under a name.
 
     Raises:
-        LedgerUnavailable: no connection could be made; its reason ends with the SQLSTATE, or with ``dsn`` where *dsn*
-            itself is invalid.
+        LedgerUnavailable: no connection could be made; its reason ends with the cause, see `advice`.
+        ConfigError: *dsn*, a PG* variable, or a file that one of them names, is invalid.
     """
+    guards = Guards(statement_timeout, read_only)
+    try:
+        place = read_dsn(dsn, os.environ)
+        where = arguments(place, CONNECT_TIMEOUT)
+    except BadDsn as error:
+        raise ConfigError((f"database.dsn: {error}",)) from None
+    pooled = pooler or place.pooler
     async with _asyncio_loop() as loop:
         # If a unit is cancelled while it releases its connection, asyncpg finishes the release in a task that nobody
         # awaits. When that task fails, trio_asyncio's default handler would end the whole nursery of this loop with
         # its error.
         loop.set_exception_handler(_note)
-        settings = {
-            "application_name": "notifierd",
-            "lock_timeout": LOCK_TIMEOUT,
-            "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
-            "statement_timeout": str(int(statement_timeout * 1000)),
-            "tcp_keepalives_idle": KEEPALIVE,
-            "timezone": "UTC",
-            # Otherwise PostgreSQL plans a statement with arrays anew each time, which takes longer than one
-            # reservation runs.
-            "plan_cache_mode": "force_generic_plan",
-        }
-        if read_only:
-            settings["default_transaction_read_only"] = "on"
         try:
-            pool = await aio_as_trio(_make_pool)(dsn, pool_size, settings)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
-            unread = isinstance(error, ValueError) and not isinstance(error, OSError)  # a certificate error is both
-            name = "dsn" if unread else type(error).__name__
-            raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of(getattr(error, "sqlstate", None) or name)) from None
+            pool = await aio_as_trio(_make_pool)(where, pool_size, guards, pooled=pooled)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of(_cause(error))) from None
         try:
-            yield Database(pool, loop, statement_timeout + DEAD_AFTER, asyncio.Semaphore(pool_size))
+            yield Database(pool, loop, guards, pooled, asyncio.Semaphore(pool_size))
         finally:
             pool.terminate()
 
@@ -258,28 +305,44 @@ def _note(_loop: object, context: Mapping[str, object]) -> None:
     log.warning("database_trouble_unheard", error=type(context.get("exception")).__name__)
 
 
-async def _make_pool(dsn: str, size: int, settings: dict[str, str]) -> "asyncpg.Pool[Row]":
+async def _make_pool(where: dict[str, Any], size: int, guards: Guards, *, pooled: bool) -> "asyncpg.Pool[Row]":
     """Create the pool inside the asyncio loop: asyncpg looks up the loop when the pool is created, not when awaited."""
+
+    async def prepare(connection: "asyncpg.Connection[Row]") -> None:
+        await (_require_pooling if pooled else _restrict)(connection, guards)
+
+    if not pooled:  # a pooler refuses startup parameters that it does not know, or forgets their values
+        where["server_settings"] |= guards.settings | {"tcp_keepalives_idle": KEEPALIVE}
     pool: asyncpg.Pool[Row] | None = await asyncpg.create_pool(
-        dsn,
+        **where,
         min_size=1,
         max_size=size,
-        timeout=CONNECT_TIMEOUT,
-        server_settings=settings,
-        statement_cache_size=100,
+        statement_cache_size=0 if pooled else 100,
         # With a lifetime, asyncpg starts a timer at each release, and trio_asyncio keeps cancelled timers until they
         # are due: 20 MB of them in a large run.
         max_inactive_connection_lifetime=0,
-        init=_restrict,
+        init=prepare,
         reset=_keep,
     )
     assert pool is not None  # noqa: S101 - asyncpg's stub says None for a pool whose loop closes while it is made
     return pool
 
 
-async def _restrict(connection: "asyncpg.Connection[Row]") -> None:
-    """Restrict a new connection's search_path to SEARCH_PATH; the role's own stays the default, for ``db init``."""
-    await connection.execute(f"set search_path = {SEARCH_PATH}")
+async def _restrict(connection: "asyncpg.Connection[Row]", guards: Guards) -> None:
+    """Check that a new connection has its limits, and restrict its search_path to SEARCH_PATH: see `Guards.settle`.
+
+    Raises:
+        LedgerUnavailable: the limits are not in force, because a pooler ignores startup parameters. A limit that is
+            set now would stay with a server connection that the pooler gives to another client next.
+    """
+    if await connection.execute(guards.settle) != "SELECT 1":
+        raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("pooler"))
+
+
+async def _require_pooling(connection: "asyncpg.Connection[Row]", guards: Guards) -> None:
+    """Check that the pooler keeps a server connection for at least one transaction."""
+    async with connection.transaction(readonly=guards.read_only):
+        await connection.execute(guards.local)
 
 
 async def _keep(_connection: Connection) -> None:

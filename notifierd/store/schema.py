@@ -14,6 +14,8 @@ from typing import Final
 from attrs import field, frozen
 
 from notifierd.model.errors import NotifierdError, SchemaMissing, StatementRefused
+from notifierd.store.connection.advice import absent_column, advice
+from notifierd.store.connection.guards import SEARCH_PATH
 from notifierd.store.contract import (
     RIGHTS,
     USES,
@@ -24,11 +26,12 @@ from notifierd.store.contract import (
     quoted,
     revocations,
 )
-from notifierd.store.database import SEARCH_PATH, Connection, Database
+from notifierd.store.database import Connection, Database
 
 _NOT_PERMITTED: Final = "42501"
 _OTHER_COLUMNS: Final = "42P16"
 _LOCKED: Final = "55P03"
+_NO_SUCH_COLUMN: Final = "42703"
 
 _OWNERSHIP: Final = "to own the schema notifierd and all that is in it"
 
@@ -156,8 +159,9 @@ async def init(db: Database, preset: str | None = None, role: str | None = None)
             "CREATE on the schema notifierd and, as the views run with their owner's privileges, SELECT on the "
             "application's tables, INSERT on its audit log and DELETE on its push subscriptions"
         )
-        with _explained(f"creating the views for {preset}", right):
-            await db.unit(_views_made_by(views), patience=math.inf)
+        script = await db.unit(_on_the_applications_tables(views))
+        with _explained(f"creating the views for {preset}", right, script):
+            await db.unit(_views_made_by(script), patience=math.inf)
         lines.append(f"views for {preset}: in place")
     if role:
         lines.append(await _grant(db, role))
@@ -317,25 +321,30 @@ def _views_made_by(script: str) -> Callable[[Connection], Awaitable[None]]:
     async def unit(connection: Connection) -> None:
         async with connection.transaction():
             await connection.execute(ALONE)
-            await connection.execute(await _on_the_applications_tables(connection, script))
+            await connection.execute(script)
             for _view, _what, use in USES:
                 await connection.execute(f"explain {use}")
 
     return unit
 
 
-async def _on_the_applications_tables(connection: Connection, script: str) -> str:
-    """Return *script* with ``application`` replaced by the schema of each of the application's tables."""
-    await connection.execute("set local search_path to default")
-    (path,) = await connection.fetch(_APPLICATION_PATH)
-    await connection.execute(f"set local search_path = {SEARCH_PATH}")
-    names = sorted(set(_APPLICATION_TABLE.findall(script)))
-    found = {row["name"]: row["schema"] for row in await connection.fetch(_APPLICATION_TABLES, path["path"], names)}
-    if absent := [name for name in names if name not in found]:
-        raise SetupFailed(
-            f"the application's tables are not in this database, or not on the role's search_path: {', '.join(absent)}"
-        )
-    return _APPLICATION_TABLE.sub(lambda name: f"{quoted(found[name[1]])}.{quoted(name[1])}", script)
+def _on_the_applications_tables(script: str) -> Callable[[Connection], Awaitable[str]]:
+    """Make a unit that returns *script* with ``application`` replaced by the schema of each application table."""
+
+    async def unit(connection: Connection) -> str:
+        async with connection.transaction():
+            await connection.execute("set local search_path to default")
+            (path,) = await connection.fetch(_APPLICATION_PATH)
+            await connection.execute(f"set local search_path = {SEARCH_PATH}")
+            names = sorted(set(_APPLICATION_TABLE.findall(script)))
+            rows = await connection.fetch(_APPLICATION_TABLES, path["path"], names)
+        found = {row["name"]: row["schema"] for row in rows}
+        if absent := [name for name in names if name not in found]:
+            there = "in this database, or not on the role's search_path"
+            raise SetupFailed(f"the application's tables are not {there}: {', '.join(absent)}")
+        return _APPLICATION_TABLE.sub(lambda name: f"{quoted(found[name[1]])}.{quoted(name[1])}", script)
+
+    return unit
 
 
 async def _grant(db: Database, role: str) -> str:
@@ -367,8 +376,8 @@ def _needed(right: str) -> str:
 
 
 @contextmanager
-def _explained(doing: str, right: str) -> Iterator[None]:
-    """Add to a refused statement what it was for, and which *right* may be missing."""
+def _explained(doing: str, right: str, script: str = "") -> Iterator[None]:
+    """Add to a refused statement what it was for, which *right* may be missing, and which column of *script* is."""
     try:
         yield
     except StatementRefused as error:
@@ -377,5 +386,6 @@ def _explained(doing: str, right: str) -> Iterator[None]:
             _NOT_PERMITTED: _needed(right),
             _OTHER_COLUMNS: "a view of that name has other columns: drop the five views in notifierd and try again",
             _LOCKED: "another program held a lock for a minute: try again",
-        }.get(state, error.reason)
+            _NO_SUCH_COLUMN: absent_column(script, error.position),
+        }.get(state, advice(state))
         raise SetupFailed(f"{doing} was refused (SQLSTATE {state}): {hint}") from None

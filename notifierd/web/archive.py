@@ -181,7 +181,9 @@ class Archive:
         patience = min(database.statement_timeout, LOOK_SECONDS)
         try:
             with trio.fail_after(LOOK_SECONDS):
-                async with open_database(database.dsn, pool_size=1, statement_timeout=patience, read_only=True) as db:
+                async with open_database(
+                    database.dsn, pool_size=1, statement_timeout=patience, read_only=True, pooler=database.pooler
+                ) as db:
                     return await question(Overview(db))
         except DatabaseError as error:
             return error

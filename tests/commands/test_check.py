@@ -30,6 +30,7 @@ from notifierd.demo.application import rows_sql
 from notifierd.demo.postgres import Cluster
 from notifierd.rules.calendar import Calendar
 from notifierd.send.vapid import Vapid
+from notifierd.store.connection.advice import advice
 from tests.support.application import OwnPath
 from tests.support.checked_database import PRIVATE_KEY, PUBLIC_KEY, Place, open_place, settings_for
 from tests.support.loopback import Handler, serving
@@ -230,14 +231,19 @@ async def test_a_superuser_is_advised_against(place: Place, database: str) -> No
 @pytest.mark.parametrize(
     ("dsn", "level", "subject", "text"),
     [
-        ("{nowhere}", "away", "database", "unreachable (3D000): the server has no such database"),
-        ("{nobody}", "away", "database", "unreachable (28000): the server rejected the role"),
-        ("postgresql://user:pass@127.0.0.1:1/x", "away", "database", "unreachable (ConnectionRefusedError)"),
+        ("{nowhere}", "away", "database", f"unreachable (3D000): {advice('3D000')}"),
+        ("{nobody}", "away", "database", f"unreachable (28000): {advice('28000')}"),
         (
-            "postgres://user:pass@host:port/",
+            "postgresql://user:pass@127.0.0.1:1/x",
+            "away",
+            "database",
+            f"unreachable (ConnectionRefusedError): {advice('ConnectionRefusedError')}",
+        ),
+        (
+            "postgres://user:pass@127.0.0.1/x?sslmode=require&sslcert=/nowhere.pem",
             "bad",
             "database.dsn",
-            "cannot be read: postgresql://user:password@host:5432/database",
+            "sslcert: /nowhere.pem cannot be read (No such file or directory)",
         ),
     ],
 )
@@ -256,9 +262,7 @@ async def test_a_database_out_of_reach(cluster: Cluster, dsn: str, level: str, s
 async def test_a_role_that_may_not_connect(place: Place) -> None:
     name = place.settings.database.dsn.partition("?")[0].rpartition("/")[2]
     await place.sql(f"revoke connect on database {name} from public")
-    assert await place.trouble() == [
-        ("database", "away", "unreachable (42501): the role may not connect to that database")
-    ]
+    assert await place.trouble() == [("database", "away", f"unreachable (42501): {advice('42501')}")]
 
 
 def resend(url: str) -> Callable[[Settings], Settings]:

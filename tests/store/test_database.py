@@ -71,7 +71,7 @@ async def test_a_server_whose_certificate_is_not_trusted_is_out_of_reach_and_the
         port = listener.socket.getsockname()[1]
         trusted = self_signed(tmp_path / "trusted.pem")
         dsn = f"postgresql://a@127.0.0.1:{port}/a?sslmode=verify-full&sslrootcert={trusted}"
-        with pytest.raises(LedgerUnavailable, match=r"^database_unavailable:SSLCertVerificationError$"):
+        with pytest.raises(LedgerUnavailable, match=r"^database_unavailable:certificate_untrusted$"):
             async with db.open_database(dsn):
                 pass
         nursery.cancel_scope.cancel()

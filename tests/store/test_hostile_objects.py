@@ -12,7 +12,8 @@ import pytest
 
 from notifierd.demo.postgres import Cluster
 from notifierd.model.errors import StatementRefused
-from notifierd.store.database import SEARCH_PATH, open_database
+from notifierd.store.connection.guards import SEARCH_PATH
+from notifierd.store.database import open_database
 from notifierd.store.schema import Migration, SetupFailed, init, migrate, migrations
 from tests.support.application import OwnPath
 from tests.support.processes import DAY, Place, invent, run

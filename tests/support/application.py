@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from attrs import astuple, frozen
 
-from notifierd.store.database import SEARCH_PATH, Connection, Database, Row
+from notifierd.store.connection.guards import SEARCH_PATH
+from notifierd.store.database import Connection, Database, Row
 from notifierd.store.schema import init
 from tests.support.memory import Application
 
