@@ -106,6 +106,31 @@ def db_status(context: click.Context, dsn: str | None) -> None:
     say(*with_database(context, dsn, schema.status).lines())
 
 
+@db.command("views")
+@click.option("--drop", "which", flag_value="drop", help="Print the script that drops the views.")
+@click.option(
+    "--create", "which", flag_value="create", help="Print the script that creates them again as they are now."
+)
+@click.option("--dsn", metavar="DSN", help="Connect with this DSN instead of database.dsn.")
+@click.pass_context
+def db_views(context: click.Context, which: str | None, dsn: str | None) -> None:
+    """Print the SQL that drops the five views, or creates them again.
+
+    For a migration of the application that changes columns which the views use. Print both scripts before you run the
+    first. This command changes nothing.
+
+    \b
+      notifierd db views --drop >off.sql; notifierd db views --create >on.sql
+      psql -v ON_ERROR_STOP=1 -f off.sql "$ADMIN"    then migrate, then run on.sql
+    """  # noqa: D301
+    from notifierd.store import views
+
+    if which is None:
+        raise click.UsageError("give --drop or --create")
+    script = views.drop_script if which == "drop" else views.create_script
+    click.echo(with_database(context, dsn, script), nl=False)
+
+
 def with_database(context: click.Context, dsn: str | None, work: Callable[[Database], Awaitable[T]]) -> T:
     """Connect to *dsn*, or to the configured database, and run *work*.
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from notifierd.commands.check_server import look_at_row_security, look_at_server
 from notifierd.commands.finding import Finding, Level
 from notifierd.config.settings import Settings
 from notifierd.model.errors import ConfigError, LedgerUnavailable, SchemaMissing, StatementRefused
@@ -30,13 +31,11 @@ from notifierd.store.contract import (
     needless_rights,
     passed_over,
     problems_by_view,
-    system_identifier,
 )
 from notifierd.store.database import Database, open_database
 from notifierd.store.postgres import PostgresLedger
 from notifierd.store.schema import require_current
 
-OLDEST_SERVER: Final = 140_000
 MOST_HOSTS: Final = 5
 """The most push services in a line."""
 
@@ -85,10 +84,10 @@ async def look_at_database(settings: Settings) -> list[Finding]:
     findings = []
     try:
         async with open_database(settings.database.dsn, pool_size=1, pooler=settings.database.pooler) as db:
-            findings += await _server(db, settings.safety.database_id)
+            findings += await look_at_server(db, settings, _now)
             findings += await _schema(db)
             findings += await _indexes(db)
-            views = await _views(db)
+            views = [*await _views(db), *await look_at_row_security(db)]
             findings += views
             if all(finding.ok for finding in views):
                 findings += await _only_offices(db, settings.safety.only_offices)
@@ -102,45 +101,6 @@ async def look_at_database(settings: Settings) -> list[Finding]:
     except ConfigError as error:
         findings += [Finding("database.dsn", Level.BAD, line.removeprefix("database.dsn: ")) for line in error.problems]
     return findings
-
-
-async def _server(db: Database, wanted_id: str) -> list[Finding]:
-    (row,) = await db.fetch(
-        """
-        select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
-               pg_is_in_recovery() as standby, r.rolname::text as role, r.rolsuper as superuser
-        from pg_roles r where r.rolname = current_user
-        """
-    )
-    findings = []
-    if row["number"] < OLDEST_SERVER:
-        findings.append(
-            Finding("database", Level.BAD, f"PostgreSQL {row['version']} is too old: 14 or newer is needed")
-        )
-    elif row["standby"]:
-        findings.append(Finding("database", Level.BAD, "is a read-only standby"))
-    else:
-        findings.append(Finding("database", Level.OK, f"PostgreSQL {row['version']}, as role {row['role']}"))
-    if row["superuser"]:
-        remedy = "use another role, to which `notifierd db init --role NAME` grants what it needs"
-        findings.append(Finding("role", Level.WARN, f"{row['role']} is a superuser: {remedy}"))
-    return [*findings, await _identity(db, wanted_id)]
-
-
-async def _identity(db: Database, wanted: str) -> Finding:
-    subject = "safety.database_id"
-    try:
-        found = await system_identifier(db)
-    except StatementRefused as error:
-        text = f"the role may not read the cluster's identifier ({error.reason}): grant execute on pg_control_system()"
-        return Finding(subject, Level.BAD if wanted else Level.WARN, text)
-    if not wanted:
-        return Finding(subject, Level.OK, f"not set; the identifier of this cluster is {found}")
-    if found != wanted:
-        return Finding(
-            subject, Level.BAD, f"is {wanted}, but the identifier of this cluster is {found}: nothing will be sent"
-        )
-    return Finding(subject, Level.OK, "is the identifier of this cluster")
 
 
 async def _schema(db: Database) -> list[Finding]:

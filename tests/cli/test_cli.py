@@ -99,7 +99,7 @@ def completed(line: str, tmp_path: Path) -> list[str]:
     [
         ("notifierd pl", ["plan"]),
         ("notifierd plan --ex", ["--explain"]),
-        ("notifierd db ''", ["init", "migrate", "status"]),
+        ("notifierd db ''", ["init", "migrate", "status", "views"]),
         ("notifierd completion f", ["fish"]),
     ],
 )

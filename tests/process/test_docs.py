@@ -17,6 +17,7 @@ import pytest
 from attrs import frozen
 
 from docs import generate
+from notifierd.config.dsn import read_dsn
 from notifierd.demo.application import tables_sql
 from notifierd.demo.postgres import Cluster, running_postgres
 from notifierd.demo.sample import load, sample
@@ -160,6 +161,24 @@ def test_the_commands_that_look_on_do_so(reader: Reader):
     assert len(reader.mails()) == len(invented.expected().mails)
 
 
+def test_the_views_are_off_for_a_migration_and_back_after_it(reader: Reader):
+    dsn = reader.cluster.dsn("keikakun")
+    run("db", "init", "--preset", "keikakun", "--dsn", dsn, cwd=reader.home, code=0)
+    reader.follow("docs/databases.md")
+    width = (
+        "select character_maximum_length from information_schema.columns where table_name = 'staffs' and column_name"
+    )
+    assert reader.cluster.psql(f"{width} = 'full_name'", "keikakun") == "300\n"
+    assert reader.cluster.psql("select count(*) from notifierd.staff", "keikakun") == "0\n"
+
+
+@pytest.mark.parametrize(
+    "dsn", re.findall(r"postgresql://[^\s`\"]+", (REPOSITORY / "docs/databases.md").read_text(encoding="utf-8"))
+)
+def test_an_address_that_the_page_shows_can_be_read(dsn: str):
+    assert read_dsn(dsn, {}).user == "notifierd"
+
+
 def test_another_application_needs_but_five_views(reader: Reader):
     """They are read, written and deleted through."""
     reader.follow("docs/another-application.md")
@@ -181,6 +200,7 @@ RUN = {
     "docs/adding-a-provider.md",
     "docs/another-application.md",
     "docs/commands.md",
+    "docs/databases.md",
     "docs/getting-started.md",
     "docs/operations.md",
 }

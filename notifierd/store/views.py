@@ -1,0 +1,81 @@
+"""Scripts that drop the views, and create them again as they are, whether a preset or the application made them.
+
+PostgreSQL refuses a migration that changes or drops a column as long as a view uses it (PostgreSQL, 5.15).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from notifierd.model.errors import SchemaMissing
+from notifierd.store.contract import VIEWS, quoted
+from notifierd.store.database import Database
+
+_VIEWS = """
+select c.relname::text as view, pg_get_viewdef(c.oid) as definition, pg_get_userbyid(c.relowner)::text as owner,
+    coalesce((select string_agg(split_part(o, '=', 1) || ' = ' || quote_literal(substr(o, strpos(o, '=') + 1)), ', ')
+              from unnest(c.reloptions) as o), '') as options,
+    array(select format('alter view notifierd.%I alter column %I set default %s', c.relname, a.attname,
+                        pg_get_expr(d.adbin, d.adrelid))
+          from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+          where d.adrelid = c.oid order by d.adnum) as defaults,
+    array(select pg_get_triggerdef(t.oid) from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal
+          order by t.tgname) as triggers,
+    array(select format('grant %s on notifierd.%I to %s', g.privilege_type, c.relname,
+                        case g.grantee when 0 then 'public' else format('%I', pg_get_userbyid(g.grantee)) end)
+          from aclexplode(c.relacl) as g where g.grantee <> c.relowner order by 1) as grants,
+    array(select format('grant %s (%I) on notifierd.%I to %s', g.privilege_type, a.attname, c.relname,
+                        case g.grantee when 0 then 'public' else format('%I', pg_get_userbyid(g.grantee)) end)
+          from pg_attribute a cross join aclexplode(a.attacl) as g where a.attrelid = c.oid order by 1)
+        as column_grants
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'notifierd'
+join unnest($1::text[]) with ordinality as w (name, place) on w.name = c.relname
+where c.relkind = 'v'
+order by w.place
+"""
+
+
+async def drop_script(db: Database) -> str:
+    """Return the SQL that drops the views, in one transaction.
+
+    Raises:
+        SchemaMissing: there are none.
+        LedgerUnavailable: no answer.
+    """
+    rows = await _views(db)
+    return _in_one([f"drop view notifierd.{quoted(row['view'])}" for row in reversed(rows)])
+
+
+async def create_script(db: Database) -> str:
+    """Return the SQL that creates the views as they are now: definitions, defaults, triggers, owners and privileges.
+
+    Raises:
+        SchemaMissing: there are none.
+        LedgerUnavailable: no answer.
+    """
+    return _in_one([statement for row in await _views(db) for statement in _made(row)])
+
+
+async def _views(db: Database) -> list[Any]:
+    rows = await db.fetch(_VIEWS, list(VIEWS))
+    if not rows:
+        raise SchemaMissing("there are no views in the schema notifierd: run `notifierd db init --preset NAME`")
+    return rows
+
+
+def _made(row: Mapping[str, Any]) -> list[str]:
+    view = f"notifierd.{quoted(row['view'])}"
+    options = f" with ({row['options']})" if row["options"] else ""
+    return [
+        f"create view {view}{options} as\n{row['definition'].rstrip(';')}",
+        *row["defaults"],
+        *row["triggers"],
+        f"alter view {view} owner to {quoted(row['owner'])}",
+        *row["grants"],
+        *row["column_grants"],
+    ]
+
+
+def _in_one(statements: list[str]) -> str:
+    lines = ["begin", "set local search_path = pg_catalog", *statements, "commit"]
+    return ";\n".join(lines) + ";\n"
