@@ -4,6 +4,7 @@
     python -m tests.experiments.crash --rounds 200 --no-keys    one that takes no notice of them
     python -m tests.experiments.crash --rounds 50 --failover    a replica without the last commits takes over
     python -m tests.experiments.crash --rounds 20 --restore     a base backup from the middle of the run takes over
+    python -m tests.experiments.crash --rounds 20 --pool transaction    behind a PgBouncer in that mode
 
 Each round is a day of its own over the same 40 offices, against a PostgreSQL, a mail API and a push service, all real.
 A process runs ``once --json`` for the day, and is killed with SIGKILL one to three times: before its plan, or while it
@@ -32,13 +33,16 @@ from tests.experiments.fuzz import BROKEN, Fuzz, open_fuzz, table
 
 
 @contextmanager
-def opened(folder: Path, *, successor: str | None, keys: bool, seed: int) -> Iterator[Fuzz]:
+def opened(folder: Path, *, successor: str | None, pool_mode: str, keys: bool, seed: int) -> Iterator[Fuzz]:
     """Set up the rounds that were asked for, with a PostgreSQL of their own."""
     if successor is not None:
         with open_failovers(folder, successor, keys=keys, seed=seed) as fuzz:
             yield fuzz
         return
-    with running_postgres(folder / "postgres") as cluster, open_fuzz(cluster, folder, keys=keys, seed=seed) as fuzz:
+    with (
+        running_postgres(folder / "postgres") as cluster,
+        open_fuzz(cluster, folder, keys=keys, seed=seed, pool_mode=pool_mode) as fuzz,
+    ):
         yield fuzz
 
 
@@ -53,12 +57,19 @@ def main() -> int:
     worlds = parser.add_mutually_exclusive_group()
     for option, successor in (("--failover", REPLICA), ("--restore", BACKUP)):
         worlds.add_argument(option, dest="successor", action="store_const", const=successor, help=successor)
+    worlds.add_argument("--pool", choices=["session", "transaction"], default="", help="the mode of a PgBouncer")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     total: Counter[str] = Counter()
     with (
         TemporaryDirectory(prefix="notifierd-crash-") as directory,
-        opened(Path(directory), successor=options.successor, keys=not options.no_keys, seed=options.seed) as fuzz,
+        opened(
+            Path(directory),
+            successor=options.successor,
+            pool_mode=options.pool,
+            keys=not options.no_keys,
+            seed=options.seed,
+        ) as fuzz,
         suppress(KeyboardInterrupt),  # what was found so far is told all the same
     ):
         for number in range(1, options.rounds + 1):

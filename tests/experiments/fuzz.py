@@ -26,6 +26,7 @@ from notifierd.demo.servers.journal import FILE_NAME
 from notifierd.demo.servers.process import Servers, running_servers
 from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
 from tests.experiments.verdict import Row, Story, broken
+from tests.support.pooler import running_pooler
 from tests.support.processes import API_KEY, DAY, DOMAIN, PATIENCE, SECRETS, Place, an_id, invent, running_template
 
 OFFICES = 40
@@ -68,11 +69,22 @@ insert into push_subscriptions select * from all_devices on conflict do nothing;
 # A dead process' last statement may still be at work: what it left is certain when its sessions are gone.
 SESSIONS_GONE = """
 do $$ begin
-    while exists (select from pg_stat_activity where usename = '{role}' and datname = current_database()) loop
+    while exists (
+        select from pg_stat_activity
+        where usename = '{role}' and datname = current_database() and (not {pooled}
+            or state <> 'idle' or state_change > clock_timestamp() - interval '200 ms')
+    ) loop
         perform pg_sleep(0.002), pg_stat_clear_snapshot();
     end loop;
 end $$;
 """
+"""A pooler keeps its sessions open: wait until they have been idle for 200 ms."""
+
+
+def sessions_gone(place: Place) -> str:
+    """Return the script that waits until no statement of a dead process is running."""
+    return SESSIONS_GONE.format(role=place.role, pooled=place.pooler is not None)
+
 
 AGE = """
 update notifierd.runs set lease_until = clock_timestamp() where day = '{day}' and holder is not null;
@@ -82,7 +94,7 @@ update notifierd.deliveries set try_until = clock_timestamp() where day = '{day}
 
 def age(place: Place, day: date = DAY) -> None:
     """Let the time pass, as far as the ledger knows, for which a dead process' lease and tries last."""
-    place.sql(SESSIONS_GONE.format(role=place.role) + AGE.format(day=day))
+    place.sql(sessions_gone(place) + AGE.format(day=day))
 
 
 # ---------------------------------------------------------------------------------------------------------- the rounds
@@ -188,7 +200,7 @@ class Fuzz:
         process = self.process(day, kill)
         while process.killed and kills:
             accepted, kills = journals.by_target(), kills - 1
-            self.place.sql(SESSIONS_GONE.format(role=self.place.role))
+            self.place.sql(sessions_gone(self.place))
             ledger = self.ledger(day)
             wrong += [*process.leaks(), *too_early(ledger, accepted, wanted)]
             begun = [t for t, row in ledger.items() if row.state == "sending" and row.try_no not in lost_tries[t]]
@@ -414,14 +426,18 @@ def forty_offices(push_url: str, day: date = DAY) -> Rows:
 
 
 @contextmanager
-def open_fuzz(cluster: Cluster, folder: Path, *, keys: bool, seed: int) -> Iterator[Fuzz]:
-    """Set everything up in *folder*, and in databases of *cluster*."""
+def open_fuzz(cluster: Cluster, folder: Path, *, keys: bool, seed: int, pool_mode: str = "") -> Iterator[Fuzz]:
+    """Set everything up in *folder*, and in databases of *cluster*: behind a pooler if *pool_mode* names its mode."""
     with (
         running_servers(folder / "servers") as servers,
         running_template(cluster, folder) as template,
         template.place(folder, servers) as place,
     ):
-        yield fuzz_in(place, keys=keys, random=Random(seed))
+        if not pool_mode:
+            yield fuzz_in(place, keys=keys, random=Random(seed))
+            return
+        with running_pooler(cluster, pool_mode, [place.role]) as pooler:
+            yield fuzz_in(evolve(place, pooler=pooler), keys=keys, random=Random(seed))
 
 
 def fuzz_in(place: Place, *, keys: bool, random: Random, day: date = DAY) -> Fuzz:

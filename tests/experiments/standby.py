@@ -29,7 +29,6 @@ from tests.experiments.fuzz import (
     JITTER,
     REAL,
     SEND_TIMEOUT,
-    SESSIONS_GONE,
     TROUBLE,
     TROUBLED,
     Ended,
@@ -40,6 +39,7 @@ from tests.experiments.fuzz import (
     figures_of,
     fuzz_in,
     landed,
+    sessions_gone,
     table,
     too_early,
 )
@@ -95,7 +95,7 @@ async def kill_one(fuzz: Fuzz, active: Service, standby: Service, number: int, *
     active.tell(signal.SIGKILL)
     killed, done = time.monotonic(), await active.over()
 
-    place.sql(SESSIONS_GONE.format(role=place.role))
+    place.sql(sessions_gone(place))
     ledger, accepted = fuzz.ledger(TODAY), journals.by_target()
     wrong = list(too_early(ledger, accepted, wanted))
     begun = [target for target, row in ledger.items() if row.state == "sending"]

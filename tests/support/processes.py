@@ -26,6 +26,7 @@ from notifierd.demo.servers.process import Servers, running_servers
 from notifierd.demo.servers.push_service import AcceptedPush
 from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
 from notifierd.send.vapid import make_vapid_key
+from tests.support.pooler import Pooler
 
 DAY = date(2026, 11, 24)
 """A Tuesday: the day that every test runs, unless it is about the calendar."""
@@ -140,6 +141,7 @@ class Place:
 
     Attributes:
         seen: mails and pushes that the servers had accepted before.
+        pooler: the pooler in front of the database, if there is one.
     """
 
     folder: Path
@@ -148,11 +150,12 @@ class Place:
     role: str
     servers: Servers
     seen: tuple[int, int]
+    pooler: Pooler | None = None
 
     @property
     def dsn(self) -> str:
         """For the daemon's own role, with a password, though nobody asks for it here."""
-        return self.cluster.dsn(self.database, f"{self.role}:{PASSWORD}")
+        return (self.pooler or self.cluster).dsn(self.database, f"{self.role}:{PASSWORD}")
 
     @property
     def sender(self) -> str:
@@ -162,7 +165,7 @@ class Place:
     def configure(self, **tables: Mapping[str, object]) -> None:
         """Write ``config.toml``: what a run here needs, and *tables* over it."""
         base: dict[str, Mapping[str, object]] = {
-            "database": {"dsn": self.dsn},
+            "database": {"dsn": self.dsn, "pooler": self.pooler is not None},
             "email": {"sender": self.sender},
             "email.resend": {"api_key": API_KEY, "base_url": self.servers.mail_url},
             "push": {"vapid_private_key": VAPID_KEY, "allowed_hosts": ["127.0.0.1"], "allow_private_addresses": True},
