@@ -289,7 +289,7 @@ def other_transport_in(call: Call, context: RunContext) -> float:
 async def reserved(reservation: Reservation, this_pass: RunPass) -> bool:
     """Reserve a call, and return whether it may be made. Database trouble affects no other call of the office.
 
-    The call may not be made either if another process has the day or a part of the call. A later pass tries it again.
+    The call may not be made either if another process is active, or has a part of the call. A later pass tries again.
     """
     try:
         granted = await this_pass.recorder.reserve(reservation)

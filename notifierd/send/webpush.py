@@ -22,8 +22,8 @@ from notifierd.send.vapid import Vapid
 WNS = ".notify.windows.com"
 
 REFUSALS = 5
-"""Rule: when devices of so many offices were refused since a message was accepted, the push service refuses us, and not
-the devices. Offices are counted, not devices, because one person can subscribe any number of devices under another
+"""Rule: when devices of so many offices were refused since a message was accepted, the push service rejects our key and
+not the devices. Offices are counted, not devices, because one person can subscribe any number of devices under another
 key."""
 
 WNS_LOST = {str(reason): reason for reason in (Reason.DROPPED, Reason.CHANNELTHROTTLED)}
@@ -116,7 +116,7 @@ class WebPush:
                 return meaning(status, None if is_page else About.NOTHING, wait)
 
     def _refusal(self, outcome: Blocked, status: int, origin: str, office: UUID) -> Outcome:
-        """Return whether a push service refuses us, or a device that was subscribed under another application key.
+        """Return whether a push service rejects our key, or a device that was subscribed under another application key.
 
         The service answers 401 or 403 to both (web-push-libs/web-push#457), and a single device must not stop all
         others. If other messages are accepted, the refusal is about the device. If REFUSALS offices in a row were
