@@ -167,7 +167,10 @@ async def rights_of(place: Place, role: str = "") -> set[tuple[str, str | None, 
 def listed_in_the_manual() -> list[tuple[list[str], list[str]]]:
     """The rows of the table of rights in docs/operations.md: names, and rights without what is said of them."""
     table = (
-        (MANUAL / "operations.md").read_text(encoding="utf-8").partition("| on | rights |\n")[2].partition("\n\n")[0]
+        (MANUAL / "operations.md")
+        .read_text(encoding="utf-8")
+        .partition("| object | privileges |\n")[2]
+        .partition("\n\n")[0]
     )
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()[1:]]
     words = re.compile(r"\b(select|insert|update|delete|usage|execute)\b")
