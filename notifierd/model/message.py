@@ -33,7 +33,7 @@ class Push:
     """One Web Push message before encryption.
 
     Attributes:
-        payload: UTF-8 JSON, below 3,993 bytes (RFC 8291 in one 4,096-byte record).
+        payload: UTF-8 JSON, at most 3,993 bytes (RFC 8291 in one 4,096-byte record); `render.PUSH_BYTES` is stricter.
         topic: at most 32 characters of base64url (RFC 8030, section 5.4): a later message replaces an earlier one.
         ttl: seconds for which the push service keeps it (RFC 8030, section 5.2).
     """
