@@ -72,6 +72,7 @@ a code of notifierd, often with the status that the provider answered, as in `re
 of several in a call. notifierd keeps nothing of what the provider wrote, because that may quote an address.
 
 Look up the code before the first colon. After `window_ended`, the brackets show what delayed the delivery until then.
+To find the deliveries of one person, see [why somebody was not notified](commands.md#why-somebody-was-not-notified).
 
 | reason | what it means, and what you can do |
 | --- | --- |

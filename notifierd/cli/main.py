@@ -198,7 +198,8 @@ def plan(context: click.Context, moment: datetime | None, staff_id: UUID | None,
     """What a run would send now, and for one staff member why.
 
     Office by office, the most urgent first; what was sent already is left out. With --explain: why each alert is in or
-    out for one staff member, on each channel. Writes nothing and sends nothing.
+    out for one staff member, on each channel. For a past day, it uses the application's data of now. Writes nothing and
+    sends nothing.
 
     \b
       notifierd plan                            today

@@ -228,7 +228,7 @@ def _days(number: int) -> str:
 
 TARGETS: Mapping[str, str] = {
     "due": "is notified",
-    "no_device": "no device has subscribed",
+    "no_device": "no device is subscribed",
     "no_address": "no mail address",
     "email_off": "has switched mails off",
     "push_off": "has not switched pushes on",
@@ -240,9 +240,9 @@ TARGETS: Mapping[str, str] = {
     "too_many_devices": "not among the newest devices that push.devices_per_person allows",
     "told_on_another_device": "was notified on another device already",
     "already_sent": "was notified already",
-    "already_failed": "failed (`notifierd retry --failed` plans it again)",
-    "already_unknown": "the answer was lost (`notifierd retry --unknown` plans it again)",
-    "already_expired": "expired (`notifierd retry --expired` plans it again)",
+    "already_failed": "failed (on the same day, `notifierd retry --failed` plans it again)",
+    "already_unknown": "the answer was lost (on the same day, `notifierd retry --unknown` plans it again)",
+    "already_expired": "expired (on the same day, `notifierd retry --expired` plans it again)",
     "already_gone": "the device had unsubscribed",
 }
 """Why a staff member is notified on a channel, or is not."""
