@@ -71,7 +71,7 @@ def test_a_roles_name_is_printed_with_escapes(place: Place):
     try:
         admin = place.cluster.dsn(place.database)
         done = run("db", "init", "--dsn", admin, "--role", name, cwd=place.folder, code=0)
-        assert "role r\\u009b\\u202e\\u001b[31m\\u000a山: has the rights" in done.out
+        assert "role r\\u009b\\u202e\\u001b[31m\\u000a山: has the privileges" in done.out
         lost = run("db", "init", "--dsn", admin, "--role", name + "x", cwd=place.folder, code=2)
         assert "there is no role r\\u009b\\u202e\\u001b[31m\\u000a山x on this server" in lost.err
     finally:
@@ -83,7 +83,7 @@ NESTED = "x = " + "[" * 5_000 + "]" * 5_000
 
 def test_brackets_without_number_are_a_mistake_in_the_configuration(tmp_path):
     (tmp_path / "config.toml").write_text(NESTED)
-    with pytest.raises(ConfigError, match="too many brackets"):
+    with pytest.raises(ConfigError, match="nested too deeply"):
         load(tmp_path / "config.toml", {})
     (tmp_path / "config.toml").write_text("")
     with pytest.raises(ConfigError, match=r"http\.hosts"):
