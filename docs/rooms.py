@@ -18,8 +18,8 @@ CHARACTER = 6.2
 FRAME = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-labelledby="title text"
      font-family="system-ui, sans-serif" font-size="12">
-  <title id="title">The rooms of the package notifierd</title>
-  <desc id="text">Levels from the top down. A room imports only from the levels below its own. {text}.</desc>
+  <title id="title">The packages of notifierd</title>
+  <desc id="text">Levels from the top down. A package imports only from the levels below its own. {text}.</desc>
   <style>
     .paper {{ fill: #fff; }}
     .room rect {{ fill: #eef3fa; stroke: #33527a; stroke-width: 1.5; }}
