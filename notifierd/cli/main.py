@@ -137,7 +137,7 @@ def run(context: click.Context) -> None:
     type=SECONDS,
     default=900.0,
     show_default=True,
-    help="The longest time in seconds; what is open then expires.",
+    help="The longest time in seconds; deliveries that are open then expire.",
 )
 @click.option("--dry-run", is_flag=True, help="Only count what would be sent: write no row, make no call.")
 @as_json_option
@@ -145,7 +145,7 @@ def run(context: click.Context) -> None:
 def once(
     context: click.Context, moment: datetime | None, seconds: float, *, force: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """One run now, at any hour. What was sent already is not sent again.
+    """One run now, at any hour. Messages that were already sent are not sent again.
 
     Exits 0 if all is well, 1 if something failed, 3 if the database is unreachable, 4 if the run was interrupted or
     another process is active: the next run resumes.
@@ -195,11 +195,10 @@ def once(
 @as_json_option
 @click.pass_context
 def plan(context: click.Context, moment: datetime | None, staff_id: UUID | None, *, as_json: bool) -> None:
-    """What a run would send now, and for one staff member why.
+    """Show what a run would send now, or why it notifies one person.
 
-    Office by office, the most urgent first; what was sent already is left out. With --explain: why each alert is in or
-    out for one staff member, on each channel. For a past day, it uses the application's data of now. Writes nothing and
-    sends nothing.
+    Lists the offices, the most urgent first, without the messages that were already sent. With --explain: says for each
+    alert and channel whether the staff member is notified, and why. Writes nothing and sends nothing.
 
     \b
       notifierd plan                            today
@@ -259,7 +258,7 @@ def preview(context: click.Context, moment: datetime | None, office_id: UUID | N
 def status(context: click.Context, *, as_json: bool) -> None:
     """The last run, what is open, and the next window.
 
-    Also the process that is active, if a run is in progress. Exits 3 if the database is unreachable; the next window
+    If a run is in progress, the active process is shown, too. Exits 3 if the database is unreachable; the next window
     is shown even then.
 
     \b
@@ -284,7 +283,8 @@ def status(context: click.Context, *, as_json: bool) -> None:
 def history(context: click.Context, days: int, *, as_json: bool) -> None:
     """The past days, one line each.
 
-    The newest first: the result, what was sent, how many deliveries were lost, how many alerts reached nobody.
+    The newest day comes first. Each line has the day's result, what was sent, how many deliveries were lost, and how
+    many alerts reached nobody.
 
     \b
       notifierd history --days 7
@@ -300,7 +300,7 @@ def history(context: click.Context, days: int, *, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--failed", is_flag=True, help="Deliveries that failed for good.")
+@click.option("--failed", is_flag=True, help="Deliveries that failed.")
 @click.option(
     "--unknown",
     is_flag=True,

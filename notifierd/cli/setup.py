@@ -73,8 +73,8 @@ def init(context: click.Context, preset: str | None, dsn: str | None, role: str 
 def migrate(context: click.Context, dsn: str | None) -> None:
     """Bring the schema up to this program's version.
 
-    It also takes from the daemon's role what an earlier version gave it without need. Where it cannot, it says which
-    statement does.
+    It also revokes privileges that an earlier version granted to the daemon's role and that the role does not need. If
+    it cannot revoke one, it prints the statement that does.
 
     \b
       notifierd db migrate --dsn postgresql://admin@/app    after an upgrade, while the daemon is stopped
@@ -116,8 +116,8 @@ def db_status(context: click.Context, dsn: str | None) -> None:
 def db_views(context: click.Context, which: str | None, dsn: str | None) -> None:
     """Print the SQL that drops the five views, or creates them again.
 
-    For a migration of the application that changes columns which the views use. Print both scripts before you run the
-    first. This command changes nothing.
+    Use the scripts if a migration of the application changes columns that the views use. Print both scripts before you
+    run the first. This command changes nothing.
 
     \b
       notifierd db views --drop >off.sql; notifierd db views --create >on.sql
