@@ -42,7 +42,7 @@ class WindowSettings(Table):
     at: time = key(time(9))
     """When the window opens, in local time of `timezone`."""
     until: time = key(time(12))
-    """When the window ends; messages that are not sent by then expire. Earlier than `at`: on the next morning."""
+    """When the window ends; messages that are not sent by then expire. Before `at`: on the next morning."""
     timezone: str = key("Asia/Tokyo", checks.ZONE)
     """The time zone of both times and of the business day."""
     holidays: str = key("JP", checks.COUNTRY)
@@ -93,7 +93,7 @@ class DatabaseSettings(Table):
     """[database]: the application's PostgreSQL, 14 or newer."""
 
     dsn: str = key("", checks.optional(checks.DSN), secret=True)
-    """Its address: postgresql://user:password@host:5432/database; empty: PGHOST, PGUSER and the like apply."""
+    """Its address: postgresql://user:password@host:5432/database; empty: the variables PGHOST, PGUSER etc. apply."""
     pool_size: int = key(4, within(1, 100), unit="connections")
     """The maximum number of connections."""
     statement_timeout: float = key(30.0, within(0.1, 3600), unit="seconds")
@@ -235,7 +235,7 @@ class PushSettings(Table):
     enabled: bool = key(default=True)
     """False: no push is planned."""
     vapid_private_key: str = key("", checks.optional(checks.VAPID_KEY), secret=True)
-    """The key for push services, as `notifierd vapid` creates it. A change loses all devices that subscribed before."""
+    """The key for push services, from `notifierd vapid`. After a change, all devices have to subscribe again."""
     subject: str = key("", checks.optional(checks.CONTACT), private=True)
     """The contact for push services, a mailto: or https: URL; empty: mailto: with the address of `email.sender`."""
     urgency: Literal["very-low", "low", "normal", "high"] = key("normal")
@@ -249,7 +249,7 @@ class PushSettings(Table):
     )
     """The push services that may be called; endpoints come from browsers. `*.` stands for any subdomain."""
     devices_per_person: int = key(20, within(1, 100))
-    """Pushes go only to this many devices of a person, the newest. The log names persons with more."""
+    """How many devices of a person get pushes: the newest ones do. The log names each person who has more devices."""
     allow_private_addresses: bool = key(default=False)
     """True, for tests only, allows private addresses, http:// and any port."""
 
@@ -267,14 +267,14 @@ class ContentSettings(Table):
     templates: str = key("", checks.optional(checks.FOLDER), path=True)
     """A folder of templates that replace the built-in ones of the same name; empty: the built-in ones."""
     overdue: bool = key(default=True)
-    """Whether to notify of renewals whose day has come or passed."""
+    """Whether to notify staff of renewals whose day has come or passed."""
     horizon_days: int = key(30, within(0, 366), unit="days")
-    """How far ahead to look for deadlines; each staff member's own threshold applies within that. 0: today or past."""
+    """How far ahead to look for deadlines; each staff member's own threshold applies within that. 0: up to today."""
 
 
 @attrs.frozen
 class SafetySettings(Table):
-    """[safety]: for tests beside a live system; keeps a staging copy from sending mail to staff."""
+    """[safety]: for tests beside a live system. These keys keep a staging copy from sending mail to staff."""
 
     redirect_to: str = key("", checks.optional(checks.ADDRESS), private=True)
     """The one address that receives all mail instead; empty: mail goes to its recipients."""
@@ -292,7 +292,7 @@ class HttpSettings(Table):
     enabled: bool = key(default=True)
     """False: do not listen."""
     bind: str = key("127.0.0.1:9464", checks.BIND)
-    """Where to listen, host:port; port 0: any free one. Beyond loopback only with a token."""
+    """Where to listen, host:port; port 0: any free one. An address beyond loopback needs a token."""
     token: str = key("", checks.TOKEN, secret=True)
     """The token that the page and the metrics require; empty: none."""
     hosts: tuple[str, ...] = key((), checks.NAMES)
@@ -320,7 +320,7 @@ class LogSettings(Table):
 
 @attrs.frozen
 class WatchSettings(Table):
-    """[watch]: who learns how the runs went."""
+    """[watch]: where alarms and the results of runs are sent."""
 
     webhook_url: str = key("", checks.optional(checks.HTTP_URL), secret=True)
     """The URL to which alarms are posted, in the format of Slack's incoming webhooks; empty: none. A secret, because
@@ -329,9 +329,9 @@ class WatchSettings(Table):
     """The URL of a dead man's switch, such as a check at healthchecks.io. It is called with `/start` when a run begins,
     with `/fail` when it failed, and unchanged after a good run and on a closed day; empty: none."""
     failure_ratio: float = key(0.05, within(0, 1), unit="of a run's deliveries")
-    """The share of failed deliveries that raises an alarm; 0: any failure."""
+    """An alarm is raised if this share of the deliveries fails; 0: if any fails."""
     run_seconds: float = key(600.0, within(0, 86_400), unit="seconds")
-    """The duration of a run that raises an alarm; 0: never."""
+    """An alarm is raised if a run takes longer than this; 0: never."""
 
 
 @attrs.frozen

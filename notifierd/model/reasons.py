@@ -48,7 +48,7 @@ class Reason(StrEnum):
     REJECTED = (
         "rejected",
         "サービスがこの宛先または内容を恒久的に拒否しました。職員のメールアドレスを確認してください。",
-        "The provider rejected this message or its address for good. Check the address in the application.",
+        "The provider permanently rejected this message or its address. Check the address in the application.",
     )
     BATCH = (
         "batch_",
@@ -83,7 +83,7 @@ class Reason(StrEnum):
     ENDPOINT_REFUSED = (
         "endpoint_refused",
         "端末の宛先 URL が許可されていません。正当なプッシュサービスなら push.allowed_hosts に追加してください。",
-        "The device's endpoint is not allowed. If it is a real push service's, add its host to push.allowed_hosts.",
+        "The device's endpoint is not allowed. Add its host to push.allowed_hosts if that is a real push service.",
     )
     HOST_NOT_FOUND = (
         "host_not_found",
@@ -129,7 +129,7 @@ class Reason(StrEnum):
     NOT_THE_PROVIDER = (
         "not_the_provider",
         "サービス以外(プロキシやファイアウォールなど)が応答しました。ネットワークと接続先を確認してください。",
-        "A proxy, a firewall or the like answered instead of the provider. Check the network and base_url.",
+        "A proxy or a firewall, for example, answered instead of the provider. Check the network and base_url.",
     )
     MAINTENANCE = ("maintenance", "サービスがメンテナンス中でした。", "The provider was under maintenance.")
     REQUEST_TIMEOUT = ("request_timeout", "サービスの応答が遅すぎました。", "The provider took too long to answer.")
