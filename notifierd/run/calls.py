@@ -125,8 +125,8 @@ class Prepared:
         calls: the calls to make.
         expired: planned deliveries that no longer have any content, with the reason.
         failed: planned deliveries to an address that no mail can be sent to, with the reason.
-        lost: tries whose answer is lost for good: their call cannot be repeated unchanged.
-        waiting: whether a call must wait because another try still holds a part of it.
+        lost: tries whose answer stays lost, because their call cannot be repeated unchanged.
+        waiting: whether a call must wait because another try still holds one of its deliveries.
     """
 
     calls: tuple[Call, ...]
@@ -183,11 +183,11 @@ def first_calls(
 ) -> Iterator[Call]:
     """Compose calls for deliveries that belong to no call yet, each call as full as the sender allows.
 
-    A delivery that was refused, or deferred for its own sake, goes alone: it may be the reason why a whole batch is
-    refused. A delivery that a provider perhaps accepted goes through no other provider.
+    A delivery that was refused, or that lost an attempt, goes alone: it may be the reason why a whole batch is refused.
+    A delivery that a provider perhaps accepted goes through no other provider.
 
-    Deliveries share a call only if they were put back equally often, and all calls for them are full but the last. So
-    the deliveries of any of these calls, composed again together, give the same calls.
+    Deliveries share a call only if they were put back equally often, and every call for them is full except the last.
+    So the deliveries of any of these calls give the same calls if they are composed again.
     """
 
     def transport_of(delivery: Delivery) -> Transport:
@@ -252,7 +252,7 @@ def former_calls(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
 
 
 def same_call(former: Sequence[Delivery], contents: Mapping[Delivery, Content], context: RunContext) -> Call | None:
-    """Compose a call again, whole and byte for byte; None if that is impossible, or its key cannot settle the doubt."""
+    """Compose a call again, whole and byte for byte; None if that is impossible, or would not be safe."""
     first = former[0]
     transport = context.transports.for_repeated_call(first)
     if transport is None or first.call_id is None or any(delivery not in contents for delivery in former):

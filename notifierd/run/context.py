@@ -27,7 +27,7 @@ PUSH_SERVICE_SHARE = 4
 """One push service gets at most a quarter of the push slots, so that a service that hangs does not delay the others."""
 
 SETTLE_SLACK = 10.0
-"""Seconds from a call's end in which its outcome must be written. After that, its process is taken for dead."""
+"""Seconds from a call's end in which its outcome must be written. After that, its process is considered dead."""
 
 
 class Renderer(Protocol):
@@ -84,7 +84,7 @@ class Limits:
         return cls(settings.offices, calls, settings.email_per_day, settings.send_timeout, settings.attempts)
 
     def mails_left(self, given: int) -> float:
-        """How many mails may still be given to a provider on a day on which *given* were."""
+        """How many more mails a provider may get on a day on which it got *given*."""
         return max(0, self.email_per_day - given) if self.email_per_day else inf
 
     @property
@@ -113,7 +113,7 @@ class RunContext:
     """What a run works with. Only its limits are replaced while it goes on.
 
     Attributes:
-        on_unknown: what to do with a mail whose answer was lost where no key can settle the doubt.
+        on_unknown: what to do with a mail whose answer was lost, if no idempotency key makes a repetition safe.
         holder: this process' name in the lease.
         offices: one slot for each office that is worked on.
     """
@@ -134,7 +134,7 @@ class RunContext:
     )
 
     def limit(self, limits: Limits) -> None:
-        """Replace the limits, also for what waits already."""
+        """Replace the limits, also for calls and offices that wait already."""
         self.limits = limits
         self.offices.total_tokens = limits.offices
         self.transports.limit(limits.calls)
@@ -144,7 +144,7 @@ class RunContext:
         return Policy(self.limits.attempts, self.on_unknown if channel is Channel.EMAIL else "repeat")
 
     def capacity(self) -> Capacity:
-        """What the limits leave of the day for mails, from now to the window's end."""
+        """How many mails the limits allow, in the day and from now to the window's end."""
         return Capacity.of(
             self.clock.window_left(),
             per_day=self.limits.email_per_day,

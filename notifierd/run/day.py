@@ -30,7 +30,7 @@ T = TypeVar("T")
 RETENTION = timedelta(days=400)
 
 BACKOFF = Backoff(first=0.5, longest=5.0)
-"""Pauses in which a statement is tried again that the database does not let be done."""
+"""Pauses before the next tries of a statement that the database does not carry out."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ async def run_day(day: date, context: RunContext) -> RunResult:
 
 
 def report_plan(planned: Planned, rules: Rules) -> None:
-    """Log what is open, and what and whom the plan had to leave out."""
+    """Log what is open, which mails exceed a limit, and who has more devices than get pushes."""
     log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
     report_excess(planned.excess)
     for staff, devices in planned.crowded.items():
@@ -67,7 +67,7 @@ def report_plan(planned: Planned, rules: Rules) -> None:
 
 
 def report_excess(excess: Sequence[Excess]) -> None:
-    """Log what a plan has no room for."""
+    """Log which mails of a plan exceed the limits."""
     for over in excess:
         labels = asdict(over) | {"first": [str(office) for office in over.first]}
         log.error("plan_does_not_fit", **labels)
@@ -131,7 +131,7 @@ async def due_offices(this_pass: RunPass, size: ChunkSize) -> AsyncGenerator[Off
 
     The rest of a chunk that has become too old is read again, with two exceptions. The first office of a chunk is used
     however long the reading took, so that the pass goes on; its calls check the age of their facts. An office without
-    facts is used, too, as its facts are read separately.
+    facts is also used, because its facts are read separately.
     """
     context = this_pass.context
     after: Place | None = START
@@ -199,7 +199,7 @@ async def conclude(day: date, context: RunContext, counts: DayCounts | None) -> 
 
 
 async def finish(day: date, context: RunContext, result: RunResult) -> RunResult:
-    """Write how the run ended. If deliveries were planned again meanwhile, it was interrupted."""
+    """Write how the run ended. If deliveries were planned again in the meantime, the run was interrupted."""
     untold = result.counts.untold if result.counts else ()
     write = partial(context.ledger.finish, day, context.holder, result.state, result.reason, untold)
     if await retry_while_unavailable(context.progress, "the run's end", write):
@@ -230,12 +230,12 @@ async def count(day: date, context: RunContext) -> DayCounts:
 
 
 async def retry_while_unavailable(progress: Progress, what: str, statement: Callable[[], Awaitable[T]]) -> T:
-    """Make *statement*, again after growing pauses until the database carries it out; *what* names it in the log.
+    """Make *statement*, after growing pauses again, until the database carries it out; *what* is its name in the log.
 
     Only a cancellation ends that earlier.
 
     Raises:
-        StatementRefused: because of a row's content, which another try would not change.
+        StatementRefused: the database refused a row's content, so another try would not help.
     """
     pauses = BACKOFF.pauses()
     with progress.trouble.place(what):

@@ -66,7 +66,7 @@ class Facts:
     async def bear_out(self, call: Call) -> bool:
         """Whether a reserved call may be made: facts of the last MOST_AGE seconds still give the same call.
 
-        An office that takes longer to read than MOST_AGE cannot be told: the log names it.
+        If an office takes longer to read than MOST_AGE, it cannot be notified, and the log reports that.
 
         Raises:
             DatabaseError: its facts became too old during the reservation, and could not be read again.

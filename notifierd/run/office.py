@@ -23,7 +23,7 @@ from notifierd.run.portions import Portion
 from notifierd.run.record.recorder import Recorder
 
 DATABASE_PAUSE = 2.0
-"""Seconds before another try of an office that met trouble with the database, or of a call that shares a delivery with
+"""Seconds before another try of an office that had trouble with the database, or of a call that shares a delivery with
 another try."""
 
 QUOTA_PAUSE = 30.0
@@ -51,7 +51,7 @@ class RunPass:
     _skipped_for: float = NEVER
 
     def as_known(self, work: OfficeWork) -> OfficeWork:
-        """*work* with the outcomes that this process knows and the ledger does not: such deliveries are not due.
+        """*work* with the outcomes that only this process knows, and the ledger does not: such deliveries are not due.
 
         They stay in *work*, so that a call that carried them can still be repeated whole.
         """
@@ -115,8 +115,8 @@ async def tell_office(work: OfficeWork, this_pass: RunPass) -> None:
     """Send the deliveries of one office, portion by portion.
 
     The messages of a portion are all made before the first is sent, so that bad data is found before. In a large
-    office, each destination has its own portions, so that a slow mail delays no push, and no push service another. An
-    error ends the office, but cancels no call in flight.
+    office, each destination has its own portions, so that slow mails delay no push, and a slow push service delays no
+    other. An error ends the office, but cancels no call in flight.
     """
     facts, errors = Facts(work, this_pass.day, this_pass.context), list[Exception]()
     destinations = await facts.portions(since=trio.current_time() - FRESH)
@@ -184,7 +184,7 @@ async def end_others(todo: Prepared, this_pass: RunPass) -> None:
 async def make_call(
     prepared: Call, facts: Facts, this_pass: RunPass, turn: trio.Event, errors: list[Exception]
 ) -> None:
-    """Make one HTTP request when its turn comes. It holds its slots meanwhile; *turn* is set once it has them.
+    """Make one HTTP request when its turn comes. It holds its slots until its end; *turn* is set once it has them.
 
     An error is added to *errors*, and the other calls of the office go on.
     """
@@ -206,7 +206,7 @@ async def make_call(
 
 
 async def when_due(call: Call, facts: Facts, this_pass: RunPass) -> Call | None:
-    """Wait for the turn of *call*, and return the call by fresh facts; None if it is not for this pass."""
+    """Wait for the turn of *call*, and return the call, made from fresh facts; None if a later pass has to make it."""
     transport = call.transport
     if must_wait(call, this_pass):
         return None
@@ -218,10 +218,10 @@ async def when_due(call: Call, facts: Facts, this_pass: RunPass) -> Call | None:
 
 
 async def make_anew(call: Call, facts: Facts, since: float, this_pass: RunPass) -> Call | None:
-    """Compose *call* anew, by facts that were read at *since* or later; None if there is no call to make now.
+    """Compose *call* anew, from facts that were read at *since* or later; None if there is no call to make now.
 
     Deliveries that no longer have any content are settled. Those that have another route now, or need a further call,
-    are left to the next pass, as nothing holds slots for them. So are all of them if the database does not answer.
+    are left to the next pass, because no slots are held for them. If the database does not answer, all are left to it.
     """
     try:
         todo = await facts.prepare(call.tried, since)
@@ -280,7 +280,7 @@ def must_wait(call: Call, this_pass: RunPass) -> bool:
 
 
 def other_transport_in(call: Call, context: RunContext) -> float:
-    """Seconds until what the call carries may leave through another transport; NEVER if it may through none."""
+    """Seconds until the deliveries of *call* may use another transport; NEVER if they may use none."""
     if call.repeat:
         return NEVER
     return context.transports.other_opens_in(call.transport, call.deliveries[0], call.messages[0])
@@ -289,7 +289,7 @@ def other_transport_in(call: Call, context: RunContext) -> float:
 async def reserved(reservation: Reservation, this_pass: RunPass) -> bool:
     """Reserve a call, and return whether it may be made. Database trouble affects no other call of the office.
 
-    The call may not be made either if another process is active, or has a part of the call. A later pass tries again.
+    Nor may the call be made if another process is active, or has one of its deliveries. A later pass tries again.
     """
     try:
         granted = await this_pass.recorder.reserve(reservation)
@@ -302,7 +302,7 @@ async def reserved(reservation: Reservation, this_pass: RunPass) -> bool:
 
 
 def record_outcomes(call: Call, outcomes: Sequence[Outcome], began: float, context: RunContext) -> None:
-    """Record in the destination's breaker how a call ended; log a trouble, the beginning of an outage, and its end."""
+    """Record in the destination's breaker how a call ended; log a trouble, and an outage's beginning and end."""
     destination, sender, metrics = call.destination, call.transport.sender.name, context.progress.metrics
     breaker = context.transports.breakers[destination]
     blocked, outage = breaker.blocked, breaker.outage

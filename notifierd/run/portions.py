@@ -32,7 +32,7 @@ class Route:
 
 
 def route_of(delivery: Delivery, message: Message, context: RunContext) -> Route:
-    """The route of a new call with *delivery*, which says *message*."""
+    """The route of a new call with *delivery*, whose content is *message*."""
     transport = context.transports.for_new_call(delivery, message)
     return Route(transport, transport.destination(message))
 
@@ -40,10 +40,10 @@ def route_of(delivery: Delivery, message: Message, context: RunContext) -> Route
 def sample(
     delivery: Delivery, work: OfficeWork, day: date, context: RunContext, mail: Message | None
 ) -> Message | None:
-    """A message with the route of what *delivery* says; None if it has nothing to say.
+    """A message of the same route as that of *delivery*; None if *delivery* has no content.
 
     Args:
-        mail: another mail of the office, if one was made: it has the same route, and none has to be made.
+        mail: another mail of the office, if one was made. It has the same route, so no further mail has to be made.
     """
     if mail is None or delivery.device_id is not None:
         content = describe(delivery, work, day, context)

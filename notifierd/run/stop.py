@@ -21,7 +21,7 @@ class Stop:
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     """Around the run. Its deadline is when calls that are still in flight are cancelled."""
     over_by: float = float("inf")
-    """When a run that a signal stops is over, whatever it waits for; by Trio's clock."""
+    """When a run that a signal stops must be over, whatever it still waits for; by Trio's clock."""
 
     def set(self, reason: Literal["signal", "window_ended"], grace: float) -> None:
         """Start nothing new; after *grace* seconds, cancel calls in flight. A signal outranks the window's end."""

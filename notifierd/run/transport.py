@@ -68,7 +68,7 @@ class Transport:
         return self.limits.per_destination or self.limits.at_once
 
     def in_turn(self) -> AbstractAsyncContextManager[object]:
-        """Be the one call whose turn is next, if there is a rate. A call that never begins leaves it to another."""
+        """If there is a rate, hold the next turn during the block. A call that never begins leaves it to another."""
         return self._in_turn if self.limits.per_second else nullcontext()
 
     @property
@@ -95,7 +95,7 @@ class Transports:
     messages that it certainly did not accept. A channel without a transport is not served.
 
     Attributes:
-        breakers: what the last calls to each destination tell of it.
+        breakers: the circuit breaker of each destination.
     """
 
     breakers: Breakers
@@ -116,7 +116,7 @@ class Transports:
         )
 
     def serve(self, channel: Channel) -> bool:
-        """Whether messages of *channel* are sent at all."""
+        """Whether messages of *channel* are sent."""
         return channel in self._by_channel
 
     def preferred(self, channel: Channel) -> Transport:
@@ -126,8 +126,8 @@ class Transports:
     def for_new_call(self, delivery: Delivery, message: Message) -> Transport:
         """The transport for a call with *delivery* that is not a repetition.
 
-        A delivery in doubt goes through the transport that perhaps carried it. Any other goes through the preferred
-        transport or, while that one is out, through the first other transport that may be used now.
+        A delivery that a transport perhaps carried goes through that transport again. Any other delivery goes through
+        the preferred transport or, while that one is out, through the first other transport that may be used now.
         """
         if tried := self._in_doubt(delivery):
             return tried
@@ -175,7 +175,7 @@ class Transports:
         return ((channel, transport) for channel, beside in self._by_channel.items() for transport in beside)
 
     def blocked(self) -> Counter[Channel]:
-        """How many destinations of each channel refuse us."""
+        """How many destinations of each channel reject our credentials or account."""
         refusals = self.breakers.blocked()
         return Counter(channel for channel, transport in self for _ in refusals.keys() & transport.destinations.keys())
 

@@ -1,4 +1,4 @@
-"""Log each trouble that a run has, with the database or with a call, once, however many tries meet it."""
+"""Log each trouble of a run, with the database or with a call, only once, however many tries it affects."""
 
 from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
@@ -88,10 +88,10 @@ class CallTroubles:
     _named: set[Hashable] = field(factory=set)
 
     def are_new(self, office: UUID, destination: str, sender: str, troubled: Collection[tuple[UUID, str]]) -> bool:
-        """Note a call in trouble; whether it is to have a line of its own.
+        """Note a call in trouble; return whether it gets a line of its own.
 
-        An office has one for each destination and set of reasons. Where a call concerns only people who were named with
-        the same sender and reason before, it has none: one person may have many devices, and be a member of many
+        An office gets one line for each destination and set of reasons. A call gets none if all people whom it concerns
+        were named before with the same sender and reason: one person may have many devices, and be a member of many
         offices.
 
         Args:

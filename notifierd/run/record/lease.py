@@ -24,7 +24,7 @@ the next one uses another connection."""
 MARGIN = 2.0
 """Seconds before the lease expires at which calls are cancelled: clocks drift, and a cancellation takes time."""
 GIVE_BACK_SECONDS = 2.0
-"""How long giving the lease back may keep an error from coming out."""
+"""How many seconds the release of the lease may delay an error of the block."""
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +33,8 @@ log = structlog.get_logger(__name__)
 async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTrouble) -> AsyncIterator["Lease"]:
     """Hold the lease on *day* during the block. The block is cancelled if the lease cannot be renewed in time.
 
-    An error of the block gives the lease back, so that the next run does not have to wait until it runs out. If the
-    database cannot be reached, it stays: this process goes on as soon as it can.
+    If the block raises an error, the lease is released, so that the next run does not have to wait until it expires. If
+    the error is that the database is unreachable, the lease is kept: this process resumes the run as soon as it can.
 
     Raises:
         LeaseHeld: another process has it.
@@ -66,7 +66,7 @@ class Lease:
     Attributes:
         scope: around everything that requires the lease.
         trouble: why the database did not renew the lease when it was last asked to.
-        given_back: whether the lease is being released. That it cannot be renewed is then no loss.
+        given_back: whether the lease is being released. A renewal that fails is then no error.
     """
 
     scope: trio.CancelScope

@@ -1,15 +1,15 @@
-"""Write the outcomes of tries, whatever the database answers meanwhile.
+"""Write the outcomes of tries, and keep those that the database refuses until it accepts them.
 
 | what the database answers | what is done |
 | --- | --- |
 | nothing | the same statement again after a growing pause |
-| it refuses a row's content (SQLSTATE classes 22, 23) | one by one; the refused one without its extras, for good |
-| it refuses for another reason | the lot without its extras, which are then owed |
-| it refuses that too, for another reason | the lot is set aside, and the next lot is written |
+| it refuses a row's content (SQLSTATE classes 22, 23) | one by one; the refused one loses its extras |
+| it refuses for another reason | the batch without its extras, which are then owed |
+| it refuses that too, for another reason | the batch is set aside, and the next batch is written |
 
-Extras are written beside the ledger: an audit row, the deletion of a device that is gone. A task of its own tries what
-is owed and what is set aside again, one by one if the lot is refused. So a lock on one row, or one slow trigger, delays
-nothing else.
+Extras are written beside the ledger: an audit row, the deletion of a device that is gone. A separate task tries again
+what is owed and what is set aside, one by one if the batch is refused. So a lock on one row, or one slow trigger,
+delays nothing else.
 """
 
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
@@ -72,7 +72,7 @@ class OutcomeWriter:
         return len(self._owed) + self._abandoned
 
     def remember(self) -> None:
-        """Remember in this process which deliveries were sent, if the database refused to the end to write that."""
+        """Remember in this process which deliveries were sent, if the database never accepted that."""
         for settlement in self._aside.values():
             if settlement.state is State.SENT:
                 self._progress.metrics.sent.add(settlement)

@@ -2,8 +2,8 @@
 
 Both arrive over memory channels and share statements (group commit). A reservation holds a slot, and shares its
 statement only with others that wait already; settlements are gathered for GATHER seconds.
-Whatever the recorder was given is written, even if the run is cancelled: its loops are shielded, and the shield has a
-deadline.
+The recorder writes everything that it was given, even if the run is cancelled: its loops are shielded, and the shield
+has a deadline.
 """
 
 import math
@@ -42,8 +42,8 @@ LONGEST_OWED = 300.0
 """Seconds for which a run that is otherwise over still tries to write audit rows that the database refuses."""
 LONGEST_ASIDE = 60.0
 """Seconds for which a run that was cut, for example by the loss of its lease, still tries to write outcomes that the
-database refuses: about as long as other processes leave their rows alone. Then the next run of this process may begin,
-which still knows these outcomes. So one row that is locked for hours does not keep all others from being sent."""
+database refuses: about as long as other processes leave their rows alone. Then the next run of this process may begin;
+the process still knows these outcomes. So one row that is locked for hours does not keep all others from being sent."""
 PATIENCE = 2.0
 ANSWER_SECONDS = 5.0
 """Seconds for which a cancelled reservation waits for its answer, if a stop allows that. Over a broken connection, the
@@ -93,7 +93,7 @@ class Recorder:
     async def reserve(self, reservation: Reservation) -> bool:
         """Reserve a call, and return whether it may be made. Its deliveries are then marked as being sent.
 
-        To be called with the limiter's slot in hand, right before the request.
+        The caller holds the limiter's slot, and makes the request right afterwards.
 
         Raises:
             LedgerUnavailable: PostgreSQL could not be reached; the call must not be made.
@@ -182,7 +182,7 @@ class Recorder:
         """Accept nothing more. What was handed on is written until the last moment.
 
         Args:
-            cut: whether the run did not come to its end, and may go on later.
+            cut: whether the run was cut short, and may be resumed later.
         """
         if cut:
             self._longest_aside = LONGEST_ASIDE
