@@ -2,7 +2,7 @@
 
 A database unit is one asyncio coroutine, from acquiring the connection to releasing it. A Trio scope that is cancelled
 in between cancels the coroutine, which then cleans up after itself. If acquire and release were two steps on Trio's
-side, a cancellation between them would lose the connection, and the pool would soon hang for ever.
+side, a cancellation between them would lose the connection, and the pool would soon hang.
 """
 
 import asyncio
@@ -49,9 +49,9 @@ _OUR_CANCELLATION = "57014"
 """query_canceled: ``statement_timeout`` raises it. The server works, and the statement was rolled back."""
 
 _OF_THE_CONNECTION = {"25006", "26000", "42P05"}
-"""Refusals that the same connection may repeat for ever, but a new connection would not: of a server that has become a
-replica (read_only_sql_transaction), and of a pooler that switched to another server connection, where a prepared
-statement is missing (invalid_sql_statement_name) or exists already (duplicate_prepared_statement)."""
+"""Refusals that the same connection may repeat for ever, but a new connection would not. They come from a server that
+has become a replica (read_only_sql_transaction), or from a pooler that switched to another server connection, where a
+prepared statement is missing (invalid_sql_statement_name) or exists already (duplicate_prepared_statement)."""
 
 _POOLER_ERRORS: Final = {
     "unsupported startup parameter": "pooler",

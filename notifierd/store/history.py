@@ -38,7 +38,7 @@ class Day:
 
     Attributes:
         holder: the process that has the day's lease now.
-        offices: those with something due.
+        offices: the offices with something due.
         untold: None while the run is in progress, and on a day without a run.
     """
 
@@ -154,7 +154,7 @@ class Open:
     """The open deliveries of one channel on one day.
 
     Attributes:
-        waiting: those of *planned* and *sending* whose turn has not come: put off, or in flight.
+        waiting: how many of *planned* and *sending* are not due yet: they were postponed, or are in flight.
         next_turn: when the first of the waiting deliveries has its turn.
     """
 

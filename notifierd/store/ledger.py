@@ -32,8 +32,8 @@ class Run:
 class Ledger(Protocol):
     """The part of the ledger that a run needs. Every method is one transaction.
 
-    Every method raises LedgerUnavailable where the database gave no answer (the change may have been made; repeating
-    the call is harmless) and StatementRefused where the database refused the statement.
+    Every method raises LedgerUnavailable if the database gave no answer, and StatementRefused if it refused the
+    statement. Without an answer, the change may have been made; repeating the call is harmless.
     """
 
     async def take_lease(self, day: date, holder: str) -> None:
@@ -50,7 +50,7 @@ class Ledger(Protocol):
         """Release the lease of *holder* before it expires; record that *reason* interrupted the run."""
 
     async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
-        """Write the due deliveries of *day* that are new; return what is open, and what of it exceeds *capacity*."""
+        """Write the due deliveries of *day* that are new; return what is open, and what exceeds *capacity*."""
 
     async def close_earlier(self, day: date) -> Ended:
         """Settle what earlier days left open because no process resumed them."""
@@ -72,8 +72,8 @@ class Ledger(Protocol):
         """Write how tries ended, with their audit rows, and delete devices that are gone, all in one transaction.
 
         Returns the deliveries for which a settlement came too late, because a newer try exists. Such a settlement is
-        recorded as evidence, and changes nothing. A settlement that says `sent` of a planned delivery does settle it:
-        the database lost the try in a failover, or the delivery was put back meanwhile.
+        recorded as evidence, and changes nothing. There is one exception: `sent` settles a planned delivery, because
+        the database lost the try in a failover, or the delivery was put back after the try.
 
         Args:
             without_audit: without audit rows and deletions; the deliveries are marked as lacking an audit row.
@@ -109,7 +109,7 @@ class Ledger(Protocol):
     ) -> bool:
         """Release the lease; write how the run ended, and which alerts stay *untold*, for the history.
 
-        Returns False if deliveries were planned again meanwhile (`retry`). The run is then interrupted, not completed.
+        Returns False if `retry` planned deliveries again before that. The run is then interrupted, not completed.
         """
 
     async def run(self, day: date) -> Run | None:

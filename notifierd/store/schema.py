@@ -128,7 +128,7 @@ async def require_current(db: Database, steps: Sequence[Migration] | None = None
     """Check that exactly *steps* (None: `migrations`) were applied to the schema. Two uncounted statements.
 
     Raises:
-        SchemaMissing: others were, or not all; the message says what to do.
+        SchemaMissing: other migrations were applied, or not all of them; the message says what to do.
         LedgerUnavailable: no answer.
     """
     waiting = await pending(db, steps)

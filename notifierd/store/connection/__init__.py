@@ -1,1 +1,1 @@
-"""What a connection is asked for, what holds on it, and what is said where it fails."""
+"""Connections to PostgreSQL: their arguments, their settings, and advice on their errors."""

@@ -106,7 +106,7 @@ _ADVICE: Final[Mapping[str, str]] = {
 
 
 def advice(cause: str) -> str:
-    """Return what *cause* means and what to do; *cause* is the SQLSTATE of a reason, or what stands in its place."""
+    """Return what *cause* means and what to do; *cause* is the SQLSTATE or the code that a reason ends with."""
     return _ADVICE.get(cause, "see `notifierd check`, or the server's log at this time")
 
 

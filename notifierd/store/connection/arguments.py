@@ -16,7 +16,7 @@ ALPN: Final = ["postgresql"]
 
 
 def arguments(dsn: Dsn, connect_timeout: float) -> dict[str, Any]:
-    """Return all arguments of asyncpg's ``create_pool``: it looks up what is missing in the environment.
+    """Return all arguments of asyncpg's ``create_pool``: it takes missing ones from the environment.
 
     *connect_timeout* is in seconds, and applies if *dsn* names none.
 
