@@ -44,7 +44,7 @@ class Alarm:
         cause: a code; a day has at most one alarm of each cause.
         text: what happened and how many it concerns, then what to do.
         offices: the offices that it concerns, the worst first.
-        fails: whether the day has no completed run, so that the dead man's switch is told, too.
+        fails: whether the day has no completed run; the dead man's switch is then told, too.
     """
 
     day: date
@@ -145,7 +145,7 @@ def at_end(day: date, counts: DayCounts, watch: WatchSettings) -> Iterator[Alarm
 
 
 def too_many_failures(counts: DayCounts, watch: WatchSettings) -> bool:
-    """Whether so many deliveries reached nobody that the run counts as failed."""
+    """Whether the run counts as failed, because too many deliveries reached nobody."""
     lost, planned = _lost(counts)
     return lost > 0 and lost >= watch.failure_ratio * planned
 

@@ -31,8 +31,8 @@ our credentials or account."""
 PROBE_PAUSE = 1.0
 """Seconds until other calls look again at a destination that one call is probing."""
 LAST_PAUSE = 1.0
-"""Extra seconds that the offices whose calls failed wait before they probe a destination. Other offices probe first, so
-a message that is refused because of its own content does not keep the breaker open for all others."""
+"""Extra seconds that an office whose calls failed waits before it probes a destination. Other offices probe first, so a
+message that is refused because of its own content does not keep the breaker open for all others."""
 
 
 class State(Enum):
@@ -49,13 +49,13 @@ class State(Enum):
 
 
 class Finding(Enum):
-    """What the end of a call, or of a pause, says of the destination."""
+    """What the end of a call, or of a pause, says about the destination."""
 
     PASSED = "passed"
     """The provider judged a message itself."""
     FAILED = "failed"
     FAILED_FOR_LONG = "failed for long"
-    """The call failed as the third in a row, or with a wait that is longer than a rate asks for."""
+    """The call was the third in a row to fail, or the answer asks for a longer wait than a rate limit would."""
     REFUSED = "refused"
     """The provider rejects our credentials or account."""
     PAUSE_OVER = "pause over"

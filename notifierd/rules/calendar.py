@@ -68,8 +68,9 @@ class Calendar:
     def window(self, day: date) -> tuple[datetime, datetime]:
         """Return when the window of *day* opens and ends, in UTC, whether the day is closed or not.
 
-        If the clock is put forward over the opening or the end, the jump is the moment. If it is put back, the first of
-        two equal times counts. A window that lies within a jump opens at the jump and has its usual length.
+        If the clock is put forward over the opening or the end, the window opens or ends at the jump. If it is put
+        back, the first of two equal times counts. A window that lies within a jump opens at the jump and has its usual
+        length.
         """
         opens_at = datetime.combine(day, self.settings.at)
         ends_at = datetime.combine(day, self.settings.until)
@@ -84,7 +85,7 @@ class Calendar:
         return self._first_moment(datetime.combine(ends + _DAY, time()))
 
     def next_window(self, now: datetime) -> Window:
-        """Return the window that is open at *now*, else the next to open. Its ``ends`` gives the one after."""
+        """Return the window that is open at *now*, else the next one. For the one after it, pass its ``ends``."""
         day = self.first_to_come(now)
         while self.closed(day):
             day += _DAY  # ends, since config/settings.py rejects seven closed weekdays

@@ -1,4 +1,4 @@
-"""The life of a delivery: what an outcome makes of the try that it ends. Pure.
+"""The life of a delivery: the new state of a delivery after an outcome. Pure.
 
 `settle` is the table "The life of a delivery" in docs/delivery.md, for the rows that leave ``sending``. A settlement
 whose state is ``sending`` keeps the call: the whole call is made again under its key.
@@ -29,7 +29,7 @@ class Policy:
 
     Attributes:
         attempts: the number of deferred tries, while other messages pass, after which the delivery fails.
-        on_unknown: what to do after a lost answer if no idempotency key can settle the doubt.
+        on_unknown: what to do after a lost answer, if no idempotency key makes a repetition safe.
     """
 
     attempts: int = 3
@@ -67,7 +67,7 @@ def settle(
     policy: Policy,
     audit: Mapping[str, object] | None = None,
 ) -> Settlement:
-    """Return what *outcome* makes of *delivery*.
+    """Return how *outcome* settles *delivery*.
 
     Args:
         delivery: as it was reserved: its ``try_no`` and ``call_tries`` are those of this try.
