@@ -1,7 +1,7 @@
-"""The daemon: waits for each day's window, has the day run, and obeys signals. It sends no message itself.
+"""The daemon: waits for each day's window, starts its run, and obeys signals. It sends no message itself.
 
 One loop decides from the clock, the configuration and the ledger what is next, and decides again after each slice of a
-wait. So it notices in the same way a clock that was set, a machine that slept, a reload and other processes.
+wait. So it notices in the same way that the clock was set, that the machine slept, a reload, and other processes.
 """
 
 import signal
@@ -67,7 +67,7 @@ class Daemon:
     _config: Configuration = field(init=False)
     _upkeep: Upkeep = field(init=False)
     _done: date | None = None
-    """The last day of which there is nothing left to do."""
+    """The last day that has no work left."""
     _interrupted: bool = False
     _work: trio.CancelScope = field(factory=trio.CancelScope)
 
@@ -106,7 +106,7 @@ class Daemon:
         return self._config.settings
 
     def next_window(self) -> Window:
-        """The window that is open now and not done, else the next to open."""
+        """The window that is open now and has work left, else the next one."""
         calendar = Calendar(self.settings.window)
         window = calendar.next_window(self.now())
         return calendar.next_window(window.ends) if window.day == self._done else window

@@ -59,7 +59,7 @@ class Configuration:
             pass
 
     def ask_for_reload(self) -> None:
-        """Request a reload. Requests that come while a reload waits to begin are one; a later one is another."""
+        """Request a reload. Requests share a reload that has not begun; a later request causes another one."""
         self._asked.set()
 
     async def keep_reloading(self) -> None:

@@ -109,7 +109,7 @@ class Status:
     _fed: int = -1
 
     def enter(self, state: str, event: str, *, error: bool = False, **labels: str) -> None:
-        """Enter a *state*; log it if it is another one than before."""
+        """Enter a *state*; log it if it differs from the last one."""
         if state != self.state:
             self.state, self.event, self.labels = state, event, labels
             (log.error if error else log.info)(event, **labels)

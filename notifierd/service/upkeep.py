@@ -1,4 +1,4 @@
-"""The days whose window is over: the ledger gets a row for each of them, and the operator hears what was missed."""
+"""The days whose window is over: the ledger gets a row for each, and the operator is told which were missed."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -63,14 +63,14 @@ class Upkeep:
     watch: Watch
     began: datetime
     _recorded: tuple[date, date] | None = None
-    """The day before which each day has its row, and the date before which no delivery is open."""
+    """The day before which every day has a row, and the date before which no delivery is open."""
     _unfinished: Unfinished | None = None
     """The day before, if its run was interrupted."""
     _troubles: dict[date, str] = field(factory=dict)
     """Why a day could not be run at its last try."""
 
     def note_trouble(self, day: date, error: BaseException) -> None:
-        """Remember why *day* cannot be run, for the case that its window ends so."""
+        """Remember why *day* cannot be run, in case its window ends before it can."""
         self._troubles[day] = str(error)
 
     def announce_closed(self, settings: Settings) -> None:
@@ -83,8 +83,8 @@ class Upkeep:
     async def still_done(self, settings: Settings, done: date | None) -> date | None:
         """Return *done*, the last day with no work left; None if it has work again while its window is open.
 
-        It has if `notifierd retry` planned deliveries again, or if `notifierd once` was interrupted. If the database
-        does not answer, the next call asks it again.
+        It has work again if `notifierd retry` planned deliveries again, or if `notifierd once` was interrupted. If the
+        database does not answer, the next call asks it again.
         """
         window = Calendar(settings.window).next_window(self.now())
         if window.day == done and window.opens <= self.now():
@@ -97,7 +97,7 @@ class Upkeep:
     async def close_past_days(self, settings: Settings) -> None:
         """Record each day whose window is over, and expire the deliveries of earlier dates.
 
-        Does nothing if that is done. If the database does not answer, the next call tries again.
+        Does nothing if that was done before. If the database does not answer, the next call tries again.
         """
         calendar = Calendar(settings.window)
         day, today = calendar.first_to_come(self.now()), calendar.today(self.now())

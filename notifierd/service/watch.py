@@ -128,7 +128,7 @@ class Watch:
             nursery.cancel_scope.cancel()
 
     def ended(self, day: date, result: RunResult | None) -> None:
-        """Report how the run of *day* ended; not if it will be resumed. None: another process completed it."""
+        """Report how the run of *day* ended, unless it will be resumed. With None, another process completed it."""
         if result and result.state == "interrupted":
             return
         self._running = None
