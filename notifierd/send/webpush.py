@@ -22,7 +22,7 @@ from notifierd.send.vapid import Vapid
 WNS = ".notify.windows.com"
 
 REFUSALS = 5
-"""Rule: when devices of so many offices were refused since a message was accepted, the push service rejects our key and
+"""Rule: if devices of this many offices were refused since a message was accepted, the push service rejects our key and
 not the devices. Offices are counted, not devices, because one person can subscribe any number of devices under another
 key."""
 

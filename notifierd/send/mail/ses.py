@@ -36,7 +36,7 @@ THROTTLES = frozenset(
     }
 )
 TIMEOUTS = frozenset({"RequestTimeout", "RequestTimeoutException"})
-"""The timeout errors of the operation, and those that AWS' clients treat alike, even as a 400
+"""The timeout errors of the operation, and those that AWS' clients treat as timeouts, even as a 400
 (https://github.com/boto/botocore/blob/develop/botocore/retries/standard.py)."""
 
 DAILY_QUOTA = "Daily message quota exceeded"
