@@ -66,9 +66,9 @@ group by o.id, o.name
 """
 
 FARTHEST = 4000
-"""Rule: alerts that no mail lists are counted by their day, or by the day that is this many days before or after the run's
-day if theirs is further away. So they take at most one row for each of these days, and the counts are right for any
-threshold within ten years."""
+"""Rule: alerts that no mail lists are counted by their day, or by the day that is this many days before or after the
+run's day if theirs is further away. So they take at most one row for each of these days, and the counts are right for
+any threshold within ten years."""
 
 # $1 offices, $2 the last day of the horizon, $3 the day, $4 overdue. Of each kind, the first LISTED alerts of an
 # office in the order of `choose` are all that a mail can list; the others are counted by day.
