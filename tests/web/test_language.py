@@ -82,8 +82,8 @@ def test_days_and_moments_are_those_of_the_windows_zone():
 @pytest.mark.parametrize(
     ("reason", "begins"),
     [
-        ("rejected:item", "The provider rejected this message"),
-        ("rejected:422", "The provider rejected this message"),
+        ("rejected:item", "The provider permanently rejected this message"),
+        ("rejected:422", "The provider permanently rejected this message"),
         ("window_ended (server_error:500)", "The window ended before"),
         ("window_ended_in_doubt (cut)", "The window ended. An earlier"),
         ("office_error:KeyError", "This office's data"),
