@@ -33,6 +33,7 @@ test: $(STAMP) ## run the test suite (PYTEST_ARGS="-n 0 -k drain -x")
 test-system: $(STAMP) ## run the tests that need root and Debian packages: see .ci/run
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'
 	@$(VENV)/bin/pytest tests/system -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(VENV)/bin/pytest tests/pooler -n 2 $(PYTEST_ARGS) # in processes of its own: Playwright and trio-asyncio share none
 
 coverage: $(STAMP) ## run the test suite with coverage: at most 5 % may be missed
 	@$(VENV)/bin/pytest -n 4 --dist worksteal --cov --cov-fail-under=95 $(PYTEST_ARGS)
