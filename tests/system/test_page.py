@@ -97,7 +97,7 @@ def test_a_failure_is_found_and_understood(browser: Browser, scene: Scene):
         assert all(name in text and "office_error:UndefinedError" in text for text in rows.all_inner_texts())
         rows.first.get_by_role("link").click()
         expect(look.page.locator("h1")).to_have_text(name)
-        expect(look.page.locator(".meanings")).to_contain_text("a template, is broken")
+        expect(look.page.locator(".meanings")).to_contain_text("a template has an error")
         assert look.page.locator("section:last-of-type tbody tr").count() == 6
 
         look.go("/?reason=rejected:item")
