@@ -323,7 +323,7 @@ def record_outcomes(call: Call, outcomes: Sequence[Outcome], began: float, conte
     elif troubled and context.progress.call_troubles.are_new(
         call.deliveries[0].office_id, destination, sender, troubled
     ):
-        reasons = sorted({reason for _, reason in troubled})
+        reasons = sorted({str(reason) for _, reason in troubled})
         log.warning("call_in_trouble", lane=destination, reasons=reasons, retry_in=round(breaker.retry_in(), 1))
 
 

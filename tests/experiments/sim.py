@@ -619,7 +619,8 @@ class Simulation:
             frozen = (
                 max(0, delivery.doubts) if self.struck[Fault.FREEZE] else 0
             )  # an answer that came to a frozen process
-            if accepted > (1 + min(1, lost + late + frozen)) * (1 + self.retried[key]) + self.forgotten[key]:
+            begun_anew = self.retried[key] + self.forgotten[key]  # a database that forgets a doubt allows for another
+            if accepted > (1 + min(1, lost + late + frozen)) * (1 + begun_anew):
                 self.broken.append(f"2: accepted {accepted} times, {lost} answers lost: {name}")
             in_doubt = delivery.state is State.UNKNOWN or "in_doubt" in (delivery.reason or "")
             if accepted and delivery.state is not State.SENT and not (in_doubt or late or delivery.doubts or again):
