@@ -169,12 +169,13 @@ async def plan(settings: Settings, day: date) -> Plan:
                 continue
             try:
                 notices = {delivery: notice_for(delivery, work, day, rules) for delivery in work.deliveries}
+                told = {delivery: notice for delivery, notice in notices.items() if isinstance(notice, Notice)}
+                planned = _office(work, told, day) if told else None
             except Exception as error:  # noqa: BLE001 - a view may hold any value: an error concerns one office only
                 unreadable.append(Unreadable(work.id, office_error(error)))
                 continue
-            told = {delivery: notice for delivery, notice in notices.items() if isinstance(notice, Notice)}
-            if told:
-                offices.append(_office(work, told, day))
+            if planned:
+                offices.append(planned)
             expiring += [
                 Expiring(work.id, delivery.staff_id, delivery.channel, skip.reason)
                 for delivery, skip in notices.items()
