@@ -182,6 +182,8 @@ class Process:
     calls: set[str] = field(factory=set)
     passed: set[str] = field(factory=set)
     """The services that answered of a message in this process, whether they took it or not."""
+    unwritten: set[UUID] = field(factory=set)
+    """The deliveries whose outcomes the database refused, and the process has not written since."""
 
     def __attrs_post_init__(self) -> None:
         self.context = self.sim.make_context(self)
@@ -242,6 +244,8 @@ class Process:
         for refusal in self.sim.world.refusals:
             if refusal.strikes(self.sim.clock(), name, args, kwargs):
                 self.sim.trace(f"{self.sim.clock():9.3f} {self.name}: {name} refused with {refusal.sqlstate}")
+                if name == "settle":
+                    self.unwritten.update(settlement.delivery.id for settlement in args[0])
                 raise StatementRefused(f"database_refused:{refusal.sqlstate}")
         if Kind.FORGETTING in self.sim.world.kinds and name not in BEGINNING | READS and self.sim.ledger.rows:
             self.sim.history.append(self.sim.ledger.version())
@@ -255,6 +259,7 @@ class Process:
         if name == "settle":
             self.sim.check_guard(tried, args[0])
             self.check_blame(args[0])
+            self.unwritten.difference_update(settlement.delivery.id for settlement in args[0])
         if await self.boundary(Boundary(after=True, name=name)) is Fault.DOWN:
             raise LedgerUnavailable("database_unavailable:08006")
         return done
@@ -346,6 +351,8 @@ class Simulation:
     """The deliveries of which the database forgot that they were put back, so that they go under an earlier key."""
     retried: Counter[UUID] = field(factory=Counter)
     """How often the operator put a delivery back."""
+    buried: Counter[UUID] = field(factory=Counter)
+    """How often a process ended with an answer of a delivery that it had not written."""
     _base: float = 0.0
     _window_ends: float = field(init=False)
     _due: frozenset[UUID] = frozenset()
@@ -498,8 +505,10 @@ class Simulation:
     def bury(self, process: Process) -> None:
         """Note what a process left in the air when it ended: whatever the answers were, they went with it."""
         for key, row in self.ledger.rows.items():
-            if row.delivery.state is State.SENDING and str(row.delivery.call_id) in process.calls:
-                self.services[row.delivery.provider or ""].lost[key] += 1
+            in_the_air = row.delivery.state is State.SENDING and str(row.delivery.call_id) in process.calls
+            # An outcome that the database refused until another process had taken the delivery over.
+            if in_the_air or key in process.unwritten:
+                self.buried[key] += 1
 
     def make_context(self, process: Process) -> RunContext:
         """What *process* works with."""
@@ -594,7 +603,7 @@ class Simulation:
             name = f"{delivery.channel} {key} {delivery.state} ({delivery.reason})"
             takers = [service for service in self.services.values() if service.accepted[key]]
             accepted = sum(service.accepted[key] for service in takers)
-            lost = sum(service.lost[key] for service in self.services.values())
+            lost = self.buried[key] + sum(service.lost[key] for service in self.services.values())
             if delivery.state in OPEN:
                 self.broken.append(f"1: left open: {name}")
             if delivery.state is not State.SENT and not delivery.reason:
