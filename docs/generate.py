@@ -21,8 +21,9 @@ from docs import rooms
 from notifierd.config import settings
 from notifierd.config.checks import shown
 from notifierd.config.keys import Key, key_of
-from notifierd.config.load import CREDENTIAL_PREFIX, SYSTEM_CONFIG, keys, variable
+from notifierd.config.load import CREDENTIAL_PREFIX, keys, variable
 from notifierd.config.settings import Settings, Table
+from notifierd.config.sources import SYSTEM_CONFIG
 from notifierd.model.reasons import Reason
 
 DOCS = Path(__file__).parent
@@ -32,7 +33,8 @@ CONFIGURATION = f"""\
 
 notifierd reads one TOML file: the file that `--config` names, else `config.toml` in the current folder, else
 `{SYSTEM_CONFIG}`. The annotated [config.toml](../config.toml) lists every key with its default. You may
-leave out any key; an empty file is valid.
+leave out any key; an empty file is valid. Without a file, environment variables alone are enough. `notifierd check`
+says where the configuration comes from.
 
 A mistake is reported in one line, which names the key, what is wrong, and what is allowed. An unknown key is a mistake,
 too. [`notifierd check`](getting-started.md#check) reports all mistakes, and also checks the database.
@@ -49,7 +51,9 @@ The first of these sources that has the key applies:
 
 1. the environment: `NOTIFIERD_LIMITS_OFFICES=5` sets `offices` in `[limits]`. Write a string without quotes, and any
    other value as in the file: `NOTIFIERD_WINDOW_CLOSED_WEEKDAYS='["sun"]'`. For a secret,
-   `NOTIFIERD_EMAIL_RESEND_API_KEY_FILE` may name a file that contains it;
+   `NOTIFIERD_EMAIL_RESEND_API_KEY_FILE` may name a file that contains it. A variable that begins with `NOTIFIERD_` and
+   is no key is a mistake, except those that Kubernetes and Docker set for a Service or a link named `notifierd`, such
+   as `NOTIFIERD_SERVICE_HOST` and `NOTIFIERD_PORT_9464_TCP`;
 2. a [systemd credential](operations.md#secrets), named `{CREDENTIAL_PREFIX}email.resend.api_key` or
    `email.resend.api_key`;
 3. the configuration file. For a secret, `api_key_file` may name a file that contains it, instead of `api_key`.

@@ -26,6 +26,7 @@ from notifierd.cli.terminal import (
 )
 from notifierd.config.load import load_for_sending
 from notifierd.config.settings import Settings
+from notifierd.config.sources import find_config
 from notifierd.model.errors import DatabaseError, LeaseHeld, LedgerUnavailable
 from notifierd.rules.report import EXIT_OK, EXIT_TROUBLE, RunReport
 from notifierd.service import logs
@@ -47,7 +48,7 @@ class InOrder(click.Group):
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The configuration file; default: ./config.toml, else /etc/notifierd/config.toml.",
+    help="The configuration file; default: ./config.toml, else /etc/notifierd/config.toml, else the environment alone.",
 )
 @click.version_option(__version__, prog_name="notifierd")
 @click.pass_context
@@ -114,8 +115,9 @@ def run(context: click.Context) -> None:
 
         await serve(daemon)
 
+    place = find_config(context.obj, Path.cwd(), os.environ)  # a reload does not read another file, or none
     daemon = Daemon(
-        load=partial(load_for_sending, context.obj),
+        load=partial(load_for_sending, place),
         open_site=open_site,
         now=utc_now,
         notifier=Notifier.of(os.environ),

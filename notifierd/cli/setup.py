@@ -1,8 +1,10 @@
 """The commands that set notifierd up and check the set-up."""
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -31,9 +33,12 @@ def check(context: click.Context, *, as_json: bool) -> None:
     """  # noqa: D301
     from notifierd.cli.tables import print_findings
     from notifierd.commands import check as checks
-    from notifierd.commands.finding import exit_code
+    from notifierd.commands.finding import Finding, Level, exit_code
+    from notifierd.config.sources import find_config, origin
 
-    findings = run_async(partial(checks.check, settings_of(context)))
+    settings = settings_of(context)
+    comes_from = origin(find_config(context.obj, Path.cwd(), os.environ), os.environ)
+    findings = [Finding("config", Level.OK, comes_from), *run_async(partial(checks.check, settings))]
     if as_json:
         say_json([{"subject": f.subject, "level": f.level.value, "text": f.text} for f in findings])
     else:

@@ -19,30 +19,14 @@ import attrs
 from notifierd.config.checks import did_you_mean, shown
 from notifierd.config.keys import key_of
 from notifierd.config.settings import Settings, Table
+from notifierd.config.sources import PREFIX, find_config, is_there, own_variables
 from notifierd.model.errors import ConfigError
 
-PREFIX = "NOTIFIERD_"
 CREDENTIAL_PREFIX = "notifierd."
 """Optional prefix of a credential's name: all services share systemd's credential store, /etc/credstore."""
-SYSTEM_CONFIG = Path("/etc/notifierd/config.toml")
 
 Document = Mapping[str, object]
 AnyTable = TypeVar("AnyTable", bound=Table)
-
-
-def find_config(path: Path | None, cwd: Path, system: Path = SYSTEM_CONFIG) -> Path:
-    """Return *path* if given, else ``config.toml`` in *cwd*, else *system*.
-
-    Raises:
-        ConfigError: no path was given, and neither file exists.
-    """
-    places = [path] if path else [cwd / "config.toml", system]
-    for place in places:
-        if place == path or _is_there(place):
-            return place
-    looked = " and ".join(map(str, places))
-    advice = "name one with --config FILE, or copy notifierd's annotated config.toml to one of these places"
-    raise ConfigError((f"no configuration file: looked for {looked} ({advice})",))
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -51,8 +35,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     Raises:
         ConfigError: lists all problems.
     """
-    place = find_config(path, Path.cwd())
-    return parse(_read(place), environ, place.parent)
+    place = find_config(path, Path.cwd(), environ)
+    return parse(_read(place), environ, place.parent) if place else parse({}, environ)
 
 
 def load_for_sending(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -123,17 +107,6 @@ def variable(dotted: str) -> str:
 
 def _table_of(field: "attrs.Attribute[Any]") -> type[Table] | None:
     return field.type if isinstance(field.type, type) and issubclass(field.type, Table) else None
-
-
-def _is_there(path: Path) -> bool:
-    """Return whether *path* exists, readable or not: reading it then reports the problem."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -230,7 +203,7 @@ class _Reader:
         if set_outside:
             return _Found(_content(Path(self.environ[set_outside])), set_outside)
         for name_there in (CREDENTIAL_PREFIX + dotted, dotted):
-            if _is_there(credential := self._credentials() / name_there):
+            if is_there(credential := self._credentials() / name_there):
                 return _Found(_content(credential), f"the credential {name_there}")
         if set_in_file == name:
             return _Found(given[name], folder=self.folder, is_text=False)
@@ -255,7 +228,7 @@ class _Reader:
         """Report a NOTIFIERD_ variable that is not a key: it is probably misspelt."""
         known = [variable(dotted) for dotted, _field in keys()]
         known += [f"{variable(dotted)}_FILE" for dotted, field in keys() if key_of(field).secret]
-        self._refuse_unknown([name for name in self.environ if name.startswith(PREFIX)], known, "environment variable")
+        self._refuse_unknown(own_variables(self.environ), known, "environment variable")
 
     def refuse_unknown_credentials(self) -> None:
         """Report a credential that is named like a key but is not one: it is probably misspelt."""

@@ -159,3 +159,8 @@ class DayCounts:
     def untold_offices(self) -> tuple[UUID, ...]:
         """Their offices, those with the most overdue ones first."""
         return tuple(office.office_id for office in self.untold)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return *number* with *noun*, or with its plural: "1 mail", "2,000 mails", "0 pushes"."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

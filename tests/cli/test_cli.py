@@ -21,7 +21,7 @@ import pytest
 from notifierd import __version__
 from notifierd.cli.main import cli
 from notifierd.config.checks import parse_vapid_key
-from notifierd.config.load import SYSTEM_CONFIG
+from notifierd.config.sources import SYSTEM_CONFIG
 from notifierd.demo.postgres import Cluster
 from notifierd.send.vapid import Vapid
 from notifierd.store.contract import VIEWS
@@ -210,6 +210,15 @@ def test_a_configuration_that_is_named_and_not_there_is_no_other_one(tmp_path: P
     write_config(tmp_path, {})
     done = run("--config", "other.toml", "check", cwd=tmp_path, code=2)
     assert done.err == "notifierd: other.toml: no such file\n"
+
+
+def test_check_tells_where_the_configuration_comes_from(tmp_path: Path):
+    environ = {"NOTIFIERD_DATABASE_DSN": "postgresql:///nowhere?host=/nowhere", "NOTIFIERD_SERVICE_HOST": "10.0.0.11"}
+    done = run("check", cwd=tmp_path, environ=environ, code=2)
+    assert "ok   config: comes from 1 environment variable alone: there is no configuration file\n" in done.out
+    write_config(tmp_path, {})
+    done = run("check", cwd=tmp_path, environ=environ, code=2)
+    assert f"ok   config: comes from {tmp_path / 'config.toml'} and 1 environment variable\n" in done.out
 
 
 def test_what_is_missing_for_sending_is_said_before_the_database_is_looked_for(tmp_path: Path):

@@ -27,11 +27,35 @@ from notifierd.config import checks
 from notifierd.config import settings as settings_module
 from notifierd.config.checks import parse_vapid_key
 from notifierd.config.keys import key_of
-from notifierd.config.load import find_config, keys, load, missing_for_sending, parse, variable
+from notifierd.config.load import keys, load, missing_for_sending, parse, variable
 from notifierd.config.settings import HttpSettings, LimitsSettings, SesSettings, Settings
+from notifierd.config.sources import find_config, origin
 from notifierd.model.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config.toml"
+SERVICE = {
+    "NOTIFIERD_SERVICE_HOST": "10.0.0.11",
+    "NOTIFIERD_SERVICE_PORT": "9464",
+    "NOTIFIERD_SERVICE_PORT_HTTP": "9464",
+    "NOTIFIERD_PORT": "tcp://10.0.0.11:9464",
+    "NOTIFIERD_PORT_9464_TCP": "tcp://10.0.0.11:9464",
+    "NOTIFIERD_PORT_9464_TCP_PROTO": "tcp",
+    "NOTIFIERD_PORT_9464_TCP_PORT": "9464",
+    "NOTIFIERD_PORT_9464_TCP_ADDR": "10.0.0.11",
+}
+"""What Kubernetes sets for a Service named notifierd."""
+
+INJECTED = SERVICE | {
+    "NOTIFIERD_METRICS_SERVICE_HOST": "10.0.0.12",
+    "NOTIFIERD_METRICS_SERVICE_PORT": "9464",
+    "NOTIFIERD_METRICS_PORT": "udp://[fd00::12]:9464",
+    "NOTIFIERD_METRICS_PORT_9464_UDP_ADDR": "fd00::12",
+    "NOTIFIERD_NAME": "/web/notifierd",
+    "NOTIFIERD_ENV_CREDENTIALS_DIRECTORY": "/run/secrets",
+    "NOTIFIERD_ENV_text": "two\nlines",
+}
+"""The same for a Service named notifierd-metrics, and what Docker sets for a linked container."""
+
 EVERY_KEY = dict(keys())
 
 
@@ -97,27 +121,55 @@ def test_no_two_keys_share_an_environment_variable():
 def test_the_file_named_is_the_one_read_even_if_there_are_others(tmp_path):
     write(tmp_path / "config.toml", "limits.offices = 1")
     other = write(tmp_path / "other.toml", "limits.offices = 2")
-    assert find_config(other, tmp_path) == other
+    assert find_config(other, tmp_path, {}) == other
     assert load(other, {}).limits.offices == 2
 
 
 def test_without_a_name_the_working_folder_comes_before_the_system(tmp_path, monkeypatch):
     system = write(tmp_path / "system.toml", "limits.offices = 3")
-    assert find_config(None, tmp_path, system) == system
+    assert find_config(None, tmp_path, {}, system) == system
     here = write(tmp_path / "config.toml", "limits.offices = 4")
-    assert find_config(None, tmp_path, system) == here
+    assert find_config(None, tmp_path, {}, system) == here
     monkeypatch.chdir(tmp_path)
     assert load(environ={}).limits.offices == 4
 
 
 def test_no_file_anywhere_is_an_error_that_tells_where_it_looked(tmp_path):
+    for environ in ({}, SERVICE):
+        with pytest.raises(ConfigError) as caught:
+            find_config(None, tmp_path, environ, tmp_path / "etc" / "config.toml")
+        (problem,) = caught.value.problems
+        assert problem == (
+            f"no configuration file: looked for {tmp_path}/config.toml and {tmp_path}/etc/config.toml (name one with "
+            "--config FILE, copy notifierd's annotated config.toml to one of these places, or set environment "
+            "variables, NOTIFIERD_EMAIL_SENDER and so on)"
+        )
+
+
+def test_without_a_file_the_environment_alone_is_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    environ = {"NOTIFIERD_LIMITS_OFFICES": "5", **SERVICE}
+    nowhere = tmp_path / "etc" / "config.toml"
+    assert find_config(None, tmp_path, environ, nowhere) is None
+    assert load(environ=environ) == read("limits.offices = 5")
+    assert origin(None, environ) == "comes from 1 environment variable alone: there is no configuration file"
+    with pytest.raises(ConfigError, match="no such file"):
+        load(nowhere, environ)
+
+
+def test_a_misspelt_variable_without_a_file_is_reported_as_such(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        find_config(None, tmp_path, tmp_path / "etc" / "config.toml")
+        load(environ={"NOTIFIERD_EMAIL_SENDR": "a@example.jp"})
     (problem,) = caught.value.problems
-    assert problem == (
-        f"no configuration file: looked for {tmp_path}/config.toml and {tmp_path}/etc/config.toml (name one with "
-        "--config FILE, or copy notifierd's annotated config.toml to one of these places)"
-    )
+    assert problem.startswith("NOTIFIERD_EMAIL_SENDR: unknown environment variable")
+
+
+def test_the_origin_names_the_file_and_counts_what_is_added_to_it(tmp_path):
+    place = tmp_path / "config.toml"
+    assert origin(place, SERVICE) == f"comes from {place}"
+    environ = {"NOTIFIERD_LIMITS_OFFICES": "5", "NOTIFIERD_LIMITS_EMAIL": "5"}
+    assert origin(place, environ) == f"comes from {place} and 2 environment variables"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +191,7 @@ def test_a_named_file_that_cannot_be_read_is_an_error(tmp_path, make, why):
 def test_a_file_behind_a_loop_of_links_is_found_and_reported_rather_than_passed_over(tmp_path):
     loop = tmp_path / "config.toml"
     loop.symlink_to(loop)
-    assert find_config(None, tmp_path) == loop
+    assert find_config(None, tmp_path, {}) == loop
     with pytest.raises(ConfigError, match="cannot be read"):
         load(loop, {})
 
@@ -598,6 +650,10 @@ def test_an_environment_variable_sets_a_key(name, text, dotted, expected):
         ("NOTIFIERD_LOG_LEVEL", "loud", 'log.level: "loud" is not one of "debug", "info", "warning", "error", from NOTIFIERD_LOG_LEVEL'),  # noqa: E501
         ("NOTIFIERD_LIMITS_OFICES", "3", 'NOTIFIERD_LIMITS_OFICES: unknown environment variable (did you mean "NOTIFIERD_LIMITS_OFFICES"?)'),  # noqa: E501
         ("NOTIFIERD_CONFIG", "/etc/x", "NOTIFIERD_CONFIG: unknown environment variable"),
+        ("NOTIFIERD_ENV", "production", "NOTIFIERD_ENV: unknown environment variable"),
+        ("NOTIFIERD_PORT", "9464", "NOTIFIERD_PORT: unknown environment variable"),
+        ("NOTIFIERD_NAME", "here", "NOTIFIERD_NAME: unknown environment variable"),
+        ("NOTIFIERD_SERVICE_PORT", "http", "NOTIFIERD_SERVICE_PORT: unknown environment variable"),
         ("NOTIFIERD_EMAIL_SENDER_FILE", "/x", 'NOTIFIERD_EMAIL_SENDER_FILE: unknown environment variable (did you mean "NOTIFIERD_EMAIL_SENDER"?)'),  # noqa: E501
     ],
 )  # fmt: skip
@@ -607,6 +663,11 @@ def test_a_bad_environment_variable_is_one_line_that_names_it(name, text, expect
 
 def test_other_programs_variables_are_none_of_ours():
     assert read("", {"PATH": "/bin", "NOTIFIER": "x"}) == Settings()
+
+
+@pytest.mark.parametrize("name", INJECTED)
+def test_what_a_container_platform_sets_for_a_service_of_that_name_is_no_mistake(name):
+    assert read(environ={name: INJECTED[name]}) == Settings()
 
 
 def test_a_table_of_the_wrong_type_does_not_hide_what_the_environment_gets_wrong():
