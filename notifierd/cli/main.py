@@ -149,8 +149,8 @@ def once(
 ) -> None:
     """One run now, at any hour. Messages that were already sent are not sent again.
 
-    Exits 0 if all is well, 1 if something failed, 3 if the database is unreachable, 4 if the run was interrupted or
-    another process is active: the next run resumes.
+    Exits 0 if all is well or if nothing was left to do, 1 if something failed, 3 if the database is unreachable, 4 if
+    the run was interrupted or another process is active: the next run resumes.
 
     \b
       notifierd once                             today's run, with a bar for offices, mails and pushes

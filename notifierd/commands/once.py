@@ -21,7 +21,7 @@ from notifierd.model.errors import (
 )
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
-from notifierd.rules.report import RunReport, RunResult
+from notifierd.rules.report import ALREADY_COMPLETED, RunReport, RunResult
 from notifierd.run.context import RunContext, lasting
 from notifierd.run.day import report_excess, run_day
 from notifierd.run.progress import Progress
@@ -61,6 +61,7 @@ class Once:
     progress: Progress = field(factory=Progress)
     stop: Stop = field(factory=Stop)
     day: date = field(init=False)
+    _was_completed: bool = field(init=False, default=False)
     _watched: Settings = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -96,6 +97,8 @@ class Once:
                         result = await self._watched_result(site, watch)
                     seconds = trio.current_time() - began
                 nursery.cancel_scope.cancel()
+        if self._was_completed and result.state == "completed" and not self.progress.settled:
+            result = evolve(result, reason=ALREADY_COMPLETED)
         return RunReport(str(self.day), result, site.statements.read, site.statements.write, seconds)
 
     async def _watched_result(self, site: PostgresSite, watch: Watch) -> RunResult:
@@ -121,6 +124,8 @@ class Once:
             counts = await site.ledger.count_due(self.day, Rules.of(self.settings), capacity)
             report_excess(counts.excess)
             return RunResult("dry-run", None, counts)
+        before = await site.ledger.run(self.day)
+        self._was_completed = before is not None and before.state == "completed"
         async with (
             site.open_context(
                 window_left=lasting(self.options.seconds), stop=self.stop, progress=self.progress

@@ -15,7 +15,7 @@ from rich.text import Text
 from notifierd.messages.text import visible
 from notifierd.model.counts import ChannelCounts, DayCounts
 from notifierd.model.delivery import LOST, Channel, State
-from notifierd.rules.report import RunReport
+from notifierd.rules.report import ALREADY_COMPLETED, RunReport
 from notifierd.run import progress as runs
 from notifierd.service import stderr
 
@@ -99,6 +99,10 @@ def print_report(report: RunReport, console: Console) -> None:
     if result.counts is None:
         return
     counts = result.counts
+    if result.reason == ALREADY_COMPLETED:
+        console.print(
+            "The day was completed before, and nothing was left to do. These are the counts of the whole day:"
+        )
     console.print(_offices(counts))
     console.print(_table(counts))
     _print_failures(counts, console)

@@ -15,6 +15,9 @@ EXIT_USAGE = 2
 EXIT_OUT_OF_REACH = 3
 EXIT_INTERRUPTED = 4
 
+ALREADY_COMPLETED = "already_completed"
+"""The reason of a run that found its day completed and had nothing to do. The run before it reported the failures."""
+
 
 def channels_json(email: ChannelCounts, push: ChannelCounts) -> dict[str, dict[str, int]]:
     """Return the counts of mails and pushes for a JSON object. Mails have no "gone": only a device can be gone."""
@@ -58,7 +61,7 @@ class RunReport:
             case "skipped" | "dry-run":
                 return EXIT_OK
         counts = self.result.counts
-        if counts is None:
+        if counts is None or self.result.reason == ALREADY_COMPLETED:
             return EXIT_OK
         lost = counts.email.lost + counts.push.lost
         return EXIT_TROUBLE if lost or counts.offices_failed else EXIT_OK

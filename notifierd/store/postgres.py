@@ -149,7 +149,7 @@ class PostgresLedger:
         return not any(row["planned"] for row in await self._db.unit(unit))
 
     async def run(self, day: date) -> Run | None:
-        rows = await self._db.read(days.RUN, day)
+        rows = await self._db.fetch(days.RUN, day)
         return Run(**dict(rows[0])) if rows else None
 
     async def last_day(self, day: date) -> date | None:

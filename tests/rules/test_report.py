@@ -8,7 +8,7 @@ from attrs import evolve
 
 from notifierd.model.counts import Backlog, ChannelCounts, DayCounts, Failure, Untold
 from notifierd.model.delivery import Channel
-from notifierd.rules.report import RunReport, RunResult, RunState
+from notifierd.rules.report import ALREADY_COMPLETED, RunReport, RunResult, RunState
 
 DONE = Backlog(0, due_now=False, next_in=None)
 OPEN = Backlog(3, due_now=True, next_in=None)
@@ -86,6 +86,12 @@ def test_a_report_is_json():
 )
 def test_the_exit_code_says_how_the_run_ended(state: RunState, counts: DayCounts | None, code: int):
     assert report(state, counts).exit_code == code
+
+
+def test_a_run_that_found_its_day_completed_repeats_the_counts_and_not_the_exit_code():
+    repeated = report("completed", COUNTS, ALREADY_COMPLETED)
+    assert repeated.exit_code == 0
+    assert repeated.as_json() == report("completed", COUNTS).as_json() | {"reason": "already_completed"}
 
 
 def test_a_run_with_something_open_was_interrupted_and_says_why():
