@@ -8,9 +8,9 @@ the journal removes (sd-daemon(3)).
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from types import TracebackType
-from typing import Literal, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
@@ -18,7 +18,13 @@ from notifierd.model.errors import first_of, frame_locations
 from notifierd.service import stderr
 
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
 
 
 class _Stderr:
@@ -51,6 +57,7 @@ def set_up(level: str = "info", form: Literal["auto", "json", "text"] = "auto") 
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            *([] if readable else [_with_severity]),
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable),
             renderer,
             *([_with_priority] if is_journal(os.environ) else []),
@@ -71,6 +78,15 @@ def is_journal(environ: Mapping[str, str], stream: int = 2) -> bool:
     """Whether the file descriptor *stream* leads to the journal: systemd.exec(5), $JOURNAL_STREAM."""
     there = os.fstat(stream)
     return environ.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"
+
+
+def _with_severity(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the level as Google Cloud Logging reads it: a LogSeverity in the field ``severity``.
+
+    https://cloud.google.com/logging/docs/structured-logging#special-payload-fields
+    """
+    event["severity"] = event["level"].upper()
+    return event
 
 
 def _with_priority(_logger: object, level: str, line: object) -> str:

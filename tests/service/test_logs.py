@@ -62,6 +62,7 @@ def test_lines_are_for_people_on_a_terminal():
         structlog.get_logger().warning("waiting_for_database", reason="database_unavailable:08006")
     text = terminal.getvalue()
     assert "\x1b[" in text
+    assert "severity" not in text
     assert "waiting_for_database" in text
     assert not text.lstrip().startswith("{")
 
@@ -94,7 +95,9 @@ def test_a_level_keeps_itself_and_what_is_above(level, kept, capsys):
     log = structlog.get_logger()
     for said in ("debug", "info", "warning", "error"):
         getattr(log, said)("event")
-    assert [line["level"] for line in lines(capsys)] == kept
+    found = lines(capsys)
+    assert [line["level"] for line in found] == kept
+    assert [line["severity"] for line in found] == [word.upper() for word in kept]
 
 
 def test_labels_of_the_context_are_on_every_line(capsys):
