@@ -54,8 +54,16 @@ class Mailbox:
             return self.address
         if _PLAIN.fullmatch(self.name):
             return f"{self.name} <{self.address}>"
-        words = Header(self.name, "utf-8", header_name=header or "From").encode()
+        words = encoded_words(self.name, header or "From")
         return f"{words}\n <{self.address}>" if header else f"{' '.join(words.split())} <{self.address}>"
+
+
+def encoded_words(text: str, header: str) -> str:
+    """Return *text* as encoded words for *header*, folded: no line is longer than 76 characters (RFC 2047, section 2).
+
+    No word then exceeds the 75 characters that the same section allows; with its default, the library exceeds both.
+    """
+    return Header(text, "utf-8", maxlinelen=76, header_name=header).encode()
 
 
 _SPECIALS = re.compile(r'[()<>\[\]:;@\\,."]')

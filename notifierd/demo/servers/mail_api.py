@@ -24,6 +24,7 @@ from attrs import define, field, frozen
 from notifierd.demo.servers.http11 import Answer, Request
 from notifierd.demo.servers.journal import Journal
 from notifierd.demo.servers.trouble import MailConfig, Script
+from notifierd.model.address import encoded_words
 
 _MAX_BATCH: Final = 100
 _MAX_KEY: Final = 256
@@ -259,7 +260,7 @@ def _message(item: Mapping[str, Any]) -> Message:
     message: Message = parts[0] if len(parts) == 1 else MIMEMultipart("alternative", _subparts=parts)
     message["From"] = _encoded(item["from"])
     message["To"] = _encoded(item["to"])
-    message["Subject"] = item["subject"]
+    message["Subject"] = _words(item["subject"], "Subject")
     if reply_to := item.get("reply_to"):
         message["Reply-To"] = _encoded(reply_to)
     message["Date"] = format_datetime(datetime.now(UTC))
@@ -271,7 +272,15 @@ def _message(item: Mapping[str, Any]) -> Message:
 def _encoded(addresses: str | Sequence[str]) -> str:
     """Return addresses with their display names encoded for a header (RFC 2047)."""
     texts = [addresses] if isinstance(addresses, str) else addresses
-    return ", ".join(formataddr(pair) for pair in getaddresses(texts))
+    return ", ".join(
+        formataddr((name, address)) if name.isascii() else f"{_words(name, 'Reply-To')}\n <{address}>"
+        for name, address in getaddresses(texts)
+    )
+
+
+def _words(text: str, header: str) -> str:
+    """Return any *text* for *header*, in encoded words if it is not ASCII."""
+    return text if text.isascii() else encoded_words(text.encode(errors="replace").decode(), header)
 
 
 def _limits(retry_after: int | None = None) -> dict[str, str]:

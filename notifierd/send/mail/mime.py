@@ -2,12 +2,12 @@
 
 import re
 from datetime import datetime
-from email.header import Header
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.policy import compat32
 from email.utils import format_datetime
 
+from notifierd.model.address import encoded_words
 from notifierd.model.message import Mail
 
 CRLF = compat32.clone(linesep="\r\n", max_line_length=None)
@@ -26,7 +26,7 @@ def undated(mail: Mail) -> bytes:
     message["To"] = mail.to
     if mail.reply_to:
         message["Reply-To"] = mail.reply_to.encoded("Reply-To")
-    message["Subject"] = Header(mail.subject, "utf-8", header_name="Subject").encode()
+    message["Subject"] = encoded_words(mail.subject, "Subject")
     for name, value in sorted(mail.headers.items()):
         message[name] = value
     return message.as_bytes()
