@@ -126,7 +126,7 @@ async def test_each_sender_says_what_was_meant_to_whom_it_was_meant(
     assert not found.defects
     assert [one.addr_spec for one in found["To"].addresses] == [mail.to]
     assert found["Subject"] == read.subject
-    assert found["List-Unsubscribe"] == f"<https://app.example.jp/%E5%81%9C%E6%AD%A2?staff={an_id('staff')}>"
+    assert found["List-Unsubscribe"] == f"<https://app.example.jp/%e5%81%9c%e6%ad%a2?staff={an_id('staff')}>"
 
 
 def put_together(read: Read) -> bytes:

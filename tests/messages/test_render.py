@@ -173,7 +173,7 @@ def test_headers() -> None:
         "Message-ID": f"<{DELIVERY.id}@xn--r8jz45g.jp>",
         "X-Entity-Ref-ID": str(DELIVERY.id),
         "Auto-Submitted": "auto-generated",
-        "List-Unsubscribe": "<https://app.example.jp/%E8%A8%AD%E5%AE%9A?x=%20>",
+        "List-Unsubscribe": "<https://app.example.jp/%e8%a8%ad%e5%ae%9a?x=%20>",
     }
     assert mail.reply_to == Mailbox(Address("ask@xn--r8jz45g.jp"))
     assert "ご返信" not in mail.text
@@ -297,6 +297,20 @@ def test_a_name_in_the_subject_is_no_encoded_word() -> None:
     """It would be decoded where the subject is otherwise plain, and show what nobody wrote."""
     mail = ENGLISH.mail(notice(office="=?utf-8?q?x=0D=0ABcc:_all@example.jp?="), DELIVERY)
     assert mail.subject.startswith("[Deadline alert] = ?utf-8?q?x=0D=0ABcc:_all@example.jp?=: 1 overdue")
+
+
+def test_no_font_is_tiny() -> None:
+    """SpamAssassin counts a font of a pixel against a mail, also in a text that is not displayed."""
+    for renderer in (JAPANESE, ENGLISH):
+        sizes = re.findall(r"(?:font-size|line-height): ?(\d+)px", renderer.mail(notice(), DELIVERY).html)
+        assert min(map(int, sizes)) >= 12
+
+
+@pytest.mark.parametrize(("days", "words"), [(0, "0 days before"), (1, "1 day before"), (30, "30 days before")])
+def test_one_day_is_a_day(days: int, words: str) -> None:
+    mail = ENGLISH.mail(evolve(notice(), staff=evolve(notice().staff, email_days=days)), DELIVERY)
+    assert f"You are notified {words} a renewal is due." in mail.text
+    assert f"You are notified {words} a renewal is due." in mail.html
 
 
 def test_a_mail_has_an_end() -> None:
