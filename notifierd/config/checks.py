@@ -38,8 +38,10 @@ class Check:
     """A text that follows "is not"; for a range, its two ends."""
     passes: Callable[[Any], bool]
     complaint: str = "is not {allowed}"
-    near: Callable[[], Iterable[str]] | None = None
-    """The known values, for a "did you mean"."""
+    near: Callable[[], Mapping[str, str]] | None = None
+    """The known values, by what people may write instead, for a "did you mean"."""
+    cutoff: float = 0.6
+    """The share of the letters that a near value must have in common; see `did_you_mean`."""
     of_elements: bool = False
     """For a list: whether to check each element."""
     explain: Callable[[Any], str] | None = None
@@ -53,13 +55,16 @@ class Check:
             return None
         if self.explain:
             return self.explain(value)
-        hint = did_you_mean(str(value), self.near()) if self.near and not secret else ""
+        hint = did_you_mean(str(value), self.near(), self.cutoff) if self.near and not secret else ""
         return f"{'the value' if secret else shown(value)} {self.complaint.format(allowed=self.allowed)}{hint}"
 
 
-def did_you_mean(wrong: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return a hint in brackets; empty when no known word is close: the share *cutoff* of the letters must agree."""
-    names = {name.casefold(): name for name in known}
+def did_you_mean(wrong: str, known: Iterable[str] | Mapping[str, str], cutoff: float = 0.6) -> str:
+    """Return a hint in brackets; empty when no known word is close: the share *cutoff* of the letters must agree.
+
+    A mapping gives for each word the value to write.
+    """
+    names = {name.casefold(): known[name] if isinstance(known, Mapping) else name for name in known}
     near = difflib.get_close_matches(wrong.casefold(), names, n=1, cutoff=cutoff)
     return f" (did you mean {shown(names[near[0]])}?)" if near else ""
 
@@ -181,7 +186,19 @@ def _is_zone(value: str) -> bool:
 
 
 def _country_codes() -> set[str]:
-    return {code for _module, *codes in COUNTRIES.values() for code in codes}
+    return {code for _class, *codes in COUNTRIES.values() for code in codes}
+
+
+def _countries() -> dict[str, str]:
+    """Return the codes by themselves, and each country's code of two letters by its name."""
+    names = {module.replace("_", " "): codes[0] for module, (_class, *codes) in COUNTRIES.items()}
+    return {"日本": "JP"} | names | {code: code for code in _country_codes()}
+
+
+def _zones() -> dict[str, str]:
+    """Return the time zones by their names, and by their cities alone."""
+    zones = sorted(available_timezones())
+    return {zone.rpartition("/")[2].replace("_", " "): zone for zone in zones} | {zone: zone for zone in zones}
 
 
 def parse_bind(value: str) -> tuple[str, int]:
@@ -288,11 +305,12 @@ BASE_URL = Check("an http:// or https:// URL without query", _is_url("http", "ht
 BASE_URL_OR_NONE = optional(BASE_URL)
 DOMAIN = Check("a domain such as mg.example.jp", _matches(r"([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)?"))
 REGION = Check("a region such as ap-northeast-1", _matches(r"[a-z0-9-]+"))
-ZONE = Check("a time zone such as Asia/Tokyo", _is_zone, near=available_timezones)
+ZONE = Check("a time zone such as Asia/Tokyo", _is_zone, near=_zones, cutoff=0.8)
 COUNTRY = Check(
     'a country code such as JP ("" for no public holidays)',
     lambda value: not value or value in _country_codes(),
-    near=_country_codes,
+    near=_countries,
+    cutoff=0.8,
 )
 DSN = Check(
     "of the form postgresql://user:password@host:5432/database",

@@ -20,6 +20,10 @@ _LONGEST_CONNECT_TIMEOUT: Final = 600.0
 _SCHEMES: Final = re.compile(r"postgres(ql)?://", re.ASCII)
 _SQLALCHEMY: Final = re.compile(r"postgres(ql)?\+\w+://", re.ASCII)
 
+_OTHERS: Final = re.compile(
+    r"(mysql|mariadb|sqlite|mongodb|oracle|mssql|sqlserver|redis)\b.*:", re.ASCII | re.IGNORECASE
+)
+
 _PERCENT: Final = "percent-encode it: {} as {}"
 _PERCENT_ALL: Final = (
     "the password, or another part of the value, contains a character that has another meaning in a URL: "
@@ -358,7 +362,8 @@ def _other_form(text: str) -> str:
         return f"the value has JDBC's form: write {_FORM}"
     if re.match(r"\s*\w+\s*=", text):
         return f"the value is a list of name=value: write it as a URL, {_FORM}"
-    return f"the value is not of the form {_FORM}"
+    other = "" if not _OTHERS.match(text) else ": it is the address of another kind of database, and not of PostgreSQL"
+    return f"the value is not of the form {_FORM}{other}"
 
 
 def _unknown(name: str) -> str:

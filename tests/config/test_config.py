@@ -442,8 +442,13 @@ def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shap
         ("window.until = 09:00:00", "window.until: 09:00:00 is when the window opens (any other time is allowed)"),
         ('window.open_dates = ["2026-02-30"]', 'window.open_dates: "2026-02-30" is not a date (2026-12-29 or "2026-12-29")'),  # noqa: E501
         ('window.timezone = "Asia/Tokio"', 'window.timezone: "Asia/Tokio" is not a time zone such as Asia/Tokyo (did you mean "Asia/Tokyo"?)'),  # noqa: E501
-        ('window.timezone = "Asia"', 'window.timezone: "Asia" is not a time zone such as Asia/Tokyo (did you mean "Asia/Oral"?)'),  # noqa: E501
+        ('window.timezone = "Asia"', 'window.timezone: "Asia" is not a time zone such as Asia/Tokyo'),
         ('window.timezone = "/etc/passwd"', 'window.timezone: "/etc/passwd" is not a time zone such as Asia/Tokyo'),
+        ('window.timezone = "Tokyo"', 'window.timezone: "Tokyo" is not a time zone such as Asia/Tokyo (did you mean "Asia/Tokyo"?)'),  # noqa: E501
+        ('window.holidays = "Japan"', 'window.holidays: "Japan" is not a country code such as JP ("" for no public holidays) (did you mean "JP"?)'),  # noqa: E501
+        ('window.holidays = "日本"', 'window.holidays: "日本" is not a country code such as JP ("" for no public holidays) (did you mean "JP"?)'),  # noqa: E501
+        ('window.holidays = "united states"', 'window.holidays: "united states" is not a country code such as JP ("" for no public holidays) (did you mean "US"?)'),  # noqa: E501
+        ('window.holidays = "Nippon"', 'window.holidays: "Nippon" is not a country code such as JP ("" for no public holidays)'),  # noqa: E501
         ('window.holidays = "jp"', 'window.holidays: "jp" is not a country code such as JP ("" for no public holidays) (did you mean "JP"?)'),  # noqa: E501
         ('window.closed_weekdays = ["sta"]', 'window.closed_weekdays: "sta" is not one of "mon", "tue", "wed", "thu", "fri", "sat", "sun" (did you mean "sat"?)'),  # noqa: E501
         ('window.closed_weekdays = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]', 'window.closed_weekdays: ["mon", "tue", "wed", "thu", "fri", "sat", "sun"] closes all seven days of the week (at most 6)'),  # noqa: E501

@@ -129,7 +129,8 @@ def test_a_parameter_that_cannot_be_honoured_is_refused_by_name(parameters: str,
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        (f"mysql://me:{PASSWORD}@db/app", "is not of the form postgresql://"),
+        (f"mysql://me:{PASSWORD}@db/app", "is not of the form postgresql://.*: it is the address of another kind"),
+        (f"sqlite+pysqlite:///{PASSWORD}", "is not of the form postgresql://.*: it is the address of another kind"),
         (f"postgresql+asyncpg://me:{PASSWORD}@db/app", "names a driver, as SQLAlchemy does: write postgresql://"),
         (f"jdbc:postgresql://db/app?password={PASSWORD}", "has JDBC's form: write postgresql://"),
         (f"host=db user=me password={PASSWORD}", "is a list of name=value: write it as a URL"),
