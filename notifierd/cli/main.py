@@ -27,6 +27,7 @@ from notifierd.cli.terminal import (
 from notifierd.config.load import load_for_sending
 from notifierd.config.settings import Settings
 from notifierd.config.sources import find_config
+from notifierd.model.counts import counted
 from notifierd.model.errors import DatabaseError, LeaseHeld, LedgerUnavailable
 from notifierd.rules.report import EXIT_OK, EXIT_TROUBLE, RunReport
 from notifierd.service import logs
@@ -249,7 +250,8 @@ def preview(context: click.Context, moment: datetime | None, office_id: UUID | N
     settings = settings_of(context)
     wanted = Wanted(day_of(moment, settings), out, office_id)
     made = run_async(partial(render, settings, wanted, utc_now(), Console(stderr=True)))
-    say(f"{made.messages} messages to the staff of {len(made.offices)} offices: {out / 'index.html'}")
+    messages = counted(made.messages, "message")
+    say(f"{messages} to the staff of {counted(len(made.offices), 'office')}: {out / 'index.html'}")
     complain(*(f"office {office.id}: its messages cannot be rendered ({office.error})" for office in made.poisoned))
     sys.exit(EXIT_TROUBLE if made.poisoned else EXIT_OK)
 
@@ -322,7 +324,7 @@ def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool,
       notifierd once                       send them now
     """  # noqa: D301
     from notifierd.commands.retry import retry as plan_again
-    from notifierd.model.delivery import State
+    from notifierd.model.delivery import Channel, State
     from notifierd.service.site import utc_now
 
     wanted = {State.FAILED: failed, State.UNKNOWN: unknown, State.EXPIRED: expired}
@@ -337,7 +339,8 @@ def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool,
     else:
         again = done.again
         say(
-            f"{done.day}: {again.email} mails and {again.push} pushes of {again.offices} offices are planned again",
+            f"{done.day}: {Channel.EMAIL.counted(again.email)} and {Channel.PUSH.counted(again.push)} of "
+            f"{counted(again.offices, 'office')} planned again",
             done.advice,
         )
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from notifierd.commands.check_server import look_at_row_security, look_at_server
 from notifierd.commands.finding import Finding, Level
 from notifierd.config.settings import Settings
+from notifierd.model.counts import counted
 from notifierd.model.errors import ConfigError, LedgerUnavailable, SchemaMissing, StatementRefused
 from notifierd.model.message import Push
 from notifierd.model.office import Device
@@ -232,7 +233,7 @@ async def _only_offices(db: Database, wanted: Sequence[UUID]) -> list[Finding]:
     rows = await db.fetch("select id from notifierd.offices where id = any ($1::uuid[])", list(wanted))
     absent = {str(office) for office in wanted} - {str(row["id"]) for row in rows}
     return [
-        Finding(subject, Level.WARN, f"{len(set(wanted)) - len(absent)} offices are notified, and no others"),
+        Finding(subject, Level.WARN, f"only {counted(len(set(wanted)) - len(absent), 'office')} can be notified"),
         *(Finding(subject, Level.BAD, f"{office} is not in notifierd.offices") for office in sorted(absent)),
     ]
 
@@ -265,7 +266,7 @@ async def _push_hosts(db: Database, settings: Settings) -> list[Finding]:
     by_count = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{origin} ({count})" for origin, count in by_count[:MOST_HOSTS])
     more = f" and {len(refused) - MOST_HOSTS} more" if len(refused) > MOST_HOSTS else ""
-    text = f"{refused.total()} of {allowed + refused.total()} devices will get no push, at {shown}{more}"
+    text = f"{refused.total()} of {counted(allowed + refused.total(), 'device')} will get no push, at {shown}{more}"
     return [Finding("push.allowed_hosts", Level.WARN, text)]
 
 
@@ -285,9 +286,13 @@ async def _room(db: Database, settings: Settings) -> list[Finding]:
     counts = await ledger.count_due(window.day, Rules.of(settings), capacity)
     for over in counts.excess:
         offices = ", ".join(map(str, over.first[:MOST_OFFICES])) + (", ..." if over.offices > MOST_OFFICES else "")
-        text = f"on {window.day}, over the limit: {over.words} out of {counts.email.planned:,} mails: {offices}"
+        text = (
+            f"on {window.day}, over the limit: {over.words} out of {counted(counts.email.planned, 'mail')}: {offices}"
+        )
         findings.append(Finding(f"limits.{over.limit}", Level.BAD, text))
-    return findings or [Finding("limits", Level.OK, f"allow the {counts.email.planned} mails of {window.day}")]
+    return findings or [
+        Finding("limits", Level.OK, f"allow the {counted(counts.email.planned, 'mail')} of {window.day}")
+    ]
 
 
 def _out_of_reach(error: LedgerUnavailable) -> Finding:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from notifierd.messages.text import visible
-from notifierd.model.counts import ChannelCounts, DayCounts
+from notifierd.model.counts import ChannelCounts, DayCounts, counted
 from notifierd.model.delivery import LOST, Channel, State
 from notifierd.rules.report import ALREADY_COMPLETED, RunReport
 from notifierd.run import progress as runs
@@ -108,8 +108,8 @@ def print_report(report: RunReport, console: Console) -> None:
     _print_failures(counts, console)
     if counts.untold_alerts:
         console.print(
-            f"[bold red]{counts.untold_alerts} alerts reached nobody[/], {counts.untold_overdue} of them overdue, "
-            f"in {len(counts.untold_offices)} offices:"
+            f"[bold red]{counted(counts.untold_alerts, 'alert')} reached nobody[/], {counts.untold_overdue:,} of them "
+            f"overdue, in {counted(len(counts.untold_offices), 'office')}:"
         )
         for office in counts.untold_offices[:MOST_OFFICES]:
             console.print(f"  {office}")
@@ -119,7 +119,7 @@ def print_report(report: RunReport, console: Console) -> None:
 
 def _offices(counts: DayCounts) -> str:
     failed = f", [bold red]{counts.offices_failed} failed[/]" if counts.offices_failed else ""
-    return f"{counts.offices} offices with something due{failed}"
+    return f"{counted(counts.offices, 'office')} with something due{failed}"
 
 
 def _table(counts: DayCounts) -> Table:
@@ -145,7 +145,9 @@ def _print_failures(counts: DayCounts, console: Console) -> None:
     for (channel, reason), number in reasons.most_common(MOST_REASONS):
         offices = sorted({str(f.office_id) for f in counts.failures if (f.channel, f.reason) == (channel, reason)})
         more = f" and {len(offices) - 1} more" if len(offices) > 1 else ""
-        console.print(f"  [red]{number:>4} {channel.plural}[/] {escape(visible(reason))}  office {offices[0]}{more}")
+        console.print(f"  [red]{channel.counted(number):>11}[/] {escape(visible(reason))}  office {offices[0]}{more}")
     hidden = len(reasons) - MOST_REASONS
     if hidden > 0 or counts.failures_omitted:
-        console.print(f"  ... and {max(hidden, 0)} more reasons ({counts.failures_omitted} failures are not listed)")
+        console.print(
+            f"  ... and {counted(max(hidden, 0), 'more reason')} (failures not listed: {counts.failures_omitted:,})"
+        )

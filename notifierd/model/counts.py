@@ -59,7 +59,7 @@ class Excess:
     @property
     def words(self) -> str:
         """Return a text that describes it, without the offices' ids."""
-        return f"{self.mails:,} mails of {self.offices:,} offices (limits.{self.limit})"
+        return f"{counted(self.mails, 'mail')} of {counted(self.offices, 'office')} (limits.{self.limit})"
 
 
 @frozen

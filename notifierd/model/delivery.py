@@ -27,6 +27,11 @@ class Channel(StrEnum):
                 return "pushes"
         assert_never(self)
 
+    def counted(self, number: int) -> str:
+        """Return *number* with what its messages are called: "1 push", "2,000 mails"."""
+        singular = "mail" if self is Channel.EMAIL else "push"
+        return f"{number:,} {singular if number == 1 else self.plural}"
+
 
 class State(StrEnum):
     """The state of a delivery."""

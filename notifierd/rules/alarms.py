@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 from attrs import Factory, asdict, frozen
 
 from notifierd.config.settings import WatchSettings
-from notifierd.model.counts import DayCounts
+from notifierd.model.counts import DayCounts, counted
 from notifierd.model.reasons import Reason
 
 MOST_NAMED = 20
@@ -105,7 +105,7 @@ def while_running(run: Running, watch: WatchSettings) -> Iterator[Alarm]:
             run.day,
             "slow",
             f"the run of {run.day} has taken {run.seconds:,.0f} s so far, longer than watch.run_seconds "
-            f"({watch.run_seconds:g}): {run.done:,} of {run.offices:,} offices are done. It continues.",
+            f"({watch.run_seconds:g}): {run.done:,} of {counted(run.offices, 'office')} done. It continues.",
         )
     rest = (
         "Its deliveries stay planned, and are retried or go through email.fallback; what is left when the window ends "
@@ -128,9 +128,9 @@ def at_end(day: date, counts: DayCounts, watch: WatchSettings) -> Iterator[Alarm
         yield Alarm(
             day,
             "failures",
-            f"{lost:,} of {planned:,} deliveries of {day} reached nobody ({lost / planned:.1%}; watch.failure_ratio is "
-            f"{watch.failure_ratio:g}): {of}{_most_common(reasons)}. After you fix the cause, `notifierd retry` plans "
-            "them again, on the same day only.",
+            f"{lost:,} of {counted(planned, 'delivery', 'deliveries')} of {day} reached nobody ({lost / planned:.1%}; "
+            f"watch.failure_ratio is {watch.failure_ratio:g}): {of}{_most_common(reasons)}. After you fix the cause, "
+            "`notifierd retry` plans them again, on the same day only.",
             tuple(office for office, _ in Counter(failure.office_id for failure in counts.failures).most_common()),
         )
     if counts.untold_overdue:
@@ -138,8 +138,9 @@ def at_end(day: date, counts: DayCounts, watch: WatchSettings) -> Iterator[Alarm
         yield Alarm(
             day,
             "untold",
-            f"{counts.untold_overdue:,} overdue alerts of {day} reached nobody, in {len(offices):,} offices: they "
-            "have no staff who can be notified, or every delivery failed. Contact these offices yourself.",
+            f"{counted(counts.untold_overdue, 'overdue alert')} of {day} reached nobody, in "
+            f"{counted(len(offices), 'office')}: no staff can be notified, or every delivery failed. Contact "
+            f"{'this office' if len(offices) == 1 else 'these offices'} yourself.",
             offices,
         )
 

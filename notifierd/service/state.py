@@ -8,6 +8,7 @@ import structlog
 import trio
 from attrs import asdict, define, field
 
+from notifierd.model.counts import counted
 from notifierd.model.delivery import Channel
 from notifierd.model.errors import LeaseHeld, LedgerUnavailable, NotifierdError
 from notifierd.rules.calendar import Window
@@ -48,12 +49,12 @@ class Attempt:
             done = f"{day}: planning"
         else:
             offices = min(progress.offices_done, progress.planned.offices)
-            done = f"{day}: {offices:,} of {progress.planned.offices:,} offices"
-            mails, pushes = (progress.done(channel) for channel in Channel)
-            done += f", {mails:,} mails" + (f", {pushes:,} pushes" if progress.planned.push else "")
+            done = f"{day}: {offices:,} of {counted(progress.planned.offices, 'office')}"
+            mails, pushes = (channel.counted(progress.done(channel)) for channel in Channel)
+            done += f", {mails}" + (f", {pushes}" if progress.planned.push else "")
         if self.stop.reason == "signal":
             left = max(0.0, self.stop.scope.deadline - trio.current_time())
-            return f"stopping {done}, {len(progress.in_flight)} offices in flight, {left:.0f} s left"
+            return f"stopping {done}, {counted(len(progress.in_flight), 'office')} in flight, {left:.0f} s left"
         outages = self.context.transports.breakers.outages() if self.context else {}
         out = "".join(f"; {destination} is unavailable ({reason})" for destination, reason in outages.items())
         waiting = f"; waiting for {progress.waiting_for}" if progress.waiting_for else ""
@@ -140,7 +141,9 @@ class Status:
     def leave_open(self, day: date, deliveries: int, sent_by: str, until: str) -> None:
         """Note how many *deliveries* of a past *day* wait for the command *sent_by*, and log it."""
         log.warning("left_open", run=str(day), deliveries=deliveries, sent_by=sent_by, until=until)
-        self.left_open = f"{deliveries:,} deliveries of {day} wait for `{sent_by}`, until {until}"
+        wait = "waits" if deliveries == 1 else "wait"
+        left = counted(deliveries, "delivery", "deliveries")
+        self.left_open = f"{left} of {day} {wait} for `{sent_by}`, until {until}"
 
     def leave_attempt(self, result: RunResult | None) -> None:
         """Count the attempt that ended, with a *result* or without, and forget it."""
@@ -151,7 +154,8 @@ class Status:
             self.metrics.run_seconds.observe(trio.current_time() - self.attempt.began)
         if result and (counts := result.counts):
             lost = counts.email.lost + counts.push.lost
-            sent = f"{counts.email.sent:,} mails, {counts.push.sent:,} pushes sent, {lost:,} not"
+            mails, pushes = Channel.EMAIL.counted(counts.email.sent), Channel.PUSH.counted(counts.push.sent)
+            sent = f"{mails}, {pushes} sent, {lost:,} not"
             self.last = f"{self.attempt.window.day} {result.state}: {sent}"
         self._steps += self.attempt.progress.steps
         self.attempt = None

@@ -127,7 +127,7 @@ async def test_a_plan_that_the_limits_have_no_room_for_is_named(place: Place, cl
     near, far = (str(office.id) for office in rows.offices)
     for limits, found in [
         (LimitsSettings(email_per_day=4, email_per_second=1.0), []),
-        (LimitsSettings(email_per_day=3), [f"1 mails of 1 offices (limits.email_per_day) out of 4 mails: {far}"]),
+        (LimitsSettings(email_per_day=3), [f"1 mail of 1 office (limits.email_per_day) out of 4 mails: {far}"]),
         (
             LimitsSettings(email_per_day=1),
             [f"3 mails of 2 offices (limits.email_per_day) out of 4 mails: {near}, {far}"],
@@ -169,7 +169,7 @@ async def test_what_is_meant_for_trying_out_is_told(place: Place) -> None:
     assert await place.trouble() == [
         ("safety.redirect_to", "warn", "all mail goes to one address"),
         ("push.allow_private_addresses", "warn", "pushes may go to private addresses, and over http"),
-        ("safety.only_offices", "warn", "1 offices are notified, and no others"),
+        ("safety.only_offices", "warn", "only 1 office can be notified"),
         ("safety.only_offices", "bad", f"{absent} is not in notifierd.offices"),
     ]
 

@@ -105,7 +105,7 @@ def test_every_message_of_500_offices_can_be_reached_from_the_index_without_a_ne
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert set(index.links) == files - {INDEX, MARK}
     assert index.loaded == []
-    assert "5000 messages to the staff of 500 offices" in index.text
+    assert "Messages: 5000; offices: 500" in index.text
     for office in (0, 499):
         assert f"事業所 o{office} {an_id(f'o{office}')}" in index.text
         assert f"職員 o{office}s9" in index.text
@@ -144,7 +144,7 @@ def test_a_push_is_shown_without_the_endpoint_that_whoever_has_it_can_push_to(pl
 
 def test_one_office_alone(place: Place) -> None:
     place.load(invent(3))
-    assert preview(place, "--office", str(an_id("o1"))).out.startswith("2 messages to the staff of 1 offices")
+    assert preview(place, "--office", str(an_id("o1"))).out.startswith("2 messages to the staff of 1 office")
     assert {path.name for path in (place.folder / "preview").glob("*/")} == {str(an_id("o1"))}
     assert preview(place, "--office", str(an_id("nowhere"))).out.startswith("0 messages to the staff of 0 offices")
     assert "nothing is due" in index_of(place.folder / "preview").text

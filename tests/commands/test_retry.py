@@ -56,7 +56,7 @@ async def test_a_daemon_that_sleeps_sends_what_is_planned_again_while_its_window
         place.serve(rows)
         done = await trio.to_thread.run_sync(again, place, "failed")
         assert done.out.splitlines() == [
-            f"{TODAY}: 1 mails and 0 pushes of 1 offices are planned again",
+            f"{TODAY}: 1 mail and 0 pushes of 1 office planned again",
             "the daemon sends them within a minute, if it runs; `notifierd once` sends them now",
         ]
         service.tell(signal.SIGHUP)  # whoever naps looks anew, and not only after 20 s

@@ -39,7 +39,7 @@ def failure(office: int, reason: str, channel: Channel = Channel.EMAIL) -> Failu
 def test_a_summary_says_how_the_run_ended_and_counts_what_became_of_each_channel():
     lines = shown(COUNTS).splitlines()
     assert lines[0] == "2026-11-24: completed in 12.3 s"
-    assert lines[1] == "1200 offices with something due, 2 failed"
+    assert lines[1] == "1,200 offices with something due, 2 failed"
     rows = {
         line.split()[0]: line.split()[1:] for line in lines if line.split()[:1] in (["mails"], ["pushes"], ["planned"])
     }
@@ -72,8 +72,8 @@ def test_each_reason_stands_once_the_most_frequent_first_with_an_office():
     lines = [" ".join(line.split()) for line in shown(counts).splitlines() if "  office " in line]
     assert lines == [
         f"3 mails office_error:ValueError office {UUID(int=2)} and 1 more",
-        f"1 mails rejected:422 office {UUID(int=1)}",
-        f"1 pushes rejected:422 office {UUID(int=4)}",
+        f"1 mail rejected:422 office {UUID(int=1)}",
+        f"1 push rejected:422 office {UUID(int=4)}",
     ]
 
 
@@ -81,9 +81,9 @@ def test_a_long_list_of_reasons_is_cut_and_says_so():
     many = tuple(failure(n, f"rejected:{n}") for n in range(MOST_REASONS + 3))
     text = shown(evolve(COUNTS, failures=many, failures_omitted=70))
     assert sum("  office " in line for line in text.splitlines()) == MOST_REASONS
-    assert "and 3 more reasons (70 failures are not listed)" in text
+    assert "and 3 more reasons (failures not listed: 70)" in text
     assert "more reasons" not in shown(evolve(COUNTS, failures=many[:MOST_REASONS]))
-    assert "and 0 more reasons (1 failures" in shown(evolve(COUNTS, failures=many[:1], failures_omitted=1))
+    assert "and 0 more reasons (failures not listed: 1)" in shown(evolve(COUNTS, failures=many[:1], failures_omitted=1))
 
 
 def test_alerts_that_reached_nobody_are_told_with_their_offices():

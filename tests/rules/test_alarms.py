@@ -70,7 +70,7 @@ def test_a_long_run_says_how_long_and_how_far():
     (alarm,) = while_running(Running(DAY, 1234.5, done=7, offices=1500), WatchSettings())
     assert alarm.text == (
         "the run of 2026-11-24 has taken 1,234 s so far, longer than watch.run_seconds (600): "
-        "7 of 1,500 offices are done. It continues."
+        "7 of 1,500 offices done. It continues."
     )
 
 

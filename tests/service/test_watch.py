@@ -204,7 +204,7 @@ async def test_overdue_alerts_that_reached_nobody_are_told_and_others_are_not(au
         await trio.sleep(60)
     (alarm,) = world.receivers.alarms
     assert alarm.cause == "untold"
-    assert "1 overdue alerts of 2026-11-24 reached nobody, in 1 offices" in alarm.json["text"]
+    assert "1 overdue alert of 2026-11-24 reached nobody, in 1 office" in alarm.json["text"]
     assert _ids(alarm) == {str(overdue)}
     assert world.receivers.signals == ["start", "success"]
 
@@ -217,7 +217,7 @@ async def test_a_run_that_takes_long_is_told_while_it_goes_on(autojump_clock):
     (alarm,) = world.receivers.alarms
     assert alarm.cause == "slow"
     assert 30.0 < alarm.at <= 32.0
-    assert "15 of 40 offices are done. It continues." in alarm.json["text"]
+    assert "15 of 40 offices done. It continues." in alarm.json["text"]
     (_, success) = world.receivers.pings
     assert success.at >= 80.0
 

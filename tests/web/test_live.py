@@ -269,6 +269,6 @@ async def test_what_there_is_no_room_for_and_a_provider_that_is_out_stand_among_
     assert live.now(EN).alarms == (
         ("resend rejects our credentials or account", "blocked:401"),
         ("postmark is unavailable", "server_error:503"),
-        ("Over the limit and not sent: 13 mails of 7 offices", f"limits.email_per_day: {named}, ..."),
+        ("Mails over the limit, not sent: 13; offices: 7", f"limits.email_per_day: {named}, ..."),
     )
     assert live.now(JA).alarms[2][0] == "メール13通（7事業所）は上限を超えるため送信されません"

@@ -65,7 +65,7 @@ PHRASES: Final[Mapping[str, Pair]] = {
     "lane_out": ("{lane} が利用できません", "{lane} is unavailable"),
     "no_room": (
         "メール{mails}通（{offices}事業所）は上限を超えるため送信されません",
-        "Over the limit and not sent: {mails} mails of {offices} offices",
+        "Mails over the limit, not sent: {mails}; offices: {offices}",
     ),
     "page_blind": (
         "データベースに接続できないため、履歴を表示できません",
@@ -129,7 +129,7 @@ PHRASES: Final[Mapping[str, Pair]] = {
     "days_chart": ("直近30日の配信数のグラフ", "Chart of the deliveries of the last 30 days"),
     "days_desc": (
         "一日ごとの棒グラフ。最も多い日は {most} 件。不達は合計 {lost} 件。詳しくは下の表にあります。",
-        "One bar for each day, at most {most} deliveries; {lost} in total were not delivered. A table follows.",
+        "One bar for each day. Most deliveries of a day: {most}; not delivered in total: {lost}. A table follows.",
     ),
     "days_table": ("表で見る", "As a table"),
     "bar": ("{day}: {state}、送信 {sent}、不達 {lost}", "{day}: {state}, {sent} sent, {lost} not delivered"),
