@@ -5,16 +5,15 @@ from datetime import date, timedelta
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from notifierd.commands.display.columns import Column, print_table
 from notifierd.commands.finding import Finding
 from notifierd.commands.plan import Explanation, Plan, PlannedOffice
 from notifierd.commands.status import StatusReport
 from notifierd.messages.text import clean, visible
-from notifierd.model.counts import ChannelCounts
+from notifierd.model.counts import ChannelCounts, counted
 from notifierd.model.delivery import Channel
 from notifierd.model.office import Alert
 from notifierd.rules.due import ChannelDecision, Decision
@@ -48,15 +47,26 @@ def print_history(days: Sequence[Day], zone: ZoneInfo, console: Console) -> None
     if not days:
         console.print("no run yet")
         return
-    table = _table(console, "day", "", "offices", "mails", "pushes", "lost", "untold", "overdue", "began", "took")
-    for column in table.columns[2:8]:
-        column.justify = "right"
-    for day in days:
-        state = f"[{STYLES.get(day.state, '')}]{plain(day.state)}[/]" + (
-            f" ({plain(day.reason)})" if day.reason else ""
-        )
-        table.add_row(f"{day.day:%Y-%m-%d %a}", state, *_numbers(day), *_times(day, zone))
-    _show(table, console)
+    print_table(
+        console,
+        (
+            Column("day"),
+            Column(prose=True),
+            Column("offices", right=True, leave_out=3),
+            Column("mails", right=True),
+            Column("pushes", right=True),
+            Column("lost", right=True),
+            Column("untold", right=True),
+            Column("overdue", right=True, leave_out=4),
+            Column("began", leave_out=2),
+            Column("took", leave_out=1),
+        ),
+        [(f"{day.day:%Y-%m-%d %a}", _state(day), *_numbers(day), *_times(day, zone)) for day in days],
+    )
+
+
+def _state(day: Day) -> str:
+    return f"[{STYLES.get(day.state, '')}]{plain(day.state)}[/]" + (f" ({plain(day.reason)})" if day.reason else "")
 
 
 def _numbers(day: Day) -> tuple[str, ...]:
@@ -86,7 +96,7 @@ def _times(day: Day, zone: ZoneInfo) -> tuple[str, str]:
     if day.started_at is None:
         return "", ""
     took = _span(day.finished_at - day.started_at) if day.finished_at else ""
-    return f"{day.started_at.astimezone(zone):%H:%M}", took
+    return f"{day.started_at.astimezone(zone):%H:%M %Z}", took
 
 
 def _span(length: timedelta) -> str:
@@ -128,28 +138,31 @@ def _print_last(report: StatusReport, zone: ZoneInfo, console: Console) -> None:
     began, took = _times(day, zone)
     when = f", began {began}" + f", took {took}" * bool(took)
     _line(console, "last run", f"{day.day}: [{STYLES.get(day.state, '')}]{plain(day.state)}[/]{reason}{when}")
-    _line(console, "", f"{day.offices:,} offices" + f", {_bad(day.offices_failed)} failed" * bool(day.offices_failed))
+    _line(
+        console, "", counted(day.offices, "office") + f", {_bad(day.offices_failed)} failed" * bool(day.offices_failed)
+    )
     for channel, counts in ((Channel.EMAIL, day.email), (Channel.PUSH, day.push)):
-        _line(console, "", _counted(counts, channel.plural))
+        _line(console, "", _counted(counts, channel))
     if day.untold and day.untold.alerts:
         untold = day.untold
-        words = f"{untold.alerts:,} alerts reached nobody[/], {untold.overdue:,} overdue, in {untold.offices:,} offices"
+        alerts, offices = counted(untold.alerts, "alert"), counted(untold.offices, "office")
+        words = f"{alerts} reached nobody[/], {untold.overdue:,} overdue, in {offices}"
         _line(console, "", f"[bold red]{words}")
     _line(console, "open", "; ".join(_left(each, zone) for each in report.open) or "nothing")
     _line(console, "lease", f"held by {plain(day.holder)}" if day.holder else "free")
 
 
-def _counted(counts: ChannelCounts, name: str) -> str:
+def _counted(counts: ChannelCounts, channel: Channel) -> str:
     others = ("failed", "gone", "unknown", "expired", "open")
     numbers = {word: getattr(counts, word) for word in others}
     rest = "".join(f", [red]{number:,} {word}[/]" for word, number in numbers.items() if number)
-    return f"{counts.sent:,} of {counts.planned:,} {name} sent{rest}"
+    return f"{counts.sent:,} of {channel.counted(counts.planned)} sent{rest}"
 
 
 def _left(each: Open, zone: ZoneInfo) -> str:
     sending = f", {each.sending:,} being sent" if each.sending else ""
-    turn = f", {each.waiting:,} not before {each.next_turn.astimezone(zone):%H:%M:%S}" if each.next_turn else ""
-    return f"[yellow]{each.planned + each.sending:,} {each.channel.plural}[/] of {each.day}{sending}{turn}"
+    turn = f", {each.waiting:,} not before {each.next_turn.astimezone(zone):%H:%M:%S %Z}" if each.next_turn else ""
+    return f"[yellow]{each.channel.counted(each.planned + each.sending)}[/] of {each.day}{sending}{turn}"
 
 
 # The plan ------------------------------------------------------------------------------------------------------------
@@ -162,27 +175,29 @@ def print_plan(plan: Plan, console: Console) -> None:
             f"[yellow]{plan.day} is closed[/] ({plain(plan.closed)}): only `notifierd once --force` would send this"
         )
     found = plan.as_json()
-    settled = f"; {plan.settled:,} were sent or settled before" if plan.settled else ""
+    settled = f"; sent or settled before: {plan.settled:,}" if plan.settled else ""
     console.print(
-        f"[bold]{plan.day}[/]: {found['email']:,} mails and {found['push']:,} pushes to the staff of "
-        f"{len(plan.offices):,} offices{settled}"
+        f"[bold]{plan.day}[/]: {Channel.EMAIL.counted(found['email'])} and {Channel.PUSH.counted(found['push'])} to "
+        f"the staff of {counted(len(plan.offices), 'office')}{settled}"
     )
     if plan.offices:
-        _show(_offices(plan.offices, console), console)
+        _print_offices(plan.offices, console)
     shown = _shown(plan.offices, console)
     if len(shown) < len(plan.offices):
         more = len(plan.offices) - len(shown)
-        console.print(f"... and {more:,} more offices: pipe this into a pager, or use --json")
+        console.print(f"... and {counted(more, 'more office')}: pipe this into a pager, or use --json")
     if plan.expiring:
-        console.print(f"{len(plan.expiring):,} planned deliveries would expire: nothing is due for them any more")
+        console.print(
+            f"{counted(len(plan.expiring), 'planned delivery', 'planned deliveries')} would expire: no longer due"
+        )
     if plan.untold:
         alerts, overdue = (sum(getattr(office, name) for office in plan.untold) for name in ("alerts", "overdue"))
         console.print(
-            f"[bold red]{alerts:,} alerts would reach nobody[/], {overdue:,} of them overdue: no staff "
-            f"of {len(plan.untold):,} offices can be notified"
+            f"[bold red]{counted(alerts, 'alert')} would reach nobody[/], {overdue:,} of them overdue: "
+            f"no staff of {counted(len(plan.untold), 'office')} can be notified"
         )
         for untold in _shown(plan.untold, console):
-            console.print(f"  {untold.office_id}  {untold.alerts:,} alerts, {untold.overdue:,} overdue")
+            console.print(f"  {untold.office_id}  {counted(untold.alerts, 'alert')}, {untold.overdue:,} overdue")
     for each in plan.unreadable:
         console.print(
             f"[bold red]office {each.office_id} cannot be read[/] ({each.reason}): nobody there would be told"
@@ -193,22 +208,33 @@ def print_plan(plan: Plan, console: Console) -> None:
             console.print(f"  {office}")
 
 
-def _offices(offices: Sequence[PlannedOffice], console: Console) -> Table:
-    table = _table(console, "days", "staff", "mails", "pushes", "alerts", "overdue", "office", "")
-    for column in table.columns[:6]:
-        column.justify = "right"
-    for office in _shown(offices, console):
-        table.add_row(
-            _nearest(office.nearest),
-            f"{len(office.staff):,}",
-            f"{office.mails:,}",
-            f"{office.pushes:,}",
-            f"{office.told.alerts:,}",
-            _bad(office.told.overdue),
-            str(office.office_id),
-            plain(clean(office.name)),
-        )
-    return table
+def _print_offices(offices: Sequence[PlannedOffice], console: Console) -> None:
+    print_table(
+        console,
+        (
+            Column("days", right=True),
+            Column("staff", right=True, leave_out=1),
+            Column("mails", right=True),
+            Column("pushes", right=True),
+            Column("alerts", right=True, leave_out=2),
+            Column("overdue", right=True),
+            Column("office", leave_out=3),
+            Column(prose=True),
+        ),
+        [
+            (
+                _nearest(office.nearest),
+                f"{len(office.staff):,}",
+                f"{office.mails:,}",
+                f"{office.pushes:,}",
+                f"{office.told.alerts:,}",
+                _bad(office.told.overdue),
+                str(office.office_id),
+                plain(clean(office.name)),
+            )
+            for office in _shown(offices, console)
+        ],
+    )
 
 
 def _shown(offices: Sequence[T], console: Console) -> Sequence[T]:
@@ -218,10 +244,6 @@ def _shown(offices: Sequence[T], console: Console) -> Sequence[T]:
 def _nearest(left: int | None) -> str:
     """Return the days to the nearest deadline; empty where only assessments are missing."""
     return "" if left is None else f"{left}" if left > 0 else f"[red]{left}[/]"
-
-
-def _days(number: int) -> str:
-    return f"{number:,} day{'' if number == 1 else 's'}"
 
 
 # Why -----------------------------------------------------------------------------------------------------------------
@@ -263,8 +285,7 @@ ALERTS: Mapping[str, str] = {
 
 def print_explanation(explanation: Explanation, console: Console) -> None:
     """Print why a staff member is notified of each alert, or is not."""
-    number = len(explanation.offices)
-    of = f"{number} office{'' if number == 1 else 's'}"
+    of = counted(len(explanation.offices), "office")
     console.print(f"[bold]{explanation.day}[/]: staff {explanation.staff_id} of {of}")
     if explanation.closed:
         console.print(f"[yellow]closed[/] ({plain(explanation.closed)}): only `notifierd once --force` would send this")
@@ -280,20 +301,22 @@ def _print_channel(decided: ChannelDecision, threshold: int, explanation: Explan
         device = f" to device {target.delivery.device_id}" if target.delivery and target.delivery.device_id else ""
         style = "green" if target.included else "yellow"
         console.print(f"  {decided.channel}{device}: [{style}]{TARGETS[target.reason]}[/]")
-    table = _table(console, "", "", "", "", "", "", header=False)
-    for decision in decided.decisions:
-        alert = decision.alert
-        mark = "[green]in [/]" if decision.included else "[yellow]out[/]"
-        due, why = str(alert.due_on or ""), _why(decision, threshold, explanation.day)
-        table.add_row(
-            "   ",
-            mark,
-            alert.kind,
-            due,
-            _whose(alert),
-            why,
-        )
-    _show(table, console)
+    print_table(
+        console,
+        (Column(), Column(), Column(leave_out=2), Column(leave_out=1), Column(), Column(prose=True)),
+        [
+            (
+                "   ",
+                "[green]in [/]" if decision.included else "[yellow]out[/]",
+                decision.alert.kind,
+                str(decision.alert.due_on or ""),
+                _whose(decision.alert),
+                _why(decision, threshold, explanation.day),
+            )
+            for decision in decided.decisions
+        ],
+        header=False,
+    )
 
 
 def _whose(alert: Alert) -> str:
@@ -308,33 +331,9 @@ def _why(decision: Decision, threshold: int, day: date) -> str:
         return (
             "missing: notified until it exists" if decision.included else ALERTS[decision.reason].format(left="missing")
         )
-    words = f"{_days(left)} left" if left > 0 else f"{_days(-left)} overdue" if left else "due today"
-    return ALERTS[decision.reason].format(left=words, threshold=_days(threshold))
-
-
-# Layout
-# --------------------------------------------------------------------------------------------------------------
-
-
-def _table(console: Console, *columns: str, header: bool = True) -> Table:
-    """Return a table: on a terminal with a rule below its header and a last column that shrinks, elsewhere bare."""
-    terminal = console.is_terminal and header
-    table = Table(
-        box=box.SIMPLE_HEAD if terminal else None, padding=(0, 1 if terminal else 2, 0, 0), show_header=header
-    )
-    for place, column in enumerate(columns, 1):
-        table.add_column(column, no_wrap=not console.is_terminal or place < len(columns))
-    return table
-
-
-def _show(table: Table, console: Console) -> None:
-    """Print *table*; except on a terminal, without trailing spaces."""
-    if console.is_terminal:
-        console.print(table)
-        return
-    with console.capture() as capture:
-        console.print(table)
-    console.print("\n".join(line.rstrip() for line in capture.get().splitlines()), markup=False)
+    days = counted(abs(left), "day")
+    words = f"{days} left" if left > 0 else f"{days} overdue" if left else "due today"
+    return ALERTS[decision.reason].format(left=words, threshold=counted(threshold, "day"))
 
 
 def _line(console: Console, label: str, text: str) -> None:

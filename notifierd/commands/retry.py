@@ -62,7 +62,7 @@ def _no_run(calendar: Calendar, day: date, now: datetime) -> tuple[str, str]:
     if closed:
         return (
             f"{day} is closed ({closed}), and nothing was sent",
-            "the run of the next business day reports what is still due",
+            "the run of the next business day reports what is still due; `notifierd once --force` runs this day now",
         )
     opens, ends = (_clock(calendar, moment) for moment in calendar.window(day))
     if now < calendar.window(day)[1]:
@@ -74,14 +74,16 @@ def _no_match(day: Day, states: Collection[State]) -> tuple[str, str]:
     asked = " or ".join(state.value for state in states)
     numbers = {state: day.email.count(state) + day.push.count(state) for state in LOST if state not in states}
     others = ", ".join(f"{number} {state.value} (--{state.value})" for state, number in numbers.items() if number)
-    return f"no {asked} delivery of {day.day}", f"there are {others}" if others else "nothing to do"
+    return f"no {asked} delivery of {day.day}", f"others: {others}" if others else "nothing to do"
 
 
 def _who_sends(calendar: Calendar, day: date, now: datetime, *, going_on: bool) -> str:
-    opens, ends = calendar.window(day)
-    once = "`notifierd once --force`" if calendar.closed(day) else "`notifierd once`"
     if going_on:
         return "the run in progress sends them"
+    if closed := calendar.closed(day):
+        return f"{day} is closed ({closed}), so no daemon sends them; `notifierd once --force` does"
+    opens, ends = calendar.window(day)
+    once = "`notifierd once`"
     if opens <= now < ends:
         return f"the daemon sends them within a minute, if it runs; {once} sends them now"
     if now < opens:
@@ -90,4 +92,4 @@ def _who_sends(calendar: Calendar, day: date, now: datetime, *, going_on: bool) 
 
 
 def _clock(calendar: Calendar, moment: datetime) -> str:
-    return f"{moment.astimezone(calendar.settings.zone):%H:%M}"
+    return f"{moment.astimezone(calendar.settings.zone):%H:%M %Z}"

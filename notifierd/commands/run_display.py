@@ -21,6 +21,8 @@ from notifierd.service import stderr
 
 REDRAW_EVERY = 0.1
 TROUBLES = (*LOST, State.GONE)
+WIDE = 76
+"""Columns of a terminal from which on the table of counts has wide gaps."""
 MOST_REASONS = 12
 MOST_OFFICES = 5
 
@@ -96,6 +98,8 @@ def print_report(report: RunReport, console: Console) -> None:
     style = {"completed": "green", "skipped": "cyan", "dry-run": "cyan"}.get(result.state, "red")
     reason = f" ({escape(visible(result.reason))})" if result.reason else ""
     console.print(f"[bold]{report.day}[/]: [bold {style}]{result.state}[/]{reason} in {report.seconds:.1f} s")
+    if result.state == "skipped":
+        console.print("`notifierd once --force` runs it all the same.")
     if result.counts is None:
         return
     counts = result.counts
@@ -104,7 +108,7 @@ def print_report(report: RunReport, console: Console) -> None:
             "The day was completed before, and nothing was left to do. These are the counts of the whole day:"
         )
     console.print(_offices(counts))
-    console.print(_table(counts))
+    console.print(_table(counts, narrow=console.width < WIDE))
     _print_failures(counts, console)
     if counts.untold_alerts:
         console.print(
@@ -122,8 +126,8 @@ def _offices(counts: DayCounts) -> str:
     return f"{counted(counts.offices, 'office')} with something due{failed}"
 
 
-def _table(counts: DayCounts) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def _table(counts: DayCounts, *, narrow: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=not narrow, padding=0 if narrow else (0, 1))
     table.add_column("")
     states = ("planned", "sent", "failed", "gone", "unknown", "expired", "open")
     for state in states:

@@ -3,6 +3,7 @@
 import signal
 from collections import Counter
 from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 import trio
@@ -25,6 +26,7 @@ from tests.support.processes import until as until_now
 from tests.support.samples import DAY, some_offices
 
 REFUSED = f"o1s0@{DOMAIN}"
+ZONE = datetime.now(ZoneInfo(str(AHEAD["timezone"]))).tzname()
 REFUSING = MailConfig(API_KEY, rejected=(REFUSED,), keep_eml=False)
 
 
@@ -126,7 +128,8 @@ def test_once_sends_what_is_planned_again_when_no_window_is_open(place: Place) -
     place.configure(window=AHEAD)
     assert once(place, 1).report["email"]["failed"] == 1
     place.serve(rows)
-    assert "the daemon sends them at 23:00, if it runs; `notifierd once` sends them now" in again(place, "failed").out
+    words = f"the daemon sends them at 23:00 {ZONE}, if it runs; `notifierd once` sends them now"
+    assert words in again(place, "failed").out
     report = once(place, 0).report
     assert (report["status"], report["email"]["sent"]) == ("completed", 4)
     assert set(mails(place).values()) == {1}
@@ -138,11 +141,11 @@ def test_a_retry_that_finds_nothing_says_so_and_what_there_is(place: Place) -> N
     place.configure(window=AHEAD)
     assert again(place, "failed").out == (
         f"nothing is planned again: no run of {TODAY} yet "
-        "(its window is from 23:00 to 23:59; `notifierd once` runs it now)\n"
+        f"(its window is from 23:00 {ZONE} to 23:59 {ZONE}; `notifierd once` runs it now)\n"
     )
     once(place, 1)
     before = place.content()
-    words = f"nothing is planned again: no unknown or expired delivery of {TODAY} (there are 1 failed (--failed))\n"
+    words = f"nothing is planned again: no unknown or expired delivery of {TODAY} (others: 1 failed (--failed))\n"
     assert again(place, "unknown", "expired").out == words
     assert place.content() == before
     done = run("retry", "--unknown", "--json", cwd=place.folder, code=0).report
@@ -153,7 +156,7 @@ def test_a_retry_that_finds_nothing_says_so_and_what_there_is(place: Place) -> N
         "email": 0,
         "push": 0,
         "reason": f"no unknown delivery of {TODAY}",
-        "advice": "there are 1 failed (--failed)",
+        "advice": "others: 1 failed (--failed)",
     }
 
 
@@ -183,10 +186,10 @@ def test_a_retry_without_a_database_is_exit_3(place: Place) -> None:
 @pytest.mark.parametrize(
     ("now", "advice"),
     [
-        ("08:59", "the daemon sends them at 09:00, if it runs; `notifierd once` sends them now"),
+        ("08:59", "the daemon sends them at 09:00 UTC, if it runs; `notifierd once` sends them now"),
         ("09:00", "the daemon sends them within a minute, if it runs; `notifierd once` sends them now"),
         ("11:59", "the daemon sends them within a minute, if it runs; `notifierd once` sends them now"),
-        ("12:00", "the window of 2026-11-24 ended at 12:00, so no daemon sends them; `notifierd once` does"),
+        ("12:00", "the window of 2026-11-24 ended at 12:00 UTC, so no daemon sends them; `notifierd once` does"),
     ],
 )
 async def test_who_sends_what_is_planned_again(database: str, now: str, advice: str) -> None:
@@ -196,14 +199,18 @@ async def test_who_sends_what_is_planned_again(database: str, now: str, advice: 
 
 async def test_on_a_closed_day_that_was_forced_once_has_to_be_forced_again(database: str) -> None:
     settings = Settings(window=WindowSettings(timezone="UTC", closed_dates=(DAY,)))
-    done = await retried_at(database, settings, "12:30")
-    assert done.advice.endswith("no daemon sends them; `notifierd once --force` does")
+    for now in ("08:30", "09:30", "12:30"):
+        done = await retried_at(database, settings, now)
+        assert done.advice == (
+            "2026-11-24 is closed (closed_dates), so no daemon sends them; `notifierd once --force` does"
+        )
 
 
 async def test_a_closed_day_is_refused_with_its_reason(database: str) -> None:
     settings = Settings(window=WindowSettings(timezone="UTC", closed_dates=(DAY,)))
     done = await retried_at(database, settings, "09:30", ran=False)
     assert (done.again.email, done.reason) == (0, "2026-11-24 is closed (closed_dates), and nothing was sent")
+    assert done.advice.endswith("`notifierd once --force` runs this day now")
 
 
 async def retried_at(dsn: str, settings: Settings, now: str, *, ran: bool = True) -> Retried:

@@ -54,7 +54,8 @@ def test_a_summary_says_how_the_run_ended_and_counts_what_became_of_each_channel
 def test_a_run_that_did_not_complete_says_why():
     assert shown(COUNTS, "interrupted", "signal").startswith("2026-11-24: interrupted (signal) in 12.3 s")
     assert shown(None, "skipped", "holiday: 勤労感謝の日").splitlines() == [
-        "2026-11-24: skipped (holiday: 勤労感謝の日) in 12.3 s"
+        "2026-11-24: skipped (holiday: 勤労感謝の日) in 12.3 s",
+        "`notifierd once --force` runs it all the same.",
     ]
 
 

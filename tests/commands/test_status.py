@@ -88,7 +88,7 @@ def test_a_run_in_progress_has_a_holder_and_what_is_open(place: Place) -> None:
     assert (left["channel"], left["planned"], left["sending"], left["waiting"]) == ("email", 4, 2, 2)
     assert found["next_window"]["open"]
     assert f"lease        held by {found['last_run']['holder']}\n" in words
-    left = rf"open         6 mails of {TODAY}, 2 being sent, 2 not before \d\d:\d\d:\d\d"
+    left = rf"open         6 mails of {TODAY}, 2 being sent, 2 not before \d\d:\d\d:\d\d \S+"
     assert [line for line in words.splitlines() if re.fullmatch(left, line)]
     assert status(place)["last_run"]["holder"] is None
 
@@ -182,7 +182,7 @@ def shown(found: StatusReport) -> list[str]:
 
 def test_a_good_day_is_told_in_a_few_lines() -> None:
     assert shown(evolve(REPORT, last=GOOD)) == [
-        "last run     2026-11-24: completed, began 09:00, took 12 min",
+        "last run     2026-11-24: completed, began 09:00 JST, took 12 min",
         "             1,200 offices",
         "             5,010 of 5,010 mails sent",
         "             0 of 0 pushes sent",
@@ -195,7 +195,7 @@ def test_a_good_day_is_told_in_a_few_lines() -> None:
 def test_a_bad_day_says_what_is_bad() -> None:
     lines = shown(evolve(REPORT, last=BAD, open=(Open(DAY, Channel.EMAIL, 4, 0, 0, None),), missed=()))
     assert lines[:6] == [
-        "last run     2026-11-24: interrupted (signal), began 09:00, took 2 h 05 min",
+        "last run     2026-11-24: interrupted (signal), began 09:00 JST, took 2 h 05 min",
         "             1,200 offices, 2 failed",
         "             5,000 of 5,010 mails sent, 1 failed, 2 unknown, 3 expired, 4 open",
         "             21 of 30 pushes sent, 9 gone",
@@ -224,8 +224,8 @@ def test_history_is_one_line_a_day_with_figures_for_those_that_had_a_run() -> No
     lines = out.getvalue().splitlines()
     assert lines[0].split() == ["day", "offices", "mails", "pushes", "lost", "untold", "overdue", "began", "took"]
     assert ["|".join(re.split(r"  +", line)) for line in lines[1:]] == [
-        "2026-11-24 Tue|running|1,200|5,010|0|0|09:00",
-        "2026-11-24 Tue|interrupted (signal)|1,200|5,000 of 5,010|21 of 30|6|7|3|09:00|2 h 05 min",
+        "2026-11-24 Tue|running|1,200|5,010|0|0|09:00 JST",
+        "2026-11-24 Tue|interrupted (signal)|1,200|5,000 of 5,010|21 of 30|6|7|3|09:00 JST|2 h 05 min",
         "2026-11-23 Mon|missed (not_running)",
     ]
 
