@@ -13,6 +13,7 @@ from notifierd.commands.check_database import look_at_database
 from notifierd.commands.finding import Finding, Level
 from notifierd.config.checks import is_loopback
 from notifierd.config.load import missing_for_sending
+from notifierd.config.placeholders import placeholders
 from notifierd.config.settings import HttpSettings, Settings, WatchSettings
 from notifierd.model.errors import ConfigError
 from notifierd.send.open import open_email
@@ -30,8 +31,14 @@ async def check(settings: Settings) -> list[Finding]:
 
 
 def _config(settings: Settings) -> list[Finding]:
-    missing = [Finding("config", Level.BAD, line) for line in missing_for_sending(settings)]
-    return missing or [Finding("config", Level.OK, "has everything that sending needs")]
+    findings = [Finding("config", Level.BAD, line) for line in missing_for_sending(settings)]
+    findings += [
+        Finding(found.key, Level.BAD if found.stops else Level.WARN, f"{found.why}: set your own")
+        for found in placeholders(settings)
+    ]
+    if all(finding.ok for finding in findings):
+        findings.insert(0, Finding("config", Level.OK, "has everything that sending needs"))
+    return findings
 
 
 async def _page(http: HttpSettings) -> Finding:

@@ -12,6 +12,7 @@ from attrs import evolve
 from notifierd.commands.check import check
 from notifierd.commands.finding import Finding, Level, exit_code
 from notifierd.config.settings import (
+    ContentSettings,
     DatabaseSettings,
     EmailSettings,
     HttpSettings,
@@ -73,6 +74,20 @@ async def test_all_is_good(place: Place) -> None:
     ]
     assert any(PUBLIC_KEY in finding.text for finding in findings)
     assert Vapid(PRIVATE_KEY, "mailto:x@example.jp").public_key == PUBLIC_KEY
+
+
+async def test_the_values_of_an_example_are_named(place: Place) -> None:
+    place.settings = evolve(
+        place.settings,
+        email=EmailSettings(sender="keikakun <desk@example.jp>", resend=ResendSettings(api_key="re_xxx")),
+        content=ContentSettings(dashboard_url="https://app.example.jp/"),
+    )
+    assert await place.trouble() == [
+        ("email.resend.api_key", "bad", "is the placeholder of an example: set your own"),
+        ("email.sender", "bad", "is in a domain that is reserved for examples: set your own"),
+        ("content.dashboard_url", "warn", "is in a domain that is reserved for examples: set your own"),
+    ]
+    assert "config" not in {finding.subject for finding in await check(place.settings)}
 
 
 async def test_nothing_is_written(place: Place) -> None:
@@ -163,7 +178,7 @@ async def test_what_is_meant_for_trying_out_is_told(place: Place) -> None:
     absent = uuid4()
     place.settings = evolve(
         place.settings,
-        safety=SafetySettings(redirect_to="inbox@example.jp", only_offices=(rows[0]["id"], absent)),
+        safety=SafetySettings(redirect_to="inbox@keikakun-mihon.jp", only_offices=(rows[0]["id"], absent)),
         push=evolve(place.settings.push, allow_private_addresses=True),
     )
     assert await place.trouble() == [
@@ -217,12 +232,15 @@ async def test_devices_that_will_not_be_pushed_to_are_counted(place: Place) -> N
 
 
 async def test_of_the_receivers_the_hosts_are_shown_and_no_more(place: Place) -> None:
-    hook, ping = "https://hooks.example.jp:8443/services/T0/B0/secret", "http://ping.example.jp/secret?create=1"
+    hook, ping = (
+        "https://hooks.keikakun-mihon.jp:8443/services/T0/B0/secret",
+        "http://ping.keikakun-mihon.jp/secret?create=1",
+    )
     place.settings = evolve(place.settings, watch=WatchSettings(webhook_url=hook, ping_url=ping))
     findings = [finding for finding in await check(place.settings) if finding.subject.startswith("watch.")]
     assert findings == [
-        Finding("watch.webhook_url", Level.OK, "is at hooks.example.jp"),
-        Finding("watch.ping_url", Level.WARN, "is at ping.example.jp, unencrypted"),
+        Finding("watch.webhook_url", Level.OK, "is at hooks.keikakun-mihon.jp"),
+        Finding("watch.ping_url", Level.WARN, "is at ping.keikakun-mihon.jp, unencrypted"),
     ]
 
 
@@ -274,7 +292,7 @@ def resend(url: str) -> Callable[[Settings], Settings]:
 
 
 def through(provider: Provider, **table: Any) -> Callable[[Settings], Settings]:
-    return lambda s: evolve(s, email=EmailSettings(sender="desk@example.jp", provider=provider, **table))
+    return lambda s: evolve(s, email=EmailSettings(sender="desk@keikakun-mihon.jp", provider=provider, **table))
 
 
 @pytest.mark.parametrize(
@@ -294,7 +312,7 @@ def through(provider: Provider, **table: Any) -> Callable[[Settings], Settings]:
             through("sendgrid", sendgrid=SendgridSettings()),
             [("config", "bad", "email.sendgrid.api_key: required for sending through sendgrid")],
         ),
-        (through("mailgun", mailgun=MailgunSettings(api_key="re_secret", domain="mg.example.jp")), []),
+        (through("mailgun", mailgun=MailgunSettings(api_key="re_secret", domain="mg.keikakun-mihon.jp")), []),
         (
             through("mailgun", mailgun=MailgunSettings(api_key="re_secret")),
             [("config", "bad", "email.mailgun.domain: required for sending through mailgun")],
@@ -302,7 +320,7 @@ def through(provider: Provider, **table: Any) -> Callable[[Settings], Settings]:
         (resend("http://mail.example"), [("email.resend", "warn", "the key and all mails go to http://mail.example")]),
         (resend("http://127.0.0.1:8025"), []),
         (
-            lambda s: evolve(s, email=EmailSettings(sender="desk@example.jp")),
+            lambda s: evolve(s, email=EmailSettings(sender="desk@keikakun-mihon.jp")),
             [("config", "bad", "email.resend.api_key: required for sending through resend")],
         ),
         (

@@ -23,7 +23,7 @@ from notifierd.store.schema import init
 from tests.support.application import OwnPath
 
 PRIVATE_KEY, PUBLIC_KEY = make_vapid_key()
-SECRETS = (PRIVATE_KEY, "re_secret", "inbox@example.jp", "desk@example.jp", "/secret-path", "user:pass")
+SECRETS = (PRIVATE_KEY, "re_secret", "inbox@keikakun-mihon.jp", "desk@keikakun-mihon.jp", "/secret-path", "user:pass")
 ADVISED = "create index on support_plan_cycles (office_id) where is_latest_cycle"
 
 
@@ -48,7 +48,7 @@ class Place:
 def settings_for(dsn: str) -> Settings:
     return Settings(
         database=DatabaseSettings(dsn=dsn),
-        email=EmailSettings(sender="keikakun <desk@example.jp>", resend=ResendSettings(api_key="re_secret")),
+        email=EmailSettings(sender="keikakun <desk@keikakun-mihon.jp>", resend=ResendSettings(api_key="re_secret")),
         push=PushSettings(vapid_private_key=PRIVATE_KEY),
         http=HttpSettings(bind="127.0.0.1:0"),
     )

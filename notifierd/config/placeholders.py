@@ -1,0 +1,92 @@
+"""Recognize values that were copied from an example and never replaced: keys, passwords, and domains nobody owns."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+from attrs import frozen
+
+from notifierd.config.checks import is_loopback
+from notifierd.config.dsn import read_dsn
+from notifierd.config.keys import key_of
+from notifierd.config.settings import Settings
+
+_SECRET: Final = re.compile(
+    r"([a-z]{0,4}[_.:-])?"
+    r"(x{3,}|\.{3,}|…|\*{3,}|(change|replace)[-_ ]?(me|this)|placeholder"
+    r"|(your|my)[-_ ]?([a-z]+[-_ ])*(key|token|secret|password|domain|id)([-_ ]here)?)"
+    r"|<[^>]*>|\$\{.*\}|\{\{.*\}\}"
+    r"|[a-z0-9/+]*example(key)?",  # https://docs.aws.amazon.com/IAM/latest/UserGuide/security-creds.html
+    re.IGNORECASE,
+)
+"""Placeholders of this manual and of the providers' pages, and variables that a template did not replace."""
+
+_DOMAIN: Final = re.compile(
+    r"(.*\.)?(test|example|invalid|localhost"  # RFC 2606, section 2; RFC 6761, section 6
+    r"|example\.(com|net|org)"  # RFC 2606, section 3
+    r"|example\.((ac|ad|co|ed|go|gr|lg|ne|or)\.)?jp)\.?",  # https://jprs.jp/info/document/reserved.html
+    re.IGNORECASE,
+)
+
+
+@frozen
+class Placeholder:
+    """A key whose value is a placeholder.
+
+    Attributes:
+        stops: whether nothing can be sent with it.
+    """
+
+    key: str
+    why: str
+    stops: bool
+
+
+def placeholders(settings: Settings) -> Iterator[Placeholder]:
+    """Yield the keys that still have an example's value. Those of a provider on a stand-in's URL may be anything."""
+    email = settings.email
+    in_use = [name for name in email.providers if not _is_stand_in(_endpoint(settings, name))]
+    for provider in in_use:
+        table = getattr(email, provider)
+        for field in attrs.fields(type(table)):
+            value = getattr(table, field.name)
+            if key_of(field).required and value and (_SECRET.fullmatch(value) or _is_documentation(value)):
+                yield Placeholder(f"email.{provider}.{field.name}", "is the placeholder of an example", stops=True)
+    addresses = {
+        "email.sender": email.sender if in_use else "",
+        "email.reply_to": email.reply_to if in_use else "",
+        "email.list_unsubscribe": email.list_unsubscribe,
+        "content.dashboard_url": settings.content.dashboard_url,
+        "safety.redirect_to": settings.safety.redirect_to,
+        "watch.webhook_url": settings.watch.webhook_url,
+        "watch.ping_url": settings.watch.ping_url,
+    }
+    for key, value in addresses.items():
+        if _is_documentation(value):
+            yield Placeholder(key, "is in a domain that is reserved for examples", stops=key == "email.sender")
+    password = read_dsn(settings.database.dsn, {}).password
+    if password and _SECRET.fullmatch(password):
+        yield Placeholder("database.dsn", "has the password of an example", stops=False)
+
+
+def _endpoint(settings: Settings, provider: str) -> str:
+    table = getattr(settings.email, provider)
+    return str(getattr(table, "endpoint", table.base_url))
+
+
+def _is_stand_in(url: str) -> bool:
+    """Return whether *url* leads to a program of one's own in place of a provider."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return is_loopback(host) or "." not in host or _DOMAIN.fullmatch(host) is not None
+
+
+def _is_documentation(text: str) -> bool:
+    """Return whether a domain, an address, a mailbox or a URL belongs to nobody."""
+    host = urlsplit(text).hostname if "://" in text else text.partition("?")[0].rpartition("@")[2].rstrip("> ")
+    return _DOMAIN.fullmatch(host or "") is not None
