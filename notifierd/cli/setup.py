@@ -11,6 +11,7 @@ import click
 
 from notifierd.cli.terminal import as_json_option, complain, out, run_async, say, say_json, settings_of
 from notifierd.config import checks
+from notifierd.model.counts import counted
 from notifierd.model.errors import ConfigError
 from notifierd.rules.report import EXIT_USAGE
 from notifierd.store.database import Database, open_database
@@ -175,18 +176,19 @@ def vapid() -> None:
 
 
 @click.command()
-@click.option("--offices", type=click.IntRange(3, 5000), default=50, show_default=True, help="How many offices.")
-@click.option("--keep", is_flag=True, help="Keep the database and the sent messages until Ctrl-C.")
+@click.option("--offices", type=click.IntRange(5, 5000), default=50, show_default=True, help="How many offices.")
+@click.option("--keep", is_flag=True, help="Keep the database, the servers and the page until Ctrl-C.")
 def demo(offices: int, *, keep: bool) -> None:
     """One full run on this machine, with no set-up.
 
     It starts its own PostgreSQL, mail API and push service, and injects some faults. Exits 0 if the result is exactly
-    what these faults should cause.
+    what these faults should cause. With --keep, it then serves the page, and opens it in your browser.
 
     \b
       notifierd demo
-      notifierd demo --offices 500 --keep    keep the database, to try the other commands on it
+      notifierd demo --offices 500 --keep    look at the page, and try the other commands
     """  # noqa: D301
+    say(f"notifierd demo: {counted(offices, 'office')}")  # before the imports, which take a second
     try:
         from notifierd.demo.show import show
     except ModuleNotFoundError as error:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from notifierd.commands.run_display import live_progress, print_report
 from notifierd.config.load import load
 from notifierd.config.settings import WindowSettings
 from notifierd.demo.application import tables_sql
+from notifierd.demo.keep import HOST, free_port, keep_running
 from notifierd.demo.postgres import Cluster, running_postgres
 from notifierd.demo.sample import Sample
 from notifierd.demo.sample import load as load_rows
@@ -54,6 +54,8 @@ vapid_private_key = "{vapid_key}"
 subject = "mailto:operator@keikakun.example.jp"
 allowed_hosts = ["127.0.0.1"]
 allow_private_addresses = true
+[http]
+bind = "{page}"
 [content]
 dashboard_url = "https://keikakun.example.jp/dashboard"
 templates = "{directory}/templates"
@@ -75,12 +77,12 @@ class Verdict:
 
 def show(offices: int, *, keep: bool) -> int:
     """Run the demo; return its exit code."""
-    logs.set_up("error", "text")
+    logs.set_up("critical", "text")  # the injected faults are errors, and the summary shows them all
     console = Console(highlight=False, soft_wrap=True)
     out = Path(tempfile.mkdtemp(prefix="notifierd-demo-"))
     day = Calendar(WindowSettings()).today(utc_now())
-    console.print(f"[bold]notifierd demo[/]: {offices} offices, {day}")
-    with stage(offices, day, out, console) as (cluster, servers, sample):
+    page = free_port()
+    with stage(offices, day, out, page, console) as (cluster, servers, sample):
         one = Once(load(out / "config.toml", {}), Options(day, force=True, seconds=120.0))
         report = trio.run(partial(watched, one))
         if report.exit_code == EXIT_INTERRUPTED:
@@ -89,22 +91,24 @@ def show(offices: int, *, keep: bool) -> int:
         (out / "report.json").write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n")
         verdict = judge(sample, servers, report)
         tell(report, verdict, sample, console)
-        where_to_look(out, cluster, console, keep=keep)
+        where_to_look(out, cluster, page if keep else None, console)
         if keep:
-            wait_for_ctrl_c(console)
+            console.print("\nCtrl-C ends the daemon and the servers, and removes the database.")
+            keep_running(out / "config.toml", page)
+            console.print("")
     return EXIT_TROUBLE if verdict.surprises else EXIT_OK
 
 
 @contextmanager
-def stage(offices: int, day: date, out: Path, console: Console) -> Iterator[tuple[Cluster, Servers, Sample]]:
+def stage(offices: int, day: date, out: Path, page: int, console: Console) -> Iterator[tuple[Cluster, Servers, Sample]]:
     """Set up the database with the application's data, the servers and the configuration; stop them at the end."""
+    console.print(f"{day}: starting PostgreSQL, a mail API and a push service ...")
     with (
         tempfile.TemporaryDirectory(prefix="notifierd-demo-db-") as directory,
-        console.status("starting PostgreSQL, a mail API and a push service") as status,
         running_postgres(Path(directory)) as cluster,
         running_servers(out) as servers,
     ):
-        status.update("inventing offices, staff and the people in their care")
+        console.print("inventing offices, staff and the people in their care ...")
         sample = invent(offices, day, servers.push_url)
         servers.configure(sample.servers(latency_ms=LATENCY_MS))
         dsn = cluster.create_database(DATABASE)
@@ -112,8 +116,7 @@ def stage(offices: int, day: date, out: Path, console: Console) -> Iterator[tupl
         cluster.psql(tables_sql(), DATABASE)
         load_rows(cluster, DATABASE, sample)
         trio.run(prepare, dsn)
-        configure(out, cluster.dsn(DATABASE, ROLE), servers, sample)
-        status.stop()
+        configure(out, cluster.dsn(DATABASE, ROLE), servers, sample, page)
         console.print(
             f"ready: PostgreSQL, the application's tables with {len(sample.rows.staff):,} staff, two servers\n"
         )
@@ -126,7 +129,7 @@ async def prepare(dsn: str) -> None:
         await schema.init(db, "keikakun", ROLE)
 
 
-def configure(out: Path, dsn: str, servers: Servers, sample: Sample) -> None:
+def configure(out: Path, dsn: str, servers: Servers, sample: Sample, page: int) -> None:
     """Write the configuration, and the poison: a custom template that fails for one office."""
     templates = out / "templates"
     templates.mkdir()
@@ -135,7 +138,7 @@ def configure(out: Path, dsn: str, servers: Servers, sample: Sample) -> None:
     poison = f'{{% if office == "{poisoned}" %}}{{{{ office.no_such_thing }}}}{{% endif %}}'
     (templates / "mail.ja.subject.txt").write_text(poison + shipped, encoding="utf-8")
     private, _ = make_vapid_key()
-    config = CONFIG.format(directory=out, dsn=dsn, mail_url=servers.mail_url, vapid_key=private)
+    config = CONFIG.format(directory=out, dsn=dsn, mail_url=servers.mail_url, vapid_key=private, page=f"{HOST}:{page}")
     (out / "config.toml").write_text(config, encoding="utf-8")
 
 
@@ -186,7 +189,7 @@ def judge(sample: Sample, servers: Servers, report: RunReport) -> Verdict:
     }
     surprises = [f"{what}: {is_} and not {should}" for what, (is_, should) in wanted.items() if is_ != should]
     if len(told) != len(accepted):
-        surprises.append(f"{len(accepted) - len(told)} mails were accepted twice")
+        surprises.append(f"{Channel.EMAIL.counted(len(accepted) - len(told))} accepted twice")
     if told != {key: (address,) for key, address in mails.items()}:
         surprises.append("the mail API received other mails than the data require")
     if pushed != pushes:
@@ -198,8 +201,8 @@ def tell(report: RunReport, verdict: Verdict, sample: Sample, console: Console) 
     """Print the summary, and what each failure was meant to show."""
     print_report(report, console)
     console.print(
-        f"\nThe mail API received [bold]{verdict.mails:,}[/] mails, "
-        f"the push service [bold]{verdict.pushes:,}[/] pushes."
+        f"\nThe mail API received [bold]{Channel.EMAIL.counted(verdict.mails)}[/], "
+        f"the push service [bold]{Channel.PUSH.counted(verdict.pushes)}[/]."
     )
     if verdict.surprises:
         for surprise in verdict.surprises:
@@ -215,26 +218,16 @@ def tell(report: RunReport, verdict: Verdict, sample: Sample, console: Console) 
     )
 
 
-def where_to_look(out: Path, cluster: Cluster, console: Console, *, keep: bool) -> None:
-    """Print where everything is."""
+def where_to_look(out: Path, cluster: Cluster, page: int | None, console: Console) -> None:
+    """Print where everything is; *page* is the port of the page, None if nothing is kept."""
     console.print(f"\nWhat was sent: [bold]{out}[/]: mails/*.eml, pushes/; the report: report.json")
-    if keep:
+    if page:
         console.print(
+            f"The page:      [bold]http://{HOST}:{page}/[/]\n"
             f"The database:  psql '{cluster.dsn(DATABASE)}'   (schema notifierd: runs, deliveries)\n"
             f"More commands: notifierd --config {out}/config.toml check"
         )
     else:
         (out / "config.toml").unlink()  # it names a database that is about to be removed
         shutil.rmtree(out / "templates")
-        console.print("To look into the database, too: notifierd demo --keep")
-
-
-def wait_for_ctrl_c(console: Console) -> None:
-    """Keep everything running until Ctrl-C or SIGTERM."""
-    console.print("\nCtrl-C ends the servers and removes the database.")
-    for ending in (signal.SIGINT, signal.SIGTERM):  # a shell starts background processes with SIGINT ignored
-        signal.signal(ending, signal.default_int_handler)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        console.print("")
+        console.print("To see the page and the database, too: notifierd demo --keep")

@@ -13,11 +13,14 @@ from email import message_from_bytes, policy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 from attrs import evolve
 
-from notifierd.demo.sample import sample
+from notifierd.demo.keep import has_display
+from notifierd.demo.sample import MINIMUM_OFFICES, sample
 from notifierd.demo.servers.journal import read
 from notifierd.demo.servers.mail_api import AcceptedMail
 from notifierd.demo.servers.process import Servers
@@ -65,6 +68,19 @@ def children(pid: int) -> set[int]:
     return {int(child) for child in found}
 
 
+def served(url: str) -> str:
+    """What the page at *url* says, once it is there."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urlopen(url, timeout=PATIENCE) as answer:
+                return str(answer.read().decode())
+        except URLError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def gone(pid: int) -> bool:
     """Whether the process ends."""
     deadline = time.monotonic() + PATIENCE
@@ -78,6 +94,7 @@ def test_the_demo_ends_well_and_says_what_the_servers_received(tmp_path: Path) -
         said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     assert "Everything as expected" in said
+    assert "error" not in said.lower().replace("office_error:", ""), "the injected faults are in the summary"
     (out,) = tmp_path.glob("notifierd-demo-*")
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     mails = read(out / "mails", AcceptedMail)
@@ -93,6 +110,9 @@ def test_the_demo_ends_well_and_says_what_the_servers_received(tmp_path: Path) -
 def test_a_demo_that_is_kept_can_be_looked_into_and_ends_all_it_started(tmp_path: Path) -> None:
     with demo(tmp_path, "--offices", "5", "--keep") as process:
         said = read_until(process, "Ctrl-C ends")
+        page = re.search(r"The page: +(http://127\.0\.0\.1:\d+/)", said)
+        assert page is not None
+        assert "notifierd" in served(page[1])
         started = children(process.pid)
         assert len(started) == 2
         config = re.search(r"--config (\S+)", said)
@@ -106,6 +126,20 @@ def test_a_demo_that_is_kept_can_be_looked_into_and_ends_all_it_started(tmp_path
         process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
         assert all(map(gone, started))
+
+
+@pytest.mark.parametrize("offices", [1, 3, 4])
+def test_fewer_offices_than_there_are_cases_are_refused_with_the_least_number(tmp_path: Path, offices: int) -> None:
+    with demo(tmp_path, "--offices", str(offices)) as process:
+        said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert f"{offices} is not in the range {MINIMUM_OFFICES}<=x<=5000" in said
+
+
+def test_a_browser_is_opened_only_where_it_has_a_window() -> None:
+    assert has_display({"DISPLAY": ":0"})
+    assert has_display({"WAYLAND_DISPLAY": "wayland-0"})
+    assert not has_display({"TERM": "xterm"})
 
 
 def test_an_interrupted_demo_says_so_and_leaves_nothing_running(tmp_path: Path) -> None:
@@ -136,4 +170,4 @@ def test_whatever_is_not_as_it_should_be_is_named() -> None:
     twice = AcceptedMail(1, "id", "one", ("a@example.jp",), "", "", "", "")
     servers = cast("Servers", SimpleNamespace(mails=lambda: [twice, evolve(twice, number=2)], pushes=list))
     verdict = judge(invented, servers, cast("RunReport", SimpleNamespace(as_json=lambda: report)))
-    assert "1 mails were accepted twice" in verdict.surprises
+    assert "1 mail accepted twice" in verdict.surprises
