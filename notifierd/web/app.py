@@ -30,6 +30,7 @@ HEADERS: Final = {
     ),
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
     "referrer-policy": "same-origin",  # no-referrer would remove the Origin of our own forms
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -130,7 +131,9 @@ class App:
         asset = self.pages.assets.get(request.path.removeprefix("/static/"))
         if asset is None:
             return Response.text(404)
-        return Response(200, asset.body, asset.type, {"cache-control": "public, max-age=31536000, immutable"})
+        is_named_by_hash = asset.path == f"{request.path}?v={request.query.get('v')}"
+        lasts = "public, max-age=31536000, immutable" if is_named_by_hash else "no-cache"
+        return Response(200, asset.body, asset.type, {"cache-control": lasts})
 
     def _events(self, request: Request) -> Response:
         if self.daemon.status.stopping or self.live.streams >= MOST_STREAMS:

@@ -190,7 +190,9 @@ class Live:
         yield "time_left", words("about", span=words.span(left / rate)) if rate else words("unclear")
         flying = sorted(attempt.progress.in_flight.items(), key=lambda item: item[1])
         names = attempt.progress.names
-        named = [f"{clean(names[office]) or office} {words.span(now - began)}" for office, began in flying[:MOST_NAMED]]
+        named = [
+            f"{clean(names[office]) or office} ({words.span(now - began)})" for office, began in flying[:MOST_NAMED]
+        ]
         more = [words("and_more", n=len(flying) - MOST_NAMED)] if len(flying) > MOST_NAMED else []
         yield "in_flight", " · ".join(named + more) or words("none")
 

@@ -48,7 +48,7 @@ def assets() -> Mapping[str, Asset]:
     for file in sorted(STATIC.iterdir()):
         body = file.read_bytes()
         mark = hashlib.sha256(body).hexdigest()[:12]
-        found[file.name] = Asset(body, TYPES[file.suffix], f"/static/{file.name}?{mark}")
+        found[file.name] = Asset(body, TYPES[file.suffix], f"/static/{file.name}?v={mark}")
     return found
 
 

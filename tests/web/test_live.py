@@ -157,7 +157,7 @@ async def test_offices_in_flight_are_named_the_longest_first_and_the_rest_counte
         attempt.progress.names[office] = f"O{number}\u202e" if number else ""
         await trio.sleep(1.0)
     facts = dict(Live(daemon).now(EN).facts)
-    assert facts["in_flight"] == f"{an_id('office 0')} 7 s · O1 6 s · O2 5 s · O3 4 s · O4 3 s · and 2 more"
+    assert facts["in_flight"] == f"{an_id('office 0')} (7 s) · O1 (6 s) · O2 (5 s) · O3 (4 s) · O4 (3 s) · and 2 more"
     assert "ほか2件" in dict(Live(daemon).now(JA).facts)["in_flight"]
 
 

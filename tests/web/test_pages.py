@@ -195,8 +195,8 @@ async def test_every_page_answers_in_the_readers_language_with_offices_and_no_pe
         missing = [
             await ask(path) for path in ("/nothing", "/days/1999-01-01", "/days/today", f"/offices/{an_id('x')}")
         ]
-        asset, *_ = re.findall(r'href="(/static/page\.css\?[0-9a-f]+)"', pages["/"].text)
-        style = await ask(asset)
+        asset, *_ = re.findall(r'href="(/static/page\.css\?v=[0-9a-f]+)"', pages["/"].text)
+        style, unmarked, mistaken = [await ask(path) for path in (asset, asset.partition("?")[0], asset[:-1])]
         async with httpx.AsyncClient() as client:
             posted = await client.post(service.url)
         service.tell(signal.SIGTERM)
@@ -209,13 +209,17 @@ async def test_every_page_answers_in_the_readers_language_with_offices_and_no_pe
         assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
         assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
         assert page.headers["x-content-type-options"] == "nosniff"
+        assert "camera=(), " in page.headers["permissions-policy"]
+        for body in re.findall(r"<tbody>(.*?)</tbody>", page.text, re.DOTALL):
+            assert body.count("<tr") == body.count('<th scope="row">') > 0
         assert not re.search(r"<(script|style)(?![^>]* src=)[^>]*>|\son\w+=|\sstyle=|https?://|//", page.text)
         assert "事業所 o1" in page.text
         assert not re.search(r"\bo\d[rs]\d|@|token-", page.text)
         assert str(an_id("o1s0")) in page.text
         assert "rejected:item" in page.text
     assert [page.status_code for page in missing] == [404] * 4
-    assert "max-age=31536000" in style.headers["cache-control"]
+    assert style.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert {one.headers["cache-control"] for one in (unmarked, mistaken)} == {"no-cache"}
     assert (posted.status_code, posted.headers["allow"]) == (405, "GET, HEAD")
 
 
