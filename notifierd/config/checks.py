@@ -12,7 +12,6 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import attrs
-from holidays.registry import COUNTRIES
 
 from notifierd.config.dsn import BadDsn, read_dsn
 from notifierd.model.address import Address, BadAddress, has_unseen, parse_address, parse_mailbox
@@ -185,13 +184,24 @@ def _is_zone(value: str) -> bool:
     return True
 
 
+def _is_country(value: str) -> bool:
+    return value in {"", "JP"} or value in _country_codes()  # the default is checked at each start
+
+
 def _country_codes() -> set[str]:
-    return {code for _class, *codes in COUNTRIES.values() for code in codes}
+    return {code for _class, *codes in _registry().values() for code in codes}
+
+
+def _registry() -> Mapping[str, tuple[str, ...]]:
+    """Return the class and the codes of each country by its module."""
+    from holidays.registry import COUNTRIES  # noqa: PLC0415 - takes 60 ms and 5 MB
+
+    return COUNTRIES
 
 
 def _countries() -> dict[str, str]:
     """Return the codes by themselves, and each country's code of two letters by its name."""
-    names = {module.replace("_", " "): codes[0] for module, (_class, *codes) in COUNTRIES.items()}
+    names = {module.replace("_", " "): codes[0] for module, (_class, *codes) in _registry().items()}
     return {"日本": "JP"} | names | {code: code for code in _country_codes()}
 
 
@@ -308,7 +318,7 @@ REGION = Check("a region such as ap-northeast-1", _matches(r"[a-z0-9-]+"))
 ZONE = Check("a time zone such as Asia/Tokyo", _is_zone, near=_zones, cutoff=0.8)
 COUNTRY = Check(
     'a country code such as JP ("" for no public holidays)',
-    lambda value: not value or value in _country_codes(),
+    _is_country,
     near=_countries,
     cutoff=0.8,
 )

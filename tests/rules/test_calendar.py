@@ -7,6 +7,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from holidays import country_holidays
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,17 @@ def test_a_closed_day_has_a_reason_that_people_can_read():
 def test_other_countries_have_their_own_holidays_and_none_is_an_answer_too():
     assert Calendar(WindowSettings(holidays="US")).closed(date(2025, 7, 4)) == "holiday: Independence Day"
     assert Calendar(WindowSettings(holidays="")).closed(date(2026, 11, 23)) is None
+
+
+@pytest.mark.parametrize("code", ["JP", "JPN", "US", "GU", "GB", "UK", "AX", "HolidaysAX", "KR", "IL"])
+def test_a_countrys_holidays_are_the_librarys(code: str):
+    """By each kind of code, and for countries whose holidays are those of another one with changes."""
+    days = [date(2026, 1, 1) + n * DAY for n in range(365)]
+    theirs = country_holidays(code, language="ja")
+    calendar = Calendar(WindowSettings(holidays=code, closed_weekdays=()))
+    closed = {day: reason for day in days if (reason := calendar.closed(day))}
+    assert closed == {day: f"holiday: {theirs[day]}" for day in days if day in theirs}
+    assert closed
 
 
 # -------------------------------------------------------------------------------------------------- windows and today
