@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import NewType
 
 from attrs import field, frozen
-from email_validator import EmailNotValidError, validate_email
 
 from notifierd.model.reasons import Reason
 
@@ -97,10 +96,21 @@ A-labels are left out, because the limits apply to the text that they stand for 
 @lru_cache(maxsize=1000)
 def _domain(text: str) -> str:
     """Return a domain in the form that mail is sent to. Cached, because staff of an office mostly share a domain."""
-    return _parse(f"a@{text}").removeprefix("a@")
+    lower = text.lower()
+    return lower if _PLAIN_DOMAIN.fullmatch(lower) else _parse(f"a@{text}").removeprefix("a@")
+
+
+_PLAIN_DOMAIN = re.compile(
+    r"((?!..--)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(?!(arpa|invalid|local|localhost|onion)\Z)[a-z]{2,63}"
+)
+"""A fast path for domains of letters, digits and hyphens (RFC 1035, section 2.3.1, with its length of a label), without
+A-labels (RFC 5890, section 2.3.1) and outside of the special-use domains (RFC 6761). It is faster at the start above
+all: email_validator's own patterns take 36 ms to compile."""
 
 
 def _parse(text: str) -> Address:
+    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415 - most addresses do not need it
+
     if has_unseen(text):
         raise BadAddress(Reason.BAD_ADDRESS)  # IDNA drops some of them: mail would go elsewhere than shown
     try:

@@ -4,7 +4,7 @@ from email import policy
 from typing import Any
 
 import pytest
-from email_validator import EmailNotValidError, validate_email
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -103,6 +103,14 @@ LABEL = st.from_regex(r"[A-Za-z0-9-]{1,70}", fullmatch=True)
 @example("a" * 64, ["b" * 63, "b" * 63, "b" * 50, "jp"])
 @example("a" * 65, ["example", "jp"])
 @example("docomo..", ["example", "jp"])
+@example("a", ["Example", "JP"])
+@example("a", ["b" * 64, "jp"])
+@example("a", ["ab--c", "jp"])
+@example("a", ["-b", "jp"])
+@example("a", ["b-", "jp"])
+@example("a", ["b", "j2"])
+@example("a", ["b", ""])
+@example("a", ["jp"])
 @example("b" * 64, ["xn--l8j" + "a" * 49, "xn--n8j" + "a" * 14, "jp"])
 def test_an_everyday_address_is_read_as_any_other(local: str, labels: list[str]) -> None:
     text = f"{local}@{'.'.join(labels)}"
@@ -115,3 +123,15 @@ def test_an_everyday_address_is_read_as_any_other(local: str, labels: list[str])
     except BadAddress:
         read = None
     assert read == meant
+
+
+@pytest.mark.parametrize("domain", [*SPECIAL_USE_DOMAIN_NAMES, "LOCAL", "localdomain", "onions"])
+def test_a_domain_for_special_use_is_what_email_validator_says(domain: str) -> None:
+    text = f"a@example.{domain}"
+    try:
+        validate_email(text, check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        with pytest.raises(BadAddress):
+            parse_address(text)
+    else:
+        assert parse_address(text) == text
