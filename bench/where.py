@@ -34,7 +34,7 @@ PARTS = {
 
 TRIO = "trio: tasks, limiters, channels"
 IMPORTS = "start: imports"
-ABOVE_ALL = {"notifierd.cli.main", "notifierd.cli.terminal", "notifierd.commands.once"}
+ABOVE_ALL = {"notifierd.cli.main", "notifierd.cli.work", "notifierd.commands.once"}
 """What trio.run itself is called by, so that each frame has it above."""
 
 

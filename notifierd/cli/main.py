@@ -5,10 +5,10 @@ import sys
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
-from rich.console import Console
 
 from notifierd import __version__
 from notifierd.cli import setup
@@ -18,19 +18,16 @@ from notifierd.cli.terminal import (
     complain,
     exit_codes,
     install_streams,
-    out,
-    run_async,
+    may_be_terminal,
     say,
     say_json,
-    settings_of,
 )
-from notifierd.config.load import load_for_sending
-from notifierd.config.settings import Settings
-from notifierd.config.sources import find_config
-from notifierd.model.counts import counted
 from notifierd.model.errors import DatabaseError, LeaseHeld, LedgerUnavailable
-from notifierd.rules.report import EXIT_OK, EXIT_TROUBLE, RunReport
-from notifierd.service import logs
+from notifierd.rules.exits import EXIT_OK, EXIT_TROUBLE
+
+if TYPE_CHECKING:
+    from notifierd.config.settings import Settings
+    from notifierd.rules.report import RunReport
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -82,7 +79,7 @@ def main() -> None:
     sys.exit(0)
 
 
-def day_of(moment: datetime | None, settings: Settings) -> date:
+def day_of(moment: datetime | None, settings: "Settings") -> date:
     """Return the day that the command line names, or today."""
     from notifierd.rules.calendar import Calendar
     from notifierd.service.site import utc_now
@@ -107,6 +104,10 @@ def run(context: click.Context) -> None:
       notifierd run                              as systemd runs it; the log goes to stderr
       systemctl reload notifierd                 after a change of config.toml
     """  # noqa: D301
+    from notifierd.cli.work import run_async
+    from notifierd.config.load import load_for_sending
+    from notifierd.config.sources import find_config
+    from notifierd.service import logs
     from notifierd.service.daemon import Daemon
     from notifierd.service.site import claim_alarm, open_site, utc_now
     from notifierd.service.systemd import Notifier
@@ -159,13 +160,19 @@ def once(
       notifierd once --force --day 2026-11-23    a holiday, as if it were today
       notifierd once --dry-run --day 2026-11-30  how much would be sent
     """  # noqa: D301
+    from notifierd.cli.work import run_async, settings_of
     from notifierd.commands.once import Once, Options, failed_report
-    from notifierd.commands.run_display import live_progress, print_report
 
     options = Options(moment.date() if moment else None, force, seconds, dry_run)
     one = Once(settings_of(context), options)
 
-    async def watched() -> RunReport:
+    async def watched() -> "RunReport":
+        if not may_be_terminal():
+            return await one.run()
+        from rich.console import Console
+
+        from notifierd.commands.run_display import live_progress
+
         async with live_progress(one.progress, Console(stderr=True)):
             return await one.run()
 
@@ -180,6 +187,9 @@ def once(
         if as_json:
             say_json(report.as_json())
         else:
+            from notifierd.cli.tables import out
+            from notifierd.commands.run_display import print_report
+
             print_report(report, out())
     except BrokenPipeError:  # nobody reads stdout; the exit code still tells the result
         abandon_stdout()
@@ -208,17 +218,27 @@ def plan(context: click.Context, moment: datetime | None, staff_id: UUID | None,
       notifierd plan --day 2026-11-24 --json    that day, as JSON
       notifierd plan --explain 3f0e9d3e-...     why somebody is notified, or is not
     """  # noqa: D301
-    from notifierd.cli.tables import print_explanation, print_plan
+    from notifierd.cli.work import run_async, settings_of
     from notifierd.commands import plan as plans
 
     settings = settings_of(context)
     day = day_of(moment, settings)
     if staff_id:
         explanation = run_async(partial(plans.explain, settings, day, staff_id))
-        say_json(explanation.as_json()) if as_json else print_explanation(explanation, out())
+        if as_json:
+            say_json(explanation.as_json())
+        else:
+            from notifierd.cli.tables import out, print_explanation
+
+            print_explanation(explanation, out())
     else:
         found = run_async(partial(plans.plan, settings, day))
-        say_json(found.as_json()) if as_json else print_plan(found, out())
+        if as_json:
+            say_json(found.as_json())
+        else:
+            from notifierd.cli.tables import out, print_plan
+
+            print_plan(found, out())
 
 
 @cli.command()
@@ -243,8 +263,12 @@ def preview(context: click.Context, moment: datetime | None, office_id: UUID | N
       notifierd preview --out /tmp/preview
       notifierd preview --day 2026-11-24 --office 18072e8c-... --out /tmp/preview
     """  # noqa: D301
+    from rich.console import Console
+
+    from notifierd.cli.work import run_async, settings_of
     from notifierd.commands.preview import Wanted
     from notifierd.commands.preview import preview as render
+    from notifierd.model.counts import counted
     from notifierd.service.site import utc_now
 
     settings = settings_of(context)
@@ -269,13 +293,18 @@ def status(context: click.Context, *, as_json: bool) -> None:
       notifierd status
       notifierd status --json | jq .last_run.untold
     """  # noqa: D301
-    from notifierd.cli.tables import print_status
+    from notifierd.cli.work import run_async, settings_of
     from notifierd.commands.status import status_report
     from notifierd.service.site import utc_now
 
     settings = settings_of(context)
     found = run_async(partial(status_report, settings, utc_now()))
-    say_json(found.as_json()) if as_json else print_status(found, settings.window.zone, out())
+    if as_json:
+        say_json(found.as_json())
+    else:
+        from notifierd.cli.tables import out, print_status
+
+        print_status(found, settings.window.zone, out())
     if found.database:
         raise LedgerUnavailable(found.database)
 
@@ -294,13 +323,18 @@ def history(context: click.Context, days: int, *, as_json: bool) -> None:
       notifierd history --days 7
       notifierd history --json | jq '.[] | select(.untold.overdue > 0) | .day'
     """  # noqa: D301
-    from notifierd.cli.tables import print_history
+    from notifierd.cli.work import run_async, settings_of
     from notifierd.commands.status import history as look_back
     from notifierd.service.site import utc_now
 
     settings = settings_of(context)
     found = run_async(partial(look_back, settings, utc_now(), days))
-    say_json([day.as_json() for day in found]) if as_json else print_history(found, settings.window.zone, out())
+    if as_json:
+        say_json([day.as_json() for day in found])
+    else:
+        from notifierd.cli.tables import out, print_history
+
+        print_history(found, settings.window.zone, out())
 
 
 @cli.command()
@@ -323,7 +357,9 @@ def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool,
       notifierd retry --failed --expired   after the provider has recovered
       notifierd once                       send them now
     """  # noqa: D301
+    from notifierd.cli.work import run_async, settings_of
     from notifierd.commands.retry import retry as plan_again
+    from notifierd.model.counts import counted
     from notifierd.model.delivery import Channel, State
     from notifierd.service.site import utc_now
 

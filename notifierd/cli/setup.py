@@ -5,16 +5,18 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from notifierd.cli.terminal import as_json_option, complain, out, run_async, say, say_json, settings_of
-from notifierd.config import checks
-from notifierd.model.counts import counted
+from notifierd.cli.terminal import as_json_option, complain, say, say_json
 from notifierd.model.errors import ConfigError
-from notifierd.rules.report import EXIT_USAGE
-from notifierd.store.database import Database, open_database
+from notifierd.rules.exits import EXIT_USAGE
+
+if TYPE_CHECKING:
+    from notifierd.store.database import Database
+    from notifierd.store.rights import Narrowed
+    from notifierd.store.schema import Migration
 
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ def check(context: click.Context, *, as_json: bool) -> None:
       notifierd check
       notifierd check --json | jq -r '.[] | select(.level == "bad") | .subject'
     """  # noqa: D301
-    from notifierd.cli.tables import print_findings
+    from notifierd.cli.work import run_async, settings_of
     from notifierd.commands import check as checks
     from notifierd.commands.finding import Finding, Level, exit_code
     from notifierd.config.sources import find_config, origin
@@ -43,6 +45,8 @@ def check(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         say_json([{"subject": f.subject, "level": f.level.value, "text": f.text} for f in findings])
     else:
+        from notifierd.cli.tables import out, print_findings
+
         print_findings(findings, out())
     sys.exit(exit_code(findings))
 
@@ -87,7 +91,7 @@ def migrate(context: click.Context, dsn: str | None) -> None:
     """  # noqa: D301
     from notifierd.store import rights, schema
 
-    async def work(db: Database) -> tuple[tuple[schema.Migration, ...], rights.Narrowed]:
+    async def work(db: "Database") -> "tuple[tuple[Migration, ...], Narrowed]":
         return await schema.migrate(db), await rights.narrow(db)
 
     done, narrowed = with_database(context, dsn, work)
@@ -137,11 +141,15 @@ def db_views(context: click.Context, which: str | None, dsn: str | None) -> None
     click.echo(with_database(context, dsn, script), nl=False)
 
 
-def with_database(context: click.Context, dsn: str | None, work: Callable[[Database], Awaitable[T]]) -> T:
+def with_database(context: click.Context, dsn: str | None, work: Callable[["Database"], Awaitable[T]]) -> T:
     """Connect to *dsn*, or to the configured database, and run *work*.
 
     The connection is used as if a pooler were between: this works without one too, and *dsn* has no key that says so.
     """
+    from notifierd.cli.work import run_async, settings_of
+    from notifierd.config import checks
+    from notifierd.store.database import open_database
+
     if dsn and (problem := checks.DSN.problem(dsn, secret=True)):
         raise ConfigError((f"--dsn: {problem}",))
     where = dsn if dsn is not None else settings_of(context).database.dsn
@@ -188,6 +196,8 @@ def demo(offices: int, *, keep: bool) -> None:
       notifierd demo
       notifierd demo --offices 500 --keep    look at the page, and try the other commands
     """  # noqa: D301
+    from notifierd.model.counts import counted
+
     say(f"notifierd demo: {counted(offices, 'office')}")  # before the imports, which take a second
     try:
         from notifierd.demo.show import show

@@ -1,23 +1,26 @@
 """Print results for people: tables and colours on a terminal, plain lines elsewhere."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.markup import escape
 
 from notifierd.commands.display.columns import Column, print_table
-from notifierd.commands.finding import Finding
-from notifierd.commands.plan import Explanation, Plan, PlannedOffice
-from notifierd.commands.status import StatusReport
 from notifierd.messages.text import clean, visible
 from notifierd.model.counts import ChannelCounts, counted
 from notifierd.model.delivery import Channel
 from notifierd.model.office import Alert
 from notifierd.rules.due import ChannelDecision, Decision
 from notifierd.store.history import Day, Open
+
+if TYPE_CHECKING:
+    from notifierd.commands.finding import Finding
+    from notifierd.commands.plan import Explanation, Plan, PlannedOffice
+    from notifierd.commands.status import StatusReport
 
 T = TypeVar("T")
 
@@ -28,7 +31,20 @@ STYLES = {"completed": "green", "running": "cyan", "skipped": "dim", "missed": "
 MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "bad": "[red]bad [/]", "away": "[red]away[/]"}
 
 
-def print_findings(findings: Sequence[Finding], console: Console) -> None:
+class _Out(Console):
+    """Leaves a closed pipe to `exit_codes`; rich itself would exit 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def out() -> Console:
+    """Return the console for results, which does not wrap lines unless it is a terminal."""
+    terminal = sys.stdout.isatty()
+    return _Out(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 1000)
+
+
+def print_findings(findings: Sequence["Finding"], console: Console) -> None:
     """Print one line for each check."""
     for finding in findings:
         console.print(f"{MARKS[finding.level]} [bold]{plain(finding.subject)}[/]: {plain(finding.text)}")
@@ -114,7 +130,7 @@ def _span(length: timedelta) -> str:
 # --------------------------------------------------------------------------------------------------------------
 
 
-def print_status(report: StatusReport, zone: ZoneInfo, console: Console) -> None:
+def print_status(report: "StatusReport", zone: ZoneInfo, console: Console) -> None:
     """Print the last run, the open deliveries, the holder of the lease, and the next window."""
     if report.database is None:
         _print_last(report, zone, console)
@@ -128,7 +144,7 @@ def print_status(report: StatusReport, zone: ZoneInfo, console: Console) -> None
         _line(console, "next window", f"{opens} to {ends} {zone.key} (in {wait}){closed}")
 
 
-def _print_last(report: StatusReport, zone: ZoneInfo, console: Console) -> None:
+def _print_last(report: "StatusReport", zone: ZoneInfo, console: Console) -> None:
     for missed in report.missed:
         _line(console, "missed", f"[bold red]{missed.day}[/] ({plain(missed.reason or '')})")
     if (day := report.last) is None:
@@ -168,7 +184,7 @@ def _left(each: Open, zone: ZoneInfo) -> str:
 # The plan ------------------------------------------------------------------------------------------------------------
 
 
-def print_plan(plan: Plan, console: Console) -> None:
+def print_plan(plan: "Plan", console: Console) -> None:
     """Print who would get how many messages."""
     if plan.closed:
         console.print(
@@ -208,7 +224,7 @@ def print_plan(plan: Plan, console: Console) -> None:
             console.print(f"  {office}")
 
 
-def _print_offices(offices: Sequence[PlannedOffice], console: Console) -> None:
+def _print_offices(offices: Sequence["PlannedOffice"], console: Console) -> None:
     print_table(
         console,
         (
@@ -283,7 +299,7 @@ ALERTS: Mapping[str, str] = {
 """Why a notice includes an alert, or does not."""
 
 
-def print_explanation(explanation: Explanation, console: Console) -> None:
+def print_explanation(explanation: "Explanation", console: Console) -> None:
     """Print why a staff member is notified of each alert, or is not."""
     of = counted(len(explanation.offices), "office")
     console.print(f"[bold]{explanation.day}[/]: staff {explanation.staff_id} of {of}")
@@ -296,7 +312,7 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
             _print_channel(decided, threshold, explanation, console)
 
 
-def _print_channel(decided: ChannelDecision, threshold: int, explanation: Explanation, console: Console) -> None:
+def _print_channel(decided: ChannelDecision, threshold: int, explanation: "Explanation", console: Console) -> None:
     for target in decided.targets:
         device = f" to device {target.delivery.device_id}" if target.delivery and target.delivery.device_id else ""
         style = "green" if target.included else "yellow"

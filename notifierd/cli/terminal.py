@@ -1,23 +1,20 @@
-"""What all commands share: output, error messages and exit codes. No error ends in a traceback."""
+"""What all commands share: output, error messages and exit codes. No error ends in a traceback.
+
+Help and completion need this module too, so it imports little; `work` has the rest.
+"""
 
 import codecs
 import errno
 import io
 import json
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
-import trio
-from rich.console import Console
-from rich.markup import escape
 
-from notifierd.config.load import load
-from notifierd.config.settings import Settings
 from notifierd.messages.text import visible, visible_json
 from notifierd.model.errors import (
     ConfigError,
@@ -25,16 +22,13 @@ from notifierd.model.errors import (
     LeaseHeld,
     LedgerUnavailable,
     NotifierdError,
-    unwrap_groups,
 )
-from notifierd.rules.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE, EXIT_USAGE
-from notifierd.service import logs, memory, stderr
+from notifierd.rules.exits import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE, EXIT_USAGE
+from notifierd.service import stderr
 from notifierd.store.connection.advice import advice
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
-
-T = TypeVar("T")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="The result as JSON, alone on stdout.")
 
@@ -113,6 +107,9 @@ def abandon_stdout() -> None:
 
 def complain(*lines: str) -> None:
     """Print on stderr what is wrong."""
+    from rich.console import Console  # noqa: PLC0415 - takes 50 ms, and few commands complain
+    from rich.markup import escape  # noqa: PLC0415 - likewise
+
     console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
     for line in lines:
         console.print(f"[red]notifierd:[/] {escape(visible(line))}")
@@ -130,49 +127,6 @@ def say_json(found: object) -> None:
     click.echo(visible_json(json.dumps(found, ensure_ascii=not readable)))
 
 
-def run_async(work: Callable[[], Awaitable[T]]) -> T:
-    """Run *work* to its end, or until Ctrl-C if *work* does not handle that itself.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C ended it.
-    """
-    memory.settle_in()
-    with unwrap_groups():
-        return trio.run(_until_interrupted, work)
-
-
-async def _until_interrupted(work: Callable[[], Awaitable[T]]) -> T:
-    """Cancel *work* at Ctrl-C. Trio's own KeyboardInterrupt may hit inside trio_asyncio's loop, which then hangs."""
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_cancel_at_interrupt, nursery.cancel_scope)
-        result = await work()
-        nursery.cancel_scope.cancel()
-        return result
-    raise KeyboardInterrupt
-
-
-async def _cancel_at_interrupt(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
-    with trio.open_signal_receiver(signal.SIGINT) as signals:
-        task_status.started()
-        async for _ in signals:
-            scope.cancel()
-
-
-class _Out(Console):
-    """Leaves a closed pipe to `exit_codes`; rich itself would exit 1."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-def out() -> Console:
-    """Return the console for results, which does not wrap lines unless it is a terminal."""
-    terminal = sys.stdout.isatty()
-    return _Out(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 1000)
-
-
-def settings_of(context: click.Context) -> Settings:
-    """Return the configuration that the command line names, and set up the log as it says."""
-    settings = load(context.obj)
-    logs.set_up(settings.log.level, settings.log.format)
-    return settings
+def may_be_terminal() -> bool:
+    """Return whether rich may take stderr for a terminal, by itself or because a variable says so."""
+    return sys.stderr.isatty() or not os.environ.keys().isdisjoint({"FORCE_COLOR", "TTY_COMPATIBLE"})

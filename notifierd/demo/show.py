@@ -28,7 +28,8 @@ from notifierd.demo.sample import sample as invent
 from notifierd.demo.servers.process import Servers, running_servers
 from notifierd.model.delivery import Channel, delivery_id
 from notifierd.rules.calendar import Calendar
-from notifierd.rules.report import EXIT_INTERRUPTED, EXIT_OK, EXIT_TROUBLE, RunReport
+from notifierd.rules.exits import EXIT_INTERRUPTED, EXIT_OK, EXIT_TROUBLE
+from notifierd.rules.report import RunReport
 from notifierd.send.vapid import make_vapid_key
 from notifierd.service import logs
 from notifierd.service.site import utc_now

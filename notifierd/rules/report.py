@@ -6,14 +6,10 @@ from attrs import asdict, frozen
 
 from notifierd.model.counts import ChannelCounts, DayCounts
 from notifierd.model.reasons import Reason
+from notifierd.rules.exits import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE
 
 RunState = Literal["completed", "interrupted", "skipped", "failed", "dry-run"]
 
-EXIT_OK = 0
-EXIT_TROUBLE = 1
-EXIT_USAGE = 2
-EXIT_OUT_OF_REACH = 3
-EXIT_INTERRUPTED = 4
 
 ALREADY_COMPLETED = "already_completed"
 """The reason of a run that found its day completed and had nothing to do. The run before it reported the failures."""

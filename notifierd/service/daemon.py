@@ -16,7 +16,8 @@ from attrs import define, field
 from notifierd.config.settings import Settings
 from notifierd.model.errors import LedgerUnavailable, NotifierdError, first_of, unwrap_groups
 from notifierd.rules.calendar import Calendar, Window
-from notifierd.rules.report import EXIT_INTERRUPTED, EXIT_OK, RunResult
+from notifierd.rules.exits import EXIT_INTERRUPTED, EXIT_OK
+from notifierd.rules.report import RunResult
 from notifierd.run.context import Site
 from notifierd.run.day import run_day
 from notifierd.run.progress import Progress

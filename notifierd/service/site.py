@@ -13,7 +13,6 @@ import trio
 from attrs import frozen
 
 from notifierd.config.settings import Settings
-from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel
 from notifierd.model.errors import ConfigError, LedgerUnavailable
 from notifierd.model.reasons import Reason
@@ -25,7 +24,6 @@ from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
 from notifierd.run.transport import Transports
 from notifierd.send import Sender
-from notifierd.send.open import open_email, open_push
 from notifierd.store.contract import is_read_only, system_identifier, view_problems
 from notifierd.store.database import Database, StatementCounts, open_database
 from notifierd.store.history import Overview
@@ -138,6 +136,9 @@ async def open_context(
     Raises:
         ConfigError: *settings* do not allow to make a sender or a template.
     """
+    from notifierd.messages.render import Renderer  # noqa: PLC0415 - most commands render no message
+    from notifierd.send.open import open_email, open_push  # noqa: PLC0415 - and send none
+
     rules, limits = Rules.of(settings), Limits.of(settings.limits)
     async with AsyncExitStack() as stack:
         senders: dict[Channel, Sequence[Sender[Any]]] = {

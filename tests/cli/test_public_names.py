@@ -24,7 +24,7 @@ from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.office import Notice
 from notifierd.model.reasons import Reason
-from notifierd.rules import report
+from notifierd.rules import exits
 from notifierd.rules.alarms import Alarm
 from notifierd.store.contract import VIEWS
 from notifierd.store.database import open_database
@@ -68,7 +68,7 @@ def _command(command: click.Command, name: str) -> Iterator[str]:
 
 
 def exit_codes() -> Iterator[str]:
-    return (str(value) for name, value in vars(report).items() if name.startswith("EXIT_"))
+    return (str(value) for name, value in vars(exits).items() if name.startswith("EXIT_"))
 
 
 def configuration() -> Iterator[str]:

@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 from notifierd.demo.application import Rows
 from notifierd.demo.postgres import Cluster
 from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, Rule, ServersConfig
-from notifierd.rules.report import EXIT_OUT_OF_REACH
+from notifierd.rules.exits import EXIT_OUT_OF_REACH
 from tests.support import faults
 from tests.support.faults import PROVIDER_TEXT, Holding, Run, Seen, once, running_once, until
 from tests.support.loopback import Handler, serving
