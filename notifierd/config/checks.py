@@ -5,6 +5,7 @@ import ipaddress
 import json
 import re
 import string
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,11 +264,20 @@ def parse_vapid_key(text: str) -> "Vapid02":
 
 
 def _is_vapid_key(value: str) -> bool:
+    if _RAW_VAPID_KEY.fullmatch(value):  # as `notifierd vapid` prints it: cryptography, which takes 8 MB, is not needed
+        return 0 < int.from_bytes(urlsafe_b64decode(f"{value}=")) < _P256_ORDER
     try:
         parse_vapid_key(value)
     except ValueError:
         return False
     return True
+
+
+_RAW_VAPID_KEY = re.compile(r"[A-Za-z0-9_-]{43}")
+"""32 bytes in base64url, without padding."""
+
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""A private key is below the order of the curve: FIPS 186-4, section B.4 and D.1.2.3."""
 
 
 def _is_service_account(value: str) -> bool:

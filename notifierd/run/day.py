@@ -23,6 +23,7 @@ from notifierd.run.office import DATABASE_PAUSE, RunPass, guard_office
 from notifierd.run.progress import Progress, keep_deadline
 from notifierd.run.record.lease import hold_lease
 from notifierd.run.record.recorder import open_recorder
+from notifierd.send.webpush import load_ahead
 from notifierd.store.source import CHUNK_LASTS, START, ChunkSize, Place
 
 T = TypeVar("T")
@@ -50,6 +51,8 @@ async def run_day(day: date, context: RunContext) -> RunResult:
                 context.progress.metrics.deliveries.update(await context.ledger.close_earlier(day))
                 planned = context.progress.planned = await context.ledger.plan(day, context.rules, context.capacity())
                 report_plan(planned, context.rules)
+                if planned.push:
+                    load_ahead()
                 counts = await tell_everyone(day, context, planned)
             lease.given_back = True
             result = await conclude(day, context, counts)

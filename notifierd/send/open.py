@@ -1,9 +1,8 @@
 """Open the senders that the configuration names. Only the chosen provider's module is imported."""
 
 import importlib
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -62,11 +61,6 @@ def _class(provider: str) -> Any:  # noqa: ANN401 - each takes its own table
     return getattr(importlib.import_module(module), name)
 
 
-def _import_pywebpush() -> None:
-    with suppress(ImportError):  # the first push will raise it again
-        importlib.import_module("pywebpush")
-
-
 @asynccontextmanager
 async def open_push(settings: Settings, *, now: Callable[[], datetime]) -> AsyncIterator[Sender[Push]]:
     """Open the push sender.
@@ -74,8 +68,6 @@ async def open_push(settings: Settings, *, now: Callable[[], datetime]) -> Async
     Raises:
         ConfigError: ``push.vapid_private_key`` is missing.
     """
-    # The import takes 0.15 s, because it imports requests and aiohttp; the day is planned meanwhile.
-    threading.Thread(target=_import_pywebpush, name="import pywebpush").start()
     if not settings.push.vapid_private_key:
         raise ConfigError(("push.vapid_private_key: required for push (`notifierd vapid` makes one)",))
     async with open_client(width=PUSH_WIDTH, public_only=not settings.push.allow_private_addresses) as client:

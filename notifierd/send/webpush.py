@@ -6,7 +6,12 @@ into the claims that it is given, so that the next origin gets the previous orig
 
 import base64
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
+from functools import cached_property
+from importlib import import_module
+from threading import Thread
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from notifierd.config.settings import PushSettings
@@ -17,7 +22,9 @@ from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, meaning, outcomes
 from notifierd.send._http import Client, Url, parse_url
 from notifierd.send._words import About
-from notifierd.send.vapid import Vapid
+
+if TYPE_CHECKING:
+    from notifierd.send.vapid import Vapid
 
 WNS = ".notify.windows.com"
 
@@ -39,11 +46,16 @@ class WebPush:
     honours_keys = False
 
     def __init__(self, client: Client, settings: PushSettings, *, subject: str, now: Callable[[], datetime]) -> None:
-        self._client, self._settings, self._now = client, settings, now
-        self._vapid = Vapid(settings.vapid_private_key, subject)
+        self._client, self._settings, self._subject, self._now = client, settings, subject, now
         self._refused: dict[str, set[UUID]] = {}  # by origin: the offices refused since it last accepted a message
         self._taking: set[str] = set()  # the origins that have accepted a message
         self._foreign: set[UUID] = set()  # offices with a device that was refused while others were accepted
+
+    @cached_property
+    def _vapid(self) -> "Vapid":
+        from notifierd.send.vapid import Vapid  # noqa: PLC0415 - only pushes need cryptography, which takes 8 MB
+
+        return Vapid(self._settings.vapid_private_key, self._subject)
 
     def destination(self, message: Push) -> str:
         url = self._permitted(message.device.endpoint)
@@ -159,9 +171,23 @@ def _matches(host: str, allowed: str) -> bool:
     return host.endswith(allowed[1:]) if allowed.startswith("*.") else host == allowed
 
 
+def load_ahead() -> None:
+    """Start to import, in a thread, what only pushes need: pywebpush with aiohttp and requests, and cryptography.
+
+    This takes 0.2 s and 20 MB, so it begins when pushes are planned, while the first offices are read.
+    """
+    Thread(target=_load, name="import pywebpush").start()
+
+
+def _load() -> None:
+    with suppress(ImportError):  # the first push will raise it again
+        import_module("notifierd.send.vapid")
+        import_module("pywebpush")
+
+
 def encrypt(device: Device, data: bytes) -> bytes | None:
     """Encrypt *data* for *device* (RFC 8291); None if its keys are invalid: section 3.2 gives their lengths."""
-    from pywebpush import WebPusher  # noqa: PLC0415 - takes 0.15 s: `open_push` imports it ahead, in a thread
+    from pywebpush import WebPusher  # noqa: PLC0415 - only pushes need it: see `load_ahead`
 
     try:
         lengths = [len(_decoded(text)) for text in (device.p256dh, device.auth)]
