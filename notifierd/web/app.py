@@ -14,7 +14,6 @@ from notifierd.web.access import Access, is_ours
 from notifierd.web.archive import LOOK_SECONDS, Archive
 from notifierd.web.daemon import DaemonView
 from notifierd.web.live import MOST_STREAMS, Live
-from notifierd.web.metrics import CONTENT_TYPE, scrape
 from notifierd.web.pages import Pages, parsed, path_of_ours
 from notifierd.web.server.http import Request, Response
 from notifierd.web.server.places import ALIVE, METRICS, READER, READY, STRANGER, Kind
@@ -103,6 +102,8 @@ class App:
             case ["events"]:
                 return self._events(request)
             case ["metrics"]:
+                from notifierd.web.metrics import CONTENT_TYPE, scrape  # noqa: PLC0415 - takes 20 ms and 1 MB
+
                 days = await self.archive.last_days(self.live.today(), self.daemon.status.last)
                 return Response(200, scrape(self.daemon, days, self.live.streams), CONTENT_TYPE)
         return self.pages.missing(request)

@@ -30,7 +30,14 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 ENDED = tuple(state for state in State if state not in OPEN)
 RUN_STATES = ("completed", "interrupted", "missed")
 
-_STARTED = time.time()
+
+def _started() -> float:
+    """Return when this process started, by the Unix clock: proc(5), field 22 of /proc/PID/stat, in ticks since boot."""
+    ticks = int(Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19])
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+STARTED = _started()  # once: it would move with a clock that is set
 
 
 def scrape(daemon: DaemonView, days: Sequence[Day] | None, streams: int) -> bytes:
@@ -69,7 +76,7 @@ class _Daemon(Collector):
         yield CounterMetricFamily("process_cpu_seconds", "CPU time spent.", time.process_time())
         yield _gauge("process_resident_memory_bytes", "Resident memory.", pages * os.sysconf("SC_PAGE_SIZE"))
         yield _gauge("process_open_fds", "Open file descriptors.", files)
-        yield _gauge("process_start_time_seconds", "When the process started, by the Unix clock.", _STARTED)
+        yield _gauge("process_start_time_seconds", "When the process started, by the Unix clock.", STARTED)
 
     def _configuration(self) -> Iterator[Metric]:
         daemon = self.daemon

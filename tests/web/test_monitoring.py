@@ -1,7 +1,11 @@
 """The alerts and the dashboard that come with notifierd: what they ask for exists, and Prometheus can read it."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import timedelta
@@ -132,3 +136,13 @@ def test_the_docs_name_each_metric_with_its_labels_and_no_other(existing: dict[s
     assert {name: set(filter(None, labels.split(","))) for name, labels in named.items()} == {
         name: labels for name, labels in series.items() if name != "up"
     }
+
+
+def test_the_start_is_the_process_and_not_its_first_scrape():
+    """Told between two readings of the clock: before the process was made, and as the first thing that it did."""
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    code = "import time; first = time.time(); from notifierd.web import metrics; print(first, metrics.STARTED)"
+    before = time.time()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, started = map(float, done.stdout.split())
+    assert before - tick <= started <= first + tick
