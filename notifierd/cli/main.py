@@ -24,6 +24,7 @@ from notifierd.cli.terminal import (
 )
 from notifierd.model.errors import DatabaseError, LeaseHeld, LedgerUnavailable
 from notifierd.rules.exits import EXIT_OK, EXIT_TROUBLE
+from notifierd.service import memory
 
 if TYPE_CHECKING:
     from notifierd.config.settings import Settings
@@ -71,6 +72,7 @@ def cli(context: click.Context, config_path: Path | None) -> None:
 def main() -> None:
     """Run the command line, and exit."""
     install_streams()
+    memory.collect_seldom()
     with exit_codes():
         try:
             cli(standalone_mode=False)

@@ -7,10 +7,14 @@ YOUNG = 10_000
 """New objects after which Python collects the youngest generation. One mail makes twelve times its default of 700."""
 
 
+def collect_seldom() -> None:
+    """Have fewer garbage collections, to be called before the imports: they make much, and nearly no garbage."""
+    gc.set_threshold(YOUNG, 20, 20)
+
+
 def settle_in() -> None:
     """Exclude everything that is loaded by now from garbage collections."""
     gc.freeze()
-    gc.set_threshold(YOUNG, 20, 20)
 
 
 def give_back() -> None:
