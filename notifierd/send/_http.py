@@ -1,4 +1,6 @@
-"""HTTP for senders: make one POST, and say what a missing answer means. The only module that imports httpx.
+"""HTTP for senders and readers: make one request, and say what a missing answer means.
+
+The only module that imports httpx.
 
 The caller limits the time of a call and the number of calls at once: nothing here waits for a connection.
 """
@@ -85,7 +87,7 @@ TIMES = {"timeout": {"connect": CONNECT_SECONDS}}
 
 
 class Client:
-    """Make POSTs, and distinguish requests that were certainly not sent from those that may have been.
+    """Make GETs and POSTs, and distinguish those that were certainly not sent from those that may have been.
 
     The client uses httpx' transport, not its client: it needs no redirects, cookies, proxies, netrc or compression, and
     without them a call costs a quarter less.
@@ -96,8 +98,17 @@ class Client:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
         """Send *body*; return the answer, or what its absence means. A cancellation passes through."""
+        return await self._request("POST", url, body, headers)
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
+        """Ask for *url*; return the answer, or what its absence means. A cancellation passes through."""
+        return await self._request("GET", url, b"", headers)
+
+    async def _request(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str]
+    ) -> Answer | Deferred | Unknown:
         try:
-            request = httpx.Request("POST", _url(url), headers={**HEADERS, **headers}, content=body, extensions=TIMES)
+            request = httpx.Request(method, _url(url), headers={**HEADERS, **headers}, content=body, extensions=TIMES)
             request.stream = _Body(body)
             async with aclosing(await self._transport.handle_async_request(request)) as response:
                 return await _answer(response)
@@ -122,7 +133,7 @@ class _Body(httpx.AsyncByteStream):
     """
 
     def __init__(self, body: bytes) -> None:
-        self._pieces = [body]
+        self._pieces = [body] if body else []
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

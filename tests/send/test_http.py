@@ -1,4 +1,4 @@
-"""What the end of a POST means: certainly not sent, answered, or in doubt."""
+"""What the end of a request means: certainly not sent, answered, or in doubt."""
 
 import gzip
 import logging
@@ -73,6 +73,20 @@ async def test_a_request_leaves_in_one_piece() -> None:
         (b"POST /", b"the first"),
         (b"POST /", b"the second"),
     ]
+
+
+async def test_a_get_has_no_body() -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    async with serving(answering(OK, seen)) as port, open_client(width=1) as client:
+        for _ in range(2):
+            assert await client.get(f"http://127.0.0.1:{port}/emails?limit=1&after=a%2Fb", {"X-Key": "1"}) == Answer(
+                200, {"content-length": "2"}, b"{}"
+            )
+    for head, body in seen:
+        assert head.startswith(b"GET /emails?limit=1&after=a%2Fb HTTP/1.1\r\n")
+        assert b"\r\nX-Key: 1" in head
+        assert b"content-length" not in head.lower()
+        assert body == b""
 
 
 async def test_only_connecting_has_a_time_of_its_own() -> None:

@@ -32,7 +32,8 @@ async def read_request(stream: trio.SocketStream) -> tuple[bytes, bytes]:
     while b"\r\n\r\n" not in data:
         data += await receive(stream)
     head, _, body = data.partition(b"\r\n\r\n")
-    length = next(int(line[15:]) for line in head.lower().splitlines() if line.startswith(b"content-length:"))
+    lengths = (line[15:] for line in head.lower().splitlines() if line.startswith(b"content-length:"))
+    length = int(next(lengths, 0))
     while len(body) < length:
         body += await receive(stream)
     return head, body
