@@ -112,6 +112,8 @@ class ResendSettings(Table):
     """A key with the permission to send."""
     base_url: str = key("https://api.resend.com", checks.BASE_URL)
     """The URL of the API."""
+    feedback_key: str = key("", checks.TOKEN, secret=True)
+    """A key with full access, to ask what became of the mails; empty: notifierd does not ask."""
 
 
 @attrs.frozen
@@ -134,6 +136,8 @@ class PostmarkSettings(Table):
     """The message stream for the mails; it must be a transactional one."""
     base_url: str = key("https://api.postmarkapp.com", checks.BASE_URL)
     """The URL of the API."""
+    feedback_key: str = key("", checks.TOKEN, secret=True)
+    """Another API token of the same server, to ask what became of the mails; empty: `server_token`."""
 
 
 @attrs.frozen
@@ -164,6 +168,13 @@ class SesSettings(Table):
     """The configuration set to send with; empty: the identity's default."""
     base_url: str = key("", checks.BASE_URL_OR_NONE)
     """The URL of the API; empty: https://email.REGION.amazonaws.com."""
+    feedback_queue: str = key("", checks.BASE_URL_OR_NONE)
+    """The URL of an SQS queue of notifierd's own that gets the events of the mails through SNS; empty: none. notifierd
+    deletes the events that it has read. The user also needs sqs:ReceiveMessage, sqs:DeleteMessage,
+    sqs:GetQueueAttributes and ses:GetAccount."""
+    feedback_insights: bool = key(default=False)
+    """Whether to ask for each mail by GetMessageInsights, one a second. This needs Virtual Deliverability Manager, and
+    the permissions ses:GetMessageInsights and ses:GetAccount."""
 
     @property
     def endpoint(self) -> str:

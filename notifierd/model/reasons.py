@@ -186,6 +186,22 @@ class Reason(StrEnum):
         "設定セットまたは接続先が存在しません。email.ses の設定を確認してください。",
         "The configuration set does not exist, or base_url is wrong. Check email.ses.",
     )
+    # what became of accepted mails could not be read
+    NO_RIGHT = (
+        "no_right",
+        "配信結果を読む権限がありません。理由コードの末尾にある権限をサービス側で追加してください。",
+        "The key may not read what became of the mails. Add the permission that the code names, or use another key.",
+    )
+    UNREADABLE = (
+        "unreadable",
+        "配信結果の応答を最後まで解釈できませんでした。次の確認で改めて読み取ります。",
+        "An answer about what became of the mails could not be read to its end. The next look asks again.",
+    )
+    TOO_MANY = (
+        "too_many",
+        "配信結果が多すぎて、一度の確認では読み切れませんでした。",
+        "There was more to read about what became of the mails than one look reads.",
+    )
     # unknown outcomes
     TIMEOUT = (
         "timeout",

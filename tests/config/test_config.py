@@ -818,8 +818,10 @@ def test_whoever_may_read_a_secret_from_a_file_may_do_so_for_each():
     assert [dotted for dotted, field in EVERY_KEY.items() if key_of(field).secret] == [
         "database.dsn",
         "email.resend.api_key",
+        "email.resend.feedback_key",
         "email.sendgrid.api_key",
         "email.postmark.server_token",
+        "email.postmark.feedback_key",
         "email.mailgun.api_key",
         "email.ses.secret_access_key",
         "email.ses.session_token",

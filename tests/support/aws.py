@@ -1,4 +1,4 @@
-"""What botocore knows of AWS: its signature, and the schema of SES' requests and answers."""
+"""What botocore knows of AWS: its signature, and the schemas of requests to SES and SQS, and of their answers."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -33,6 +33,11 @@ def sesv2() -> ServiceModel:
     return ServiceModel(Loader().load_service_model("sesv2", "service-2"))
 
 
+@cache
+def sqs() -> ServiceModel:
+    return ServiceModel(Loader().load_service_model("sqs", "service-2"))
+
+
 def operation(method: str, path: str) -> OperationModel:
     """The operation that a request calls."""
     found = map(sesv2().operation_model, sesv2().operation_names)
@@ -43,3 +48,8 @@ def operation(method: str, path: str) -> OperationModel:
 def schema_problems(called: OperationModel, document: Mapping[str, Any]) -> str:
     """What is wrong with a request by its schema: unknown or missing members, wrong types; empty if nothing is."""
     return str(ParamValidator().validate(document, called.input_shape).generate_report())
+
+
+def answer_problems(called: OperationModel, document: Mapping[str, Any]) -> str:
+    """The same of an answer."""
+    return str(ParamValidator().validate(document, called.output_shape).generate_report())

@@ -16,15 +16,20 @@ class Request:
     """A complete request.
 
     Attributes:
+        target: the path with its query.
         headers: by lower-case name.
         hung_up: waits until the client has closed the connection.
     """
 
     method: str
-    path: str
+    target: str
     headers: Mapping[str, str]
     body: bytes
     hung_up: Callable[[], Awaitable[None]]
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
 
 
 @frozen
@@ -77,8 +82,7 @@ async def _read(stream: trio.abc.Stream, connection: h11.Connection) -> Request 
             pass
 
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
-    path = head.target.decode("ascii").partition("?")[0]
-    return Request(head.method.decode("ascii"), path, headers, bytes(body), hung_up)
+    return Request(head.method.decode("ascii"), head.target.decode("ascii"), headers, bytes(body), hung_up)
 
 
 def _write(connection: h11.Connection, answer: Answer) -> bytes:

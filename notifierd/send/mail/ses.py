@@ -146,7 +146,7 @@ class Ses:
 
     def _of_call(self, answer: Answer) -> Outcome:
         """Return the outcome of the call as a whole."""
-        kind, words = _error(answer)
+        kind, words = error_of(answer)
         status, wait = answer.status, answer.retry_after(self._now())
         if 400 <= status < 500:  # noqa: PLR2004 - the client's errors
             if kind in THROTTLES and DAILY_QUOTA in words:
@@ -199,8 +199,8 @@ def _inert(value: str) -> str:
     return re.sub(r"\{(?=\{)", "{\u2060", value)
 
 
-def _error(answer: Answer) -> tuple[str, str]:
-    """Return an error's type and its text; an empty type if the answer is not from SES.
+def error_of(answer: Answer) -> tuple[str, str]:
+    """Return an error's type and its text; an empty type if the answer is not from AWS.
 
     The type stands between a hash sign and a colon:
     https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html#operation-error-serialization.
