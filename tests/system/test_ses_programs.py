@@ -1,23 +1,34 @@
 """SES' requests against programs that others wrote to stand in for it: aws-ses-v2-local (npm) and moto (PyPI).
 
-Neither checks the signature (tests/send/test_sigv4.py does), and moto knows no SendBulkEmail.
+Neither checks the signature (tests/send/test_sigv4.py does), and moto knows no SendBulkEmail. moto's SNS and SQS carry
+the events that SES would publish.
 """
 
+import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import pytest
 
 from notifierd.config.settings import SesSettings
+from notifierd.demo.servers.feedback.ses import event_of
+from notifierd.model.feedback import MailStatus
 from notifierd.model.message import Mail
-from notifierd.model.outcome import Blocked, Deferred, Delivered, Outcome
-from notifierd.send._http import open_client
+from notifierd.model.outcome import Blocked, Deferred, Delivered, Outcome, Unknown
+from notifierd.send._answers import Answer
+from notifierd.send._http import Client, open_client
+from notifierd.send.feedback import Look, Looked
+from notifierd.send.feedback.ses import SET_UP, SesFeedback
 from notifierd.send.mail.ses import BULK_BYTES, Ses
+from tests.support.feedback import Kept
 from tests.support.messages import mail
 from tests.support.processes import Place, invent
 from tests.system.programs import installed, serving
@@ -149,12 +160,119 @@ async def test_moto_takes_mails_of_a_verified_sender_only(moto: str) -> None:
 
 
 def verify(moto: str, identity: str) -> None:
-    region = "AWS4-HMAC-SHA256 Credential=AKIA1/20261124/ap-northeast-1/ses/aws4_request"
-    url, headers = f"{moto}/v2/email/identities", {"Authorization": region}
+    url, headers = f"{moto}/v2/email/identities", {"Authorization": signature("ses")}
     httpx.post(url, json={"EmailIdentity": identity}, headers=headers, trust_env=False).raise_for_status()
+
+
+def signature(service: str) -> str:
+    """What moto reads of a signature: for which service it is, and where."""
+    return f"AWS4-HMAC-SHA256 Credential=AKIA1/20261124/ap-northeast-1/{service}/aws4_request"
 
 
 def messages(moto: str) -> list[dict[str, Any]]:
     found = httpx.get(f"{moto}/moto-api/data.json", trust_env=False).raise_for_status().json()
     taken: list[dict[str, Any]] = found["ses"]["Message"]
     return taken
+
+
+# What became of mails: SES' events by moto's SNS and SQS --------------------------------------------------------------
+
+
+def sns(moto: str, action: str, says: str, **parameters: str) -> str:
+    form = {"Action": action, "Version": "2010-03-31", **parameters}
+    answer = httpx.post(moto, data=form, headers={"Authorization": signature("sns")}, trust_env=False)
+    found = re.search(f"<{says}>(.*)</{says}>", answer.raise_for_status().text)
+    assert found, answer.text
+    return found[1]
+
+
+def sqs(moto: str, action: str, **parameters: Any) -> dict[str, Any]:
+    headers = {
+        "Authorization": signature("sqs"),
+        "X-Amz-Target": f"AmazonSQS.{action}",
+        "Content-Type": "application/x-amz-json-1.0",
+    }
+    answer = httpx.post(moto, json=parameters, headers=headers, trust_env=False).raise_for_status()
+    found: dict[str, Any] = answer.json() if answer.content else {}
+    return found
+
+
+def a_queue(moto: str, name: str) -> tuple[str, list[str]]:
+    """A queue with two topics in front of it, one that delivers events as they are, and one that wraps them."""
+    queue = moto + urlsplit(sqs(moto, "CreateQueue", QueueName=name)["QueueUrl"]).path
+    topics = []
+    for raw in ("true", "false"):
+        topic = sns(moto, "CreateTopic", "TopicArn", Name=f"{name}-{raw}")
+        raw_delivery = {"Attributes.entry.1.key": "RawMessageDelivery", "Attributes.entry.1.value": raw}
+        endpoint = f"arn:aws:sqs:ap-northeast-1:123456789012:{name}"
+        sns(moto, "Subscribe", "SubscriptionArn", TopicArn=topic, Protocol="sqs", Endpoint=endpoint, **raw_delivery)
+        topics.append(topic)
+    return queue, topics
+
+
+def remaining(moto: str, queue: str) -> list[str]:
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    found = sqs(moto, "GetQueueAttributes", QueueUrl=queue, AttributeNames=names)["Attributes"]
+    return [found[name] for name in names]
+
+
+class Noting(Client):
+    """Notes the receipts of the messages that were received."""
+
+    def __init__(self, client: Client) -> None:
+        self.inner, self.receipts = client, list[str]()
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
+        answer = await self.inner.post(url, body, headers)
+        if isinstance(answer, Answer) and headers["X-Amz-Target"].endswith("ReceiveMessage"):
+            self.receipts += [one["ReceiptHandle"] for one in json.loads(answer.body).get("Messages", [])]
+        return answer
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
+        return await self.inner.get(url, headers)
+
+
+class Stopped(Exception):
+    pass
+
+
+async def test_events_are_read_until_the_queue_is_empty_however_often_they_are_handed_out(moto: str) -> None:
+    """Twice the process ends after it has received some of them, and they come again."""
+    queue, topics = a_queue(moto, "feedback")
+    now, sent, expected = datetime.now(UTC), dict[str, UUID](), dict[UUID, MailStatus]()
+    for topic in topics:
+        sns(moto, "Publish", "MessageId", TopicArn=topic, Message=SET_UP)
+    for number in range(24):
+        status = list(MailStatus)[number % 6]
+        delivery_id, sent_id = UUID(int=number), f"010601-{number}-000000"
+        sent[sent_id], expected[delivery_id] = delivery_id, status
+        event = event_of(delivery_id, sent_id, "taro@example.jp", status, "", now)
+        for topic in topics:
+            sns(moto, "Publish", "MessageId", TopicArn=topic, Message=json.dumps(event))
+    assert remaining(moto, queue) == ["50", "0"]
+
+    async def stops(_verdicts: object) -> None:
+        raise Stopped
+
+    kept = Kept()
+    look = Look(now - timedelta(hours=1), now + timedelta(minutes=1), sent)
+    async with open_client(width=1) as client:
+        noting = Noting(client)
+        settings = SesSettings(access_key_id="AKIA1", secret_access_key=SECRET, base_url=moto, feedback_queue=queue)
+        reader = SesFeedback(noting, settings, now=lambda: datetime.now(UTC))
+        for _ in range(2):
+            noting.receipts.clear()
+            with pytest.raises(Stopped):
+                await reader.look(look, stops)
+            for receipt in noting.receipts:
+                sqs(moto, "ChangeMessageVisibility", QueueUrl=queue, ReceiptHandle=receipt, VisibilityTimeout=0)
+        assert await reader.look(look, kept.keep) == Looked()
+    assert kept.statuses == expected
+    assert remaining(moto, queue) == ["0", "0"]
+
+
+async def test_a_queue_that_does_not_exist_is_named_by_the_probe(moto: str) -> None:
+    async with open_client(width=1) as client:
+        queue = f"{moto}/123456789012/not-there"
+        settings = SesSettings(access_key_id="AKIA1", secret_access_key=SECRET, base_url=moto, feedback_queue=queue)
+        assert await SesFeedback(client, settings, now=lambda: datetime.now(UTC)).probe() == "not_found:400"
