@@ -93,7 +93,7 @@ class PostmarkFeedback:
             if not page.count or (page.count < count and offset >= total):
                 return Looked()
             if offset + count > FURTHEST:
-                if page.oldest is None or page.oldest >= until:
+                if page.oldest is None or not look.since <= page.oldest < until:
                     return Looked(Reason.TOO_MANY)
                 until, offset, total = page.oldest, 0, 0
         return Looked(Reason.TOO_MANY)

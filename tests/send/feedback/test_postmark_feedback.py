@@ -120,6 +120,17 @@ async def test_a_list_without_end_is_given_up() -> None:
     assert found == Looked("too_many")
 
 
+@pytest.mark.parametrize(
+    "at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-23T22:00:00", "soon", None, 5]
+)
+async def test_a_long_list_whose_times_are_odd_makes_the_look_incomplete(at: object) -> None:
+    fake = FakePostmark()
+    fake.add_bounce("id-9", "taro@example.jp", "HardBounce", 1, "", AT)
+    page = {"TotalCount": 20_000, "Bounces": [{**fake.bounces[0], "BouncedAt": at}] * PAGE}
+    found = await looked_through(PROVIDER, lambda _: httpx.Response(200, json=page), a_look(OURS), Kept())
+    assert found == Looked("too_many")
+
+
 async def test_bounces_that_are_removed_meanwhile_make_the_look_incomplete() -> None:
     """Those behind them move up, past the offset of the next page."""
     fake, kept = FakePostmark(), Kept()
