@@ -1,5 +1,7 @@
 """Resend's list of mails: its events, its cursor, and the metrics that tell hard bounces from soft ones."""
 
+import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -7,7 +9,9 @@ from uuid import UUID
 
 import httpx
 import pytest
+import resend
 import trio
+from pydantic import TypeAdapter
 from trio.testing import MockClock
 
 from notifierd.config.settings import ResendSettings
@@ -18,6 +22,7 @@ from notifierd.send._http import open_client
 from notifierd.send.feedback import Looked
 from notifierd.send.feedback.resend import MOST_PAGES, ResendFeedback
 from tests.support.feedback import NOW, PROVIDERS, Kept, a_look, looked_at, looked_through, reading
+from tests.support.providers import made_by
 
 PROVIDER = PROVIDERS["resend"]
 OURS = {"id-1": UUID(int=1)}
@@ -153,3 +158,54 @@ async def test_two_requests_a_second_are_made(autojump_clock: MockClock) -> None
         reader = ResendFeedback(client, ResendSettings(feedback_key=FakeResend.key), now=lambda: NOW)
         assert await reader.look(a_look({"id-249": UUID(int=1)}), Kept().keep) == Looked()
     assert [one - times[0] for one in times] == pytest.approx([0, 0.5, 1.0])
+
+
+# Resend's own client --------------------------------------------------------------------------------------------------
+
+
+def with_resend(url: str, call: Callable[[], object]) -> None:
+    """Make *call* by Resend's client, whose settings are global."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resend, "api_url", url)
+        patch.setattr(resend, "api_key", FakeResend.key)
+        call()
+
+
+async def test_the_calls_are_those_that_resends_client_makes() -> None:
+    """And it knows the shape of what the tests answer."""
+    fake, seen = FakeResend(), list[Request]()
+    ids = [str(UUID(int=number)) for number in range(200)]
+    for number, sent_id in enumerate(ids):
+        at = AT - timedelta(minutes=number)
+        fake.add(UUID(int=number), sent_id, "taro@example.jp", MailStatus(list(MailStatus)[number % 6]), "", at)
+    async with reading(PROVIDER, fake, seen=seen) as reader:
+        await reader.look(a_look(dict.fromkeys(ids, UUID(int=1))), Kept().keep)
+    bounced = [sent_id for number, sent_id in enumerate(ids[:100]) if list(MailStatus)[number % 6] in KINDS]
+    metrics: resend.Emails.MetricsParams = {
+        "dimensions": ["email"],
+        "metrics": ["bounced_permanent", "bounced_transient", "bounced_undetermined"],
+        "email_id": bounced,
+        "start_date": "2026-11-24",
+    }
+    calls: list[Callable[[], object]] = [
+        lambda: resend.Emails.list({"limit": 100}),
+        lambda: resend.Emails.metrics(metrics),
+        lambda: resend.Emails.list({"limit": 100, "after": ids[99]}),
+    ]
+    for call, request in zip(calls, seen, strict=False):
+        made = await made_by(lambda url, call=call: with_resend(url, call), {}, ["authorization"], str)  # type: ignore[misc]
+        assert urlsplit(request.target).path == urlsplit(made.path).path
+        assert parse_qs(urlsplit(request.target).query) == parse_qs(urlsplit(made.path).query)
+        assert request.headers["authorization"] == made.headers["authorization"]
+        assert (request.method, request.body) == ("GET", b"")
+    for request in seen:
+        _, _, body = fake.answer("GET", request.target, request.headers, b"")
+        found = json.loads(body)
+        if "/metrics" in request.target:
+            TypeAdapter(resend.Emails.MetricsResponse).validate_python(found)
+        else:
+            found["data"] = [{**one, "html": "", "text": ""} for one in found["data"]]  # a list leaves these two out
+            TypeAdapter(resend.Emails.ListResponse).validate_python(found)
+
+
+KINDS = {MailStatus.BOUNCED, MailStatus.REFUSED}

@@ -106,7 +106,7 @@ class FakeResend(Fake):
         totals = {name: sum(count[name] for count in counts.values()) for name in metrics}
         found = {"start_date": start, "end_date": now, "metrics": metrics, "dimensions": ["email"], "totals": totals}
         rows = [{"email_id": one, **count} for one, count in counts.items()]
-        return reply(200, {"object": "metrics", **found, "data": rows})
+        return reply(200, {"object": "metrics", "granularity": "daily", **found, "data": rows})
 
     def _counts(self, message_id: str, metrics: Sequence[str]) -> dict[str, int]:
         status = self._mails[message_id].status if message_id in self._mails else None
@@ -117,13 +117,14 @@ class FakeResend(Fake):
 def _item(mail: _Mail) -> dict[str, Any]:
     return {
         "id": mail.id,
+        "message_id": f"<{mail.id}@resend.example>",
         "to": [mail.address],
         "from": "keikakun <no-reply@example.jp>",
         "created_at": mail.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00"),
         "subject": "Reminder",
-        "bcc": None,
-        "cc": None,
-        "reply_to": None,
+        "bcc": [],
+        "cc": [],
+        "reply_to": [],
         "last_event": mail.event,
         "scheduled_at": None,
     }
