@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+MADE := $(VENV)/.made
+DEMO := $(VENV)/.demo
 STAMP := $(VENV)/.complete
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -13,18 +15,38 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
+# Installs notifierd with EXTRAS: by uv if it is there and knows an index, else by pip. Modules are compiled when imported.
+UV := $(shell command -v uv)
+define install
+	@$(if $(UV),$(UV) pip install -q --python $(VENV)/bin/python -c constraints.txt -e '.[$(EXTRAS)]' 2>/dev/null || )\
+	  { $(VENV)/bin/python -m pip install --no-compile -c constraints.txt -e '.[$(EXTRAS)]' || echo failed; } | { \
+	  count=0; while read -r word rest; do case $$word in \
+	    Collecting) count=$$((count + 1)); printf '\rpackages: %d' $$count ;; \
+	    failed) exit 1 ;; \
+	  esac; done; echo; } >&2
+endef
+
 venv: $(STAMP) ## create .venv with the versions of constraints.txt
 
-$(STAMP): pyproject.toml constraints.txt
+$(MADE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "notifierd needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12" >&2; exit 1; }
-	@echo "Making $(VENV) with $$($(PYTHON) -V): about a minute." >&2
+	@echo "Making $(VENV) with $$($(PYTHON) -V)." >&2
 	@$(PYTHON) -m venv --clear $(VENV) || { \
 	  echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu, apt-get install python3-venv." >&2; exit 1; }
-	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev]'
 	@touch $@
 
-demo: $(STAMP) ## make one full run on this machine, without set-up (ARGS="--offices 20 --keep")
+$(DEMO): EXTRAS := demo
+$(DEMO): $(MADE)
+	$(install)
+	@touch $@
+
+$(STAMP): EXTRAS := demo,dev
+$(STAMP): $(MADE)
+	$(install)
+	@touch $(DEMO) $@
+
+demo: $(DEMO) ## make one full run on this machine, without set-up (ARGS="--offices 20 --keep")
 	@$(VENV)/bin/notifierd demo $(ARGS)
 
 test: $(STAMP) ## run the test suite (PYTEST_ARGS="-n 0 -k drain -x")
