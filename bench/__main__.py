@@ -168,10 +168,10 @@ def growth(bench: Bench, sizes: tuple[int, ...]) -> Iterator[Figure]:
     assert largest.statements
     assert single.statements
     chunks = sizes[-1] / 500
-    yield Figure("3. peak RSS at 500 offices, in MB", first.peak * 1.048576, 110)
+    yield Figure("3. peak RSS at 500 offices, in MB", first.peak * 1.048576, 80)
     yield Figure(f"3. peak RSS at {sizes[-1]:,} offices, over that at 500", largest.peak / first.peak, 1.2)
-    yield Figure("3. RSS of the daemon asleep, after a run of one office, in MB", after_one * 1.048576, 85)
-    yield Figure("3. RSS of the daemon asleep, after a run of 500 offices, in MB", after_many * 1.048576, 85)
+    yield Figure("3. RSS of the daemon asleep, after a run of one office, in MB", after_one * 1.048576, 60)
+    yield Figure("3. RSS of the daemon asleep, after a run of 500 offices, in MB", after_many * 1.048576, 60)
     yield Figure("4. statements that read, at 500 offices", first.statements[0], 5)
     yield Figure("4. for each further 500 offices", (largest.statements[0] - first.statements[0]) / (chunks - 1), 4)
     yield Figure(
