@@ -52,8 +52,8 @@ def placeholders(settings: Settings) -> Iterator[Placeholder]:
     for provider in in_use:
         table = getattr(email, provider)
         for field in attrs.fields(type(table)):
-            value = getattr(table, field.name)
-            if key_of(field).required and value and (_SECRET.fullmatch(value) or _is_documentation(value)):
+            about, value = key_of(field), getattr(table, field.name)
+            if about.required and (_SECRET.fullmatch(value) or (not about.secret and _is_documentation(value))):
                 yield Placeholder(f"email.{provider}.{field.name}", "is the placeholder of an example", stops=True)
     addresses = {
         "email.sender": email.sender if in_use else "",
@@ -88,5 +88,6 @@ def _is_stand_in(url: str) -> bool:
 
 def _is_documentation(text: str) -> bool:
     """Return whether a domain, an address, a mailbox or a URL belongs to nobody."""
-    host = urlsplit(text).hostname if "://" in text else text.partition("?")[0].rpartition("@")[2].rstrip("> ")
-    return _DOMAIN.fullmatch(host or "") is not None
+    if re.match(r"https?://", text):
+        return _DOMAIN.fullmatch(urlsplit(text).hostname or "") is not None
+    return _DOMAIN.fullmatch(text.partition("?")[0].rpartition("@")[2].rstrip("> ")) is not None

@@ -82,6 +82,13 @@ def test_a_domain_that_somebody_owns_is_none(domain: str):
     assert found(Settings(email=evolve(OWN, sender=f"no-reply@{domain}"))) == {}
 
 
+@pytest.mark.parametrize("key", ["http://[", "//[x", "a@[::1", "\\"])
+def test_a_key_may_be_anything(key: str):
+    assert found(Settings(email=evolve(OWN, resend=ResendSettings(api_key=key)))) == {}
+    ses = SesSettings(access_key_id=key.replace("http", "a"), secret_access_key=key)
+    assert found(Settings(email=evolve(OWN, provider="ses", ses=ses))) == {}
+
+
 def test_only_the_providers_in_use_are_looked_at():
     email = evolve(
         OWN,
