@@ -44,7 +44,7 @@ def test_every_provider_has_a_reader() -> None:
     assert READERS.keys() == PROVIDERS.keys()
 
 
-@pytest.mark.parametrize("provider", {provider for provider, _ in SET_UP})
+@pytest.mark.parametrize("provider", sorted({provider for provider, _ in SET_UP}))
 def test_a_reader_has_the_name_of_its_provider(provider: str) -> None:
     module, name, _ = READERS[provider]
     assert getattr(importlib.import_module(module), name).name == provider
