@@ -11,5 +11,5 @@ if __name__ == "__main__":
     try:
         main.main()
     finally:
-        loaded = sorted(name for name, module in sys.modules.items() if name not in before)
+        loaded = sorted(name for name, module in sys.modules.items() if module is not None and name not in before)
         Path(said).write_text("\n".join(loaded), encoding="ascii")
