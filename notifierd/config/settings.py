@@ -124,6 +124,8 @@ class SendgridSettings(Table):
     """A key with the permission "Mail Send"."""
     base_url: str = key("https://api.sendgrid.com", checks.BASE_URL)
     """The URL of the API; for an EU subuser https://api.eu.sendgrid.com."""
+    feedback_key: str = key("", checks.TOKEN, secret=True)
+    """A key to ask what became of mails, with read access to "Email Activity" and "Suppressions"; empty: not asked."""
 
 
 @attrs.frozen
@@ -150,6 +152,8 @@ class MailgunSettings(Table):
     """The sending domain, as registered at Mailgun."""
     base_url: str = key("https://api.mailgun.net", checks.BASE_URL)
     """The URL of the API; for an EU domain https://api.eu.mailgun.net."""
+    feedback_key: str = key("", checks.TOKEN, secret=True)
+    """A key to ask what became of mails: the account's, because a sending key may not; empty: not asked."""
 
 
 @attrs.frozen
@@ -197,6 +201,9 @@ class GmailSettings(Table):
     """The URL of the API."""
     token_url: str = key("https://oauth2.googleapis.com/token", checks.BASE_URL)
     """The URL that issues access tokens."""
+    feedback: bool = key(default=False)
+    """Whether to read bounce mails in the user's mailbox, to learn what became of mails. The delegation then needs the
+    scope https://www.googleapis.com/auth/gmail.readonly, too."""
 
 
 @attrs.frozen

@@ -1,13 +1,14 @@
 """What the readers share: one request of a look, why an answer tells nothing, and how a failure is classified."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
+from uuid import UUID
 
 import trio
 from attrs import frozen
 
-from notifierd.model.feedback import MailStatus
+from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.model.outcome import Deferred, Delivered, Rejected, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, meaning, understand
@@ -92,3 +93,37 @@ def recipient(found: object) -> str:
 
 LONGEST_ADDRESS = 320
 """RFC 3696, section 3: 64 characters, an @ and 255 characters."""
+
+
+def not_permanent(code: str) -> MailStatus:
+    """Return what a final failure is that the provider does not call permanent: the code must blame the address."""
+    return MailStatus.REFUSED if code.partition(".")[2] in {"", "0.0"} else permanent(code)
+
+
+def no_answer(answer: Answer, said: About | None, right: str) -> Failed:
+    """Return why an answer is not a page, as `refusal` does, or that the permission *right* is missing.
+
+    A 403 says so (RFC 9110, section 15.5.4), if it is the provider's own: a proxy answers 403, too.
+    """
+    if answer.status == 403 and said is not None:  # noqa: PLR2004 - see above
+        return Failed(Reason.NO_RIGHT.of(403, right))
+    return refusal(answer.status, said)
+
+
+def delivery_of(message_id: str) -> UUID | None:
+    """Return the delivery that a Message-ID of ours names, with or without its angle brackets; None for any other."""
+    match = _OURS.fullmatch(message_id)
+    return UUID(match[1]) if match else None
+
+
+_OURS = re.compile(r"<?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})@[!-;=?-~]{1,255}>?", re.ASCII | re.IGNORECASE)
+
+
+def worst(verdicts: Iterable[Verdict | None]) -> list[Verdict]:
+    """Return the verdict of the highest severity for each delivery, so that a page names each of them once."""
+    found: dict[UUID, Verdict] = {}
+    for verdict in filter(None, verdicts):
+        known = found.get(verdict.delivery_id)
+        if known is None or known.status.severity < verdict.status.severity:
+            found[verdict.delivery_id] = verdict
+    return list(found.values())

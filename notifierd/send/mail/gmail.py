@@ -48,7 +48,7 @@ class Gmail:
     def __init__(self, client: Client, settings: GmailSettings, *, now: Callable[[], datetime]) -> None:
         self._client, self._now = client, now
         self._url = f"{settings.base_url}/gmail/v1/users/me/messages/send"
-        self._account = _account(client, settings, now)
+        self._account = service_account(client, settings, now, SCOPE)
 
     def destination(self, message: Mail) -> str:  # noqa: ARG002 - one user, one destination
         return self.name
@@ -84,7 +84,7 @@ class Gmail:
         """https://developers.google.com/gmail/api/guides/handle-errors."""
         found, status, wait = answer.json(), answer.status, answer.retry_after(self._now())
         error = get(found, "error")
-        reasons = set(_reasons(error))
+        reasons = set(error_reasons(error))
         if 400 <= status < 500:  # noqa: PLR2004 - the client's errors
             if DAILY in reasons or (reasons & RATE_LIMITS and MAIL_SENDING in text(get(error, "message"))):
                 return Blocked(Reason.QUOTA.of(status), wait)
@@ -92,21 +92,26 @@ class Gmail:
                 return Deferred(Reason.RATE_LIMITED.of(status), wait, Blame.PROVIDER)
             if reasons & OURS:
                 return Blocked(Reason.BLOCKED.of(status), wait)
-        outcome = meaning(status, _about(error), wait)
+        outcome = meaning(status, about_error(error), wait)
         if not isinstance(outcome, Delivered):
             return outcome
         taken = message_id(get(found, "id"))
         return Delivered(taken) if taken else Unknown(Reason.ANSWER_UNCLEAR)
 
 
-def _about(error: object) -> About | None:
+def about_error(error: object) -> About | None:
     """Return what an error is about; None if it is not from the API: Google's front end answers with HTML pages."""
     if get(error, "code") is None and get(error, "errors") is None:
         return None
     return about(text(get(error, "message")))
 
 
-def _account(client: Client, settings: GmailSettings, now: Callable[[], datetime]) -> ServiceAccount:
+def service_account(client: Client, settings: GmailSettings, now: Callable[[], datetime], scope: str) -> ServiceAccount:
+    """Return the account that may act for the user within *scope*.
+
+    Raises:
+        ConfigError: its key is not usable.
+    """
     account = json.loads(settings.service_account)
     try:
         key = load_key(account["private_key"])
@@ -120,11 +125,12 @@ def _account(client: Client, settings: GmailSettings, now: Callable[[], datetime
         key_id=str(account.get("private_key_id", "")),
         url=settings.token_url,
         user=settings.user,
-        scope=SCOPE,
+        scope=scope,
     )
 
 
-def _reasons(error: object) -> Iterator[str]:
+def error_reasons(error: object) -> Iterator[str]:
+    """Yield the reasons that an error names."""
     errors = get(error, "errors")
     for each in errors if isinstance(errors, list) else []:
         yield text(get(each, "reason"))
