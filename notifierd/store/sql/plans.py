@@ -107,7 +107,8 @@ PLAN = (
     insert into notifierd.run_offices as r (day, office_id, urgency)
     select $1::date, o.id, coalesce(o.nearest, 100000)
     from office o
-    where exists (select from mail m where m.office_id = o.id) or exists (select from push p where p.office_id = o.id)
+    -- PostgreSQL hashes this in batches that fit work_mem; two exists() in an `or` only if their rows fit it at once.
+    where o.id in (select office_id from mail union all select office_id from push)
     on conflict do nothing
     returning 1
 ), planned as (
