@@ -28,6 +28,10 @@ class MailStatus(StrEnum):
         return list(MailStatus).index(self)
 
 
+UNREACHED = frozenset({MailStatus.REFUSED, MailStatus.BOUNCED, MailStatus.SUPPRESSED})
+"""The statuses of an accepted mail that reached nobody. Who complains was reached."""
+
+
 @frozen
 class Verdict:
     """What a provider reports of one mail.

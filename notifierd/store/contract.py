@@ -54,6 +54,12 @@ RIGHTS: Final[Mapping[str, str]] = {
     "deliveries": "select, insert, update, delete",
     "late_outcomes": "select, insert, update, delete",
     "alarms": "select, insert, delete",
+    "feedback": "select, insert, update, delete",
+    "feedback_looks": "select, insert, update",
+    "look_lease": "select, update",
+    "holds": "select, insert, update, delete",
+    "lifts": "select, insert, update, delete",
+    "address_pads": "select",
 }
 """The privileges of the daemon's role on each view and table. An identity column needs no privilege of its own."""
 

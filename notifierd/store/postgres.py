@@ -48,10 +48,10 @@ class PostgresLedger:
     async def count_due(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> DayCounts:
         """Count what would be due if the day were planned now, as if nothing had been sent yet. Writes nothing."""
         (row,) = await self._db.read(plans.COUNT_DUE, day, *_due(rules), *_limits(capacity))
-        (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *_scope(rules))
+        (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
         backlog = Backlog(email.open + push.open, due_now=True, next_in=None)
-        return DayCounts(row["offices"], 0, email, push, backlog, _untold(untold), excess=_excess(row))
+        return DayCounts(row["offices"], 0, email, push, backlog, untold_offices(untold), excess=_excess(row))
 
     async def list_due(self, day: date, rules: Rules) -> dict[UUID, tuple[Delivery, ...]]:
         """Return the deliveries that would be open if the day were planned now, by office in order of urgency."""
@@ -117,7 +117,7 @@ class PostgresLedger:
         return _ended(await self._db.write(deliveries.CLOSE, day, unsent_mail_reason))
 
     async def counts(self, day: date, rules: Rules) -> DayCounts:
-        (row,) = await self._db.read(plans.COUNTS, day, *_scope(rules), MOST_FAILURES)
+        (row,) = await self._db.read(plans.COUNTS, day, *scope(rules), MOST_FAILURES)
         email, push = (_channel_counts(row["states"], channel) for channel in Channel)
         failures = tuple(
             Failure(UUID(f["office_id"]), Channel(f["channel"]), f["reason"] or "")
@@ -131,7 +131,7 @@ class PostgresLedger:
             failures=failures,
             failures_omitted=row["failures_total"] - len(failures),
             backlog=Backlog(row["open"], row["due_now"], row["next_in"]),
-            untold=_untold(row),
+            untold=untold_offices(row),
             mails_given=row["mails_given"],
         )
 
@@ -177,14 +177,14 @@ def _details(settlement: Settlement) -> str | None:
     return None if settlement.audit is None else orjson.dumps(settlement.audit).decode()
 
 
-def _scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:
+def scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:
     """Return *rules* as the parameters $2 to $5 of the statements that decide who is due."""
     return rules.horizon_days, rules.overdue, rules.push, sorted(rules.only_offices)
 
 
 def _due(rules: Rules) -> tuple[int, bool, bool, list[UUID], int]:
     """Return *rules* as the parameters $2 to $6 of the statements that also decide which devices get a push."""
-    return *_scope(rules), rules.devices_per_person
+    return *scope(rules), rules.devices_per_person
 
 
 def _limits(capacity: Capacity) -> tuple[int | None, int | None, int]:
@@ -212,7 +212,8 @@ def _channel_counts(states: str | None, channel: Channel) -> ChannelCounts:
     return ChannelCounts.of({row["state"]: row["n"] for row in json.loads(states or "[]") if row["channel"] == channel})
 
 
-def _untold(row: Row) -> tuple[Untold, ...]:
+def untold_offices(row: Row) -> tuple[Untold, ...]:
+    """Return the offices in the column ``untold`` of the statements that count."""
     return tuple(
         Untold(UUID(office["office_id"]), office["alerts"], office["overdue"]) for office in json.loads(row["untold"])
     )

@@ -24,13 +24,13 @@ WAYS = {
     State.PLANNED: {State.SENDING, State.EXPIRED, State.FAILED, State.SENT},
     State.SENDING: {State.SENT, State.FAILED, State.GONE, State.PLANNED, State.UNKNOWN, State.SENDING},
     State.FAILED: {State.PLANNED},
-    State.UNKNOWN: {State.PLANNED, State.SENDING},
+    State.UNKNOWN: {State.PLANNED, State.SENDING, State.SENT},
     State.EXPIRED: {State.PLANNED},
     State.SENT: set(),
     State.GONE: set(),
 }
 """The table "Life of a delivery", with `retry`, an office that cannot be worked on (planned to failed), and a late
-Delivered of what is planned by now."""
+Delivered of what is planned by now, and what a provider reports of an unknown mail."""
 
 OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.just(Delivered("id")),

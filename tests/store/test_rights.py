@@ -52,6 +52,10 @@ ALLOWED = (
     "insert into notifierd.late_outcomes (delivery_id, try, state) values (gen_random_uuid(), 1, 'sent') returning id",
     "insert into notifierd.alarms (day, cause) values ('2026-11-24', 'failed') on conflict do nothing returning day",
     *(f"delete from notifierd.{name}" for name in ("runs", "run_offices", "deliveries", "late_outcomes", "alarms")),
+    "insert into notifierd.feedback_looks values ('resend', null, now(), '') on conflict (provider) do nothing",
+    "update notifierd.feedback_looks set result = ''",
+    "update notifierd.look_lease set holder = 'me' returning lease_until",
+    *(f"delete from notifierd.{name}" for name in ("feedback", "holds", "lifts")),
 )
 
 FORBIDDEN = (
@@ -71,6 +75,10 @@ FORBIDDEN = (
     "insert into notifierd.migrations values (2, 'x')",
     "delete from notifierd.migrations",
     "update notifierd.alarms set cause = 'missed'",
+    "insert into notifierd.look_lease default values",
+    "delete from notifierd.look_lease",
+    "update notifierd.address_pads set inner_pad = outer_pad",
+    "delete from notifierd.address_pads",
     "truncate notifierd.runs",
     "truncate notifierd.deliveries",
     "create table notifierd.mine ()",

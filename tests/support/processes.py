@@ -44,7 +44,10 @@ PHONE_PRIVATE, PHONE_PUBLIC = make_vapid_key()  # RFC 8291 wants a key on the sa
 SECRETS = (API_KEY, PASSWORD, VAPID_KEY)
 
 KEYLESS = str(Path(__file__).with_name("keyless.py"))
-LEDGER = ("runs", "run_offices", "deliveries", "late_outcomes", "alarms", "migrations")
+LEDGER = (
+    *("runs", "run_offices", "deliveries", "late_outcomes", "alarms", "migrations"),
+    *("feedback", "feedback_looks", "holds", "lifts"),
+)
 APPLICATION = ("offices", "staffs", "office_staffs", "push_subscriptions", "audit_logs")
 
 Tables = Mapping[str, Mapping[str, object]]

@@ -7,6 +7,7 @@ from collections.abc import Container
 
 from notifierd.model import delivery
 from notifierd.model.delivery import State
+from notifierd.model.feedback import UNREACHED, MailStatus
 
 
 def _states(states: Container[State]) -> str:
@@ -58,6 +59,37 @@ refuse the statement for all offices. So an infinite deadline counts as the last
 
 DAYS_LEFT = f"({DEADLINE.format('a.due_on')} - $1::date)"
 """Days from the day to the deadline of alert *a*, a renewal."""
+
+
+NOT_REACHED = f"({', '.join(repr(str(status)) for status in MailStatus if status in UNREACHED)})"
+"""The statuses of accepted mails that reached nobody."""
+
+REACHED = f"""(d.state = 'sent' and not exists (
+    select from notifierd.feedback f where f.day = d.day and f.delivery_id = d.id and f.status in {NOT_REACHED}
+))"""
+"""Condition for a delivery that reached somebody: it was sent, and as far as the provider tells it was not lost then.
+Who complained was reached."""
+
+ADDRESS_KEY = """substring(sha256(
+    (select outer_pad from notifierd.address_pads) || sha256(
+        (select inner_pad from notifierd.address_pads)
+        || convert_to(lower(left({}, 320) collate "C"), getdatabaseencoding())
+    )
+) for 16)"""
+"""The key of an address: 16 bytes of its HMAC-SHA-256 (RFC 2104). Addresses are compared without regard to case. They
+are ASCII where mails can be sent to them. Others keep the bytes that the database has: a conversion would fail for some
+text in some encoding, and with it the statement for all offices."""
+
+HOLDS = """(
+    select h.staff_id, h.address_key, h.reason, h.since, h.until
+    from notifierd.holds h left join notifierd.lifts l on l.staff_id = h.staff_id
+    where $1::date between h.since and h.until and (l.lifted_at is null or l.lifted_at < h.seen_at)
+)"""
+"""The holds in force on the day $1: those that nobody has lifted."""
+
+IS_HELD = f"h.staff_id = s.id and h.address_key is not distinct from {ADDRESS_KEY.format('s.email')}"
+"""Condition for hold *h* to concern row *s* of the view staff. With a plain `=`, PostgreSQL would compute the key of
+every address for a hash join; so it does for staff members with a hold only."""
 
 
 def in_scope(*, day: str, last: str, overdue: str) -> str:

@@ -1,6 +1,14 @@
 """Who is due: written as a day's plan, counted, and compared with what reached somebody."""
 
-from notifierd.store.sql import DAYS_LEFT, DEVICES_BY_AGE, DUE, LOST_STATES, OPEN_STATES, in_scope
+from notifierd.store.sql import (
+    DAYS_LEFT,
+    DEVICES_BY_AGE,
+    DUE,
+    LOST_STATES,
+    OPEN_STATES,
+    REACHED,
+    in_scope,
+)
 
 # A null in the view means no choice, and stands for the default. For push_enabled the default is false, as a null
 # counts.
@@ -217,16 +225,20 @@ _UNTOLD_JSON = """(
     ) x
 )"""
 
-COUNTS = f"""
-with reached as (
+_WAS_REACHED = f"""
+reached as (
     select d.office_id,
            max(case d.channel when 'email' then coalesce(s.email_days, $2::int) else coalesce(s.push_days, $2::int) end)
                as days
     from notifierd.deliveries d
     left join notifierd.staff s on s.office_id = d.office_id and s.id = d.staff_id
-    where d.day = $1::date and d.state = 'sent'
+    where d.day = $1::date and {REACHED}
     group by d.office_id
-), {_REACHABLE}, {_UNTOLD}, failures as (
+)
+"""
+
+COUNTS = f"""
+with {_WAS_REACHED}, {_REACHABLE}, {_UNTOLD}, failures as (
     select d.office_id, d.channel, d.reason,
            row_number() over (partition by d.staff_id order by d.office_id, d.channel, d.reason) as nth
     from notifierd.deliveries d
@@ -254,6 +266,36 @@ select (select count(*) from notifierd.run_offices r where r.day = $1::date) as 
        waiting.*,
        {_UNTOLD_JSON} as untold
 from waiting
+"""
+
+# $5: the offices. The others keep what is written of them, and an office that was not there is marked as `later`.
+RECOUNT = f"""
+with {_WAS_REACHED}, {_REACHABLE}, {_UNTOLD}, before as materialized (
+    select (u.office ->> 'office_id')::uuid as office_id, u.office
+    from notifierd.runs r cross join jsonb_array_elements(r.untold) as u (office)
+    where r.day = $1::date
+), now as materialized (
+    select u.office_id,
+           jsonb_build_object(
+               'office_id', u.office_id, 'alerts', count(*), 'overdue', count(*) filter (where u.overdue)
+           ) || case when b.office_id is null or b.office ? 'later' then '{{"later": true}}' else '{{}}' end::jsonb
+               as office
+    from untold u left join before b on b.office_id = u.office_id
+    group by u.office_id, b.office_id, b.office
+    union all
+    select office_id, office from before where not office_id = any ($5::uuid[])
+), written as (
+    update notifierd.runs r
+    set untold = (
+        select coalesce(
+            jsonb_agg(office order by (office -> 'overdue')::int desc, (office -> 'alerts')::int desc, office_id), '[]'
+        ) from now
+    )
+    where r.day = $1::date and r.untold is not null
+)
+select coalesce(json_agg(office order by office_id), '[]') as untold
+from now
+where office ? 'later' and exists (select from notifierd.runs r where r.day = $1::date and r.untold is not null)
 """
 
 REHEARSED_UNTOLD = f"""

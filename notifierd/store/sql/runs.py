@@ -73,6 +73,8 @@ with old as materialized (
     select day from notifierd.runs where day < $1::date order by day limit 1
 ), step as materialized (
     select d.id from notifierd.deliveries d join old on old.day = d.day limit $2::int
+), feedback as (
+    delete from notifierd.feedback f using step where f.delivery_id = step.id
 ), evidence as (
     delete from notifierd.late_outcomes l using step where l.delivery_id = step.id
 ), deliveries as (
@@ -81,6 +83,10 @@ with old as materialized (
     delete from notifierd.run_offices r using old where r.day = old.day and not exists (select from step)
 ), alarms as (
     delete from notifierd.alarms a using old where a.day <= old.day
+), holds as (
+    delete from notifierd.holds h using old where h.until <= old.day
+), lifts as (
+    delete from notifierd.lifts l using old where l.lifted_at < old.day
 ), runs as (
     delete from notifierd.runs r using old where r.day = old.day and not exists (select from step)
 )
