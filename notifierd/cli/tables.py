@@ -206,6 +206,9 @@ def print_plan(plan: "Plan", console: Console) -> None:
         console.print(
             f"{counted(len(plan.expiring), 'planned delivery', 'planned deliveries')} would expire: no longer due"
         )
+    if plan.held:
+        held = Channel.EMAIL.counted(plan.held)
+        console.print(f"[yellow]held back[/] after what the provider reported of earlier mails: {held}")
     if plan.untold:
         alerts, overdue = (sum(getattr(office, name) for office in plan.untold) for name in ("alerts", "overdue"))
         console.print(
@@ -277,6 +280,8 @@ TARGETS: Mapping[str, str] = {
     "no_alerts": "the office has no alerts",
     "too_many_devices": "not among the newest devices that push.devices_per_person allows",
     "told_on_another_device": "was notified on another device already",
+    "held:complained": "reported a mail as spam, so mails are held back (`notifierd lift` ends it)",
+    "held:suppressed": "is on the provider's suppression list, so mails are held back (`notifierd lift` ends it)",
     "already_sent": "was notified already",
     "already_failed": "failed (on the same day, `notifierd retry --failed` plans it again)",
     "already_unknown": "the answer was lost (on the same day, `notifierd retry --unknown` plans it again)",

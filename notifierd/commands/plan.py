@@ -109,6 +109,7 @@ class Plan:
         offices: the most urgent first.
         untold: the offices with alerts that no channel takes to anybody.
         excess: the mails that exceed the limits.
+        held: how many mails are held back after what the provider reported.
         unreadable: the offices whose data is broken, about which nothing else is known.
     """
 
@@ -120,6 +121,7 @@ class Plan:
     untold: tuple[Untold, ...]
     excess: tuple[Excess, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    held: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as one JSON object."""
@@ -129,6 +131,7 @@ class Plan:
             "email": sum(office.mails for office in self.offices),
             "push": sum(office.pushes for office in self.offices),
             "settled": self.settled,
+            "held": self.held,
             "offices": [
                 {
                     "office_id": str(office.office_id),
@@ -196,6 +199,7 @@ async def plan(settings: Settings, day: date) -> Plan:
         due_counts.untold,
         due_counts.excess,
         tuple(unreadable),
+        due_counts.email.failed,
     )
 
 
@@ -315,10 +319,12 @@ async def explain(settings: Settings, day: date, staff_id: UUID) -> Explanation:
     rules = Rules.of(settings)
     async with open_site(settings, read_only=True) as site:
         offices = await site.source.works_of(staff_id, day)
+        held = await site.feedback.held_in(day, staff_id)
     if not offices:
         problem = f"--explain: {staff_id} is not in the view notifierd.staff"
         raise ConfigError((problem,))
     explained = tuple(
-        OfficeDecisions(work, channel_decisions(work.staff[staff_id], work, day, rules)) for work in offices
+        OfficeDecisions(work, channel_decisions(work.staff[staff_id], work, day, rules, held.get(work.id)))
+        for work in offices
     )
     return Explanation(day, Calendar(settings.window).closed(day), staff_id, explained)

@@ -72,6 +72,8 @@ def _no_run(calendar: Calendar, day: date, now: datetime) -> tuple[str, str]:
 
 def _no_match(day: Day, states: Collection[State]) -> tuple[str, str]:
     asked = " or ".join(state.value for state in states)
+    if held := sum(day.email.count(state) for state in states):
+        return f"{held} mails of {day.day} are held back", "`notifierd lift STAFF_ID` ends that"
     numbers = {state: day.email.count(state) + day.push.count(state) for state in LOST if state not in states}
     others = ", ".join(f"{number} {state.value} (--{state.value})" for state, number in numbers.items() if number)
     return f"no {asked} delivery of {day.day}", f"others: {others}" if others else "nothing to do"

@@ -69,12 +69,14 @@ class Planned:
     Attributes:
         mails_given: mails of the day that a provider was given before, or may have been.
         excess: the excess over each limit that is exceeded.
+        held: mails that were written as failed, because mails to their addresses are held back.
         crowded: the staff members with more devices than pushes go to, and their number of devices; at most 10 members.
     """
 
     offices: int
     email: int
     push: int
+    held: int = 0
     mails_given: int = 0
     excess: tuple[Excess, ...] = ()
     crowded: Mapping[UUID, int] = field(factory=dict)

@@ -75,6 +75,11 @@ class Reason(StrEnum):
         "@ より前に英数字以外の文字があるアドレスには送信できません。職員の登録内容を直してください。",
         "Mail cannot be sent to an address with non-ASCII letters before the @. Correct it in the application.",
     )
+    HELD = (
+        "held",
+        "迷惑メールの報告か、サービスの配信停止リストのため、メールを控えています。notifierd lift で解除できます。",
+        "Mails are held back after a complaint or a suppression. Check the address; `notifierd lift` ends it.",
+    )
     BAD_SUBSCRIPTION = (
         "bad_subscription",
         "端末の登録情報が壊れています。職員がもう一度通知を許可する必要があります。",

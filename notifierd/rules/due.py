@@ -127,22 +127,35 @@ class ChannelDecision:
     decisions: tuple[Decision, ...]
 
 
-def channel_decisions(staff: Staff, work: OfficeWork, day: date, rules: Rules) -> tuple[ChannelDecision, ...]:
+def channel_decisions(
+    staff: Staff, work: OfficeWork, day: date, rules: Rules, held: str | None = None
+) -> tuple[ChannelDecision, ...]:
     """Return for each channel what a run would do now for a staff member of an office.
 
     Args:
         work: the office with all alerts, the devices of *staff*, the newest first, and all their deliveries of *day*,
             settled or not.
+        held: why mails to *staff* are held back, "complained" or "suppressed"; None if they are not.
     """
     alerts = sorted(work.alerts, key=_order)
     return tuple(
         ChannelDecision(
             channel,
-            tuple(_targets(staff, channel, work, day, rules)),
+            tuple(
+                _hold(target, work, held) if held and channel is Channel.EMAIL else target
+                for target in _targets(staff, channel, work, day, rules)
+            ),
             tuple(decide(staff, channel, alerts, day, rules)),
         )
         for channel in Channel
     )
+
+
+def _hold(target: Target, work: OfficeWork, held: str) -> Target:
+    """Return *target* as held back if it is a mail that would be sent, and is not planned yet."""
+    if not target.included or target.delivery in work.deliveries:
+        return target
+    return Target(target.delivery, included=False, reason=Reason.HELD.of(held))
 
 
 def _targets(staff: Staff, channel: Channel, work: OfficeWork, day: date, rules: Rules) -> Iterator[Target]:
@@ -164,6 +177,8 @@ def _targets(staff: Staff, channel: Channel, work: OfficeWork, day: date, rules:
 
 def _kept_from(delivery: Delivery, staff: Staff, work: OfficeWork, day: date, rules: Rules) -> str | None:
     """Return why a run would not send *delivery*, or None."""
+    if Reason.HELD.begins(delivery.reason):
+        return delivery.reason
     if delivery.state not in OPEN:
         return f"already_{delivery.state}"
     notice = notice_for(delivery, work, day, rules)

@@ -11,7 +11,7 @@ import trio
 from attrs import asdict
 
 from notifierd.model.counts import DayCounts, Excess, Planned
-from notifierd.model.delivery import Channel
+from notifierd.model.delivery import Channel, State
 from notifierd.model.errors import DatabaseError, LedgerUnavailable, unwrap_groups
 from notifierd.model.office import OfficeWork
 from notifierd.model.reasons import Reason
@@ -50,6 +50,7 @@ async def run_day(day: date, context: RunContext) -> RunResult:
             with context.stop.scope:
                 context.progress.metrics.deliveries.update(await context.ledger.close_earlier(day))
                 planned = context.progress.planned = await context.ledger.plan(day, context.rules, context.capacity())
+                context.progress.metrics.deliveries[Channel.EMAIL, State.FAILED] += planned.held
                 report_plan(planned, context.rules)
                 if planned.push:
                     load_ahead()
@@ -63,7 +64,7 @@ async def run_day(day: date, context: RunContext) -> RunResult:
 
 def report_plan(planned: Planned, rules: Rules) -> None:
     """Log what is open, which mails exceed a limit, and who has more devices than get pushes."""
-    log.info("planned", offices=planned.offices, email=planned.email, push=planned.push)
+    log.info("planned", offices=planned.offices, email=planned.email, push=planned.push, held=planned.held)
     report_excess(planned.excess)
     for staff, devices in planned.crowded.items():
         log.warning("devices_left_out", staff=str(staff), devices=devices, pushed=rules.devices_per_person)

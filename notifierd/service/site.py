@@ -26,6 +26,7 @@ from notifierd.run.transport import Transports
 from notifierd.send import Sender
 from notifierd.store.contract import is_read_only, system_identifier, view_problems
 from notifierd.store.database import Database, StatementCounts, open_database
+from notifierd.store.feedback import Feedback
 from notifierd.store.history import Overview
 from notifierd.store.postgres import PostgresLedger
 from notifierd.store.schema import require_current
@@ -93,6 +94,7 @@ class PostgresSite:
     ledger: PostgresLedger
     source: PostgresSource
     overview: Overview
+    feedback: Feedback
     statements: StatementCounts
     _db: Database
 
@@ -124,7 +126,7 @@ async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIter
     ) as db:
         await require_fit(db, settings, read_only=read_only)
         ledger = PostgresLedger(db, database.plan_timeout)
-        yield PostgresSite(settings, ledger, PostgresSource(db), Overview(db), db.statements, db)
+        yield PostgresSite(settings, ledger, PostgresSource(db), Overview(db), Feedback(db), db.statements, db)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from itertools import groupby
 from uuid import UUID
 
 import orjson
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Excess, Failure, Planned, Untold
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
@@ -50,6 +50,7 @@ class PostgresLedger:
         (row,) = await self._db.read(plans.COUNT_DUE, day, *_due(rules), *_limits(capacity))
         (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *scope(rules))
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
+        email = evolve(email, open=email.planned - row["held"], failed=row["held"])
         backlog = Backlog(email.open + push.open, due_now=True, next_in=None)
         return DayCounts(row["offices"], 0, email, push, backlog, untold_offices(untold), excess=_excess(row))
 

@@ -223,6 +223,35 @@ def test_the_rest_of_a_pipe_that_nobody_reads_is_no_error(place: Place) -> None:
         assert process.wait(60) == 0
 
 
+def test_who_is_held_back_is_counted_and_explained_and_gets_no_mail(place: Place, tmp_path: Path) -> None:
+    """Of two members of an office, one; and then nobody is left to be told by mail in another office."""
+    place.load(rows := invent(2, staff=2))
+    place.serve(rows)
+    for staff in ("o0s0", "o1s0", "o1s1"):
+        place.hold(an_id(staff))
+    with read_only(place):
+        found = plan_json(place)
+        assert (found["email"], found["held"]) == (1, 3)
+        assert {office["office_id"] for office in found["untold"]} == {str(an_id("o1"))}
+        assert "3 mails are held back after what the provider reported of earlier ones" in plan(place).out
+        ((mail, _),) = (office["ways"] for office in explanation(place, "o0s0")["offices"])
+        assert mail["targets"] == [{"device_id": None, "included": False, "reason": "held:complained"}]
+        explained = plan(place, "--explain", str(an_id("o0s0"))).out
+        assert "reported a mail as spam, so mails are held back" in explained
+        run("preview", "--day", str(DAY), "--out", str(tmp_path / "out"), cwd=place.folder)
+        assert len(list((tmp_path / "out").rglob("*.eml"))) == 1
+        rehearsed = place.once("--dry-run").report
+        assert rehearsed["email"] == {"planned": 4, "sent": 0, "failed": 3, "unknown": 0, "expired": 0, "open": 1}
+        assert rehearsed["untold"]["offices"] == 1
+    report = place.once(code=1).report
+    assert report["email"] == {"planned": 4, "sent": 1, "failed": 3, "unknown": 0, "expired": 0, "open": 0}
+    assert {failure["reason"] for failure in report["failures"]} == {"held:complained"}
+    assert report["untold"] == rehearsed["untold"]
+    ((mail, _),) = (office["ways"] for office in explanation(place, "o0s0")["offices"])
+    assert mail["targets"][0]["reason"] == "held:complained"
+    assert plan_json(place)["settled"] == 4
+
+
 def test_every_reason_has_its_words() -> None:
     """Those that rules/due.py can give, by its own text."""
     text = Path(choose.__file__).read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from tests.support import application
 from tests.support.daemon_process import AHEAD, OPEN, PAST, TODAY, running_service
 from tests.support.documented import differences, documented
 from tests.support.faults import until
-from tests.support.processes import API_KEY, DOMAIN, Done, Place, ended, invent, run, running
+from tests.support.processes import API_KEY, DOMAIN, Done, Place, an_id, ended, invent, run, running
 from tests.support.processes import until as until_now
 from tests.support.samples import DAY, some_offices
 
@@ -43,6 +43,26 @@ def once(place: Place, code: int) -> Done:
 def mails(place: Place) -> Counter[str]:
     """To whom mails went, and how often."""
     return Counter(mail.to[0] for mail in place.mails())
+
+
+def test_mails_that_are_held_back_are_not_retried(place: Place) -> None:
+    place.load(rows := invent(1, day=TODAY))
+    place.serve(rows)
+    place.hold(an_id("o0s0"), TODAY)
+    place.configure(window=PAST)
+    assert once(place, 1).report["email"]["failed"] == 1
+    done = run("retry", "--failed", "--json", cwd=place.folder, code=0).report
+    assert done == {
+        "day": str(TODAY),
+        "offices": 0,
+        "email": 0,
+        "push": 0,
+        "reason": f"1 mails of {TODAY} are held back",
+        "advice": "`notifierd lift STAFF_ID` ends that",
+    }
+    assert place.states() == {"sent": 1, "failed": 1}
+    place.sql(f"insert into notifierd.lifts values ('{an_id('o0s0')}', now())")
+    assert "1 mails and 0 pushes of 1 offices are planned again" in again(place, "failed").out
 
 
 # Processes -----------------------------------------------------------------------------------------------------------

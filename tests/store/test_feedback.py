@@ -545,6 +545,41 @@ async def test_a_lift_beside_a_look_is_not_lost(desk: Desk) -> None:
     assert await desk.held(on(1)) == {}
 
 
+async def test_the_plan_writes_whose_mails_are_held_back_and_says_why(desk: Desk) -> None:
+    await desk.load("anna")
+    await desk.run()
+    await desk.reports(WORST, "anna")
+    due = await desk.ledger.count_due(on(1), RULES)
+    assert (due.email.planned, due.email.failed, due.email.open) == (1, 1, 0)
+    assert due.untold_offices == (OFFICE,)
+    assert await desk.ledger.list_due(on(1), RULES) == {}
+    assert (await desk.ledger.plan(on(1), RULES)).held == 1
+    assert (await desk.ledger.counts(on(1), RULES)).untold_offices == (OFFICE,), "before anything is sent"
+
+
+ENCODINGS = {"SQL_ASCII": r"convert_from('\xc7c0'::bytea, 'SQL_ASCII')", "LATIN1": "'é'", "UTF8": "'é'"}
+
+
+@pytest.mark.parametrize(("encoding", "odd"), ENCODINGS.items(), ids=ENCODINGS)
+async def test_no_encoding_ends_the_plan(cluster: Cluster, encoding: str, odd: str) -> None:
+    """Whatever bytes an address has, also that of somebody with a hold."""
+    name = f"in_{encoding.lower()}"
+    cluster.psql(f"create database {name} template template0 encoding '{encoding}' locale_provider libc locale 'C'")
+    async with open_database(cluster.dsn(name)) as db:
+        await application.create(db)
+        desk = Desk(db, Feedback(db), PostgresLedger(db))
+        await desk.load("anna", "berta")
+        await desk.run()
+        await desk.reports(WORST, "anna", "berta")
+        await db.fetch(f"update app.staff set email = {odd} || email where name = 'anna'")
+        await desk.feedback.hold_again(DAY)
+        assert await desk.held(on(1)) == {an_id("berta"): "complained"}
+        await desk.ledger.take_lease(on(1), ME)
+        assert (await desk.ledger.plan(on(1), RULES)).held == 1
+        await desk.ledger.retry(on(1), [FAILED])
+    cluster.drop_database(name)
+
+
 # For people ----------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from notifierd.model.office import OfficeWork
 from notifierd.rules.due import Rules
 from notifierd.store.source import START
 from tests.support.ledgers import Desk, open_desk
-from tests.support.memory import Application
+from tests.support.memory import Application, Hold
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_assessment, an_id, some_offices
 
 RULES = Rules()
@@ -661,6 +661,80 @@ async def test_a_day_that_nobody_came_back_to_is_settled_by_the_next(desk: Desk)
 async def test_a_day_that_another_process_still_runs_is_left_alone(desk: Desk) -> None:
     await planned(desk, some_offices(1, staff=2))
     assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == {}
+
+
+async def sent(desk: Desk, delivery: Delivery) -> None:
+    """Have a provider accept *delivery*."""
+    call = a_call(delivery)
+    assert await reserved(desk, call)
+    await desk.ledger.settle(ending(call, State.SENT, provider_message_id=f"re_{delivery.id}", audit={}))
+
+
+async def test_a_mail_that_bounced_after_it_was_accepted_reached_nobody(desk: Desk) -> None:
+    """Of two offices, one has a colleague who was reached."""
+    lost, told = await planned(desk, some_offices(2, staff=1))
+    await desk.edit(lambda app: app.staff.append((told.office_id, a_staff("colleague"))))
+    await desk.ledger.plan(DAY, RULES)
+    (colleague,) = [d for d in await deliveries_of(desk) if d.id not in (lost.id, told.id)]
+    for delivery in (lost, told, colleague):
+        await sent(desk, delivery)
+    assert (await desk.ledger.counts(DAY, RULES)).untold == ()
+    await desk.lose(lost.id)
+    await desk.lose(told.id)
+    counts = await desk.ledger.counts(DAY, RULES)
+    assert counts.untold_offices == (lost.office_id,)
+    assert (counts.email.sent, counts.email.failed) == (3, 0), "history is not rewritten"
+
+
+async def test_a_mail_that_is_held_back_fails_before_anything_is_sent_and_pushes_go_on(desk: Desk) -> None:
+    app = some_offices(2, staff=1, devices=1)
+    someone, other = (staff for _, staff in app.staff)
+    month = timedelta(days=30)
+    await desk.hold(Hold(someone.id, f"{someone.name}@example.jp", "complained", DAY, DAY + month))
+    await desk.hold(Hold(other.id, "former@example.jp", "suppressed", DAY - month, DAY + month))
+    await desk.load(app)
+    await desk.ledger.take_lease(DAY, ME)
+    plan = await desk.ledger.plan(DAY, RULES)
+    assert (plan.offices, plan.email, plan.push, plan.held) == (2, 1, 2, 1)
+    due = await deliveries_of(desk)
+    assert {d.staff_id for d in due if d.channel is Channel.EMAIL} == {other.id}
+    (key,) = [key for key, (state, _) in (await desk.states()).items() if state == "failed"]
+    assert (await desk.states())[key] == ("failed", "held:complained")
+    counts = await desk.ledger.counts(DAY, RULES)
+    assert (counts.email.planned, counts.email.failed, counts.email.open, counts.offices) == (2, 1, 1, 2)
+    assert [failure.reason for failure in counts.failures] == ["held:complained"]
+    again = await desk.ledger.plan(DAY, RULES)
+    assert (again.email, again.held) == (1, 0), "it is held back once"
+
+
+@pytest.mark.parametrize("first", [-31, -30, -1, 0, 1])
+async def test_a_hold_is_in_force_from_its_first_day_to_its_last(desk: Desk, first: int) -> None:
+    app = some_offices(1, staff=1)
+    ((_, someone),) = app.staff
+    since = DAY + timedelta(days=first)
+    await desk.hold(Hold(someone.id, f"{someone.name}@example.jp", "suppressed", since, since + timedelta(days=30)))
+    await desk.load(app)
+    await desk.ledger.take_lease(DAY, ME)
+    assert (await desk.ledger.plan(DAY, RULES)).held == (first in (-30, -1, 0))
+
+
+async def test_what_is_held_back_is_not_retried_until_there_is_another_address(desk: Desk) -> None:
+    app = some_offices(2, staff=1)
+    (first, someone), (_, other) = app.staff
+    await desk.hold(Hold(someone.id, f"{someone.name}@example.jp", "complained", DAY, DAY))
+    failing = [d for d in await planned(desk, app) if d.staff_id == other.id]
+    call = a_call(*failing)
+    assert await reserved(desk, call)
+    await desk.ledger.settle(ending(call, State.FAILED, reason="rejected:422"))
+    await desk.hold(Hold(other.id, f"{other.name}@example.jp", "suppressed", DAY, DAY))
+    assert (await desk.ledger.retry(DAY, [State.FAILED])).email == 0, "neither who was held back, nor who is by now"
+
+    def move(app: Application) -> None:
+        app.staff[0] = first, evolve(someone, email="new@example.jp")
+
+    await desk.edit(move)
+    assert (await desk.ledger.retry(DAY, [State.FAILED])).email == 1
+    assert {d.staff_id for d in await deliveries_of(desk)} == {someone.id}
 
 
 async def test_pushes_are_not_added_for_somebody_who_was_pushed_to(desk: Desk) -> None:

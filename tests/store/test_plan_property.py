@@ -16,17 +16,20 @@ from hypothesis import strategies as st
 from notifierd.commands import plan as plans
 from notifierd.config.settings import ContentSettings, DatabaseSettings, PushSettings, SafetySettings, Settings
 from notifierd.demo.postgres import Cluster
-from notifierd.model.counts import Capacity, DayCounts
+from notifierd.model.counts import Capacity, DayCounts, Untold
 from notifierd.model.delivery import OPEN, Channel, Delivery, State
+from notifierd.model.feedback import UNREACHED, MailStatus, Verdict
 from notifierd.model.office import Alert, Device, Kind, Notice, OfficeWork, Staff
 from notifierd.rules.due import Rules, channel_decisions, chosen, notice_for
 from notifierd.run.day import run_day
 from notifierd.store.database import Connection, Database, open_database
+from notifierd.store.feedback import Feedback
 from notifierd.store.ledger import UNLIMITED, Ledger
 from notifierd.store.postgres import PostgresLedger
 from notifierd.store.source import START, PostgresSource
 from tests.support import application
-from tests.support.memory import Application, MemoryLedger
+from tests.support.ledgers import ADD_HOLD
+from tests.support.memory import Application, Hold, MemoryLedger
 from tests.support.samples import DAY
 from tests.support.scripted_senders import ScriptedSender, a_run
 
@@ -46,6 +49,8 @@ class World:
         states: how deliveries ended, by their place in the order of ids.
         later: devices that are there when the day is planned again.
         room: what the limits leave for mails.
+        holds: whose mails are held back.
+        told: what a provider tells of the mails that it accepted, by their place in the order of ids.
     """
 
     app: Application = field(eq=False)
@@ -55,6 +60,8 @@ class World:
     states: tuple[State, ...] = (State.PLANNED,)
     later: tuple[Device, ...] = ()
     capacity: Capacity = UNLIMITED
+    holds: tuple[Hold, ...] = ()
+    told: tuple[MailStatus | None, ...] = (None,)
 
 
 # Random data ---------------------------------------------------------------------------------------------------------
@@ -74,7 +81,7 @@ def staff(draw: st.DrawFn) -> tuple[UUID, Staff]:
     member = Staff(
         id=draw(st.sampled_from(STAFF)),
         name=draw(NAMES),
-        email=draw(st.sampled_from([None, "", " ", "taro@example.jp", "hanako@example.jp", "jiro@example.jp"])),
+        email=draw(st.sampled_from([None, "", " ", "taro@example.jp", "hanako@example.jp", "Jiro@Example.JP"])),
         email_enabled=draw(MOSTLY),
         email_days=draw(THRESHOLDS),
         push_enabled=draw(MOSTLY),
@@ -98,6 +105,15 @@ def alerts(draw: st.DrawFn) -> tuple[UUID, Alert]:
 def devices(draw: st.DrawFn) -> Device:
     key = uuid5(_NAMESPACE, f"device {next(_numbers)}")
     return Device(key, draw(st.sampled_from(STAFF)), f"https://push.example.net/{key}", "p256dh", "auth")
+
+
+@st.composite
+def holds(draw: st.DrawFn) -> Hold:
+    """A hold that is mostly in force, on mails to an address that somebody may have."""
+    since = DAY - timedelta(days=draw(st.sampled_from([0, 0, 1, 29, 30, 31, -1])))
+    address = draw(st.sampled_from(["taro@example.jp", "hanako@example.jp", "jiro@example.jp", " "]))
+    reason = draw(st.sampled_from(["complained", "suppressed"]))
+    return Hold(draw(st.sampled_from(STAFF)), address, reason, since, since + timedelta(days=29))
 
 
 RULES = st.builds(
@@ -127,7 +143,19 @@ def worlds(draw: st.DrawFn) -> World:
     states = draw(st.lists(st.sampled_from(list(State)), min_size=1, max_size=5))
     dated = draw(st.lists(st.integers(-3, 40), max_size=2))
     later = draw(st.lists(devices(), max_size=3))
-    return World(app, draw(RULES), strange, tuple(dated), tuple(states), tuple(later), draw(CAPACITIES))
+    held = draw(st.lists(holds(), max_size=4, unique_by=lambda hold: (hold.staff_id, hold.address)))
+    told = draw(st.lists(st.none() | st.sampled_from(MailStatus), min_size=1, max_size=4))
+    return World(
+        app,
+        draw(RULES),
+        strange,
+        tuple(dated),
+        tuple(states),
+        tuple(later),
+        draw(CAPACITIES),
+        tuple(held),
+        tuple(told),
+    )
 
 
 # Both ----------------------------------------------------------------------------------------------------------------
@@ -154,7 +182,11 @@ async def load(db: Database, world: World) -> None:
     dates = [DAY + timedelta(days=left) for left in world.dated[: len(assessments)]]
 
     async def unit(connection: Connection) -> None:
-        await connection.execute("delete from notifierd.run_offices; delete from notifierd.deliveries")
+        tables = ("run_offices", "deliveries", "feedback", "holds", "runs")
+        await connection.execute("; ".join(f"delete from notifierd.{table}" for table in tables))
+        await connection.executemany(
+            ADD_HOLD, [(hold.staff_id, hold.address, hold.reason, hold.since, hold.until) for hold in world.holds]
+        )
         await connection.executemany(
             "insert into app.alerts values ($1, $2, 'nobody', $3, $4, 1)",
             [(office, UUID(int=99), kind, due_on) for office, kind, due_on in world.strange],
@@ -188,6 +220,20 @@ async def planned(db: Database) -> dict[UUID, Delivery]:
     }
 
 
+async def reasons(db: Database) -> dict[UUID, str]:
+    rows = await db.fetch("select id, reason from notifierd.deliveries where reason is not null")
+    return {row["id"]: row["reason"] for row in rows}
+
+
+async def recorded(db: Database) -> tuple[Untold, ...]:
+    """The offices that nobody told, as the run's record has them."""
+    rows = await db.fetch(
+        "select o.office_id, o.alerts, o.overdue from notifierd.runs r,"
+        " jsonb_to_recordset(r.untold) as o (office_id uuid, alerts int, overdue int)"
+    )
+    return tuple(Untold(**dict(row)) for row in rows)
+
+
 async def urgencies(db: Database) -> dict[tuple[date, UUID], int]:
     rows = await db.fetch("select day, office_id, urgency from notifierd.run_offices")
     return {(row["day"], row["office_id"]): row["urgency"] for row in rows}
@@ -198,7 +244,7 @@ def told(work: OfficeWork, delivery: Delivery, rules: Rules) -> tuple[Alert, ...
     return chosen(work.staff[delivery.staff_id], delivery.channel, work.alerts, DAY, rules)
 
 
-async def would_send(ledger: PostgresLedger, source: PostgresSource, rules: Rules) -> set[UUID]:
+async def would_send(ledger: PostgresLedger, source: PostgresSource, feedback: Feedback, rules: Rules) -> set[UUID]:
     """The deliveries that a run would make now: by the plan, and by what is explained to each staff member."""
     works = await source.works(await ledger.list_due(DAY, rules), DAY, rules)
     planned = {
@@ -207,11 +253,12 @@ async def would_send(ledger: PostgresLedger, source: PostgresSource, rules: Rule
         for delivery in work.deliveries
         if isinstance(notice_for(delivery, work, DAY, rules), Notice)
     }
+    held = {someone: await feedback.held_in(DAY, someone) for someone in STAFF}
     explained = [
         decided
         for someone in STAFF
         for work in await source.works_of(someone, DAY)
-        for decided in channel_decisions(work.staff[someone], work, DAY, rules)
+        for decided in channel_decisions(work.staff[someone], work, DAY, rules, held[someone].get(work.id))
     ]
     targets = [target for decided in explained for target in decided.targets]
     assert all(target.included == (target.reason == "due") for target in targets)
@@ -237,48 +284,76 @@ async def add(db: Database, devices: Sequence[Device]) -> None:
     await db.unit(unit)
 
 
+async def read_by_both(source: PostgresSource, memory: MemoryLedger, rules: Rules) -> set[UUID]:
+    """Read what is due from both, chunk by chunk, and compare; return the deliveries."""
+    place, found = START, set()
+    while True:
+        ours, theirs = await source.read(DAY, place, rules), await evolve(memory, chunk=2).read(DAY, place, rules)
+        assert ours.after == theirs.after
+        for work, other in zip(ours.offices, theirs.offices, strict=True):
+            assert (work.id, work.name, work.staff) == (other.id, other.name, other.staff)
+            assert work.devices == other.devices
+            assert {d.id for d in work.deliveries} == {d.id for d in other.deliveries}
+            for delivery in work.deliveries:
+                alerts = told(work, delivery, rules)
+                assert alerts == told(other, delivery, rules)
+                assert alerts, "who is planned for is told of something"
+                found.add(delivery.id)
+        if ours.after is None:
+            return found
+        place = ours.after
+
+
+async def tell(db: Database, memory: MemoryLedger, told: dict[UUID, MailStatus | None], rules: Rules) -> None:
+    """End the run, then let the provider tell of mails; both count the same, and the run's record follows."""
+    ledger, feedback = PostgresLedger(db), Feedback(db)
+    before = (await counted(ledger, rules)).untold
+    await ledger.take_lease(DAY, "me")
+    await ledger.finish(DAY, "me", "completed", None, before)
+    await feedback.keep("resend", [Verdict(key, status) for key, status in told.items() if status])
+    memory.not_reached |= {key for key, status in told.items() if status in UNREACHED}
+    after = await counted(ledger, rules)
+    assert after == await counted(memory, rules)
+    new = {office.office_id for office in after.untold} - {office.office_id for office in before}
+    for _ in range(2):
+        assert {office.office_id for office in await feedback.recount(DAY, rules)} == new
+    assert await recorded(db) == after.untold
+
+
 async def hold_together(world: World, dsn: str) -> None:
     app, rules = world.app, world.rules
-    memory = MemoryLedger(app)
+    memory = MemoryLedger(app, holds=list(world.holds))
     async with open_database(dsn, pool_size=1) as db:
-        ledger, source = PostgresLedger(db), PostgresSource(db, 2)
+        ledger, source, feedback = PostgresLedger(db), PostgresSource(db, 2), Feedback(db)
         await load(db, world)
 
         # The plan, delivery by delivery, with the ids and the order of offices.
-        due = {delivery.id: delivery for delivery in memory.due(DAY, rules)}
+        held = {mail.id: reason for mail in memory.due(DAY, rules) if (reason := memory.held(mail, DAY))}
+        due = {
+            delivery.id: evolve(delivery, state=State.FAILED) if delivery.id in held else delivery
+            for delivery in memory.due(DAY, rules)
+        }
         due_counts = await ledger.count_due(DAY, rules, world.capacity)
-        assert await would_send(ledger, source, rules) == set(due)
+        assert await would_send(ledger, source, feedback, rules) == set(due) - set(held)
         plan = await ledger.plan(DAY, rules, world.capacity)
         assert await memory.plan(DAY, rules, world.capacity) == plan
         assert due_counts.excess == plan.excess
         assert await planned(db) == due
+        assert await reasons(db) == held
         assert await urgencies(db) == memory.offices
+        assert (plan.held, due_counts.email.failed) == (len(held), len(held))
+        assert due_counts.untold == memory.would_be_untold(DAY, rules)
         channels = Counter(delivery.channel for delivery in due.values())
         found = (due_counts.email.planned, due_counts.push.planned, due_counts.offices)
         offices = {delivery.office_id for delivery in due.values()}
         assert found == (channels[Channel.EMAIL], channels[Channel.PUSH], len(offices))
 
         # What is read for them, alert by alert.
-        place, read = START, set()
-        while True:
-            ours, theirs = await source.read(DAY, place, rules), await evolve(memory, chunk=2).read(DAY, place, rules)
-            assert ours.after == theirs.after
-            for work, other in zip(ours.offices, theirs.offices, strict=True):
-                assert (work.id, work.name, work.staff) == (other.id, other.name, other.staff)
-                assert work.devices == other.devices
-                assert {d.id for d in work.deliveries} == {d.id for d in other.deliveries}
-                for delivery in work.deliveries:
-                    alerts = told(work, delivery, rules)
-                    assert alerts == told(other, delivery, rules)
-                    assert alerts, "who is planned for is told of something"
-                    read.add(delivery.id)
-            if ours.after is None:
-                break
-            place = ours.after
-        assert read == set(due)
+        assert await read_by_both(source, memory, rules) == set(due) - set(held)
 
         # Planning again changes nothing.
-        assert await would_send(ledger, source, rules) == set(due)
+        assert await would_send(ledger, source, feedback, rules) == set(due) - set(held)
+        plan = evolve(plan, held=0)
         assert await ledger.plan(DAY, rules, world.capacity) == await memory.plan(DAY, rules, world.capacity) == plan
         assert await planned(db) == due
         assert await urgencies(db) == memory.offices
@@ -289,17 +364,22 @@ async def hold_together(world: World, dsn: str) -> None:
         for key, state in ends.items():
             memory.rows[key].delivery = evolve(memory.rows[key].delivery, state=state, reason=state.value)
         await db.fetch(
-            "update notifierd.deliveries d set state = e.state, reason = e.state"
+            "update notifierd.deliveries d set state = e.state, reason = e.state, provider = 'resend'"
             " from unnest($1::uuid[], $2::text[]) as e (id, state) where e.id = d.id",
             list(ends),
             [state.value for state in ends.values()],
         )
         assert await counted(ledger, rules) == await counted(memory, rules)
 
+        # Whatever a provider tells of those that it accepted, also after the run has ended.
+        mails = [key for key in sorted(due) if due[key].channel is Channel.EMAIL and ends[key] is State.SENT]
+        told = {key: world.told[place % len(world.told)] for place, key in enumerate(mails)}
+        await tell(db, memory, told, rules)
+
         # Planned once more with new devices: nobody who was pushed to is pushed to again.
         app.devices |= {device.id: device for device in world.later}
         await add(db, world.later)
-        foreseen = await would_send(ledger, source, rules)
+        foreseen = await would_send(ledger, source, feedback, rules)
         assert await ledger.plan(DAY, rules, world.capacity) == await memory.plan(DAY, rules, world.capacity)
         assert {key: d.state for key, d in (await planned(db)).items()} == {
             key: row.delivery.state for key, row in memory.rows.items()
@@ -312,9 +392,8 @@ async def run_as_planned(world: World, dsn: str) -> None:
     """Plan, have some deliveries end, and then see whether a run sends what the command says, and nothing else."""
     rules = world.rules
     async with open_database(dsn, pool_size=1) as db:
-        ledger, source = PostgresLedger(db), PostgresSource(db, 2)
+        ledger, source, feedback = PostgresLedger(db), PostgresSource(db, 2), Feedback(db)
         await load(db, world)
-        await db.fetch("delete from notifierd.runs")
         await ledger.plan(DAY, rules)
         for place, key in enumerate(sorted(await planned(db))):
             state = world.states[place % len(world.states)]
@@ -327,7 +406,7 @@ async def run_as_planned(world: World, dsn: str) -> None:
         ended = {key for key, delivery in (await planned(db)).items() if delivery.state not in OPEN}
 
         plan = await plans.plan(settings_of(rules, dsn), DAY)
-        foreseen = await would_send(ledger, source, rules)
+        foreseen = await would_send(ledger, source, feedback, rules)
         email, push = ScriptedSender(name="mail", seconds=0.0), ScriptedSender(seconds=0.0)
         context = a_run(MemoryLedger(world.app), email, push if rules.push else None, rules=rules)
         context = evolve(context, ledger=ledger, source=source)
@@ -391,6 +470,9 @@ def a_world(*lefts: int, **changes: Any) -> World:
     return evolve(World(app, Rules(), states=(State.SENT,), later=(tablet,)), **changes)
 
 
+HELD = Hold(STAFF[0], "taro@example.jp", "complained", DAY, DAY)
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds())
 @example(a_world())
@@ -403,6 +485,9 @@ def a_world(*lefts: int, **changes: Any) -> World:
 @example(a_world(strange=((OFFICES[0], "inspection", DAY), (OFFICES[0], "renewal", None)), states=(State.FAILED,)))
 @example(a_world(3, 7, capacity=Capacity(mails=1, calls=1, batch=1)))
 @example(a_world(dated=(-9,), rules=Rules(overdue=False)))
+@example(a_world(3, holds=(HELD,)))
+@example(a_world(3, told=(MailStatus.BOUNCED, MailStatus.COMPLAINED)))
+@example(a_world(7, 20, holds=(HELD,), told=(MailStatus.SUPPRESSED,)))
 def test_the_plan_that_sql_writes_is_what_choose_decides(dsn: str, world: World) -> None:
     trio.run(hold_together, world, dsn)
 
@@ -413,5 +498,6 @@ def test_the_plan_that_sql_writes_is_what_choose_decides(dsn: str, world: World)
 @example(a_world(7, 20, states=(State.SENT, State.PLANNED), later=()))
 @example(a_world(20, states=(State.PLANNED,)))
 @example(a_world(-1, states=(State.PLANNED, State.FAILED)))
+@example(a_world(3, states=(State.PLANNED,), holds=(HELD,)))
 def test_a_run_sends_what_the_plan_says_delivery_for_delivery(dsn: str, world: World) -> None:
     trio.run(run_as_planned, world, dsn)

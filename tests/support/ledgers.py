@@ -9,12 +9,20 @@ from uuid import UUID
 import trio
 from attrs import define, field
 
+from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.store.database import Database, open_database
+from notifierd.store.feedback import Feedback
 from notifierd.store.ledger import Ledger
 from notifierd.store.postgres import PostgresLedger
 from notifierd.store.source import PostgresSource, Source
+from notifierd.store.sql import ADDRESS_KEY
 from tests.support import application
-from tests.support.memory import Application, MemoryLedger
+from tests.support.memory import Application, Hold, MemoryLedger
+
+ADD_HOLD = f"""
+insert into notifierd.holds (staff_id, address_key, reason, since, until, seen_at)
+values ($1::uuid, {ADDRESS_KEY.format("$2::text")}, $3::text, $4::date, $5::date, now())
+"""
 
 
 class Desk(Protocol):
@@ -50,6 +58,12 @@ class Desk(Protocol):
     async def late(self) -> list[UUID]:
         """The deliveries for which a late outcome is kept."""
 
+    async def hold(self, hold: Hold) -> None:
+        """Hold somebody's mails back."""
+
+    async def lose(self, delivery_id: UUID) -> None:
+        """Let the provider tell that a mail bounced which it had accepted."""
+
 
 @define
 class MemoryDesk:
@@ -82,6 +96,12 @@ class MemoryDesk:
 
     async def late(self) -> list[UUID]:
         return [settlement.delivery.id for settlement in self.ledger.late]
+
+    async def hold(self, hold: Hold) -> None:
+        self.ledger.holds.append(hold)
+
+    async def lose(self, delivery_id: UUID) -> None:
+        self.ledger.not_reached.add(delivery_id)
 
 
 @define
@@ -126,6 +146,13 @@ class PostgresDesk:
 
     async def late(self) -> list[UUID]:
         return [row["delivery_id"] for row in await self.db.fetch("select delivery_id from notifierd.late_outcomes")]
+
+    async def hold(self, hold: Hold) -> None:
+        await self.db.fetch(ADD_HOLD, hold.staff_id, hold.address, hold.reason, hold.since, hold.until)
+
+    async def lose(self, delivery_id: UUID) -> None:
+        (row,) = await self.db.fetch("select provider from notifierd.deliveries where id = $1", delivery_id)
+        await Feedback(self.db).keep(row["provider"], [Verdict(delivery_id, MailStatus.BOUNCED)])
 
 
 @asynccontextmanager

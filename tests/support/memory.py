@@ -19,6 +19,7 @@ from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, 
 from notifierd.model.delivery import OPEN, Channel, Delivery, Reservation, Settlement, State, delivery_id
 from notifierd.model.errors import LeaseHeld
 from notifierd.model.office import Alert, Device, Kind, OfficeWork, Staff
+from notifierd.model.reasons import Reason
 from notifierd.rules.due import Rules, chosen
 from notifierd.store.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, Run
 from notifierd.store.source import CHUNK, Chunk, Place
@@ -87,6 +88,17 @@ class Version:
     audit_log: list[dict[str, Any]]
 
 
+@frozen
+class Hold:
+    """Somebody whose mails are held back while they have that address; both days included."""
+
+    staff_id: UUID
+    address: str
+    reason: str
+    since: date
+    until: date
+
+
 @define
 class MemoryLedger:
     """See the module. Also the source that a run reads."""
@@ -101,6 +113,9 @@ class MemoryLedger:
     rows: dict[UUID, _Row] = field(factory=dict)
     late: list[Settlement] = field(factory=list)
     alarms: set[tuple[date, str]] = field(factory=set)
+    holds: list[Hold] = field(factory=list)
+    not_reached: set[UUID] = field(factory=set)
+    """The deliveries that were accepted, and then bounced, refused or suppressed."""
 
     # What a database may forget ----------------------------------------------------------------------------------
 
@@ -195,17 +210,34 @@ class MemoryLedger:
             if row.delivery.channel is Channel.PUSH and row.delivery.state is State.SENT
         }
         alerts = _by_office(self.app.alerts)
+        held = 0
         for delivery in self.due(day, rules):
             if delivery.channel is Channel.PUSH and (delivery.office_id, delivery.staff_id) in told:
                 continue
             self.offices.setdefault((day, delivery.office_id), _urgency(alerts[delivery.office_id], day, rules))
-            self.rows.setdefault(delivery.id, _Row(day, delivery))
+            if delivery.id not in self.rows:
+                reason = self.held(delivery, day)
+                held += reason is not None
+                state = State.FAILED if reason else State.PLANNED
+                self.rows[delivery.id] = _Row(day, evolve(delivery, state=state, reason=reason))
         waiting = [row.delivery for row in self._of(day) if row.delivery.state in OPEN]
         channels = Counter(delivery.channel for delivery in waiting)
         offices = {delivery.office_id for delivery in waiting}
         excess = tuple(self._excess(day, capacity))
         mails, pushes = channels[Channel.EMAIL], channels[Channel.PUSH]
-        return Planned(len(offices), mails, pushes, self._given(day), excess, self._crowded(day, rules))
+        return Planned(len(offices), mails, pushes, held, self._given(day), excess, self._crowded(day, rules))
+
+    def held(self, delivery: Delivery, day: date) -> str | None:
+        """Why a mail is held back on *day*."""
+        if not self.holds or delivery.channel is Channel.PUSH:
+            return None
+        address = (self.app.staff_of(delivery.office_id)[delivery.staff_id].email or "").lower()
+        reasons = [
+            Reason.HELD.of(hold.reason)
+            for hold in self.holds
+            if (hold.staff_id, hold.address) == (delivery.staff_id, address) and hold.since <= day <= hold.until
+        ]
+        return reasons[0] if reasons else None
 
     def _crowded(self, day: date, rules: Rules) -> dict[UUID, int]:
         pushed_to = {delivery.staff_id for delivery in self.due(day, rules) if delivery.device_id}
@@ -499,7 +531,9 @@ class MemoryLedger:
 
     async def retry(self, day: date, states: Collection[State], keyed: Collection[str] = ()) -> Planned:
         await self._statement()
-        again = [row for row in self._of(day) if row.delivery.state in states]
+        again = [
+            row for row in self._of(day) if row.delivery.state in states and not self._held_by_now(row.delivery, day)
+        ]
         for row in again:
             now = row.delivery
             same_call = now.state is State.UNKNOWN and now.payload_hash is not None and now.provider in keyed
@@ -518,6 +552,10 @@ class MemoryLedger:
         channels = Counter(row.delivery.channel for row in again)
         offices = {row.delivery.office_id for row in again}
         return Planned(len(offices), channels[Channel.EMAIL], channels[Channel.PUSH])
+
+    def _held_by_now(self, delivery: Delivery, day: date) -> bool:
+        there = delivery.staff_id in self.app.staff_of(delivery.office_id)
+        return there and self.held(delivery, day) is not None
 
     async def forget(self, before: date) -> bool:
         await self._statement()
@@ -553,20 +591,41 @@ class MemoryLedger:
             mails_given=self._given(day),
             email=_channel_counts(rows, Channel.EMAIL),
             push=_channel_counts(rows, Channel.PUSH),
-            untold=self._all_untold(day, rules),
+            untold=self._all_untold(day, rules, self._reached(day, rules)),
             failures=tuple(failure for _, failure in failures),
             failures_omitted=0,
             backlog=Backlog(len(waiting), any(map(self._due, waiting)), min(turns) - self.clock() if turns else None),
         )
 
-    def _all_untold(self, day: date, rules: Rules) -> tuple[Untold, ...]:
+    def _reached(self, day: date, rules: Rules) -> dict[UUID, list[int]]:
+        """The thresholds of those who were reached, by office."""
+        staff = {(office, one.id): one for office, one in self.app.staff}
+        done = [
+            row.delivery
+            for row in self._of(day)
+            if row.delivery.state is State.SENT and row.delivery.id not in self.not_reached
+        ]
+        return _by_office(
+            (sent.office_id, someone.days(sent.channel) if someone else rules.horizon_days)
+            for sent in done
+            for someone in [staff.get((sent.office_id, sent.staff_id))]
+        )
+
+    def would_be_untold(self, day: date, rules: Rules) -> tuple[Untold, ...]:
+        """The alerts that would reach nobody if every message arrived."""
+        reached: dict[UUID, list[int]] = defaultdict(list)
+        for office, staff in self.app.staff:
+            mail = Delivery(UUID(int=0), office, staff.id, Channel.EMAIL)
+            held = self.held(mail, day) is not None
+            reached[office] += self._ways(evolve(staff, email_enabled=False) if held else staff, rules)
+        return self._all_untold(day, rules, reached)
+
+    def _all_untold(self, day: date, rules: Rules, reached: Mapping[UUID, list[int]]) -> tuple[Untold, ...]:
         alerts: Counter[UUID] = Counter()
         overdue: Counter[UUID] = Counter()
         members = _by_office(self.app.staff)
-        done = [row.delivery for row in self._of(day) if row.delivery.state is State.SENT]
-        sent = _by_office((delivery.office_id, delivery) for delivery in done)
         for office, alert in self.app.alerts:
-            if self._untold(office, alert, members[office], sent[office], day, rules):
+            if self._untold(office, alert, members[office], reached[office], day, rules):
                 left = alert.days_left(day)
                 alerts[office] += 1
                 overdue[office] += left is not None and left <= 0
@@ -574,20 +633,15 @@ class MemoryLedger:
         return tuple(sorted(found, key=lambda office: (-office.overdue, -office.alerts, office.office_id)))
 
     def _untold(
-        self, office_id: UUID, alert: Alert, members: list[Staff], sent: list[Delivery], day: date, rules: Rules
+        self, office_id: UUID, alert: Alert, members: list[Staff], reached: list[int], day: date, rules: Rules
     ) -> bool:
         shut_out = rules.only_offices and office_id not in rules.only_offices
         if office_id not in self.app.offices or shut_out or not _in_scope(alert, day, rules):
             return False
         left = alert.days_left(day)
-        staff = {one.id: one for one in members}
-        reached = [
-            staff[delivery.staff_id].days(delivery.channel) if delivery.staff_id in staff else rules.horizon_days
-            for delivery in sent
-        ]
         if reached and (left is None or left <= max(reached)):
             return False
-        reachable = [days for someone in staff.values() for days in self._ways(someone, rules)]
+        reachable = [days for someone in members for days in self._ways(someone, rules)]
         return left is None or not reachable or left <= max(reachable)
 
     def _ways(self, staff: Staff, rules: Rules) -> list[int]:

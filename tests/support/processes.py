@@ -26,6 +26,7 @@ from notifierd.demo.servers.process import Servers, running_servers
 from notifierd.demo.servers.push_service import AcceptedPush
 from notifierd.demo.servers.trouble import MailConfig, PushConfig, PushDevice, ServersConfig
 from notifierd.send.vapid import make_vapid_key
+from notifierd.store.sql import ADDRESS_KEY
 from tests.support.pooler import Pooler
 
 DAY = date(2026, 11, 24)
@@ -215,6 +216,14 @@ class Place:
     def sql(self, script: str) -> str:
         """Run *script* as the superuser; what it printed."""
         return self.cluster.psql(script, self.database).strip()
+
+    def hold(self, staff: UUID, day: date = DAY) -> None:
+        """Hold back the mails of a staff member on *day*, as after a complaint of the day before."""
+        self.sql(
+            "insert into notifierd.holds (staff_id, address_key, reason, since, until, seen_at)"
+            f" select s.id, {ADDRESS_KEY.format('s.email')}, 'complained', date '{day}', date '{day}', now()"
+            f" from notifierd.staff s where s.id = '{staff}'"
+        )
 
     def states(self) -> Counter[str]:
         """How many deliveries are in which state."""

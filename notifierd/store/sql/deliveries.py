@@ -1,6 +1,7 @@
 """The life of a delivery after it is planned."""
 
 from notifierd.model.reasons import Reason
+from notifierd.store.sql import HOLDS, IS_HELD
 
 # All deliveries of a call or none: a call that lost some of them would not match its recorded payload hash.
 RESERVE = """
@@ -152,14 +153,19 @@ END = _end("d.reason")
 # $3: the providers that honour idempotency keys. An unknown call of theirs gets the state that a dead process would
 # leave, so that the next pass repeats it under its key. -1 doubts: if repeating is impossible, the delivery goes in
 # a new call, whatever on_unknown says. An expired delivery keeps its key, which also covers a ledger that lost an
-# acceptance. A run that is over then has to be resumed; a run in progress finds the deliveries in its next pass.
+# acceptance. A run that is over then has to be resumed; a run in progress finds the deliveries in its next pass. Mails
+# that are held back by now stay as they are.
 RETRY = f"""
-with found as materialized (
+with held as materialized (
+    select s.office_id, s.id as staff_id from {HOLDS} h join notifierd.staff s on {IS_HELD}
+), found as materialized (
     select d.id, d.state = 'unknown' and d.payload_hash is not null and coalesce(d.provider = any ($3::text[]), false)
                as same_call
     from notifierd.deliveries d
     where d.day = $1::date and d.state = any ($2::text[])
-    for update
+      and (d.channel <> 'email'
+           or not exists (select from held h where h.office_id = d.office_id and h.staff_id = d.staff_id))
+    for update of d
 ), again as (
     update notifierd.deliveries d
     set state = case when f.same_call then 'sending' else 'planned' end,

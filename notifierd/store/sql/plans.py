@@ -1,9 +1,12 @@
 """Who is due: written as a day's plan, counted, and compared with what reached somebody."""
 
+from notifierd.model.reasons import Reason
 from notifierd.store.sql import (
     DAYS_LEFT,
     DEVICES_BY_AGE,
     DUE,
+    HOLDS,
+    IS_HELD,
     LOST_STATES,
     OPEN_STATES,
     REACHED,
@@ -35,11 +38,12 @@ with scope as materialized (
 ), member as materialized ( -- the view is dear: it is read once, for both channels
     select o.id as office_id, s.id as staff_id,
            {_BY_MAIL} and (o.assessment or o.nearest <= {_EMAIL_DAYS}) as by_mail,
-           $4::bool and s.push_enabled and (o.assessment or o.nearest <= {_PUSH_DAYS}) as by_push
-    from office o join notifierd.staff s on s.office_id = o.id
+           $4::bool and s.push_enabled and (o.assessment or o.nearest <= {_PUSH_DAYS}) as by_push,
+           h.reason as held -- why their mails are held back
+    from office o join notifierd.staff s on s.office_id = o.id left join {HOLDS} h on {IS_HELD}
     where s.id is not null -- who has no id can be told nothing, and would end the plan of all
 ), mail as not materialized (
-    select office_id, staff_id from member where by_mail
+    select office_id, staff_id, held from member where by_mail
 ), crowded as materialized ( -- nearly nobody; only their devices are put in order
     select v.staff_id from notifierd.devices v where $4::bool and v.id is not null
     group by v.staff_id having count(*) > $6::int
@@ -60,9 +64,9 @@ with scope as materialized (
     from notifierd.deliveries d
     where d.day = $1::date and d.channel = 'push' and d.state = 'sent'
 ), due as (
-    select office_id, staff_id, 'email' as channel, null::uuid as device_id from mail
+    select office_id, staff_id, 'email' as channel, null::uuid as device_id, held from mail
     union all
-    select p.office_id, p.staff_id, 'push', p.device_id
+    select p.office_id, p.staff_id, 'push', p.device_id, null
     from push p left join told using (office_id, staff_id)
     where told.staff_id is null
 )
@@ -109,6 +113,8 @@ _CROWDED_JSON = """(
     ) x
 )"""
 
+_WHY_HELD = f"'{Reason.HELD}:' || held"  # null for what is not held back
+
 PLAN = (
     _WHO_IS_DUE
     + f""", offices as (
@@ -120,43 +126,45 @@ PLAN = (
     on conflict do nothing
     returning 1
 ), planned as (
-    insert into notifierd.deliveries (id, day, office_id, staff_id, channel, device_id)
+    insert into notifierd.deliveries (id, day, office_id, staff_id, channel, device_id, state, reason)
     select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id) as id,
-           $1::date, office_id, staff_id, channel, device_id
+           $1::date, office_id, staff_id, channel, device_id,
+           case when held is null then 'planned' else 'failed' end, {_WHY_HELD}
     from due
     order by id -- so that the primary key's index grows at its end
     on conflict do nothing
-    returning office_id, channel
+    returning office_id, channel, state
 ), waiting as (
     select office_id, channel, state from notifierd.deliveries
     where day = $1::date and state in {OPEN_STATES}
 ), open_mails as (
     select office_id, count(*) as mails from (
-        select office_id from planned where channel = 'email'
+        select office_id from planned where channel = 'email' and state = 'planned'
         union all
         select office_id from waiting where channel = 'email' and state = 'planned'
     ) mails group by office_id
 ), {_EXCESS}
 select (select count(*) from (
-           select office_id from planned union select office_id from waiting
+           select office_id from planned where state = 'planned' union select office_id from waiting
        ) there) as offices,
-       (select count(*) from planned where channel = 'email')
+       (select count(*) from planned where channel = 'email' and state = 'planned')
            + (select count(*) from waiting where channel = 'email') as email,
        (select count(*) from planned where channel = 'push')
            + (select count(*) from waiting where channel = 'push') as push,
+       (select count(*) from planned where state = 'failed') as held,
        {_GIVEN} as mails_given,
        {_CROWDED_JSON} as crowded,
        {_EXCESS_JSON} as excess
 """
 )
-"""Write what is due on the day and not planned yet; count what is then open."""
+"""Write what is due on the day and not planned yet, mails that are held back as failed; count what is then open."""
 
 LIST_DUE = (
     _WHO_IS_DUE
     + f""", todo as (
     select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id) as id,
            office_id, staff_id, channel, device_id
-    from due
+    from due where held is null
     union
     select id, office_id, staff_id, channel, device_id
     from notifierd.deliveries where day = $1::date and state in {OPEN_STATES}
@@ -179,12 +187,13 @@ COUNT_DUE = (
     from mail m
     left join notifierd.deliveries d
         on d.day = $1::date and d.channel = 'email' and d.office_id = m.office_id and d.staff_id = m.staff_id
-    where coalesce(d.state, 'planned') = 'planned'
+    where coalesce(d.state, case when m.held is null then 'planned' end) = 'planned'
     group by m.office_id
 ), {_EXCESS}
 select count(distinct office_id) as offices,
        count(*) filter (where channel = 'email') as email,
        count(*) filter (where channel = 'push') as push,
+       count(*) filter (where held is not null) as held,
        {_EXCESS_JSON} as excess
 from due
 """
@@ -206,15 +215,18 @@ untold as (
 )
 """
 
+# Whose mails are held back can still be told: an alert within their threshold is due, and reaches nobody.
 _REACHABLE = f"""
-reachable as (
-    select office_id, max(days) as days from (
-        select s.office_id, {_EMAIL_DAYS} as days from notifierd.staff s where s.id is not null and {_BY_MAIL}
-        union all
-        select s.office_id, {_PUSH_DAYS} from notifierd.staff s
-        where $4::bool and s.push_enabled
-          and exists (select from notifierd.devices v where v.staff_id = s.id and v.id is not null)
-    ) ways group by office_id
+ways as (
+    select s.office_id, {_EMAIL_DAYS} as days, h.reason as held
+    from notifierd.staff s left join {HOLDS} h on {IS_HELD}
+    where s.id is not null and {_BY_MAIL}
+    union all
+    select s.office_id, {_PUSH_DAYS}, null from notifierd.staff s
+    where $4::bool and s.push_enabled
+      and exists (select from notifierd.devices v where v.staff_id = s.id and v.id is not null)
+), reachable as (
+    select office_id, max(days) as days from ways group by office_id
 )
 """
 
@@ -299,6 +311,8 @@ where office ? 'later' and exists (select from notifierd.runs r where r.day = $1
 """
 
 REHEARSED_UNTOLD = f"""
-with {_REACHABLE}, reached as (select office_id, days from reachable), {_UNTOLD}
+with {_REACHABLE}, reached as (
+    select office_id, max(days) as days from ways where held is null group by office_id
+), {_UNTOLD}
 select {_UNTOLD_JSON} as untold
 """
