@@ -16,7 +16,17 @@ from notifierd.send._answers import Answer, get, message_id, text
 from notifierd.send._http import Client
 from notifierd.send._words import about
 from notifierd.send.feedback import Keep, Look, Looked
-from notifierd.send.feedback._reading import MOST_MAILS, Failed, ask, code_in, is_cut, permanent, recipient, refusal
+from notifierd.send.feedback._reading import (
+    MOST_MAILS,
+    Failed,
+    ask,
+    code_in,
+    is_cut,
+    not_permanent,
+    permanent,
+    recipient,
+    refusal,
+)
 
 PAGE = 200
 """Bounces that one page is asked for; Postmark allows 500 (.../bounce-api#bounces). One has about 1 kB, and up to 5 kB
@@ -35,19 +45,17 @@ STATUSES = MappingProxyType(
     {
         "Transient": MailStatus.DELAYED,
         "DnsError": MailStatus.DELAYED,
-        "SoftBounce": MailStatus.REFUSED,
         "Blocked": MailStatus.REFUSED,
         "SpamNotification": MailStatus.REFUSED,
         "DMARCPolicy": MailStatus.REFUSED,
         "VirusNotification": MailStatus.REFUSED,
-        "Unknown": MailStatus.REFUSED,
         "BadEmailAddress": MailStatus.BOUNCED,
         "ManuallyDeactivated": MailStatus.SUPPRESSED,
         "SpamComplaint": MailStatus.COMPLAINED,
     }
 )
-"""The types of bounces (.../bounce-api#bounce-types), besides HardBounce. The others, such as AutoResponder, report no
-failure."""
+"""The types of bounces (.../bounce-api#bounce-types), besides those whose code decides. The others, such as
+AutoResponder, report no failure."""
 
 
 @frozen
@@ -159,10 +167,20 @@ def _read_page(answer: Answer, look: Look, count: int) -> _Page | Failed:
 def _verdict(bounce: object, look: Look) -> Verdict | None:
     delivery_id = look.sent.get(message_id(get(bounce, "MessageID")) or "")
     kind, code = text(get(bounce, "Type")), code_in(get(bounce, "Details"))
-    status = permanent(code) if kind == "HardBounce" else STATUSES.get(kind)
+    status = _status(kind, code)
     if delivery_id is None or status is None:
         return None
     return Verdict(delivery_id, status, code, recipient(get(bounce, "Email")))
+
+
+def _status(kind: str, code: str) -> MailStatus | None:
+    match kind:
+        case "HardBounce":
+            return permanent(code)
+        case "SoftBounce" | "Unknown":
+            return not_permanent(code)
+        case _:
+            return STATUSES.get(kind)
 
 
 def _time(found: object) -> datetime | None:

@@ -24,7 +24,16 @@ from notifierd.send._answers import Answer, get, message_id, text
 from notifierd.send._http import Client
 from notifierd.send.feedback import Keep, Look, Looked
 from notifierd.send.feedback._aws import BATCH, Queue, SesApi, failure
-from notifierd.send.feedback._reading import MOST_MAILS, Failed, ask, code_in, more_specific, permanent, recipient
+from notifierd.send.feedback._reading import (
+    MOST_MAILS,
+    Failed,
+    ask,
+    code_in,
+    more_specific,
+    not_permanent,
+    permanent,
+    recipient,
+)
 from notifierd.send.mail.ses import error_of
 
 MOST_RECEIVES = 3 * MOST_MAILS // BATCH
@@ -260,7 +269,7 @@ def _of_bounce(kind: object, subtype: object, code: str, *, has_report: bool) ->
         case "transient", "general" if not has_report:
             return None
         case (("transient" | "undetermined"), _):
-            return MailStatus.REFUSED
+            return not_permanent(code)
         case _:
             return None
 

@@ -66,13 +66,25 @@ def test_every_type_that_postmarks_client_knows_has_its_row() -> None:
     assert {one.value for one in BounceType} <= {kind for kind, _ in mark.args[1]}
 
 
-@pytest.mark.parametrize("code", ["5.7.1", "5.2.2"])
-async def test_a_hard_bounce_whose_code_is_not_about_the_address_is_a_refusal(code: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "code", "status"),
+    [
+        ("HardBounce", "5.7.1", MailStatus.REFUSED),
+        ("HardBounce", "5.2.2", MailStatus.REFUSED),
+        ("SoftBounce", "5.2.2", MailStatus.REFUSED),
+        ("SoftBounce", "5.1.1", MailStatus.BOUNCED),
+        ("Unknown", "5.1.1", MailStatus.BOUNCED),
+        ("Blocked", "5.1.1", MailStatus.REFUSED),
+    ],
+)
+async def test_the_code_of_a_bounce_says_whether_it_is_about_the_address(
+    kind: str, code: str, status: MailStatus
+) -> None:
     fake, kept = FakePostmark(), Kept()
-    fake.add_bounce("id-1", "taro@example.jp", "HardBounce", 1, code, AT)
+    fake.add_bounce("id-1", "taro@example.jp", kind, 1, code, AT)
     await looked_at(PROVIDER, fake, a_look(OURS), kept)
     (found,) = kept.verdicts.values()
-    assert (found.status, found.code) == (MailStatus.REFUSED, code)
+    assert (found.status, found.code) == (status, code)
 
 
 async def test_a_day_of_bounces_is_read_to_its_end() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from notifierd.model.feedback import MailStatus
 from notifierd.send._words import About
-from notifierd.send.feedback._reading import Failed, code_in, more_specific, permanent, refusal
+from notifierd.send.feedback._reading import Failed, code_in, more_specific, not_permanent, permanent, refusal
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,22 @@ def test_of_two_codes_the_one_that_says_more_counts(code: str, other: str, found
 )
 def test_a_permanent_failure_is_a_bounce_unless_its_code_is_about_something_else(code: str, status: MailStatus) -> None:
     assert permanent(code) is status
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("", MailStatus.REFUSED),
+        ("4.0.0", MailStatus.REFUSED),
+        ("5.2.2", MailStatus.REFUSED),
+        ("5.7.1", MailStatus.REFUSED),
+        ("5.1.1", MailStatus.BOUNCED),
+    ],
+)
+def test_any_other_final_failure_is_a_refusal_unless_its_code_is_about_the_address(
+    code: str, status: MailStatus
+) -> None:
+    assert not_permanent(code) is status
 
 
 @pytest.mark.parametrize(

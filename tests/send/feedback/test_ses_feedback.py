@@ -71,6 +71,7 @@ MEANT: list[tuple[dict[str, Any], MailStatus | None, str]] = [
     (bounce("Transient", "MailboxFull", action="failed", status="5.2.2"), MailStatus.REFUSED, "5.2.2"),
     (bounce("Transient", "General", action="failed", status="4.4.7"), MailStatus.REFUSED, "4.4.7"),
     (bounce("Transient", "ContentRejected"), MailStatus.REFUSED, ""),
+    (bounce("Transient", "General", **FAILED), MailStatus.BOUNCED, "5.1.1"),
     (bounce("Transient", "General"), None, ""),  # out of the office
     (bounce("Undetermined", "Undetermined"), MailStatus.REFUSED, ""),
     (bounce("SomethingNew", "General"), None, ""),
