@@ -61,7 +61,8 @@ def parse_url(text: str) -> Url | None:
         return None
     try:
         url = _url(text)
-    except httpx.InvalidURL:
+        url.host  # noqa: B018 - decodes labels that begin with xn--, as a request does
+    except (httpx.InvalidURL, UnicodeError):
         return None
     host, default = url.raw_host.decode("ascii").lower(), 443 if url.scheme == "https" else 80
     host, port = f"[{host}]" if ":" in host else host, default if url.port is None else url.port

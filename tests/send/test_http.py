@@ -655,6 +655,7 @@ def test_userinfo_is_what_stands_before_the_host(authority: str, rest: str, has_
         "https://push\u3002example/",
         "https://ｐush.example/",
         "https://push.exampl\u0435/",
+        "https://xn--a.example/",
         "https://push.example/é",
         "https://１２７.0.0.1/",
         "https://0177.0.0.1/",
