@@ -57,6 +57,25 @@ async def test_tls_that_fails_is_certainly_not_sent() -> None:
         assert await post(port, scheme="https") == Deferred("connection_failed", blame=Blame.PROVIDER)
 
 
+async def test_a_handshake_that_is_cancelled_leaves_no_connection_open() -> None:
+    closed, shaking = trio.Event(), trio.Event()
+
+    async def handler(stream: trio.SocketStream) -> None:
+        await receive(stream)
+        shaking.set()
+        while await stream.receive_some():
+            pass
+        closed.set()
+
+    async with serving(handler) as port, open_client(width=1) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.post, f"https://127.0.0.1:{port}/", b"", {})
+            await shaking.wait()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(60):
+            await closed.wait()
+
+
 async def test_a_request_leaves_in_one_piece() -> None:
     """Head and body together, for each request of a connection."""
     pieces: list[bytes] = []
