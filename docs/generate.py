@@ -58,6 +58,8 @@ The first of these sources that has the key applies:
    `email.resend.api_key`;
 3. the configuration file. For a secret, `api_key_file` may name a file that contains it, instead of `api_key`.
 
+[Networks](networks.md) explains `[network]`, and [Databases](databases.md) `[database]`.
+
 A secret never appears in a log line, in an error or on a page. In one source, set either the key or its file, not both.
 The sections below list the file and the credential of each secret.
 

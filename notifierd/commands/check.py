@@ -1,22 +1,27 @@
 """``notifierd check``: check whether a run can succeed. Sends nothing and writes nothing."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import trio
 
 from notifierd.commands.check_database import look_at_database
+from notifierd.commands.check_server import EXPIRES_SOON
 from notifierd.commands.finding import Finding, Level
 from notifierd.config.checks import is_loopback
 from notifierd.config.load import missing_for_sending
+from notifierd.config.network import ENVIRONMENT, proxy_variable, read_route
 from notifierd.config.placeholders import placeholders
-from notifierd.config.settings import HttpSettings, Settings, WatchSettings
+from notifierd.config.settings import HttpSettings, NetworkSettings, Settings, WatchSettings
 from notifierd.model.errors import ConfigError
 from notifierd.send.open import open_email
+from notifierd.send.route.trust import system_store
 from notifierd.send.vapid import Vapid
 
 PAGE_SECONDS: Final = 3.0
@@ -25,7 +30,7 @@ PAGE_SECONDS: Final = 3.0
 async def check(settings: Settings) -> list[Finding]:
     """Check everything that a run needs: *settings* first, then the database."""
     findings = [*_config(settings), *_safety(settings), *_vapid(settings), *await _providers(settings)]
-    findings += _watch(settings.watch)
+    findings += [*_watch(settings.watch), _proxy(settings.network), *_certificates(settings.network.ca_file, _now())]
     findings.append(await _page(settings.http))
     return [*findings, *await look_at_database(settings)]
 
@@ -89,6 +94,45 @@ def _watch(watch: WatchSettings) -> Iterator[Finding]:
     for key, url in (("webhook_url", watch.webhook_url), ("ping_url", watch.ping_url)):
         where = f"is at {urlsplit(url).hostname}" + (", unencrypted" if _is_open(url) else "") if url else "not set"
         yield Finding(f"watch.{key}", Level.WARN if _is_open(url) else Level.OK, where)
+
+
+def _proxy(network: NetworkSettings) -> Finding:
+    """Report which way calls go. The proxy's user and password are secrets."""
+    route = read_route(network.proxy, network.no_proxy, os.environ)
+    if route.proxy:
+        named = f" (from {route.origin})" if network.proxy == ENVIRONMENT else ""
+        user = "with a user and a password" if route.proxy.authorization else "without a user"
+        text = f"calls go through {route.proxy}{named}, {user}"
+    elif (unused := proxy_variable(os.environ)) and not network.proxy:
+        text = f'calls are made directly, although {unused} is set ("{ENVIRONMENT}" would honour it)'
+    else:
+        text = "calls are made directly"
+    return Finding("network.proxy", Level.OK, text)
+
+
+def _certificates(ca_file: str, now: datetime) -> Iterator[Finding]:
+    """Report which certificates are trusted, and when the ones in *ca_file* expire."""
+    subject = "network.ca_file"
+    if store := system_store():
+        yield Finding(subject, Level.OK, f"the certificates of {store} are trusted" + " as well" * bool(ca_file))
+    else:
+        text = "this system has no certificates, so those of the Python package certifi are trusted"
+        yield Finding(subject, Level.WARN, f"{text}: install the package ca-certificates")
+    if ca_file:
+        from cryptography import x509  # noqa: PLC0415 - many checks need no certificate
+
+        try:
+            own = x509.load_pem_x509_certificates(Path(ca_file).read_bytes())
+        except (OSError, ValueError):
+            yield Finding(subject, Level.WARN, f"when the certificates in {ca_file} expire could not be read")
+            return
+        until = min(each.not_valid_after_utc for each in own)
+        if until - now < EXPIRES_SOON:
+            ends = "expired" if until <= now else "expires"
+            yield Finding(subject, Level.WARN, f"a certificate in {ca_file} {ends} on {until:%Y-%m-%d}: replace it")
+        else:
+            text = f"{len(own)} certificates in {ca_file} are trusted; the first one expires on {until:%Y-%m-%d}"
+            yield Finding(subject, Level.OK, text)
 
 
 async def _providers(settings: Settings) -> list[Finding]:

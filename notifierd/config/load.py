@@ -18,6 +18,7 @@ import attrs
 
 from notifierd.config.checks import did_you_mean, shown
 from notifierd.config.keys import key_of
+from notifierd.config.network import problems_of_route
 from notifierd.config.settings import Settings, Table
 from notifierd.config.sources import PREFIX, find_config, is_there, own_variables
 from notifierd.model.errors import ConfigError
@@ -61,6 +62,7 @@ def parse(document: Document, environ: Mapping[str, str], folder: Path = Path())
     settings = reader.table(Settings, document, "")
     reader.refuse_unknown_variables()
     reader.refuse_unknown_credentials()
+    reader.problems.extend(problems_of_route(settings.network.proxy, environ))
     if reader.problems:
         raise ConfigError(tuple(reader.problems))
     return settings

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
-from notifierd.config import checks
+from notifierd.config import checks, network
 from notifierd.config.checks import within
 from notifierd.config.keys import key
 from notifierd.model.address import Address, Mailbox, parse_mailbox
@@ -102,6 +102,20 @@ class DatabaseSettings(Table):
     """The longest time that the statement that plans the day may take."""
     pooler: bool = key(default=False)
     """Whether connections go through a pooler such as PgBouncer, in session or transaction mode."""
+
+
+@attrs.frozen
+class NetworkSettings(Table):
+    """[network]: the way to the providers, the push services and the receivers of alarms."""
+
+    proxy: str = key("", network.PROXY, secret=True)
+    """The HTTP proxy for all calls, http://user:password@host:port; empty: none. `environment`: the variables
+    HTTPS_PROXY and NO_PROXY apply."""
+    no_proxy: tuple[str, ...] = key((), network.NO_PROXY)
+    """What is called without the proxy: hosts, all subdomains of a host (`.example.jp` or `*.example.jp`), addresses
+    and networks, each for one port if `:port` follows; `*`: everything. Loopback is never called through the proxy."""
+    ca_file: str = key("", network.CA_FILE, path=True)
+    """A file with certificates in PEM that are trusted in addition to the system's; empty: none."""
 
 
 @attrs.frozen
@@ -359,6 +373,7 @@ class Settings(Table):
     window: WindowSettings = WindowSettings()
     limits: LimitsSettings = LimitsSettings()
     database: DatabaseSettings = DatabaseSettings()
+    network: NetworkSettings = NetworkSettings()
     email: EmailSettings = EmailSettings()
     push: PushSettings = PushSettings()
     content: ContentSettings = ContentSettings()

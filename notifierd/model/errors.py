@@ -4,6 +4,7 @@ No message here contains text from a provider or from PostgreSQL, except SQLSTAT
 addresses, names and whole rows.
 """
 
+import ssl
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -163,6 +164,20 @@ def first_of(group: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def certificate_reason(error: ssl.SSLCertVerificationError) -> Reason:
+    """Return why a server's certificate was not accepted."""
+    return _CERTIFICATE_REASONS.get(error.verify_code, Reason.CERTIFICATE_UNTRUSTED)
+
+
+_CERTIFICATE_REASONS = {
+    9: Reason.CERTIFICATE_NOT_YET_VALID,
+    10: Reason.CERTIFICATE_EXPIRED,
+    62: Reason.CERTIFICATE_NAME,  # of a host
+    64: Reason.CERTIFICATE_NAME,  # of an IP address
+}
+"""OpenSSL's codes of a failed verification (x509_vfy.h)."""
 
 
 def frame_locations(error: BaseException) -> list[str]:

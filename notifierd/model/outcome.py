@@ -63,7 +63,10 @@ class Deferred:
 
 @frozen
 class Blocked:
-    """The provider rejects our credentials or account: a bad key, an exhausted quota, a suspended account."""
+    """The provider rejects our credentials or account: a bad key, an exhausted quota, a suspended account.
+
+    Or a proxy on the way rejects our credentials.
+    """
 
     reason: str
     retry_after: float | None = None

@@ -148,6 +148,41 @@ class Reason(StrEnum):
         "サービスに接続できませんでした。ネットワークと稼働状況を確認してください。",
         "The provider was unreachable. Check the network and the provider's status page.",
     )
+    CERTIFICATE_UNTRUSTED = (
+        "certificate_untrusted",
+        "接続先の証明書を信頼できません。通信を検査する機器があれば、その認証局を network.ca_file に指定してください。",
+        "No trusted authority signed the server's certificate. If something inspects TLS, set network.ca_file.",
+    )
+    CERTIFICATE_EXPIRED = (
+        "certificate_expired",
+        "接続先の証明書の有効期限が切れているか、このサーバーの時計がずれています。",
+        "The server's certificate has expired, or this machine's clock is wrong.",
+    )
+    CERTIFICATE_NOT_YET_VALID = (
+        "certificate_not_yet_valid",
+        "接続先の証明書がまだ有効ではありません。このサーバーの時計を確認してください。",
+        "The server's certificate is not valid yet. Check this machine's clock.",
+    )
+    CERTIFICATE_NAME = (
+        "certificate_name",
+        "接続先の証明書が別の名前のものです。接続先と、途中の機器を確認してください。",
+        "The server's certificate is for another name. Check the URL, and whether something on the way answered.",
+    )
+    PROXY_UNREACHABLE = (
+        "proxy_unreachable",
+        "プロキシに接続できませんでした。network.proxy を確認してください。",
+        "The proxy was unreachable. Check network.proxy.",
+    )
+    PROXY_REFUSED = (
+        "proxy_refused",
+        "プロキシが接続を開きませんでした。プロキシの設定とログを確認してください。",
+        "The proxy did not connect to the server: its rules forbid it (403), or it failed (500 to 504). See its log.",
+    )
+    PROXY_FAILED = (
+        "proxy_failed",
+        "プロキシの応答がないか、解釈できません。network.proxy を確認してください。",
+        "The proxy gave no answer, or none that can be understood. Check that network.proxy names an HTTP proxy.",
+    )
     TOKEN = (
         "token_",
         "Google のアクセストークンを取得できませんでした。サービスアカウントの鍵と委任の設定を確認してください。",
@@ -158,6 +193,11 @@ class Reason(StrEnum):
         "blocked",
         "サービスが認証情報またはアカウントを拒否しています。API キーと契約状態を確認してください。",
         "The provider rejects our credentials or account. Check the API key and the account.",
+    )
+    PROXY_AUTH_REQUIRED = (
+        "proxy_auth_required",
+        "プロキシが認証情報を求めているか、拒否しています。network.proxy の利用者名とパスワードを確認してください。",
+        "The proxy requires a user and a password, or rejects ours. Check those in network.proxy.",
     )
     QUOTA = ("quota", "サービスの送信枠を使い切りました。", "The provider's quota is used up.")
     NOT_VERIFIED = (

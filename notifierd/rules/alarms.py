@@ -112,7 +112,11 @@ def while_running(run: Running, watch: WatchSettings) -> Iterator[Alarm]:
         "expires."
     )
     for sender, destinations in run.blocked.items():
-        text = f"{sender} rejects our credentials or account ({_reasons(sender, destinations)}). {rest} Check both."
+        reasons = _reasons(sender, destinations)
+        if any(map(Reason.PROXY_AUTH_REQUIRED.begins, destinations.values())):
+            text = f"the proxy rejects our credentials for calls of {sender} ({reasons}). {rest} Check network.proxy."
+        else:
+            text = f"{sender} rejects our credentials or account ({reasons}). {rest} Check both."
         yield Alarm(run.day, f"blocked:{sender}", text)
     for sender, destinations in run.out.items():
         text = f"{sender} has failed every call for {OUT_SECONDS:.0f} s ({_reasons(sender, destinations)}). {rest}"

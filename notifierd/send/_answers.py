@@ -49,6 +49,9 @@ class Answer:
         return parse_retry_after(asked, now) if asked else None
 
 
+NoAnswer = Deferred | Blocked | Unknown
+"""What the absence of an answer means. Blocked is never the provider's word, but that of a proxy on the way."""
+
 Meaning = Delivered | Rejected | Deferred | Blocked | Unknown
 
 
@@ -130,9 +133,7 @@ def of_receiver(answer: Answer, now: datetime) -> Outcome:
     return outcome
 
 
-async def understand(
-    call: Awaitable[Answer | Deferred | Unknown], read: Callable[[Answer], T], unclear: T
-) -> T | Deferred | Unknown:
+async def understand(call: Awaitable[Answer | NoAnswer], read: Callable[[Answer], T], unclear: T) -> T | NoAnswer:
     """Make *call*; return what *read* makes of its answer, or *unclear* if *read* fails on it.
 
     The request may have been carried out by then, so no error may escape: it would fail the whole office. A
@@ -147,7 +148,7 @@ async def understand(
 
 
 async def outcomes(
-    call: Awaitable[Answer | Deferred | Unknown], count: int, read: Callable[[Answer], Sequence[Outcome]]
+    call: Awaitable[Answer | NoAnswer], count: int, read: Callable[[Answer], Sequence[Outcome]]
 ) -> list[Outcome]:
     """Make *call*, which carries *count* messages; return one outcome for each, in order.
 
@@ -155,7 +156,7 @@ async def outcomes(
     """
     unclear: Sequence[Outcome] = [Unknown(Reason.ANSWER_UNCLEAR)] * count
     found = await understand(call, read, unclear)
-    if isinstance(found, Deferred | Unknown):
+    if isinstance(found, NoAnswer):
         return [found] * count
     return list(found if len(found) == count else unclear)
 

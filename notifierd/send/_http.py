@@ -6,28 +6,35 @@ The caller limits the time of a call and the number of calls at once: nothing he
 """
 
 import logging
+import os
 import re
+import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from functools import cache, lru_cache, partial
+from functools import lru_cache
 
 import httpcore
 import trio
 from attrs import frozen
 
+from notifierd.config.network import read_route
+from notifierd.config.settings import NetworkSettings
+from notifierd.model.errors import ConfigError, certificate_reason
 from notifierd.model.imports import without
-from notifierd.model.outcome import Blame, Deferred, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Unknown
 from notifierd.model.reasons import Reason
-from notifierd.send._answers import Answer
-from notifierd.send._network import HostUnfit, Network, PublicNetwork
+from notifierd.send._answers import Answer, NoAnswer
+from notifierd.send._network import Network, NotMade, PublicNetwork
 from notifierd.send._unpack import unpack
+from notifierd.send.route.trust import trusted
+from notifierd.send.route.tunnel import Routed
 
 with without("pygments", "rich"):  # only for httpx' command line: this saves 25 ms and 2 MB
     import httpx
 
 CONNECT_SECONDS = 10.0
-"""Seconds to establish a connection. This limit is separate from the caller's: a call that ends here was certainly not
-made, but a call that the caller cancels may have been."""
+"""Seconds to establish a connection, through a proxy or not; and as many for TLS. This limit is separate from the
+caller's: a call that ends here was certainly not made, but a call that the caller cancels may have been."""
 
 BODY_BYTES, BODY_SECONDS = 1024 * 1024, 10.0
 """How much of an answer's body is read, before and after decompression, and for how long. The status is known by
@@ -100,25 +107,21 @@ class Client:
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | NoAnswer:
         """Send *body*; return the answer, or what its absence means. A cancellation passes through."""
         return await self._request("POST", url, body, headers)
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
+    async def get(self, url: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
         """Ask for *url*; return the answer, or what its absence means. A cancellation passes through."""
         return await self._request("GET", url, b"", headers)
 
-    async def _request(
-        self, method: str, url: str, body: bytes, headers: Mapping[str, str]
-    ) -> Answer | Deferred | Unknown:
+    async def _request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | NoAnswer:
         try:
             request = _made(method, _url(url), body, headers)
             async with aclosing(await self._transport.handle_async_request(request)) as response:
                 return await _answer(response)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            if isinstance(error.__cause__, HostUnfit):
-                return Deferred(error.__cause__.args[0], blame=Blame.MESSAGE)
-            return Deferred(Reason.CONNECTION_FAILED, blame=Blame.PROVIDER)
+            return _not_made(error)
         except httpx.RequestError:
             # Even after a failed write, the request may have arrived: httpcore goes on to read, and raises the error
             # of the read.
@@ -130,6 +133,18 @@ def _made(method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str]) 
     length = {} if method == "GET" else {"Content-Length": str(len(body))}  # RFC 9110, section 8.6
     whole = {"Host": url.netloc.decode("ascii"), **length, **HEADERS, **headers}
     return httpx.Request(method, url, headers=whole, stream=_Body(body), extensions=TIMES)
+
+
+def _not_made(error: BaseException | None) -> Deferred | Blocked:
+    """Return why there was no connection, by *error* and its causes."""
+    while error is not None:
+        match error:
+            case NotMade():
+                return error.outcome
+            case ssl.SSLCertVerificationError():
+                return Deferred(certificate_reason(error), blame=Blame.PROVIDER)
+        error = error.__cause__
+    return Deferred(Reason.CONNECTION_FAILED, blame=Blame.PROVIDER)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -171,17 +186,33 @@ async def _read(response: httpx.Response) -> bytes:
 
 @asynccontextmanager
 async def open_client(
-    *, width: int, public_only: bool = False, transport: httpx.AsyncBaseTransport | None = None
+    *,
+    width: int,
+    network: NetworkSettings = NetworkSettings(),  # noqa: B008 - it is frozen
+    public_only: bool = False,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[Client]:
-    """Open a client that keeps up to *width* connections alive.
+    """Open a client that keeps up to *width* connections alive, and goes the way that *network* names.
 
     It uses HTTP/1.1 only, because httpcore miscounts HTTP/2 streams (encode/httpcore#1022). With *public_only*, it
     connects to public addresses only.
+
+    Raises:
+        ConfigError: the proxy or the file of certificates cannot be used.
     """
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)  # these loggers write URLs, and a push endpoint is a secret
-    async with transport or _Transport(width, PublicNetwork() if public_only else Network()) as opened:
+    async with transport or _open_transport(width, network, public_only=public_only) as opened:
         yield Client(opened)
+
+
+def _open_transport(width: int, network: NetworkSettings, *, public_only: bool) -> "_Transport":
+    try:
+        route = read_route(network.proxy, network.no_proxy, os.environ)
+    except ValueError as error:
+        raise ConfigError((f"network.proxy: {error}",)) from None
+    direct = PublicNetwork() if public_only else Network()
+    return _Transport(width, Routed(route, direct, public_only=public_only), trusted(network.ca_file))
 
 
 class _Transport(httpx.AsyncBaseTransport):
@@ -192,8 +223,8 @@ class _Transport(httpx.AsyncBaseTransport):
     request.
     """
 
-    def __init__(self, width: int, network: httpcore.AsyncNetworkBackend) -> None:
-        self._width, self._network = width, network
+    def __init__(self, width: int, network: httpcore.AsyncNetworkBackend, tls: ssl.SSLContext) -> None:
+        self._width, self._network, self._tls = width, network, tls
         self._idle: dict[httpcore.AsyncHTTPConnection, float] = {}
         """Since when each has been idle, by Trio's clock; the longest first."""
 
@@ -234,7 +265,7 @@ class _Transport(httpx.AsyncBaseTransport):
             if not connection.has_expired():
                 return connection
             await connection.aclose()
-        return httpcore.AsyncHTTPConnection(origin, _tls(), network_backend=self._network)
+        return httpcore.AsyncHTTPConnection(origin, self._tls, network_backend=self._network)
 
     async def _keep(self, connection: httpcore.AsyncHTTPConnection) -> None:
         """Keep *connection*, which is open and idle, for another request."""
@@ -261,9 +292,6 @@ KEPT_SECONDS = 5.0
 """Seconds for which an idle connection is kept, as in httpx. Most servers keep theirs longer."""
 
 _CUT = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
-
-_tls = cache(partial(httpx.create_ssl_context, trust_env=False))
-"""The trusted certificates. They are loaded once, because loading takes 13 ms and a megabyte."""
 
 
 class _AnswerBody(httpx.AsyncByteStream):

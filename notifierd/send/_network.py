@@ -11,18 +11,23 @@ from itertools import zip_longest
 import httpcore
 import trio
 
+from notifierd.config.network import numeric_address, plain_name
+from notifierd.model.outcome import Blame, Blocked, Deferred
 from notifierd.model.reasons import Reason
-
-"""The start of each reason for not calling a URL that a browser supplied; also the destination of such endpoints."""
 
 ATTEMPT_SECONDS = 0.25
 """Seconds before the next address is tried in parallel (RFC 8305, section 5: the recommended delay)."""
 
-SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+SocketOptions = Iterable[tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]]
+"""httpcore's."""
 
 
-class HostUnfit(httpcore.ConnectError):
-    """A URL supplied by a browser names a host that must not be called; the argument is the reason code."""
+class NotMade(httpcore.ConnectError):
+    """A call was certainly not made; *outcome* says why."""
+
+    def __init__(self, outcome: Deferred | Blocked) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
 
 
 class Network(httpcore.AsyncNetworkBackend):
@@ -34,7 +39,7 @@ class Network(httpcore.AsyncNetworkBackend):
         port: int,
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
         local_address: str | None = None,
-        socket_options: Iterable[SocketOption] | None = None,
+        socket_options: SocketOptions | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect to the first address of *host* that answers, within *timeout* seconds."""
         began, left = trio.current_time(), math.inf if timeout is None else timeout
@@ -161,16 +166,32 @@ class PublicNetwork(Network):
                 found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
         except (OSError, UnicodeError, trio.TooSlowError) as error:
             if isinstance(error, UnicodeError) or (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME):
-                raise HostUnfit(Reason.HOST_NOT_FOUND) from error
+                raise NotMade(Deferred(Reason.HOST_NOT_FOUND, blame=Blame.MESSAGE)) from error
             raise httpcore.ConnectError("not resolved") from error
         addresses = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
         if not all(map(self.permits, addresses)):
-            raise HostUnfit(Reason.ENDPOINT_REFUSED.of("private_address"))
+            raise NotMade(_PRIVATE)
         return addresses
 
     def permits(self, address: str) -> bool:
         return is_public(address)
 
+
+def require_public_name(host: str) -> None:
+    """Refuse *host* if it certainly leads to no public address. A name is not looked up: a proxy does that.
+
+    Raises:
+        NotMade: it is a private address, a name without a dot, or one of a private network.
+    """
+    address, name = numeric_address(host), plain_name(host)
+    if not is_public(str(address)) if address else "." not in name or name.endswith(_PRIVATE_NAMES):
+        raise NotMade(_PRIVATE)
+
+
+_PRIVATE = Deferred(Reason.ENDPOINT_REFUSED.of("private_address"), blame=Blame.MESSAGE)
+
+_PRIVATE_NAMES = (".localhost", ".local", ".internal", ".home.arpa")
+"""RFC 6761, section 6.3; RFC 6762, section 3; ICANN's resolution 2024.07.29.06; RFC 8375, section 3."""
 
 _NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}
 """getaddrinfo(3): errors for which the name certainly has no address. If the network is down, the error is

@@ -48,10 +48,10 @@ async def open_email(provider: str, settings: Settings, *, now: Callable[[], dat
     """Open the mail sender of *provider*.
 
     Raises:
-        ConfigError: the provider's table is not sufficient.
+        ConfigError: the provider's table is not sufficient, or [network] cannot be used.
     """
     make = _class(provider)
-    async with open_client(width=EMAIL_WIDTH) as client:
+    async with open_client(width=EMAIL_WIDTH, network=settings.network) as client:
         sender: Sender[Mail] = make(client, getattr(settings.email, provider), now=now)
         yield sender
 
@@ -66,9 +66,10 @@ async def open_push(settings: Settings, *, now: Callable[[], datetime]) -> Async
     """Open the push sender.
 
     Raises:
-        ConfigError: ``push.vapid_private_key`` is missing.
+        ConfigError: ``push.vapid_private_key`` is missing, or [network] cannot be used.
     """
     if not settings.push.vapid_private_key:
         raise ConfigError(("push.vapid_private_key: required for push (`notifierd vapid` makes one)",))
-    async with open_client(width=PUSH_WIDTH, public_only=not settings.push.allow_private_addresses) as client:
+    public_only = not settings.push.allow_private_addresses
+    async with open_client(width=PUSH_WIDTH, network=settings.network, public_only=public_only) as client:
         yield WebPush(client, settings.push, subject=settings.push_subject, now=now)

@@ -17,7 +17,7 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
-from notifierd.config.settings import Settings
+from notifierd.config.settings import NetworkSettings, Settings
 from notifierd.model.errors import DatabaseError, LeaseHeld, NotifierdError, frame_locations
 from notifierd.model.outcome import Deferred, Delivered, Outcome, Unknown
 from notifierd.model.reasons import Reason
@@ -55,13 +55,13 @@ MOST_QUEUED = 100
 UNCLEAR: Outcome = Unknown(Reason.ANSWER_UNCLEAR)
 
 T = TypeVar("T")
-OpenClient = Callable[[], AbstractAsyncContextManager[Client]]
+OpenClient = Callable[[NetworkSettings], AbstractAsyncContextManager[Client]]
 ClaimAlarm = Callable[[Settings, date, str], Awaitable[bool]]
 
 
-def one_client() -> AbstractAsyncContextManager[Client]:
+def one_client(network: NetworkSettings) -> AbstractAsyncContextManager[Client]:
     """Open a client for one request."""
-    return open_client(width=1)
+    return open_client(width=1, network=network)
 
 
 log = structlog.get_logger(__name__)
@@ -267,7 +267,7 @@ class Watch:
 
     async def _try(self, post: _Post) -> Outcome:
         with trio.move_on_after(TRY_SECONDS):
-            async with self.open_client() as client:
+            async with self.open_client(self.settings().network) as client:
                 call = client.post(post.url, post.body, {"Content-Type": post.type})
                 return await understand(call, lambda answer: of_receiver(answer, datetime.now(UTC)), UNCLEAR)
         return Unknown(Reason.TIMEOUT)

@@ -21,7 +21,7 @@ from attrs import define, field
 from trio_asyncio import aio_as_trio
 
 from notifierd.config.dsn import BadDsn, read_dsn
-from notifierd.model.errors import UNENCODABLE, ConfigError, LedgerUnavailable, StatementRefused
+from notifierd.model.errors import UNENCODABLE, ConfigError, LedgerUnavailable, StatementRefused, certificate_reason
 from notifierd.model.reasons import Reason
 from notifierd.store.connection.arguments import arguments
 from notifierd.store.connection.guards import KEEPALIVE, Guards
@@ -63,14 +63,6 @@ _POOLER_ERRORS: Final = {
 }
 """Texts of PgBouncer, which gives the same SQLSTATE, 08P01, for a dozen causes; and the cause, or its SQLSTATE in
 PostgreSQL."""
-
-_UNTRUSTED: Final = {
-    9: "certificate_not_yet_valid",
-    10: "certificate_expired",
-    62: "certificate_name",  # of a host
-    64: "certificate_name",  # of an IP address
-}
-"""OpenSSL's code of a failed verification (x509_vfy.h) and the cause; certificate_untrusted for all others."""
 
 log = structlog.get_logger(__name__)
 
@@ -221,7 +213,7 @@ def _cause(error: BaseException) -> str:
         case asyncpg.PostgresError():
             return error.sqlstate or type(error).__name__
         case ssl.SSLCertVerificationError():
-            return _UNTRUSTED.get(error.verify_code, "certificate_untrusted")
+            return certificate_reason(error)
         case ssl.SSLError():
             return "tls_failed"
         case ConnectionError() if type(error) is ConnectionError:  # asyncpg raises it if the server refuses TLS

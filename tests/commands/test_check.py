@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import trio
 from attrs import evolve
+from cryptography.x509 import load_pem_x509_certificate
 
 from notifierd.commands.check import check
 from notifierd.commands.finding import Finding, Level, exit_code
@@ -18,6 +20,7 @@ from notifierd.config.settings import (
     HttpSettings,
     LimitsSettings,
     MailgunSettings,
+    NetworkSettings,
     PostmarkSettings,
     Provider,
     PushSettings,
@@ -33,6 +36,7 @@ from notifierd.rules.calendar import Calendar
 from notifierd.send.vapid import Vapid
 from notifierd.store.connection.advice import advice
 from tests.support.application import OwnPath
+from tests.support.certificates import certificate
 from tests.support.checked_database import PRIVATE_KEY, PUBLIC_KEY, Place, open_place, settings_for
 from tests.support.loopback import Handler, serving
 from tests.support.processes import invent
@@ -55,6 +59,8 @@ async def test_all_is_good(place: Place) -> None:
         "email.resend",
         "watch.webhook_url",
         "watch.ping_url",
+        "network.proxy",
+        "network.ca_file",
         "http.bind",
         "database",
         "encoding",
@@ -244,6 +250,61 @@ async def test_of_the_receivers_the_hosts_are_shown_and_no_more(place: Place) ->
     ]
 
 
+async def network_findings(place: Place, **network: Any) -> list[Finding]:
+    place.settings = evolve(place.settings, network=NetworkSettings(**network))
+    return [finding for finding in await check(place.settings) if finding.subject.startswith("network.")]
+
+
+async def test_the_proxy_is_named_without_its_password(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def said(proxy: str) -> str:
+        finding, *_ = await network_findings(place, proxy=proxy)
+        assert (finding.subject, finding.level) == ("network.proxy", Level.OK)
+        return finding.text
+
+    assert await said("") == await said("environment") == "calls are made directly"
+    assert await said("http://proxy:3128") == "calls go through http://proxy:3128, without a user"
+    secret = "http://user:secret@proxy:3128"
+    assert await said(secret) == "calls go through http://proxy:3128, with a user and a password"
+    monkeypatch.setenv("HTTPS_PROXY", secret)
+    assert await said("environment") == (
+        "calls go through http://proxy:3128 (from HTTPS_PROXY), with a user and a password"
+    )
+    assert await said("") == ('calls are made directly, although HTTPS_PROXY is set ("environment" would honour it)')
+    monkeypatch.setenv("HTTPS_PROXY", "https://user:secret@proxy:3128")
+    assert "secret" not in await said("")
+
+
+@pytest.mark.parametrize(
+    ("days", "level", "text"),
+    [
+        ((-1, 90), Level.OK, "1 certificates in {file} are trusted; the first one expires on {until}"),
+        ((-1, 13), Level.WARN, "a certificate in {file} expires on {until}: replace it"),
+        ((-9, -1), Level.WARN, "a certificate in {file} expired on {until}: replace it"),
+    ],
+)
+async def test_certificates_that_expire_soon_are_warned_of(
+    place: Place, tmp_path: Path, days: tuple[int, int], level: Level, text: str
+) -> None:
+    file = certificate(tmp_path / "ca.pem", days=days)
+    _, store, found = await network_findings(place, ca_file=str(file))
+    until = load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
+    assert found == Finding("network.ca_file", level, text.format(file=file, until=f"{until:%Y-%m-%d}"))
+    assert (store.level, store.text.endswith("are trusted as well")) == (Level.OK, True)
+
+
+async def test_a_system_without_certificates_is_told(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    _, store = await network_findings(place)
+    assert (store.subject, store.level) == ("network.ca_file", Level.WARN)
+    assert "no certificates" in store.text
+
+
 async def test_a_superuser_is_advised_against(place: Place, database: str) -> None:
     place.settings = settings_for(database)
     remedy = "use another role, to which `notifierd db init --role NAME` grants what it needs"
@@ -276,8 +337,8 @@ async def test_a_database_out_of_reach(cluster: Cluster, dsn: str, level: str, s
     assert exit_code(findings) == (3 if level == "away" else 2)
     # What is wrong besides is told too, and weighs more.
     findings = await check(Settings(database=DatabaseSettings(dsn=where), http=HttpSettings(enabled=False)))
-    watch = {"watch.webhook_url", "watch.ping_url"}
-    assert {finding.subject for finding in findings} == {"config", "http", subject} | watch
+    always = {"watch.webhook_url", "watch.ping_url", "network.proxy", "network.ca_file"}
+    assert {finding.subject for finding in findings} == {"config", "http", subject} | always
     assert exit_code(findings) == 2
 
 

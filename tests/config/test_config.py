@@ -817,6 +817,7 @@ def test_whoever_may_read_a_secret_from_a_file_may_do_so_for_each():
     """Every key that holds a secret is marked as one."""
     assert [dotted for dotted, field in EVERY_KEY.items() if key_of(field).secret] == [
         "database.dsn",
+        "network.proxy",
         "email.resend.api_key",
         "email.resend.feedback_key",
         "email.sendgrid.api_key",

@@ -18,7 +18,7 @@ SOURCES = {
 }
 
 GIVERS = {
-    *("Rejected", "Deferred", "Blocked", "Unknown", "Gone", "HostUnfit", "BadAddress", "Skip", "Undeliverable"),
+    *("Rejected", "Deferred", "Blocked", "Unknown", "Gone", "BadAddress", "Skip", "Undeliverable"),
     *("LedgerUnavailable", "StatementRefused"),
 }
 """What carries a reason as its first argument."""

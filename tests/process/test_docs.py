@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import attrs
@@ -18,14 +19,18 @@ from attrs import frozen
 
 from docs import generate
 from notifierd.config.dsn import read_dsn
+from notifierd.config.load import keys, parse
+from notifierd.config.settings import NetworkSettings, PushSettings
 from notifierd.demo.application import tables_sql
 from notifierd.demo.postgres import Cluster, running_postgres
 from notifierd.demo.sample import load, sample
 from notifierd.demo.servers.mail_api import AcceptedMail
 from notifierd.demo.servers.process import Servers, running_servers
 from notifierd.demo.servers.trouble import MailConfig, ServersConfig
+from notifierd.model.reasons import Reason
 from notifierd.store.contract import RIGHTS, VIEWS
 from tests.rules.test_lifecycle_machine import WAYS
+from tests.support.certificates import certificate
 from tests.support.daemon_process import OPEN, TODAY
 from tests.support.manual import REPOSITORY, SHELL, Block, blocks, pages
 from tests.support.processes import VAPID_KEY, Tables, run, write_config
@@ -179,6 +184,40 @@ def test_an_address_that_the_page_shows_can_be_read(dsn: str):
     assert read_dsn(dsn, {}).user == "notifierd"
 
 
+def test_the_lines_about_a_proxy_do_what_they_say(reader: Reader):
+    dsn = reader.cluster.dsn("keikakun")
+    run("db", "init", "--preset", "keikakun", "--dsn", dsn, cwd=reader.home, code=0)
+    tables: Tables = {
+        "database": {"dsn": dsn},
+        "email": {"sender": "keikakun <notice@example.jp>"},
+        "email.resend": {"api_key": API_KEY},
+        "push": {"vapid_private_key": VAPID_KEY},
+    }
+    write_config(reader.home / "notifierd", tables)
+    reader.follow("docs/networks.md")
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("docs/networks.md") if block.language == "toml"])
+def test_what_the_page_writes_about_networks_is_a_configuration(block: Block, tmp_path: Path):
+    certificate(tmp_path / "company-ca.pem")
+    text = block.text.replace("/etc/notifierd", str(tmp_path))
+    assert parse(tomllib.loads(text), {}).network != NetworkSettings()
+
+
+def test_every_host_that_is_called_by_default_is_listed():
+    page = (REPOSITORY / "docs/networks.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`([^` ]+)`", page.partition("## What must be reachable\n")[2].partition("Another `")[0]))
+    urls = [field.default for dotted, field in keys() if dotted.endswith(("base_url", "token_url")) and field.default]
+    assert len(urls) >= 6
+    assert {urlsplit(url).hostname for url in urls} | {*PushSettings().allowed_hosts} <= listed
+
+
+def test_every_reason_of_the_network_is_explained_there():
+    page = (REPOSITORY / "docs/networks.md").read_text(encoding="utf-8").partition("## When something goes wrong\n")[2]
+    named = {code.partition(":")[0] for code in re.findall(r"`([a-z_]+(?::\d+)?)`", page)}
+    assert {str(reason) for reason in Reason if reason.startswith(("proxy_", "certificate_"))} <= named
+
+
 def test_another_application_needs_but_five_views(reader: Reader):
     """They are read, written and deleted through."""
     reader.follow("docs/another-application.md")
@@ -202,6 +241,7 @@ RUN = {
     "docs/commands.md",
     "docs/databases.md",
     "docs/getting-started.md",
+    "docs/networks.md",
     "docs/operations.md",
 }
 """The pages that a test above follows."""

@@ -81,6 +81,13 @@ def test_a_sender_with_several_destinations_names_the_first_five():
     assert "https://4.example.net: blocked:403 and 2 more). Its" in alarm.text
 
 
+def test_a_proxy_that_rejects_our_credentials_is_not_taken_for_the_provider():
+    (alarm,) = while_running(Running(DAY, 1.0, blocked={"resend": {"resend": "proxy_auth_required"}}), QUIET)
+    assert alarm.cause == "blocked:resend"
+    assert alarm.text.startswith("the proxy rejects our credentials for calls of resend (proxy_auth_required). Its")
+    assert alarm.text.endswith("Check network.proxy.")
+
+
 # At its end ----------------------------------------------------------------------------------------------------------
 
 

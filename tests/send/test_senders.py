@@ -37,7 +37,7 @@ from notifierd.model.message import Mail, Push
 from notifierd.model.office import Notice
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send import Sender
-from notifierd.send._answers import Answer, outcomes
+from notifierd.send._answers import Answer, NoAnswer, outcomes
 from notifierd.send._http import Client, open_client
 from notifierd.send.mail.gmail import Gmail
 from notifierd.send.mail.mailgun import Mailgun
@@ -110,7 +110,7 @@ class WithToken(Client):
     def __init__(self, client: Client) -> None:
         self.inner = client
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | NoAnswer:
         if url.endswith("/token"):
             return Answer(200, {}, json.dumps({"access_token": SECRET, "expires_in": 3599}).encode())
         return await self.inner.post(url, body, headers)
@@ -267,7 +267,7 @@ async def test_a_bug_in_reading_an_answer_is_an_answer_in_doubt(kind: Kind, bug:
     class Answering(Client):
         def __init__(self) -> None: ...
 
-        async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
+        async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | NoAnswer:
             return Answer(503, Odd())
 
     sender = kind.make(Answering(), BASE)

@@ -46,6 +46,20 @@ async def receive(stream: trio.SocketStream) -> bytes:
     return data
 
 
+async def join(one: trio.abc.Stream, other: trio.abc.Stream) -> None:
+    """Pass on what either says to the other, until one of them is at its end."""
+    async with trio.open_nursery() as nursery:
+
+        async def pass_on(source: trio.abc.ReceiveStream, to: trio.abc.SendStream) -> None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                while data := await source.receive_some():
+                    await to.send_all(data)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(pass_on, one, other)
+        nursery.start_soon(pass_on, other, one)
+
+
 def answering(answer: bytes, seen: list[tuple[bytes, bytes]] | None = None) -> Handler:
     """Answer every request of a connection with *answer*, noting it in *seen*."""
 

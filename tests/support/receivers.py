@@ -10,6 +10,7 @@ import httpx
 import trio
 from attrs import define, field, frozen
 
+from notifierd.config.settings import NetworkSettings
 from notifierd.send._http import Client, open_client
 from tests.support.loopback import read_request, serving
 
@@ -107,7 +108,7 @@ class Receivers:
         self.got.append(Got(trio.current_time(), parts.path, parts.query, kind, body))
         return self.answers(self.got[-1])
 
-    def client(self) -> AbstractAsyncContextManager[Client]:
+    def client(self, _network: NetworkSettings) -> AbstractAsyncContextManager[Client]:
         """The client of somebody who posts to them, without a socket."""
         return open_client(width=1, transport=httpx.MockTransport(self._respond))
 

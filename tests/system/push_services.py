@@ -1,4 +1,4 @@
-"""Every push service there is: one server with TLS on port 443 of all addresses of a network."""
+"""Every push service there is, and other servers: one with TLS on port 443 of all addresses of a network."""
 
 import re
 import socket
@@ -51,12 +51,14 @@ class PushServices:
     Attributes:
         forgers: addresses where the server's certificate is that of another name.
         redirects: for each path that is answered by a redirect, its status and where to.
+        others: the hosts of servers that are no push services, with the JSON that each answers.
         connected: the address of each connection that arrived.
     """
 
     folder: Path
     forgers: Sequence[str] = ()
     redirects: dict[str, tuple[int, str]] = field(factory=dict)
+    others: dict[str, str] = field(factory=dict)
     connected: list[str] = field(factory=list)
     requests: list[Request] = field(factory=list)
 
@@ -69,7 +71,7 @@ class PushServices:
         key = ec.generate_private_key(ec.SECP256R1())
         own = _certificate("the tests' authority", (), key, key)
         self.authority.write_bytes(own.public_bytes(Encoding.PEM))
-        for who, names in {"true": HOSTS, "forged": ("evil.example",)}.items():
+        for who, names in {"true": (*HOSTS, *self.others), "forged": ("evil.example",)}.items():
             theirs = ec.generate_private_key(ec.SECP256R1())
             certificate = _certificate(who, names, theirs, key)
             secret = theirs.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -89,10 +91,13 @@ class PushServices:
         with suppress(OSError), context.wrap_socket(connection, server_side=True) as stream:
             target, headers = _read(stream)
             proof = headers.get("authorization", "").partition(" ")[0]
-            self.requests.append(Request(address, names[0], headers.get("host", ""), target, proof))
+            host = headers.get("host", "")
+            self.requests.append(Request(address, names[0], host, target, proof))
             status, location = self.redirects.get(target, (201, "/receipt"))
-            answer = (f"HTTP/1.1 {status} -", f"Location: {location}", "Content-Length: 0", "Connection: close")
-            stream.sendall("\r\n".join((*answer, "", "")).encode())
+            body = self.others.get(host, "")
+            length = f"Content-Length: {len(body)}"
+            answer = (f"HTTP/1.1 {status} -", f"Location: {location}", length, "Connection: close")
+            stream.sendall("\r\n".join((*answer, "", body)).encode())
 
 
 def _read(stream: ssl.SSLSocket) -> tuple[str, dict[str, str]]:

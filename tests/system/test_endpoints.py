@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import certifi
 import pytest
 from attrs import evolve, frozen
 
@@ -77,7 +76,8 @@ class World:
         trace = self.place.folder / "connects"
         command = ("once", "--force", "--day", str(DAY), "--json", "--for", str(seconds))
         watched = self.island.watched(self.place.folder, trace)
-        with running(*command, cwd=self.place.folder, environ=PROXIED, by=watched) as process:
+        environ = {**PROXIED, "SSL_CERT_FILE": str(self.services.authority)}
+        with running(*command, cwd=self.place.folder, environ=environ, by=watched) as process:
             done = ended(process)
         assert done.report["email"]["planned"] == 0
         assert not [url for url in endpoints if url in done.out + done.err]
@@ -90,7 +90,7 @@ class World:
 def world(place: Place, tmp_path: Path) -> Iterator[World]:
     zone = {**PUBLIC, **CHANGING, **{name: [addresses] for name, addresses in INSIDE.items()}}
     services = PushServices(tmp_path, forgers=["17.0.0.66"], redirects=REDIRECTS)
-    files = {Path(certifi.where()): services.authority}
+    files = {}
     for number, (path, text) in enumerate(FILES.items()):
         files[Path(path)] = tmp_path / f"file-{number}"
         files[Path(path)].write_text(text)
@@ -163,7 +163,7 @@ def test_without_the_guard_these_endpoints_are_connected_to(world: World) -> Non
     hosts = [url.split("/")[2] for url in inside]
     became, connects = world.push(list(inside), {"allowed_hosts": hosts, "allow_private_addresses": True}, seconds=3)
     name = "loopback.push.apple.com"
-    unproved = dict.fromkeys(inside, ("expired", "window_ended (connection_failed)"))
+    unproved = dict.fromkeys(inside, ("expired", "window_ended (certificate_name)"))
     assert became == unproved | {f"https://{name}/x": ("sent", "")}
     assert {address for address, _ in connects} == set(inside.values()) == set(world.services.connected)
     assert world.services.requests == [Request("127.0.0.1", name, name, "/x", "vapid")]
@@ -171,6 +171,6 @@ def test_without_the_guard_these_endpoints_are_connected_to(world: World) -> Non
 
 def test_a_server_that_cannot_prove_its_name_is_told_nothing(world: World) -> None:
     became, connects = world.push(["https://forged.push.apple.com/x"], seconds=3)
-    assert became == {"https://forged.push.apple.com/x": ("expired", "window_ended (connection_failed)")}
+    assert became == {"https://forged.push.apple.com/x": ("expired", "window_ended (certificate_name)")}
     assert connects.keys() == {("17.0.0.66", 443)}
     assert (set(world.services.connected), world.services.requests) == ({"17.0.0.66"}, [])

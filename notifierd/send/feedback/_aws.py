@@ -9,9 +9,8 @@ import orjson
 from attrs import define, field, frozen
 
 from notifierd.config.settings import SesSettings
-from notifierd.model.outcome import Deferred, Unknown
 from notifierd.model.reasons import Reason
-from notifierd.send._answers import Answer, get, text
+from notifierd.send._answers import Answer, NoAnswer, get, text
 from notifierd.send._http import Client
 from notifierd.send._words import about
 from notifierd.send.feedback._reading import Failed, ask, is_cut, refusal
@@ -59,7 +58,7 @@ class SesApi:
         self._client, self._url, self._now = client, settings.endpoint, now
         self._signer = _signer(settings, settings.region, "ses")
 
-    async def get(self, path: str) -> Answer | Deferred | Unknown:
+    async def get(self, path: str) -> Answer | NoAnswer:
         url = f"{self._url}{path}"
         headers = self._signer.sign("GET", url, {"Host": urlsplit(url).netloc}, b"", self._now())
         return await self._client.get(url, headers)
@@ -111,7 +110,7 @@ class Queue:
         found = await ask(self._call("GetQueueAttributes", {"AttributeNames": ["QueueArn"]}), _attributes)
         return found.reason if isinstance(found, Failed) else ""
 
-    async def _call(self, action: str, query: Mapping[str, object]) -> Answer | Deferred | Unknown:
+    async def _call(self, action: str, query: Mapping[str, object]) -> Answer | NoAnswer:
         url = self._settings.feedback_queue
         origin = urlsplit(url)
         endpoint = f"{origin.scheme}://{origin.netloc}/"

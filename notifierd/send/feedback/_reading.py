@@ -9,9 +9,9 @@ import trio
 from attrs import frozen
 
 from notifierd.model.feedback import MailStatus, Verdict
-from notifierd.model.outcome import Deferred, Delivered, Rejected, Unknown
+from notifierd.model.outcome import Delivered, Rejected
 from notifierd.model.reasons import Reason
-from notifierd.send._answers import Answer, meaning, understand
+from notifierd.send._answers import Answer, NoAnswer, meaning, understand
 from notifierd.send._http import BODY_BYTES
 from notifierd.send._words import About
 
@@ -31,12 +31,12 @@ class Failed:
     reason: str
 
 
-async def ask(call: Awaitable[Answer | Deferred | Unknown], read: Callable[[Answer], T | Failed]) -> T | Failed:
+async def ask(call: Awaitable[Answer | NoAnswer], read: Callable[[Answer], T | Failed]) -> T | Failed:
     """Make *call*; return what *read* makes of its answer, or why there is none. A cancellation passes through."""
     with trio.move_on_after(REQUEST_SECONDS):
         unclear: T | Failed = Failed(Reason.UNREADABLE)
         found = await understand(call, read, unclear)
-        return Failed(found.reason) if isinstance(found, Deferred | Unknown) else found
+        return Failed(found.reason) if isinstance(found, NoAnswer) else found
     return Failed(Reason.TIMEOUT)
 
 

@@ -35,6 +35,6 @@ async def open_feedback(
         yield None
         return
     make = getattr(importlib.import_module(module), name)
-    async with open_client(width=1) as client:
+    async with open_client(width=1, network=settings.network) as client:
         reader: FeedbackReader = make(client, table, now=now)
         yield reader
