@@ -286,13 +286,9 @@ async def _room(db: Database, settings: Settings) -> list[Finding]:
     counts = await ledger.count_due(window.day, Rules.of(settings), capacity)
     for over in counts.excess:
         offices = ", ".join(map(str, over.first[:MOST_OFFICES])) + (", ..." if over.offices > MOST_OFFICES else "")
-        text = (
-            f"on {window.day}, over the limit: {over.words} out of {counted(counts.email.planned, 'mail')}: {offices}"
-        )
+        text = f"on {window.day}, over the limit: {over.words} out of {counted(counts.email.open, 'mail')}: {offices}"
         findings.append(Finding(f"limits.{over.limit}", Level.BAD, text))
-    return findings or [
-        Finding("limits", Level.OK, f"allow the {counted(counts.email.planned, 'mail')} of {window.day}")
-    ]
+    return findings or [Finding("limits", Level.OK, f"allow the {counted(counts.email.open, 'mail')} of {window.day}")]
 
 
 def _out_of_reach(error: LedgerUnavailable) -> Finding:
