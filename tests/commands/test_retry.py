@@ -217,13 +217,11 @@ async def test_who_sends_what_is_planned_again(database: str, now: str, advice: 
     assert (done.again.email, done.reason, done.advice) == (1, None, advice)
 
 
-async def test_on_a_closed_day_that_was_forced_once_has_to_be_forced_again(database: str) -> None:
+@pytest.mark.parametrize("now", ["08:30", "09:30", "12:30"])
+async def test_on_a_closed_day_that_was_forced_once_has_to_be_forced_again(database: str, now: str) -> None:
     settings = Settings(window=WindowSettings(timezone="UTC", closed_dates=(DAY,)))
-    for now in ("08:30", "09:30", "12:30"):
-        done = await retried_at(database, settings, now)
-        assert done.advice == (
-            "2026-11-24 is closed (closed_dates), so no daemon sends them; `notifierd once --force` does"
-        )
+    done = await retried_at(database, settings, now)
+    assert done.advice == "2026-11-24 is closed (closed_dates), so no daemon sends them; `notifierd once --force` does"
 
 
 async def test_a_closed_day_is_refused_with_its_reason(database: str) -> None:
