@@ -23,7 +23,7 @@ from notifierd.demo.servers.feedback.ses import event_of
 from notifierd.model.feedback import MailStatus
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blocked, Deferred, Delivered, Outcome, Unknown
-from notifierd.send._answers import Answer
+from notifierd.send._answers import Answer, NoAnswer
 from notifierd.send._http import Client, open_client
 from notifierd.send.feedback import Look, Looked
 from notifierd.send.feedback.ses import SET_UP, SesFeedback
@@ -222,13 +222,13 @@ class Noting(Client):
     def __init__(self, client: Client) -> None:
         self.inner, self.receipts = client, list[str]()
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | NoAnswer:
         answer = await self.inner.post(url, body, headers)
         if isinstance(answer, Answer) and headers["X-Amz-Target"].endswith("ReceiveMessage"):
             self.receipts += [one["ReceiptHandle"] for one in json.loads(answer.body).get("Messages", [])]
         return answer
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> Answer | Deferred | Unknown:
+    async def get(self, url: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
         return await self.inner.get(url, headers)
 
 
