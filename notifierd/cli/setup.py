@@ -1,5 +1,6 @@
 """The commands that set notifierd up and check the set-up."""
 
+import codecs
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -138,7 +139,8 @@ def db_views(context: click.Context, which: str | None, dsn: str | None) -> None
     if which is None:
         raise click.UsageError("give --drop or --create")
     script = views.drop_script if which == "drop" else views.create_script
-    click.echo(with_database(context, dsn, script), nl=False)
+    is_ascii = codecs.lookup(sys.stdout.encoding).name != "utf-8"
+    click.echo(views.printable(with_database(context, dsn, script), is_ascii=is_ascii), nl=False)
 
 
 def with_database(context: click.Context, dsn: str | None, work: Callable[["Database"], Awaitable[T]]) -> T:

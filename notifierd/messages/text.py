@@ -57,6 +57,9 @@ _INVISIBLE = (
 """Controls, marks of direction, fillers, line ends, what UTF-8 cannot encode, and what Unicode reserves for such
 (Default_Ignorable_Code_Point)."""
 
+UNSEEN_IN_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_INVISIBLE}]")
+"""What a terminal obeys, hides or reverses in a text of several lines, in which tabs may stand."""
+
 _UNSEEN = re.compile(rf"[\x00-\x1f{_INVISIBLE}]")
 _UNSEEN_OR_JOINING = re.compile(rf"[{_INVISIBLE}\u180b-\u180f\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e0fff]")
 
