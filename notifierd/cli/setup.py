@@ -67,15 +67,21 @@ def db() -> None:
 def init(context: click.Context, preset: str | None, dsn: str | None, role: str | None) -> None:
     """Create the schema, and the views and grants that the options name.
 
-    Run it again after an upgrade: it brings the views and grants up to date.
+    Run it again after an upgrade: it brings the views and grants up to date. With --role, it also limits how long a
+    statement, a lock and an idle transaction of the role may last in this database, unless the role has privileges on
+    other tables than notifierd's.
 
     \b
       createuser notifierd
       notifierd db init --preset keikakun --dsn postgresql://admin@/app --role notifierd
     """  # noqa: D301
-    from notifierd.store import schema
+    from notifierd.store import rights, schema
 
-    say(*with_database(context, dsn, lambda db: schema.init(db, preset, role)))
+    async def work(db: Database) -> list[str]:
+        done = await schema.init(db, preset, role)
+        return [*done, await rights.limit(db, role)] if role else done
+
+    say(*with_database(context, dsn, work))
 
 
 @db.command()

@@ -16,6 +16,7 @@ from notifierd.model.errors import StatementRefused
 from notifierd.store.connection.advice import advice
 from notifierd.store.contract import RIGHTS, VIEWS, system_identifier
 from notifierd.store.database import Connection, Database
+from notifierd.store.rights import missing_limits
 
 OLDEST_SERVER: Final = 140_000
 
@@ -41,6 +42,7 @@ async def look_at_server(db: Database, settings: Settings, now: Now) -> list[Fin
         await _encoding(db),
         await _clock(db, now),
         *await _connection(db),
+        *await _role_limits(db),
         *await _certificate(read_dsn(settings.database.dsn, os.environ), now),
         await _identity(db, settings.safety.database_id),
     ]
@@ -180,6 +182,14 @@ async def _connection(db: Database) -> list[Finding]:
     limits = [Finding("connection", Level.BAD, f"{each}: {advice('pooler')}") for each in wrong]
     good = Finding("connection", Level.OK, "limits on locks, statements and idle transactions are in force")
     return [pooler, *(limits or [good])]
+
+
+async def _role_limits(db: Database) -> list[Finding]:
+    """Return whether the role's own limits hold behind a pooler, until a transaction has set its limits."""
+    if not db.pooled or not (missing := await missing_limits(db)):
+        return []
+    remedy = "run `notifierd db init --dsn ADMIN --role NAME`, and reconnect the pooler"
+    return [Finding("role", Level.WARN, f"its limits are not in force ({'; '.join(missing)}): {remedy}")]
 
 
 async def _identity(db: Database, wanted: str) -> Finding:

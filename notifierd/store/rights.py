@@ -1,4 +1,4 @@
-"""Revoke in ``db migrate`` the privileges that an earlier version granted to the daemon's role without need.
+"""Keep the daemon's role to what it needs: the privileges that ``db migrate`` revokes, the limits of ``db init``.
 
 ``db init --role`` used to grant select and insert on the whole view audit_log. A role with privileges that no version
 granted keeps them: an administrator may have granted them on purpose.
@@ -10,6 +10,7 @@ from typing import Final
 from attrs import frozen
 
 from notifierd.model.errors import StatementRefused
+from notifierd.store.connection.guards import ROLE_DEFAULTS
 from notifierd.store.contract import RIGHTS, narrowing, quoted
 from notifierd.store.database import Connection, Database, Row
 from notifierd.store.schema import ALONE
@@ -67,6 +68,70 @@ where r.rolname = any ($1::text[]) and not r.rolsuper
   and case when w.grantee = 0 then true else pg_has_role(r.oid, w.grantee, 'member') end
 order by r.rolname, h.rolname, 3
 """  # noqa: S608 - made of the constants above
+
+# A role is notifierd's own if neither the role nor one that it is a member of owns a relation of this database, or was
+# granted a privilege on one outside of the schema.
+_OWN: Final = """
+select current_database()::text as database, not r.rolsuper and not exists (
+    select from pg_shdepend d
+    join pg_database here on here.oid = d.dbid and here.datname = current_database()
+    join pg_class c on c.oid = d.objid
+    join pg_namespace n on n.oid = c.relnamespace
+    where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_authid'::regclass
+      and pg_has_role(r.oid, d.refobjid, 'member') and (d.deptype = 'o' or n.nspname <> 'notifierd')
+) as own
+from pg_roles r where r.rolname = $1::text
+"""
+
+
+async def limit(db: Database, role: str) -> str:
+    """Set ROLE_DEFAULTS for *role* in this database, if it is notifierd's own; return a line that says what was done.
+
+    A refusal of PostgreSQL is part of the line, and not an error.
+
+    Raises:
+        LedgerUnavailable: no answer.
+    """
+    (row,) = await db.fetch(_OWN, role)
+    if not row["own"]:
+        return f"role {role}: keeps its own limits, because it has privileges on other tables than notifierd's"
+    where = f"{quoted(role)} in database {quoted(row['database'])}"
+    statements = [f"alter role {where} set {name} = '{value}'" for name, value in ROLE_DEFAULTS.items()]
+
+    async def unit(connection: Connection) -> None:
+        async with connection.transaction():
+            await connection.execute(";".join(statements))
+
+    try:
+        await db.unit(unit)
+    except StatementRefused as error:
+        remedy = f"as a role that may alter it, run: {'; '.join(statements)}"
+        return f"role {role}: its limits could not be set (SQLSTATE {error.sqlstate}); {remedy}"
+    limits = ", ".join(f"{name} = {value}" for name, value in ROLE_DEFAULTS.items())
+    return f"role {role}: has these limits in the database {row['database']}: {limits}"
+
+
+async def missing_limits(db: Database) -> list[str]:
+    """Return those of ROLE_DEFAULTS that are not the connected role's, if the role is notifierd's own.
+
+    Each reads as ``lock_timeout is 0 and should be 2s``.
+    """
+    (me,) = await db.fetch("select current_user::text as role")
+    (row,) = await db.fetch(_OWN, me["role"])
+    if not row["own"]:
+        return []
+    rows = await db.fetch(
+        """
+        select s.name, s.reset_val || coalesce(s.unit, '') as found, w.value as wanted
+        from unnest($1::text[], $2::text[]) with ordinality as w (name, value, place) join pg_settings s using (name)
+        where case when s.unit is null then s.reset_val <> w.value
+                   else (s.reset_val || s.unit)::interval <> w.value::interval end
+        order by w.place
+        """,
+        list(ROLE_DEFAULTS),
+        list(ROLE_DEFAULTS.values()),
+    )
+    return [f"{row['name']} is {row['found']} and should be {row['wanted']}" for row in rows]
 
 
 @frozen

@@ -406,12 +406,14 @@ def test_init_makes_everything_and_once_more_changes_nothing(cluster: Cluster, d
     cluster.psql("create role cli_daemon login")
     try:
         words = ("db", "init", "--preset", "keikakun", "--role", "cli_daemon", "--dsn", database)
-        assert run(*words, cwd=tmp_path, code=0).out.splitlines() == [
+        *done, limits = run(*words, cwd=tmp_path, code=0).out.splitlines()
+        assert done == [
             *(f"migration {step}: applied" for step in migrations()),
             "views for keikakun: in place",
             "role cli_daemon: has the privileges that the daemon needs",
             "schema notifierd: ready",
         ]
+        assert re.match("role cli_daemon: has these limits in the database .*: lock_timeout = 2s, ", limits)
         assert "migration" not in run(*words, cwd=tmp_path, code=0).out
         as_daemon = database.replace("postgres@", "cli_daemon@")
         status = run("db", "status", "--dsn", as_daemon, cwd=tmp_path, code=0).out.splitlines()

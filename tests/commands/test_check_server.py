@@ -13,6 +13,7 @@ from notifierd.config.settings import DatabaseSettings, Settings
 from notifierd.demo.postgres import Cluster
 from notifierd.store.connection.advice import advice
 from notifierd.store.database import open_database
+from notifierd.store.rights import limit
 from tests.support.certificates import certificate, tls_in_front_of
 from tests.support.checked_database import Place, open_place
 from tests.support.proxy import a_door
@@ -114,6 +115,21 @@ async def test_limits_are_compared_with_what_is_in_force_and_a_needless_pooler_k
         findings = await look_at_server(db, Settings(database=DatabaseSettings(dsn=database)), now)
     wrong = f"statement_timeout is 30s and must be 7000ms: {advice('pooler')}"
     assert Finding("connection", Level.BAD, wrong) in findings
+
+
+async def test_a_role_whose_own_limits_are_missing_behind_a_pooler_is_told(place: Place):
+    async def role_of(dsn: str, *, pooler: bool) -> Finding | None:
+        return (await found(dsn, pooler=pooler)).get("role")
+
+    dsn = place.settings.database.dsn
+    warning = await role_of(dsn, pooler=True)
+    assert warning is not None
+    assert warning.level is Level.WARN
+    assert warning.text.startswith("its limits are not in force (lock_timeout is 0ms and should be 2s; ")
+    assert warning.text.endswith("): run `notifierd db init --dsn ADMIN --role NAME`, and reconnect the pooler")
+    assert await role_of(dsn, pooler=False) is None
+    await limit(place.admin, place.role)
+    assert await role_of(dsn, pooler=True) is None
 
 
 @pytest.mark.parametrize(

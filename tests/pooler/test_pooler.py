@@ -108,6 +108,23 @@ def test_db_init_and_db_migrate(cluster: Cluster, database_name: str, tmp_path: 
         assert run("db", "status", "--dsn", dsn, cwd=tmp_path, code=0).err == ""
 
 
+def test_the_roles_own_limits_hold_between_transactions(cluster: Cluster, database_name: str, tmp_path: Path):
+    """A client that sets nothing itself has them, in a connection that the pooler opened after ``db init``."""
+    role = f"limited_{database_name}"
+    cluster.psql(f"create role {role} login")
+    dsn = cluster.dsn(database_name)
+    try:
+        told = run("db", "init", "--preset", "keikakun", "--role", role, "--dsn", dsn, cwd=tmp_path, code=0).out
+        assert f"role {role}: has these limits in the database {database_name}: lock_timeout = 2s, " in told
+        with running_pooler(cluster, "transaction", [role], pool_size=1) as pooler:
+            write_config(tmp_path, {"database": {"dsn": pooler.dsn(database_name, role), "pooler": True}})
+            assert own_settings(cluster, pooler.dsn(database_name, role)) == "2s|pg_catalog\n"
+            assert "limits are not in force" not in run("check", cwd=tmp_path).out
+    finally:
+        cluster.psql(f"drop owned by {role} cascade", database_name)
+        cluster.psql(f"drop role {role}")
+
+
 # Recognised ----------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from notifierd.demo.postgres import Cluster
 from notifierd.model.errors import StatementRefused
+from notifierd.store.connection.guards import ROLE_DEFAULTS
 from notifierd.store.contract import (
     RIGHTS,
     VIEWS,
@@ -20,7 +21,7 @@ from notifierd.store.contract import (
     view_problems,
 )
 from notifierd.store.database import open_database
-from notifierd.store.rights import Narrowed, narrow
+from notifierd.store.rights import Narrowed, limit, missing_limits, narrow
 from notifierd.store.schema import init, require_current, status
 from tests.support.application import OwnPath
 from tests.support.checked_database import Place, open_place
@@ -319,3 +320,81 @@ async def group(place: Place) -> AsyncIterator[str]:
     await place.sql(f"create role {name}")
     yield name
     await place.sql(f"drop owned by {name} cascade; drop role {name}")
+
+
+# ---------------------------------------------------------------------------------------------------------- its limits
+
+ALL_LIMITS = ", ".join(f"{name} = {value}" for name, value in ROLE_DEFAULTS.items())
+
+
+async def settings_of(place: Place) -> list[str]:
+    rows = await place.admin.fetch(
+        "select unnest(s.setconfig) as setting from pg_db_role_setting s join pg_roles r on r.oid = s.setrole"
+        " join pg_database d on d.oid = s.setdatabase and d.datname = current_database()"
+        " where r.rolname = $1::text",
+        place.role,
+    )
+    return [row["setting"] for row in rows]
+
+
+async def limits_in_force(place: Place) -> list[str]:
+    """What is not as it should be in a session of the role that sets nothing itself, as a pooler's."""
+    async with open_database(place.settings.database.dsn, pooler=True) as pooled:
+        return await missing_limits(pooled)
+
+
+async def test_a_role_of_its_own_is_limited_in_this_database(place: Place) -> None:
+    assert await limits_in_force(place) == [
+        "lock_timeout is 0ms and should be 2s",
+        "idle_in_transaction_session_timeout is 0ms and should be 10s",
+        "statement_timeout is 0ms and should be 30s",
+        'search_path is "$user", public and should be pg_catalog',
+    ]
+    (row,) = await place.admin.fetch("select current_database()::text as name")
+    told = f"role {place.role}: has these limits in the database {row['name']}: {ALL_LIMITS}"
+    assert [await limit(place.admin, place.role) for _ in range(2)] == [told, told]
+    assert await settings_of(place) == [f"{name}={value}" for name, value in ROLE_DEFAULTS.items()]
+    assert await limits_in_force(place) == []
+    await place.sql(f"alter role {place.role} in database {row['name']} set lock_timeout = '1min'")
+    assert await limits_in_force(place) == ["lock_timeout is 60000ms and should be 2s"]
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        "create table mine (); alter table mine owner to {role}",
+        "alter table notifierd.alarms owner to {role}",
+        "grant select on staffs to {role}",
+        "grant select (email) on staffs to {role}",
+        "create role {role}_group; grant {role}_group to {role}; grant select on staffs to {role}_group",
+        "alter role {role} superuser",
+    ],
+)
+async def test_a_role_that_others_use_too_keeps_its_limits(place: Place, shared: str) -> None:
+    await place.sql(shared.format(role=place.role))
+    try:
+        assert await limit(place.admin, place.role) == (
+            f"role {place.role}: keeps its own limits, because it has privileges on other tables than notifierd's"
+        )
+        assert await settings_of(place) == []
+        assert await limits_in_force(place) == []
+    finally:
+        if "group" in shared:
+            await place.sql(f"drop owned by {place.role}_group; drop role {place.role}_group")
+
+
+async def test_an_administrator_who_may_not_alter_the_role_says_which_statements_do(
+    cluster: Cluster, place: Place
+) -> None:
+    helper = f"helper_{place.role}"
+    await place.sql(f"create role {helper} login; grant usage on schema notifierd to {helper}")
+    (row,) = await place.admin.fetch("select current_database()::text as name")
+    try:
+        async with open_database(cluster.dsn(row["name"], helper)) as db:
+            told = await limit(db, place.role)
+        beginning, _, statements = told.partition("; as a role that may alter it, run: ")
+        assert beginning == f"role {place.role}: its limits could not be set (SQLSTATE 42501)"
+        await place.sql(statements)
+        assert await limits_in_force(place) == []
+    finally:
+        await place.sql(f"drop owned by {helper}; drop role {helper}")

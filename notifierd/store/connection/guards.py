@@ -1,5 +1,8 @@
 """The settings that every statement of notifierd runs with, directly and behind a pooler."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from attrs import frozen
 
 SEARCH_PATH = "pg_catalog"
@@ -13,6 +16,15 @@ its locks would otherwise block the day for every process until the server gives
 hours."""
 KEEPALIVE = "60s"
 """How often the server probes an idle connection, so that no firewall or NAT on the way drops it."""
+
+ROLE_DEFAULTS: Final[Mapping[str, str]] = {
+    "lock_timeout": LOCK_TIMEOUT,
+    "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
+    "statement_timeout": "30s",
+    "search_path": SEARCH_PATH,
+}
+"""The defaults of the daemon's role in its database. They are in force where a connection has not set its own limits:
+behind a pooler, until a transaction has set them."""
 
 
 @frozen
