@@ -191,7 +191,8 @@ insert into push_subscriptions (staff_id, endpoint, p256dh_key, auth_key)
 select id, (array['{"', '".join(push_urls)}'])[(o * {size.devices} + s) % {len(push_urls)} + 1] || '/push/' || name,
     '{PHONE_PUBLIC}', '{PHONE_AUTH}'
 from staff where s <= {size.devices};
-create index on support_plan_cycles (office_id) where is_latest_cycle; -- as `notifierd check` advises
+create index on office_staffs (office_id, staff_id); -- as `notifierd check` advises
+create index on office_staffs (staff_id);
 commit;
 vacuum analyze;
 """

@@ -52,10 +52,12 @@ _KNOWN_LIMITS: Final[Mapping[str, Mapping[str, str]]] = {
 _ADVISED_INDEXES: Final = (
     ("alerts", "support_plan_cycles", "office_id", "is_latest_cycle"),
     ("alerts", "plan_deliverables", "plan_cycle_id", ""),
-    ("staff", "office_staffs", "office_id", ""),
+    ("staff", "office_staffs", "office_id, staff_id", ""),
+    ("staff", "office_staffs", "staff_id", ""),
     ("devices", "push_subscriptions", "staff_id", ""),
 )
-"""View, its table, the column that an index should begin with, and the index's condition."""
+"""View, its table, the columns that an index should begin with, and the index's condition: a column that the index may
+also contain. With an index on office_id alone, PostgreSQL compares all pairs of an office's rows in office_staffs."""
 
 _UNQUALIFIED: Final = (
     "a function that it calls names an object without its schema: add the schema, or give the function a path "
@@ -198,9 +200,19 @@ async def _indexes(db: Database) -> list[Finding]:
     rows = await db.fetch(
         """
         select w.column, w.condition, t.oid::regclass::text as table, exists (
-            select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-            where i.indrelid = t.oid and i.indisvalid and a.attname = w.column
-              and coalesce(pg_get_expr(i.indpred, i.indrelid), '') in (w.condition, '(' || w.condition || ')')
+            select from pg_index i
+            where i.indrelid = t.oid and i.indisvalid and (
+                select string_agg(a.attname, ', ' order by k.place)
+                from unnest(i.indkey::int[]) with ordinality as k (number, place)
+                join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number
+                where k.place <= cardinality(string_to_array(w.column, ', '))
+            ) = w.column and (
+                coalesce(pg_get_expr(i.indpred, i.indrelid), '') in (w.condition, '(' || w.condition || ')')
+                or i.indpred is null and exists (
+                    select from pg_attribute k
+                    where k.attrelid = i.indrelid and k.attnum = any (i.indkey) and k.attname = w.condition
+                )
+            )
         ) as there
         from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality
             as w (view, "table", "column", condition, place)

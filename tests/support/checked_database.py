@@ -24,7 +24,7 @@ from tests.support.application import OwnPath
 
 PRIVATE_KEY, PUBLIC_KEY = make_vapid_key()
 SECRETS = (PRIVATE_KEY, "re_secret", "inbox@keikakun-mihon.jp", "desk@keikakun-mihon.jp", "/secret-path", "user:pass")
-ADVISED = "create index on support_plan_cycles (office_id) where is_latest_cycle"
+ADVISED = "create index on office_staffs (office_id, staff_id); create index on office_staffs (staff_id)"
 
 
 @define
