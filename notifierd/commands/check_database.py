@@ -29,6 +29,7 @@ from notifierd.store.contract import (
     USES,
     functions_called,
     missing_rights,
+    missing_tables,
     needless_rights,
     passed_over,
     problems_by_view,
@@ -112,7 +113,11 @@ async def _schema(db: Database) -> list[Finding]:
     except SchemaMissing as error:
         findings = [Finding("schema", Level.BAD, str(error))]
     else:
-        findings = [Finding("schema", Level.OK, "has the version that this program needs")]
+        restore = "restore it from a backup of the schema, or drop the schema and run `notifierd db init`"
+        findings = [
+            Finding("schema", Level.BAD, f"the table notifierd.{table} is missing: {restore}")
+            for table in await missing_tables(db)
+        ] or [Finding("schema", Level.OK, "has the version that this program needs")]
     lacking = await missing_rights(db)
     remedy = "`notifierd db init --dsn ADMIN --role NAME`"
     findings += [Finding("rights", Level.BAD, f"the role lacks {line} ({remedy})") for line in lacking]

@@ -266,6 +266,8 @@ def _places(given: Mapping[str, str], origin: Mapping[str, str]) -> tuple[tuple[
     hosts = tuple(host.strip("[]") for host in given[name].split(",")) if given.get(name) else ()
     if not all(hosts):
         raise BadDsn(f"{origin[name]}: one of several hosts is empty")
+    if not all(map(_is_host, hosts)):
+        raise BadDsn(f"{origin[name]}: is not a host's name: its parts have 1 to 63 characters (RFC 1035, 2.3.4)")
     if any("@" in host for host in hosts):
         raise BadDsn(f"{origin[name]}: contains an @. {_PERCENT.format('an @ of the user or the password', '%40')}")
     ports = tuple(_port(port, origin["port"]) for port in given["port"].split(",")) if "port" in given else (5432,)
@@ -274,6 +276,15 @@ def _places(given: Mapping[str, str], origin: Mapping[str, str]) -> tuple[tuple[
     if len(ports) != max(len(hosts), 1):
         raise BadDsn(f"{origin['port']}: give one port for all hosts, or one for each")
     return hosts, ports
+
+
+def _is_host(host: str) -> bool:
+    """Return whether a host can be looked up: Python does it by the name's A-labels, and raises if it has none."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return host.startswith("/")
+    return True
 
 
 def _port(text: str, origin: str) -> int:

@@ -197,6 +197,13 @@ async def needless_rights(db: Database) -> list[str]:
     return [row["needless"] for row in rows]
 
 
+async def missing_tables(db: Database) -> list[str]:
+    """Return which of the ledger's tables do not exist."""
+    tables = [name for name in RIGHTS if name not in VIEWS]
+    missing = "select name from unnest($1::text[]) as name where to_regclass('notifierd.' || name) is null"
+    return [row["name"] for row in await db.fetch(missing, tables)]
+
+
 async def problems_by_view(db: Database) -> dict[str, list[str]]:
     """Return for each view what is wrong with its columns; an empty list means nothing is. Runs one statement."""
     found = await _columns(db)

@@ -207,6 +207,8 @@ def translated(error: BaseException) -> LedgerUnavailable | StatementRefused:
 def _cause(error: BaseException) -> str:
     """Return why the database was not reached: a key of `advice`, a SQLSTATE, or the name of the exception."""
     match error:
+        case asyncpg.ConnectionDoesNotExistError(__cause__=ssl.SSLError()):  # the server's alert, after the handshake
+            return "tls_failed"
         case asyncpg.ProtocolViolationError() | asyncpg.ConnectionDoesNotExistError():
             matching = (cause for pattern, cause in _POOLER_ERRORS.items() if re.search(pattern, str(error)))
             return next(matching, error.sqlstate)

@@ -150,6 +150,11 @@ def test_a_parameter_that_cannot_be_honoured_is_refused_by_name(parameters: str,
         (f"postgresql://me:{PASSWORD}@db:0/app", "port: is not a number from 1 to 65535"),
         (f"postgresql://me:{PASSWORD}@a,,b/app", "host: one of several hosts is empty"),
         (f"postgresql://me:{PASSWORD}@[db/app", "host: is not a name or an address"),
+        (
+            f"postgresql://me:{PASSWORD}@{'d' * 64}.jp/app",
+            "host: is not a host's name: its parts have 1 to 63 characters",
+        ),
+        (f"postgresql://me:{PASSWORD}@db..jp/app", "host: is not a host's name"),
     ],
 )
 def test_a_url_that_cannot_be_read_is_told_with_what_to_write(url: str, complaint: str):

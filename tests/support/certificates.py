@@ -12,7 +12,13 @@ import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
 
 from tests.support.loopback import Handler, join, receive, serving
@@ -25,11 +31,13 @@ def certificate(
     names: Sequence[str] = (),
     days: tuple[int, int] = (-1, 90),
     authority: Path | None = None,
+    password: str = "",
 ) -> Path:
     """Write a new key and its certificate to *path*; it is valid for *days* from now.
 
     Args:
         authority: what another call wrote, whose key signs; None: it signs itself, and may sign others.
+        password: what the key is encrypted with; "" for not at all.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, path.stem)])
@@ -46,7 +54,8 @@ def certificate(
         .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
         .sign(signer, hashes.SHA256())
     )
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    sealed = BestAvailableEncryption(password.encode()) if password else NoEncryption()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealed)
     path.write_bytes(private + made.public_bytes(Encoding.PEM))
     return path
 

@@ -112,13 +112,18 @@ def running(
 
 
 def ended(process: "subprocess.Popen[str]", code: int | None = None) -> Done:
-    """Wait for the end; whatever was done, it showed neither a traceback nor a secret nor anybody's address."""
+    """Wait for the end."""
     began = time.monotonic()
     out, err = process.communicate(timeout=PATIENCE)
-    done = Done(process.returncode, out, err, time.monotonic() - began)
-    for forbidden in ("Traceback", *SECRETS, f"@{DOMAIN}"):
-        assert forbidden not in out + err, out + err
+    done = presentable(Done(process.returncode, out, err, time.monotonic() - began))
     assert code in {None, done.code}, f"exit {done.code}\n{out}\n{err}"
+    return done
+
+
+def presentable(done: Done) -> Done:
+    """Whatever was done, it showed neither a traceback nor a secret nor anybody's address."""
+    for forbidden in ("Traceback", *SECRETS, f"@{DOMAIN}"):
+        assert forbidden not in done.out + done.err, done.out + done.err
     return done
 
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-_CHECK_DSN: Final = "check database.dsn"
 _POOLER: Final = "there is a pooler such as PgBouncer in between: set database.pooler = true, or connect past it"
 _PRIVILEGE: Final = "a privilege is missing: `notifierd check` shows which"
 _CONTRACT: Final = (
@@ -17,7 +16,8 @@ _READ_ONLY: Final = (
 )
 _RESTARTS: Final = "the server is stopping, starting or recovering: try again in a moment"
 _BROKEN: Final = (
-    "the connection broke, or another program than PostgreSQL answered: check the host and the port in database.dsn"
+    "the connection broke, another program than PostgreSQL answered, or the server demands another client certificate: "
+    "check the host, the port and sslcert in database.dsn"
 )
 _NO_LOGIN: Final = (
     "the connection broke, or the server demands an authentication method that notifierd does not support: use "
@@ -35,9 +35,9 @@ _ADVICE: Final[Mapping[str, str]] = {
     "PostgreSQL or the pooler runs",
     "FileNotFoundError": "the socket does not exist: check the host in database.dsn, and whether PostgreSQL runs on "
     "this machine",
+    "NotADirectoryError": "the host in database.dsn is a file: name the folder that the socket is in",
     "PermissionError": "this user may not use the socket: check the permissions of its folder",
     "gaierror": "the host's name cannot be resolved: check the host in database.dsn, and this machine's DNS",
-    "UnicodeError": f"the host's name is invalid: {_CHECK_DSN}",
     "OSError": "the host cannot be reached: check the host in database.dsn, and this machine's network",
     "TimeoutError": _NO_ANSWER,
     "timeout": _NO_ANSWER,
@@ -69,6 +69,8 @@ _ADVICE: Final[Mapping[str, str]] = {
     "3D000": "the server has no such database: check the name at the end of database.dsn, or create it (createdb)",
     "42501": _PRIVILEGE,
     "53300": "the server has no connection left: raise max_connections there, or lower database.pool_size",
+    "55000": "the database takes no connections (alter database ... allow_connections true), or a view cannot be "
+    "written to: `notifierd check` shows which",
     "53400": "a limit in the server's configuration is reached: see its log",
     "no_writable_host": "no host in database.dsn takes writes, as target_session_attrs demands: name the primary too",
     # poolers

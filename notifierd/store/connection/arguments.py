@@ -10,6 +10,7 @@ from typing import Any, Final
 from attrs import evolve
 
 from notifierd.config.dsn import BadDsn, Dsn
+from notifierd.store.connection.password import password_of
 
 ALPN: Final = ["postgresql"]
 """The protocol that a server demands when TLS begins without a request for it (PostgreSQL 17, 55.2.11)."""
@@ -21,7 +22,7 @@ def arguments(dsn: Dsn, connect_timeout: float) -> dict[str, Any]:
     *connect_timeout* is in seconds, and applies if *dsn* names none.
 
     Raises:
-        BadDsn: see `tls_of`; or no user is named, and the user of the process has no name.
+        BadDsn: see `tls_of` and `password_of`; or no user is named, and the user of the process has no name.
     """
     if dsn.user is None:
         try:
@@ -36,9 +37,8 @@ def arguments(dsn: Dsn, connect_timeout: float) -> dict[str, Any]:
         "host": list(dsn.hosts) or None,
         "port": list(dsn.ports) if dsn.hosts else dsn.ports[0],
         "user": dsn.user,
-        "password": dsn.password,
+        "password": password_of(dsn),  # never None: asyncpg would look for a password file
         "database": dsn.database or dsn.user,
-        "passfile": Path(dsn.passfile) if dsn.passfile else None,
         "ssl": tls_of(dsn),
         "direct_tls": dsn.sslnegotiation == "direct",
         "timeout": dsn.connect_timeout or connect_timeout,
