@@ -177,6 +177,18 @@ def test_the_views_are_off_for_a_migration_and_back_after_it(reader: Reader):
     assert reader.cluster.psql("select count(*) from notifierd.staff", "keikakun") == "0\n"
 
 
+def test_moving_over_leads_to_a_run_that_reaches_no_staff_and_back(reader: Reader):
+    """Every mail of the first run goes to the operator, and afterwards nothing of notifierd is left but audit rows."""
+    invented = sample(5, TODAY, reader.servers.push_url)
+    load(reader.cluster, "keikakun", invented)
+    reader.follow("docs/moving-over.md")
+    mails = reader.mails()
+    assert {mail.to for mail in mails} == {("you@example.jp",)}
+    assert len(mails) == len(invented.expected().mails)
+    left = "select count(*) from pg_roles where rolname = 'notifierd' union all select count(*) from audit_logs"
+    assert reader.cluster.psql(left, "keikakun") == f"0\n{len(mails)}\n"
+
+
 @pytest.mark.parametrize(
     "dsn", re.findall(r"postgresql://[^\s`\"]+", (REPOSITORY / "docs/databases.md").read_text(encoding="utf-8"))
 )
@@ -241,6 +253,7 @@ RUN = {
     "docs/commands.md",
     "docs/databases.md",
     "docs/getting-started.md",
+    "docs/moving-over.md",
     "docs/networks.md",
     "docs/operations.md",
 }
