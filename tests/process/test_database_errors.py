@@ -19,7 +19,17 @@ from notifierd.model.errors import ConfigError
 from notifierd.store import database as db
 from notifierd.store.connection.advice import advice
 from tests.support import situations as made
-from tests.support.processes import API_KEY, DOMAIN, PASSWORD, Done, ended, running, running_template, write_config
+from tests.support.processes import (
+    API_KEY,
+    DOMAIN,
+    PASSWORD,
+    Done,
+    Tables,
+    ended,
+    running,
+    running_template,
+    write_config,
+)
 from tests.support.situations import (
     MOST_CONNECTIONS,
     Made,
@@ -491,7 +501,7 @@ def stage(server: Stage, tmp_path: Path) -> Stage:
 
 async def told(stage: Stage, way: Way, command: str) -> Done:
     """Run *command* as the one before says; nothing that it prints is secret, and nothing is a traceback."""
-    tables = {
+    tables: Tables = {
         "database": {"dsn": way.dsn, **way.keys},
         "email": {"sender": f"keikakun <notice@{DOMAIN}>"},
         "email.resend": {"api_key": API_KEY, "base_url": "http://127.0.0.1:1"},

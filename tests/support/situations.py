@@ -354,7 +354,7 @@ async def locked(stage: Stage) -> AsyncIterator[Way]:
     """Lock a table behind a view."""
     async with in_database("")(stage) as way:
         database = way.dsn.partition("?")[0].rpartition("/")[2]
-        command = [stage.cluster.bin_dir / "psql", "-XqAt", "-d", stage.cluster.dsn(database)]
+        command = [str(stage.cluster.bin_dir / "psql"), "-XqAt", "-d", stage.cluster.dsn(database)]
         script = "begin; lock table public.offices; select 1;\n"
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
             assert holder.stdin
