@@ -13,7 +13,7 @@ from uuid import UUID
 
 from notifierd.commands.check_server import look_at_row_security, look_at_server
 from notifierd.commands.finding import Finding, Level
-from notifierd.config.settings import Settings
+from notifierd.config.settings import Audit, Settings
 from notifierd.model.counts import counted
 from notifierd.model.errors import ConfigError, LedgerUnavailable, SchemaMissing, StatementRefused
 from notifierd.model.message import Push
@@ -26,13 +26,13 @@ from notifierd.send.open import mail_capacity, open_push
 from notifierd.store.connection.advice import advice
 from notifierd.store.contract import (
     RIGHTS,
-    USES,
     functions_called,
     missing_rights,
     missing_tables,
     needless_rights,
     passed_over,
     problems_by_view,
+    uses,
 )
 from notifierd.store.database import Database, open_database
 from notifierd.store.postgres import PostgresLedger
@@ -89,9 +89,10 @@ async def look_at_database(settings: Settings) -> list[Finding]:
     try:
         async with open_database(settings.database.dsn, pool_size=1, pooler=settings.database.pooler) as db:
             findings += await look_at_server(db, settings, _now)
-            findings += await _schema(db)
+            audit = settings.content.audit
+            findings += await _schema(db, audit)
             findings += await _indexes(db)
-            views = [*await _views(db), *await look_at_row_security(db)]
+            views = [*await _views(db, audit), *await look_at_row_security(db, audit)]
             findings += views
             if all(finding.ok for finding in views):
                 findings += await _only_offices(db, settings.safety.only_offices)
@@ -107,7 +108,7 @@ async def look_at_database(settings: Settings) -> list[Finding]:
     return findings
 
 
-async def _schema(db: Database) -> list[Finding]:
+async def _schema(db: Database, audit: Audit) -> list[Finding]:
     try:
         await require_current(db)
     except SchemaMissing as error:
@@ -118,7 +119,7 @@ async def _schema(db: Database) -> list[Finding]:
             Finding("schema", Level.BAD, f"the table notifierd.{table} is missing: {restore}")
             for table in await missing_tables(db)
         ] or [Finding("schema", Level.OK, "has the version that this program needs")]
-    lacking = await missing_rights(db)
+    lacking = await missing_rights(db, audit=audit)
     remedy = "`notifierd db init --dsn ADMIN --role NAME`"
     findings += [Finding("rights", Level.BAD, f"the role lacks {line} ({remedy})") for line in lacking]
     findings += [
@@ -128,25 +129,24 @@ async def _schema(db: Database) -> list[Finding]:
     return findings if lacking else [*findings, Finding("rights", Level.OK, "the role has every privilege it needs")]
 
 
-async def _views(db: Database) -> list[Finding]:
-    lacking = await missing_rights(db)
+async def _views(db: Database, audit: Audit) -> list[Finding]:
+    lacking = await missing_rights(db, audit=audit)
     findings = []
-    for view, problems in (await problems_by_view(db)).items():
+    for view, problems in (await problems_by_view(db, audit)).items():
         found = [Finding(f"notifierd.{view}", Level.BAD, problem) for problem in problems]
         if not problems:
-            found = await _uses(db, view, lacking)
+            used = [(right, statement) for name, right, statement in uses(audit) if name == view]
+            found = await _uses(db, view, used, lacking)
             found += [Finding(f"notifierd.{view}", Level.WARN, line) for line in await passed_over(db, view)]
         findings += found or [Finding(f"notifierd.{view}", Level.OK, f"good for {RIGHTS[view]}")]
     return findings
 
 
-async def _uses(db: Database, view: str, lacking: Collection[str]) -> list[Finding]:
-    """Return what is wrong with the way that *view* is used."""
+async def _uses(db: Database, view: str, used: Sequence[tuple[str, str]], lacking: Collection[str]) -> list[Finding]:
+    """Return what is wrong with the way that *view* is *used*: the privileges with their statements."""
     subject = f"notifierd.{view}"
     findings: dict[Finding, None] = {}
-    for name, right, statement in USES:
-        if name != view:
-            continue
+    for right, statement in used:
         if {f"{right} on {subject}", "usage on schema notifierd"} & {*lacking}:
             findings[Finding(subject, Level.BAD, f"the role may not {right}")] = None
             continue

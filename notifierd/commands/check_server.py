@@ -11,10 +11,10 @@ import trio
 from notifierd.commands.finding import Finding, Level
 from notifierd.config.checks import is_loopback
 from notifierd.config.dsn import Dsn, read_dsn
-from notifierd.config.settings import Settings
+from notifierd.config.settings import Audit, Settings
 from notifierd.model.errors import StatementRefused
 from notifierd.store.connection.advice import advice
-from notifierd.store.contract import RIGHTS, VIEWS, system_identifier
+from notifierd.store.contract import RIGHTS, needed_views, system_identifier
 from notifierd.store.database import Connection, Database
 from notifierd.store.rights import missing_limits
 
@@ -48,9 +48,12 @@ async def look_at_server(db: Database, settings: Settings, now: Now) -> list[Fin
     ]
 
 
-async def look_at_row_security(db: Database) -> list[Finding]:
-    """Return a finding for each table behind a view whose row level security hides rows from the view's owner."""
-    asked = [(view, right) for view in VIEWS for right in RIGHTS[view].split(", ")]
+async def look_at_row_security(db: Database, audit: Audit) -> list[Finding]:
+    """Return a finding for each table behind a view whose row level security hides rows from the view's owner.
+
+    The views are those that *audit* needs.
+    """
+    asked = [(view, right) for view in needed_views(audit) for right in RIGHTS[view].split(", ")]
     rows = await db.fetch(
         """
         with recursive reads as (

@@ -22,6 +22,8 @@ Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Provider = Literal["resend", "sendgrid", "postmark", "mailgun", "ses", "gmail"]
 Language = Literal["ja", "en"]
 
+Audit = Literal["each", "office", "none"]
+
 Conflict = tuple[tuple[str, ...], str]
 """Keys of one table that exclude each other, and why; the first is the one to change."""
 
@@ -302,6 +304,9 @@ class ContentSettings(Table):
     """Whether to notify staff of renewals whose day has come or passed."""
     horizon_days: int = key(30, within(0, 366), unit="days")
     """How far ahead to look for deadlines; each staff member's own threshold applies within that. 0: up to today."""
+    audit: Audit = key("each")
+    """What the application's audit log gets. `each`: a row for each mail, and one for each staff member with a push.
+    `office`: one row for each office and day, with the numbers of staff, mails and pushes. `none`: no row."""
 
 
 @attrs.frozen

@@ -134,6 +134,7 @@ class DayCounts:
 
     Attributes:
         untold: the offices with alerts that reached nobody, those with the most overdue ones first.
+        unaudited: the number of offices whose own audit row is due, of earlier days, too.
     """
 
     offices: int
@@ -146,6 +147,7 @@ class DayCounts:
     failures_omitted: int = 0
     mails_given: int = 0
     excess: tuple[Excess, ...] = ()
+    unaudited: int = 0
 
     @property
     def untold_alerts(self) -> int:

@@ -22,6 +22,7 @@ from notifierd.run.context import RunContext
 from notifierd.run.office import DATABASE_PAUSE, RunPass, guard_office
 from notifierd.run.progress import Progress, keep_deadline
 from notifierd.run.record.lease import hold_lease
+from notifierd.run.record.offices import OfficeRows
 from notifierd.run.record.recorder import open_recorder
 from notifierd.send.webpush import load_ahead
 from notifierd.store.source import CHUNK_LASTS, START, ChunkSize, Place
@@ -55,6 +56,8 @@ async def run_day(day: date, context: RunContext) -> RunResult:
                 if planned.push:
                     load_ahead()
                 counts = await tell_everyone(day, context, planned)
+                if counts.unaudited:
+                    await OfficeRows(context.ledger, day, context.progress).complete(counts.unaudited)
             lease.given_back = True
             result = await conclude(day, context, counts)
         context.progress.trouble.over()
@@ -87,7 +90,7 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
     ):
         context.progress.channels = recorder.waiting
         nursery.start_soon(end_window, context)
-        given, size = planned.mails_given, ChunkSize()
+        given, size, rows = planned.mails_given, ChunkSize(), OfficeRows(context.ledger, day, context.progress)
         while True:
             this_pass = RunPass(day, context, recorder, context.limits.mails_left(given))
             await pass_over(this_pass, size)
@@ -95,6 +98,8 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
             if not await recorder.settled():
                 this_pass.skip(DATABASE_PAUSE)
             counts = await count(day, context)
+            if counts.unaudited and counts.backlog.open:
+                await rows.write()
             if not counts.backlog.open or await context.pause(this_pass.next_turn(counts.backlog)):
                 break
             given = counts.mails_given

@@ -56,7 +56,7 @@ async def require_fit(db: Database, settings: Settings, *, read_only: bool = Fal
         raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("25006"))
     await _require_cluster(db, settings)
     await require_current(db)
-    problems = await view_problems(db)
+    problems = await view_problems(db, settings.content.audit)
     if problems:
         raise ConfigError(tuple(problems))
 
@@ -152,7 +152,7 @@ async def open_context(
         if rules.push:
             senders[Channel.PUSH] = [await stack.enter_async_context(open_push(settings, now=utc_now))]
         yield RunContext(
-            ledger=PostgresLedger(db, settings.database.plan_timeout),
+            ledger=PostgresLedger(db, settings.database.plan_timeout, settings.content.audit),
             source=PostgresSource(db),
             renderer=Renderer(settings),
             rules=rules,

@@ -6,6 +6,7 @@ This module only reads the catalogue and the answers of EXPLAIN. None of its sta
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from notifierd.config.settings import Audit
 from notifierd.store.database import Database
 
 VIEWS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -68,23 +69,44 @@ COLUMN_RIGHTS: Final = frozenset({"audit_log"})
 
 _AUDIT: Final = "insert into notifierd.audit_log (action, target_type, target_id, office_id, details)"
 
-USES: Final[Sequence[tuple[str, str, str]]] = (
+_AUDIT_ROWS: Final[Mapping[Audit, Sequence[str]]] = {
+    "each": (
+        "'deadline_notification_sent', 'email_notification'",
+        "'push_notification_sent', 'push_notification'",
+    ),
+    "office": ("'deadline_notification_sent', 'office'",),
+    "none": (),
+}
+"""The action and the target_type of the audit rows, by `content.audit`."""
+
+_USES: Final[Sequence[tuple[str, str, str]]] = (
     *(
         (view, "select", f"select {', '.join(names)} from notifierd.{view}")  # noqa: S608 - the names above
         for view, names in VIEWS.items()
         if "select" in RIGHTS[view]
     ),
     ("devices", "delete", "delete from notifierd.devices where id = gen_random_uuid() and endpoint = ''"),
-    *(
-        ("audit_log", "insert", f"{_AUDIT} values ({words}, gen_random_uuid(), gen_random_uuid(), '{{}}')")
-        for words in (
-            "'deadline_notification_sent', 'email_notification'",
-            "'push_notification_sent', 'push_notification'",
-        )
-    ),
 )
-"""View, privilege, and a statement that needs the privilege. EXPLAIN checks the privileges of a statement without
-running it."""
+
+
+def uses(*audits: Audit) -> list[tuple[str, str, str]]:
+    """Return view, privilege, and a statement that needs the privilege, for each use of a view.
+
+    EXPLAIN checks the privileges of a statement without running it.
+
+    Args:
+        audits: the values of `content.audit` whose audit rows count.
+    """
+    rows = [words for audit in audits for words in _AUDIT_ROWS[audit]]
+    inserts = [f"{_AUDIT} values ({words}, gen_random_uuid(), gen_random_uuid(), '{{}}')" for words in rows]
+    return [*_USES, *(("audit_log", "insert", statement) for statement in inserts)]
+
+
+def needed_views(audit: Audit) -> list[str]:
+    """Return the views that a run with that `content.audit` uses."""
+    used = {view for view, _right, _statement in uses(audit)}
+    return [view for view in VIEWS if view in used]
+
 
 _FUNCTION = "delivery_id"
 _FUNCTION_ARGUMENTS = "date, uuid, uuid, text, uuid"
@@ -131,14 +153,17 @@ def _grant(relation: str, name: str) -> str:
     return f"grant {RIGHTS[relation]}{columns} on notifierd.{relation} to {name}"
 
 
-async def missing_rights(db: Database, role: str | None = None) -> list[str]:
+async def missing_rights(db: Database, role: str | None = None, *, audit: Audit = "each") -> list[str]:
     """Return the privileges of `RIGHTS` that *role* (None: the connected role) lacks.
 
-    Each reads as ``delete on notifierd.devices``. Views and tables that do not exist are left out.
+    Each reads as ``delete on notifierd.devices``. Views and tables that do not exist, or that *audit* does not need,
+    are left out.
     """
+    needless = VIEWS.keys() - needed_views(audit)
     asked = [
         (relation, right, column)
         for relation, rights in RIGHTS.items()
+        if relation not in needless
         for right in rights.split(", ")
         for column in (VIEWS[relation] if relation in COLUMN_RIGHTS else [None])
     ]
@@ -204,10 +229,13 @@ async def missing_tables(db: Database) -> list[str]:
     return [row["name"] for row in await db.fetch(missing, tables)]
 
 
-async def problems_by_view(db: Database) -> dict[str, list[str]]:
-    """Return for each view what is wrong with its columns; an empty list means nothing is. Runs one statement."""
+async def problems_by_view(db: Database, audit: Audit = "each") -> dict[str, list[str]]:
+    """Return for each view that *audit* needs what is wrong with its columns; an empty list means nothing is.
+
+    Runs one statement.
+    """
     found = await _columns(db)
-    return {view: _column_problems(columns, found.get(view)) for view, columns in VIEWS.items()}
+    return {view: _column_problems(VIEWS[view], found.get(view)) for view in needed_views(audit)}
 
 
 async def passed_over(db: Database, view: str) -> list[str]:
@@ -283,12 +311,13 @@ _TRIGGERED_BY_INSERT, _TRIGGERED_BY_DELETE = 1 << 2, 1 << 3
 """Bits of pg_trigger.tgtype: PostgreSQL's src/include/catalog/pg_trigger.h."""
 
 
-async def view_problems(db: Database) -> list[str]:
-    """Return what is wrong with the views' columns, one line each; an empty list means nothing is.
+async def view_problems(db: Database, audit: Audit = "each") -> list[str]:
+    """Return what is wrong with the columns of the views that *audit* needs, one line each; empty: nothing is.
 
     Runs one statement.
     """
-    return [f"notifierd.{view}: {line}" for view, lines in (await problems_by_view(db)).items() for line in lines]
+    found = await problems_by_view(db, audit)
+    return [f"notifierd.{view}: {line}" for view, lines in found.items() for line in lines]
 
 
 async def is_read_only(db: Database) -> bool:

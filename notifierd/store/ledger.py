@@ -16,6 +16,11 @@ LEASE_SECONDS = 15.0
 FORGET_STEP = 5000
 UNLIMITED = Capacity()
 
+AUDIT_TOGETHER = 500
+"""The most offices whose own audit rows are written in one statement."""
+
+OfficeDay = tuple[date, UUID]
+
 Ended = Counter[tuple[Channel, State]]
 """The number of deliveries that a statement settled, by channel and state."""
 
@@ -71,6 +76,8 @@ class Ledger(Protocol):
     async def settle(self, settlements: Sequence[Settlement], *, without_audit: bool = False) -> set[UUID]:
         """Write how tries ended, with their audit rows, and delete devices that are gone, all in one transaction.
 
+        If offices have rows of their own, the deliveries and the office are marked instead: see `audit_offices`.
+
         Returns the deliveries for which a settlement came too late, because a newer try exists. Such a settlement is
         recorded as evidence, and changes nothing. There is one exception: `sent` settles a planned delivery, because
         the database lost the try in a failover, or the delivery was put back after the try.
@@ -84,6 +91,23 @@ class Ledger(Protocol):
 
         The marks are removed in the same transaction. Repeating the call is harmless.
         """
+
+    async def unaudited_offices(self, day: date) -> Sequence[OfficeDay]:
+        """Return the offices whose own audit row is due, with their days: *day* and earlier ones.
+
+        An office's row is due once something of its day was sent that no row counts yet, and nothing is open.
+        """
+
+    async def audit_offices(self, day: date, office: OfficeDay | None = None) -> int:
+        """Write the rows of AUDIT_TOGETHER of the `unaudited_offices`, or of one of them; return their number.
+
+        An office's row counts what was sent and has no row yet. Its mark and those of its deliveries are removed in the
+        same transaction, so that each delivery is counted once. Nothing is written if the application is to get no
+        audit rows.
+        """
+
+    async def give_up_audit(self, office: OfficeDay) -> None:
+        """Leave an office without a row that the database refuses for its content; its deliveries keep their marks."""
 
     async def expire(self, reasons: Mapping[Delivery, str]) -> None:
         """Settle as expired the planned deliveries that are no longer due, or whose target is gone."""

@@ -10,12 +10,13 @@ from uuid import UUID
 import orjson
 from attrs import asdict, evolve, frozen
 
+from notifierd.config.settings import Audit
 from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Excess, Failure, Planned, Untold
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.model.errors import LeaseHeld
 from notifierd.rules.due import Rules
 from notifierd.store.database import Connection, Database, Row, columns
-from notifierd.store.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, Run
+from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, OfficeDay, Run
 from notifierd.store.sql import deliveries, plans
 from notifierd.store.sql import runs as days
 
@@ -24,10 +25,11 @@ MOST_FAILURES = 1000
 
 @frozen
 class PostgresLedger:
-    """The ledger in PostgreSQL."""
+    """The ledger in PostgreSQL. *audit* is `content.audit`."""
 
     _db: Database
     _plan_timeout: float = 300.0
+    _audit: Audit = "each"
 
     async def take_lease(self, day: date, holder: str) -> None:
         if not await self._db.fetch(days.TAKE_LEASE, day, holder, LEASE_SECONDS):
@@ -94,12 +96,23 @@ class PostgresLedger:
             )
             for s in settlements
         ]
-        late = await self._db.write(deliveries.SETTLE, *columns(rows, 13), without_audit)
+        late = await self._db.write(deliveries.SETTLE[self._audit], *columns(rows, 13), without_audit)
         return {row["delivery_id"] for row in late}
 
     async def settle_extras(self, settlements: Sequence[Settlement]) -> None:
         rows = [(s.delivery.id, s.try_no, _details(s), s.gone_endpoint) for s in settlements]
-        await self._db.write(deliveries.SETTLE_EXTRAS, *columns(rows, 4))
+        await self._db.write(deliveries.SETTLE_EXTRAS[self._audit], *columns(rows, 4))
+
+    async def unaudited_offices(self, day: date) -> list[OfficeDay]:
+        return [(row["day"], row["office_id"]) for row in await self._db.read(days.UNAUDITED, day)]
+
+    async def audit_offices(self, day: date, office: OfficeDay | None = None) -> int:
+        if self._audit == "none":
+            return 0
+        return len(await self._db.write(days.AUDIT_OFFICES, day, *(office or (None, None)), AUDIT_TOGETHER))
+
+    async def give_up_audit(self, office: OfficeDay) -> None:
+        await self._db.write(days.GIVE_UP_AUDIT, *office)
 
     async def expire(self, reasons: Mapping[Delivery, str]) -> None:
         await self._end_planned(State.EXPIRED, reasons)
@@ -134,6 +147,7 @@ class PostgresLedger:
             backlog=Backlog(row["open"], row["due_now"], row["next_in"]),
             untold=untold_offices(row),
             mails_given=row["mails_given"],
+            unaudited=row["unaudited"],
         )
 
     async def finish(

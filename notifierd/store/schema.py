@@ -9,22 +9,23 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
-from typing import Final
+from typing import Final, get_args
 
 from attrs import field, frozen
 
+from notifierd.config.settings import Audit
 from notifierd.model.errors import NotifierdError, SchemaMissing, StatementRefused
 from notifierd.store.connection.advice import absent_column, advice
 from notifierd.store.connection.guards import SEARCH_PATH
 from notifierd.store.contract import (
     RIGHTS,
-    USES,
     VIEWS,
     grants,
     missing_rights,
     problems_by_view,
     quoted,
     revocations,
+    uses,
 )
 from notifierd.store.database import Connection, Database
 
@@ -322,7 +323,7 @@ def _views_made_by(script: str) -> Callable[[Connection], Awaitable[None]]:
         async with connection.transaction():
             await connection.execute(ALONE)
             await connection.execute(script)
-            for _view, _what, use in USES:
+            for _view, _what, use in uses(*get_args(Audit)):
                 await connection.execute(f"explain {use}")
 
     return unit

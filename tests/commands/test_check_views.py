@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from attrs import evolve
 
 from notifierd.commands.check import check
 from notifierd.commands.finding import exit_code
+from notifierd.config.settings import Audit, ContentSettings
 from notifierd.demo.postgres import Cluster
 from notifierd.model.errors import StatementRefused
 from notifierd.store.contract import VIEWS, view_problems
@@ -250,6 +252,33 @@ async def test_rights_that_the_role_lacks(place: Place) -> None:
         ("rights", "bad", f"the role lacks delete on notifierd.devices {remedy}"),
         ("rights", "bad", f"the role lacks update on notifierd.runs {remedy}"),
     ]
+
+
+def audit_of(place: Place, audit: Audit) -> None:
+    place.settings = evolve(place.settings, content=ContentSettings(audit=audit))
+
+
+async def test_only_the_rows_that_are_written_have_to_fit(place: Place) -> None:
+    """A column of six characters has room for the target type of an office's row."""
+    await place.sql(
+        "drop view notifierd.audit_log; alter table audit_logs alter column target_type type varchar(6);"
+        + AUDIT.format(COLUMNS)
+        + "; alter view notifierd.audit_log alter column is_test_data set default false;"
+        + f"grant insert ({CONTRACT}) on notifierd.audit_log to {place.role}"
+    )
+    assert [subject for subject, _, _ in await place.trouble()] == ["notifierd.audit_log"]
+    audit_of(place, "office")
+    assert await place.trouble() == []
+
+
+async def test_who_writes_no_audit_rows_needs_neither_the_right_nor_the_view(place: Place) -> None:
+    await place.sql(f"revoke insert ({CONTRACT}) on notifierd.audit_log from {place.role}")
+    audit_of(place, "office")
+    assert ("notifierd.audit_log", "bad", "the role may not insert") in await place.trouble()
+    audit_of(place, "none")
+    assert await place.trouble() == []
+    await place.sql("drop view notifierd.audit_log")
+    assert await place.trouble() == []
 
 
 async def test_rights_beyond_what_the_role_needs_are_named(place: Place) -> None:

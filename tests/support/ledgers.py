@@ -6,9 +6,11 @@ from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+import orjson
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
+from notifierd.config.settings import Audit
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.store.database import Database, open_database
 from notifierd.store.feedback import Feedback
@@ -34,6 +36,9 @@ class Desk(Protocol):
     @property
     def source(self) -> Source: ...
 
+    def with_audit(self, audit: Audit) -> Ledger:
+        """The same ledger, as a process with another `content.audit` has it."""
+
     async def load(self, app: Application) -> None:
         """Make the application hold what *app* does."""
 
@@ -48,6 +53,9 @@ class Desk(Protocol):
 
     async def audit_log(self) -> list[tuple[UUID, UUID]]:
         """The audit rows' office and staff ids, sorted."""
+
+    async def office_rows(self) -> list[dict[str, Any]]:
+        """The details of the offices' own audit rows, in the order of days and offices."""
 
     async def unaudited(self) -> set[UUID]:
         """The deliveries that are marked as lacking their audit row."""
@@ -73,6 +81,9 @@ class MemoryDesk:
     source: MemoryLedger
     skew: list[float]
 
+    def with_audit(self, audit: Audit) -> Ledger:
+        return evolve(self.ledger, audit=audit)
+
     async def load(self, app: Application) -> None:
         self.ledger.app = app
 
@@ -87,6 +98,10 @@ class MemoryDesk:
 
     async def audit_log(self) -> list[tuple[UUID, UUID]]:
         return sorted((row["office_id"], row["target_id"]) for row in self.ledger.app.audit_log)
+
+    async def office_rows(self) -> list[dict[str, Any]]:
+        rows = [row for row in self.ledger.app.audit_log if row["target_id"] == row["office_id"]]
+        return [row["details"] for row in sorted(rows, key=lambda row: (row["details"]["day"], row["office_id"]))]
 
     async def unaudited(self) -> set[UUID]:
         return {key for key, row in self.ledger.rows.items() if row.audit_missing}
@@ -113,6 +128,9 @@ class PostgresDesk:
     source: PostgresSource
     app: Application = field(factory=Application)
 
+    def with_audit(self, audit: Audit) -> Ledger:
+        return PostgresLedger(self.db, audit=audit)
+
     async def load(self, app: Application) -> None:
         self.app = app
         await application.replace(self.db, app)
@@ -137,6 +155,12 @@ class PostgresDesk:
     async def audit_log(self) -> list[tuple[UUID, UUID]]:
         rows: list[Any] = await self.db.fetch("select office_id, target_id from app.audit_log order by 1, 2")
         return [tuple(row) for row in rows]
+
+    async def office_rows(self) -> list[dict[str, Any]]:
+        rows = await self.db.fetch(
+            "select details::text from app.audit_log where target_type = 'office' order by details ->> 'day', office_id"
+        )
+        return [orjson.loads(row["details"]) for row in rows]
 
     async def unaudited(self) -> set[UUID]:
         return {row["id"] for row in await self.db.fetch("select id from notifierd.deliveries where audit_missing")}

@@ -15,13 +15,14 @@ from uuid import UUID
 import trio
 from attrs import define, evolve, field, frozen
 
+from notifierd.config.settings import Audit
 from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Excess, Failure, Planned, Untold
 from notifierd.model.delivery import OPEN, Channel, Delivery, Reservation, Settlement, State, delivery_id
 from notifierd.model.errors import LeaseHeld
 from notifierd.model.office import Alert, Device, Kind, OfficeWork, Staff
 from notifierd.model.reasons import Reason
 from notifierd.rules.due import Rules, chosen
-from notifierd.store.ledger import FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, Run
+from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, OfficeDay, Run
 from notifierd.store.source import CHUNK, Chunk, Place
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class Version:
     rows: dict[UUID, _Row]
     late: list[Settlement]
     alarms: set[tuple[date, str]]
+    audit_owed: set[OfficeDay]
     devices: dict[UUID, Device]
     audit_log: list[dict[str, Any]]
 
@@ -116,6 +118,8 @@ class MemoryLedger:
     holds: list[Hold] = field(factory=list)
     not_reached: set[UUID] = field(factory=set)
     """The deliveries that were accepted, and then bounced, refused or suppressed."""
+    audit_owed: set[OfficeDay] = field(factory=set)
+    audit: Audit = "each"
 
     # What a database may forget ----------------------------------------------------------------------------------
 
@@ -128,6 +132,7 @@ class MemoryLedger:
             {key: copy(row) for key, row in self.rows.items()},
             list(self.late),
             set(self.alarms),
+            set(self.audit_owed),
             dict(self.app.devices),
             list(self.app.audit_log),
         )
@@ -136,6 +141,7 @@ class MemoryLedger:
         """Know nothing of what was written since *version* was kept, to which this cannot go back again."""
         self.runs, self.offices, self.failed_offices = version.runs, version.offices, version.failed_offices
         self.rows, self.late, self.alarms = version.rows, version.late, version.alarms
+        self.audit_owed = version.audit_owed
         self.app.devices, self.app.audit_log = version.devices, version.audit_log
 
     # The lease ---------------------------------------------------------------------------------------------------
@@ -410,12 +416,15 @@ class MemoryLedger:
         return late
 
     def _extras(self, row: _Row, settlement: Settlement, *, without_audit: bool) -> None:
-        row.audit_missing = without_audit and settlement.state is State.SENT
+        is_sent = settlement.state is State.SENT
+        row.audit_missing = is_sent and {"each": without_audit, "office": True, "none": False}[self.audit]
+        if is_sent and self.audit == "office":
+            self.audit_owed.add((row.day, row.delivery.office_id))
         if without_audit:
             return
         if settlement.state is State.GONE:
             self._delete_device(row.delivery, settlement.gone_endpoint)
-        if settlement.state is State.SENT:
+        if is_sent and self.audit == "each":
             self._audit(row, settlement)
 
     async def settle_extras(self, settlements: Sequence[Settlement]) -> None:
@@ -426,7 +435,7 @@ class MemoryLedger:
                 continue
             if row.delivery.state is State.GONE:
                 self._delete_device(row.delivery, settlement.gone_endpoint)
-            if row.delivery.state is State.SENT and row.audit_missing:
+            if row.delivery.state is State.SENT and row.audit_missing and self.audit == "each":
                 self._audit(row, settlement)
                 row.audit_missing = False
 
@@ -456,6 +465,47 @@ class MemoryLedger:
                     "details": settlement.audit,
                 }
             )
+
+    async def unaudited_offices(self, day: date) -> list[OfficeDay]:
+        await self._statement()
+        return self._unaudited(day)
+
+    def _unaudited(self, day: date) -> list[OfficeDay]:
+        unfinished = {(row.day, row.delivery.office_id) for row in self.rows.values() if row.delivery.state in OPEN}
+        return sorted(office for office in self.audit_owed if office[0] <= day and office not in unfinished)
+
+    async def audit_offices(self, day: date, office: OfficeDay | None = None) -> int:
+        await self._statement()
+        if self.audit == "none":
+            return 0
+        due = [place for place in self._unaudited(day) if office in (None, place)][:AUDIT_TOGETHER]
+        for place in due:
+            self._audit_office(place)
+        return len(due)
+
+    def _audit_office(self, place: OfficeDay) -> None:
+        """Write one row of an office for all that was sent and has no row yet."""
+        on, office_id = place
+        sent = [row for row in self._of(on) if row.audit_missing and row.delivery.office_id == office_id]
+        channels = Counter(row.delivery.channel for row in sent)
+        for row in sent:
+            row.audit_missing = False
+        self.audit_owed.remove(place)
+        if sent:
+            details = {
+                "day": str(on),
+                "office_name": self.app.offices.get(office_id),
+                "staff_count": len({row.delivery.staff_id for row in sent}),
+                "email_count": channels[Channel.EMAIL],
+                "push_count": channels[Channel.PUSH],
+            }
+            self.app.audit_log.append(
+                {"channel": None, "target_id": office_id, "office_id": office_id, "details": details}
+            )
+
+    async def give_up_audit(self, office: OfficeDay) -> None:
+        await self._statement()
+        self.audit_owed.discard(office)
 
     async def expire(self, reasons: Mapping[Delivery, str]) -> None:
         await self._end_planned(State.EXPIRED, reasons)
@@ -568,6 +618,7 @@ class MemoryLedger:
             del self.rows[row.delivery.id]
         if not rows:
             del self.runs[old]
+            self.audit_owed = {office for office in self.audit_owed if office[0] != old}
             self.offices = {key: urgency for key, urgency in self.offices.items() if key[0] != old}
             self.failed_offices = {key: why for key, why in self.failed_offices.items() if key[0] != old}
         return True
@@ -594,6 +645,7 @@ class MemoryLedger:
             untold=self._all_untold(day, rules, self._reached(day, rules)),
             failures=tuple(failure for _, failure in failures),
             failures_omitted=0,
+            unaudited=len(self._unaudited(day)),
             backlog=Backlog(len(waiting), any(map(self._due, waiting)), min(turns) - self.clock() if turns else None),
         )
 

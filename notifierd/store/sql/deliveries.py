@@ -1,5 +1,8 @@
 """The life of a delivery after it is planned."""
 
+from typing import get_args
+
+from notifierd.config.settings import Audit
 from notifierd.model.reasons import Reason
 from notifierd.store.sql import HOLDS, IS_HELD
 
@@ -35,10 +38,50 @@ where d.id = m.id
 returning d.call_id
 """
 
+_MAIL_ROWS = """
+    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
+    select 'deadline_notification_sent', 'email_notification', staff_id, office_id, audit
+    from {sent} where channel = 'email'
+"""
+
+_PUSH_ROWS = """
+    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
+    select distinct on (p.day, p.office_id, p.staff_id)
+           'push_notification_sent', 'push_notification', p.staff_id, p.office_id, p.audit
+    from {sent} p
+    where p.channel = 'push' and not exists (
+        select from notifierd.deliveries d
+        where d.day = p.day and d.office_id = p.office_id and d.staff_id = p.staff_id
+          and d.channel = 'push' and d.state = 'sent' and not d.audit_missing
+    )
+"""
+
+
+def _rows_of(sent: str) -> str:
+    """Return the CTEs that write the audit rows of the deliveries in the CTE *sent*."""
+    return f", mails as ({_MAIL_ROWS.format(sent=sent)}), pushes as ({_PUSH_ROWS.format(sent=sent)})"
+
+
+_MISSING = {"each": "$14::bool and s.state = 'sent'", "office": "s.state = 'sent'", "none": "false"}
+"""Whether a delivery that is settled has no audit row yet, and is to have one."""
+
+# The office's row is updated even if it has the mark: AUDIT_OFFICES may just be removing it, and has to be waited for.
+_OWED = {
+    "each": f", sent as (select * from settled where state = 'sent' and not $14::bool){_rows_of('sent')}",
+    "office": """, owing as (
+        update notifierd.run_offices r set audit_owed = true
+        from (select distinct day, office_id from settled where state = 'sent') s
+        where r.day = s.day and r.office_id = s.office_id
+    )""",
+    "none": "",
+}
+
+
 # A try is identified by its number and its call, because a database that lost a reservation gives its number again.
 # A late outcome changes nothing, with one exception: the provider accepted what is planned by now, or what the row
 # shows in an older try. Either would be sent twice.
-SETTLE = """
+def _settle(audit: Audit) -> str:
+    return f"""
 with said as materialized (
     select * from unnest(
         $1::uuid[], $2::int[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::float8[], $9::text[],
@@ -51,7 +94,7 @@ with said as materialized (
         not_before = clock_timestamp() + make_interval(secs => s.wait),
         try_until = case s.state when 'sending' then clock_timestamp() end,
         provider_message_id = coalesce(s.message_id, d.provider_message_id),
-        audit_missing = $14::bool and s.state = 'sent', updated_at = now()
+        audit_missing = {_MISSING[audit]}, updated_at = now()
     from said s
     where d.id = s.id and (
         (d.state = 'sending' and d.try = s.try and (d.call_id = s.call_id or s.state = 'sent'))
@@ -59,22 +102,7 @@ with said as materialized (
         or (d.state = 'sending' and s.state = 'sent' and d.try < s.try)  -- the try was forgotten, not the one before
     )
     returning d.id, d.day, d.office_id, d.staff_id, d.channel, d.device_id, s.state, s.audit, s.endpoint
-), mails as (
-    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
-    select 'deadline_notification_sent', 'email_notification', staff_id, office_id, audit
-    from settled
-    where state = 'sent' and channel = 'email' and not $14::bool
-), pushes as (
-    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
-    select distinct on (p.day, p.office_id, p.staff_id)
-           'push_notification_sent', 'push_notification', p.staff_id, p.office_id, p.audit
-    from settled p
-    where p.state = 'sent' and p.channel = 'push' and not $14::bool and not exists (
-        select from notifierd.deliveries d
-        where d.day = p.day and d.office_id = p.office_id and d.staff_id = p.staff_id
-          and d.channel = 'push' and d.state = 'sent' and not d.audit_missing
-    )
-), gone as (
+){_OWED[audit]}, gone as (
     delete from notifierd.devices v using settled s
     where s.state = 'gone' and not $14::bool and v.id = s.device_id and v.endpoint = s.endpoint
 )
@@ -87,36 +115,33 @@ where not exists (select from settled where settled.id = s.id)
 returning delivery_id
 """
 
-# Write what SETTLE left out for bare settlements. If the staff member of a push already has an audit row of that day
-# and office, the push only loses its mark.
-SETTLE_EXTRAS = """
+
+_DELETE_GONE = """
+delete from notifierd.devices v using said s join notifierd.deliveries d on d.id = s.id
+where d.try = s.try and d.state = 'gone' and v.id = d.device_id and v.endpoint = s.endpoint
+"""
+
+_SAID_EXTRAS = """
 with said as materialized (
     select * from unnest($1::uuid[], $2::int[], $3::jsonb[], $4::text[]) as s (id, try, audit, endpoint)
-), owed as (
+)"""
+
+_SETTLE_EXTRAS = f"""{_SAID_EXTRAS}, owed as (
     update notifierd.deliveries d
     set audit_missing = false
     from said s
     where d.id = s.id and d.try = s.try and d.state = 'sent' and d.audit_missing
     returning d.day, d.office_id, d.staff_id, d.channel, s.audit
-), mails as (
-    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
-    select 'deadline_notification_sent', 'email_notification', staff_id, office_id, audit
-    from owed
-    where channel = 'email'
-), pushes as (
-    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
-    select distinct on (p.day, p.office_id, p.staff_id)
-           'push_notification_sent', 'push_notification', p.staff_id, p.office_id, p.audit
-    from owed p
-    where p.channel = 'push' and not exists (
-        select from notifierd.deliveries d
-        where d.day = p.day and d.office_id = p.office_id and d.staff_id = p.staff_id
-          and d.channel = 'push' and d.state = 'sent' and not d.audit_missing
-    )
-)
-delete from notifierd.devices v using said s join notifierd.deliveries d on d.id = s.id
-where d.try = s.try and d.state = 'gone' and v.id = d.device_id and v.endpoint = s.endpoint
+){_rows_of("owed")}
+{_DELETE_GONE}
 """
+
+SETTLE = {audit: _settle(audit) for audit in get_args(Audit)}
+"""Settle tries, by `content.audit`. A statement that names `audit_log` needs the privilege to insert there."""
+
+# If the staff member of a push already has an audit row of that day and office, the push only loses its mark.
+SETTLE_EXTRAS = {"each": _SETTLE_EXTRAS, "office": _SAID_EXTRAS + _DELETE_GONE, "none": _SAID_EXTRAS + _DELETE_GONE}
+"""Write what SETTLE left out for bare settlements, by `content.audit`."""
 
 END_PLANNED = """
 update notifierd.deliveries d set state = $4::text, reason = x.reason, not_before = null, updated_at = now()

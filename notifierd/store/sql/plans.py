@@ -12,6 +12,7 @@ from notifierd.store.sql import (
     REACHED,
     in_scope,
 )
+from notifierd.store.sql.runs import UNAUDITED_OFFICES
 
 # A null in the view means no choice, and stands for the default. For push_enabled the default is false, as a null
 # counts.
@@ -275,6 +276,7 @@ select (select count(*) from notifierd.run_offices r where r.day = $1::date) as 
        ) listed) as failures,
        (select count(*) from failures) as failures_total,
        {_GIVEN} as mails_given,
+       {UNAUDITED_OFFICES} as unaudited,
        waiting.*,
        {_UNTOLD_JSON} as untold
 from waiting

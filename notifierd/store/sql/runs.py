@@ -1,7 +1,7 @@
 """A day's run: its lease, its result, and the deletion of old days."""
 
 from notifierd.model.reasons import Reason
-from notifierd.store.sql import OPEN_STATES, STANDS
+from notifierd.store.sql import NAME, OPEN_STATES, STANDS
 from notifierd.store.sql.deliveries import END
 
 TAKE_LEASE = """
@@ -51,6 +51,51 @@ from again
 where r.day = $1::date and r.holder = $2::text
 returning again.planned
 """
+
+# The offices whose row is due: something of theirs was sent that no row counts, and nothing of theirs is open.
+_UNAUDITED = f"""
+    from notifierd.run_offices r
+    where r.audit_owed and r.day <= $1::date and not exists (
+        select from notifierd.deliveries d
+        where d.day = r.day and d.office_id = r.office_id and d.state in {OPEN_STATES}
+    )
+"""
+
+UNAUDITED = f"select r.day, r.office_id {_UNAUDITED} order by r.day, r.office_id"
+
+UNAUDITED_OFFICES = f"(select count(*) {_UNAUDITED})"
+
+# A row counts the deliveries that no row has counted yet, and removes their marks. So each is counted once, also after
+# a retry or a change of `content.audit`.
+AUDIT_OFFICES = f"""
+with owed as materialized (
+    select r.day, r.office_id {_UNAUDITED}
+      and ($2::date is null or (r.day = $2::date and r.office_id = $3::uuid))
+    order by r.day, r.office_id
+    limit $4::int
+    for update of r
+), counted as (
+    update notifierd.deliveries d set audit_missing = false
+    from owed o
+    where d.day = o.day and d.office_id = o.office_id and d.state = 'sent' and d.audit_missing
+    returning d.day, d.office_id, d.staff_id, d.channel
+), written as (
+    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
+    select 'deadline_notification_sent', 'office', c.office_id, c.office_id, jsonb_build_object(
+        'day', c.day,
+        'office_name', (select {NAME.format("o.name")} from notifierd.offices o where o.id = c.office_id limit 1),
+        'staff_count', count(distinct c.staff_id),
+        'email_count', count(*) filter (where c.channel = 'email'),
+        'push_count', count(*) filter (where c.channel = 'push')
+    )
+    from counted c group by c.day, c.office_id
+)
+update notifierd.run_offices r set audit_owed = false
+from owed o where r.day = o.day and r.office_id = o.office_id
+returning r.office_id
+"""
+
+GIVE_UP_AUDIT = "update notifierd.run_offices set audit_owed = false where day = $1::date and office_id = $2::uuid"
 
 RUN = "select state, reason, finished_at from notifierd.runs where day = $1::date"
 
