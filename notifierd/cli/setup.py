@@ -23,16 +23,18 @@ T = TypeVar("T")
 
 
 @click.command()
+@click.option("--connect", is_flag=True, help="Also call each provider once, to prove the key; no message is sent.")
 @as_json_option
 @click.pass_context
-def check(context: click.Context, *, as_json: bool) -> None:
+def check(context: click.Context, *, connect: bool, as_json: bool) -> None:
     """Check whether everything that a run needs is ready.
 
-    One line for each check: good, or what to fix. Sends nothing. Exits 0 if all is good, 2 if something has to be
-    fixed, 3 if the database is unreachable.
+    One line for each check: good, or what to fix. Sends no message. Exits 0 if all is good, 2 if something has to be
+    fixed, 3 if the database or, with --connect, a provider is unreachable.
 
     \b
       notifierd check
+      notifierd check --connect                  before the first run, and after a change of a key
       notifierd check --json | jq -r '.[] | select(.level == "bad") | .subject'
     """  # noqa: D301
     from notifierd.cli.work import run_async, settings_of
@@ -42,7 +44,8 @@ def check(context: click.Context, *, as_json: bool) -> None:
 
     settings = settings_of(context)
     comes_from = origin(find_config(context.obj, Path.cwd(), os.environ), os.environ)
-    findings = [Finding("config", Level.OK, comes_from), *run_async(partial(checks.check, settings))]
+    checked = run_async(partial(checks.check, settings, connect=connect))
+    findings = [Finding("config", Level.OK, comes_from), *checked]
     if as_json:
         say_json([{"subject": f.subject, "level": f.level.value, "text": f.text} for f in findings])
     else:

@@ -1,4 +1,4 @@
-"""``notifierd check``: check whether a run can succeed. Sends nothing and writes nothing."""
+"""``notifierd check``: check whether a run can succeed. Sends no message and writes nothing."""
 
 import errno
 import os
@@ -14,6 +14,7 @@ import trio
 from notifierd.commands.check_database import look_at_database
 from notifierd.commands.check_server import EXPIRES_SOON
 from notifierd.commands.finding import Finding, Level
+from notifierd.commands.providers.connect import look_at_providers
 from notifierd.config.checks import is_loopback
 from notifierd.config.load import missing_for_sending
 from notifierd.config.network import ENVIRONMENT, proxy_variable, read_route
@@ -27,11 +28,13 @@ from notifierd.send.vapid import Vapid
 PAGE_SECONDS: Final = 3.0
 
 
-async def check(settings: Settings) -> list[Finding]:
-    """Check everything that a run needs: *settings* first, then the database."""
+async def check(settings: Settings, *, connect: bool = False) -> list[Finding]:
+    """Check everything that a run needs: *settings* first, with *connect* the providers, then the database."""
     findings = [*_config(settings), *_safety(settings), *_vapid(settings), *await _providers(settings)]
     findings += [*_watch(settings.watch), _proxy(settings.network), *_certificates(settings.network.ca_file, _now())]
     findings.append(await _page(settings.http))
+    if connect:
+        findings += await look_at_providers(settings)
     return [*findings, *await look_at_database(settings)]
 
 

@@ -14,7 +14,7 @@ class Level(StrEnum):
     """Works, but could be better, or is meant for testing."""
     BAD = "bad"
     AWAY = "away"
-    """The database is unreachable."""
+    """The database or a provider is unreachable."""
 
 
 @frozen
@@ -31,6 +31,6 @@ class Finding:
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """Return 2 if something is bad, 3 if only the database is unreachable, else 0."""
+    """Return 2 if something is bad, 3 if only the database or a provider is unreachable, else 0."""
     levels = {finding.level for finding in findings}
     return 2 if Level.BAD in levels else 3 if Level.AWAY in levels else 0

@@ -87,3 +87,18 @@ class Unknown:
 
 
 Outcome = Delivered | Rejected | Gone | Deferred | Blocked | Unknown
+
+
+@frozen
+class Probe:
+    """What a provider answers to a call that proves our key and sends nothing.
+
+    Attributes:
+        call: that call, in words for an operator, as ``GET /server``.
+        outcome: Delivered if the provider accepts the key, Blocked if it rejects us; any other outcome tells neither.
+        notes: what else the answer says that an operator should know, in words of ours.
+    """
+
+    call: str
+    outcome: Outcome
+    notes: tuple[str, ...] = ()

@@ -5,10 +5,10 @@ caller decides when to call, and what an outcome means for a delivery.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from notifierd.model.message import Message
-from notifierd.model.outcome import Outcome
+from notifierd.model.outcome import Outcome, Probe
 
 M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 
@@ -50,4 +50,13 @@ class Sender(Protocol[M_contra]):
         The caller owns the time (a cancel scope around this) and the limits. A cancellation passes through. A network
         failure and any answer, whatever it contains, become outcomes, never exceptions.
         """
+        ...
+
+
+@runtime_checkable
+class Provable(Protocol):
+    """A sender whose provider has a call that proves our key and sends nothing."""
+
+    async def probe(self) -> Probe:
+        """Make that call, and return what the answer says. Like `Sender.send`, it raises nothing."""
         ...

@@ -15,7 +15,7 @@ import structlog
 from attrs import frozen
 
 from notifierd.model.errors import frame_locations
-from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Probe, Rejected, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.send._waits import parse_retry_after
 from notifierd.send._words import About
@@ -159,6 +159,15 @@ async def outcomes(
     if isinstance(found, NoAnswer):
         return [found] * count
     return list(found if len(found) == count else unclear)
+
+
+async def probed(
+    what: str, call: Awaitable[Answer | Deferred | Unknown], read: Callable[[Answer], tuple[Outcome, tuple[str, ...]]]
+) -> Probe:
+    """Make *call*, which is *what* in words; return what *read* makes of its answer: an outcome, and notes."""
+    unclear: tuple[Outcome, tuple[str, ...]] = (Unknown(Reason.ANSWER_UNCLEAR), ())
+    found = await understand(call, read, unclear)
+    return Probe(what, *found) if isinstance(found, tuple) else Probe(what, found)
 
 
 def get(found: object, name: str) -> object:

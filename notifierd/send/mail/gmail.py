@@ -8,7 +8,7 @@ from datetime import datetime
 from notifierd.config.settings import GmailSettings
 from notifierd.model.errors import ConfigError
 from notifierd.model.message import Mail
-from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Probe, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
 from notifierd.send._http import Client
@@ -65,6 +65,11 @@ class Gmail:
         if isinstance(outcome, Blocked) and outcome.reason == UNAUTHORIZED:
             outcome = await self._try(body)  # certainly not accepted, so it may be repeated with another token
         return [outcome]
+
+    async def probe(self) -> Probe:
+        """Get an access token for the user: Google issues one only to an account with the delegation."""
+        token = await self._account.token()
+        return Probe("an access token", Delivered() if isinstance(token, str) else token)
 
     async def _try(self, body: bytes) -> Outcome:
         token = await self._account.token()

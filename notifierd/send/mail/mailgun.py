@@ -1,5 +1,6 @@
 """Mailgun: https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages."""
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -7,9 +8,9 @@ from urllib.parse import urlencode
 
 from notifierd.config.settings import MailgunSettings
 from notifierd.model.message import Mail
-from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Probe, Unknown
 from notifierd.model.reasons import Reason
-from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
+from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, probed, text
 from notifierd.send._http import Client
 from notifierd.send._waits import wait_in_words
 from notifierd.send._words import About, about
@@ -17,6 +18,9 @@ from notifierd.send._words import About, about
 OURS = frozenset({404, 405})
 """Statuses that are not about a message if Mailgun itself sends them: our domain or base_url is wrong. A 404 may also
 be temporary (https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses)."""
+
+MISSING = re.compile(r"^(?:'?(?:from|to|subject|message)'? parameter is missing|Need at least one of )", re.IGNORECASE)
+"""How an answer to an incomplete message begins (.../api-reference/send/mailgun/messages, status 400)."""
 
 
 class Mailgun:
@@ -52,6 +56,21 @@ class Mailgun:
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - Mailgun knows no keys
         call = self._client.post(self._url, body, self._headers)
         return await outcomes(call, 1, lambda answer: [self._read(answer)])
+
+    async def probe(self) -> Probe:
+        """Post a message without sender, recipient and content, which Mailgun refuses once it has accepted the key.
+
+        A sending key may do nothing else than post messages
+        (https://documentation.mailgun.com/docs/mailgun/api-reference/authentication). The message is also marked as a
+        test, which Mailgun would accept and not deliver (.../docs/mailgun/user-manual/sending-messages/test-mode).
+        """
+        call = self._client.post(self._url, b"o:testmode=yes", self._headers)
+        return await probed("POST of an empty message", call, lambda answer: (self._read_refusal(answer), ()))
+
+    def _read_refusal(self, answer: Answer) -> Outcome:
+        if answer.status == 400 and MISSING.search(_words(answer.json())):  # noqa: PLR2004 - Bad Request
+            return Delivered()
+        return self._read(answer)
 
     def _read(self, answer: Answer) -> Outcome:
         found, now, status = answer.json(), self._now(), answer.status

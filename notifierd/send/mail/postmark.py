@@ -7,9 +7,9 @@ import orjson
 
 from notifierd.config.settings import PostmarkSettings
 from notifierd.model.message import Mail
-from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Probe, Rejected, Unknown
 from notifierd.model.reasons import Reason
-from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
+from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, probed, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about
 
@@ -21,6 +21,9 @@ OUR_STATUSES = frozenset({404, 405, 415})
 """Statuses about our base_url, if they come with an error code (.../developer/api/overview#response-codes). An HTML
 page is not from Postmark
 (https://postmarkapp.com/support/article/getting-a-403-that-doesnt-look-like-a-postmark-error)."""
+
+TEST_TOKEN = "POSTMARK_API_TEST"  # noqa: S105 - public: .../developer/user-guide/send-email-with-api
+"""The token with which Postmark accepts every mail and sends none. It belongs to no server."""
 
 HIGHEST_CODE = 99_999
 """The highest number that is read as an error code, so that a reason stays short."""
@@ -42,7 +45,7 @@ class Postmark:
 
     def __init__(self, client: Client, settings: PostmarkSettings, *, now: Callable[[], datetime]) -> None:
         self._client, self._now = client, now
-        self._url = f"{settings.base_url}/email/batch"
+        self._url, self._server = f"{settings.base_url}/email/batch", f"{settings.base_url}/server"
         self._stream = settings.message_stream
         self._headers = {"X-Postmark-Server-Token": settings.server_token, "Content-Type": "application/json"}
 
@@ -57,6 +60,21 @@ class Postmark:
     async def send(self, messages: Sequence[Mail], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - Postmark knows no keys
         call = self._client.post(self._url, body, self._headers)
         return await outcomes(call, len(messages), lambda answer: self._read(answer, len(messages)))
+
+    async def probe(self) -> Probe:
+        """Ask for the server of the token: https://postmarkapp.com/developer/api/server-api#get-server."""
+        if self._headers["X-Postmark-Server-Token"] == TEST_TOKEN:
+            return Probe("no call", Delivered(), (f"with {TEST_TOKEN}, no mail is sent",))
+        return await probed("GET /server", self._client.get(self._server, self._headers), self._read_server)
+
+    def _read_server(self, answer: Answer) -> tuple[Outcome, tuple[str, ...]]:
+        outcome, server = self._of_call(answer), answer.json()
+        if not isinstance(outcome, Delivered):
+            return outcome, ()
+        if get(server, "ID") is None:
+            return Unknown(Reason.ANSWER_UNCLEAR), ()
+        sandbox = text(get(server, "DeliveryType")).lower() == "sandbox"
+        return outcome, ("the server is a sandbox, which delivers no mail",) * sandbox
 
     def _read(self, answer: Answer, count: int) -> list[Outcome]:
         outcome = self._of_call(answer)

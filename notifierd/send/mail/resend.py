@@ -8,18 +8,21 @@ import orjson
 
 from notifierd.config.settings import ResendSettings
 from notifierd.model.message import Mail
-from notifierd.model.outcome import Blame, Blocked, Delivered, Outcome, Rejected, Unknown
+from notifierd.model.outcome import Blame, Blocked, Delivered, Outcome, Probe, Rejected, Unknown
 from notifierd.model.reasons import Reason
-from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
+from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, probed, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about, about_field
 
 IN_PROGRESS_SECONDS = 2.0
 """Seconds to wait while Resend still processes the same call. Resend documents no number."""
 
+SENDING_ONLY = "restricted_api_key"
+"""The error for a key that may only send, on all other endpoints."""
+
 OURS = frozenset(
     {
-        *("missing_api_key", "invalid_api_key", "restricted_api_key", "suspended_api_key", "invalid_access"),
+        *("missing_api_key", "invalid_api_key", SENDING_ONLY, "suspended_api_key", "invalid_access"),
         *("invalid_from_address", "invalid_region", "invalid_idempotency_key", "security_error"),
     }
 )
@@ -72,6 +75,26 @@ class Resend:
             path, headers["x-batch-validation"] = "/emails/batch", "permissive"
         call = self._client.post(self._url + path, body, headers)
         return await outcomes(call, len(messages), lambda answer: self._read(answer, len(messages)))
+
+    async def probe(self) -> Probe:
+        """Ask for the domains: https://resend.com/docs/api-reference/domains/list-domains.
+
+        A key that may only send gets 401 `restricted_api_key`; an unknown key gets another error
+        (https://resend.com/docs/api-reference/errors). So this answer proves the key, too.
+        """
+        return await probed("GET /domains", self._client.get(f"{self._url}/domains", self._headers), self._read_domains)
+
+    def _read_domains(self, answer: Answer) -> tuple[Outcome, tuple[str, ...]]:
+        said = answer.json()
+        if answer.status == 401 and text(get(said, "name")).lower() == SENDING_ONLY:  # noqa: PLR2004 - Unauthorized
+            return Delivered(), ()
+        outcome, domains = self._of_call(answer, said), get(said, "data")
+        if not isinstance(outcome, Delivered):
+            return outcome, ()
+        if not isinstance(domains, list):
+            return Unknown(Reason.ANSWER_UNCLEAR), ()
+        verified = any(get(domain, "status") == "verified" for domain in domains)
+        return outcome, ("no domain is verified, so mail goes to the account's own address only",) * (not verified)
 
     def _read(self, answer: Answer, count: int) -> list[Outcome]:
         said = answer.json()

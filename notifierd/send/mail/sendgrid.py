@@ -9,9 +9,9 @@ import orjson
 from notifierd.config.settings import SendgridSettings
 from notifierd.model.address import Mailbox
 from notifierd.model.message import Mail
-from notifierd.model.outcome import Blocked, Delivered, Outcome, Unknown
+from notifierd.model.outcome import Blocked, Delivered, Outcome, Probe, Unknown
 from notifierd.model.reasons import Reason
-from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, text
+from notifierd.send._answers import Answer, get, meaning, message_id, outcomes, probed, text
 from notifierd.send._http import Client
 from notifierd.send._waits import parse_number, within_bounds
 from notifierd.send._words import About, about, about_field
@@ -19,6 +19,9 @@ from notifierd.send._words import About, about, about_field
 OURS = frozenset({404, 405, 406})
 """Statuses that are not about a message if SendGrid itself sends them: our base_url is wrong
 (https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors)."""
+
+SEND = "mail.send"
+"""The scope that sending needs."""
 
 FIELD = re.compile(r"(?:personalizations\.\d{1,4}\.)?([a-z_]{1,20})\b")
 """How an error names its field: ``from.email``, or ``personalizations.0.to.0.email``, which is the recipient's address.
@@ -46,7 +49,7 @@ class Sendgrid:
 
     def __init__(self, client: Client, settings: SendgridSettings, *, now: Callable[[], datetime]) -> None:
         self._client, self._now = client, now
-        self._url = f"{settings.base_url}/v3/mail/send"
+        self._url, self._scopes = f"{settings.base_url}/v3/mail/send", f"{settings.base_url}/v3/scopes"
         self._headers = {"Authorization": f"Bearer {settings.api_key}", "Content-Type": "application/json"}
 
     def destination(self, message: Mail) -> str:  # noqa: ARG002 - one account, one destination
@@ -60,19 +63,35 @@ class Sendgrid:
         call = self._client.post(self._url, body, self._headers)
         return await outcomes(call, 1, lambda answer: [self._read(answer)])
 
+    async def probe(self) -> Probe:
+        """Ask for the scopes of the key: https://www.twilio.com/docs/sendgrid/api-reference/api-key-permissions."""
+        return await probed("GET /v3/scopes", self._client.get(self._scopes, self._headers), self._read_scopes)
+
+    def _read_scopes(self, answer: Answer) -> tuple[Outcome, tuple[str, ...]]:
+        found = answer.json()
+        outcome, scopes = self._of_call(answer, found), get(found, "scopes")
+        if not isinstance(outcome, Delivered):
+            return outcome, ()
+        if not isinstance(scopes, list):
+            return Unknown(Reason.ANSWER_UNCLEAR), ()
+        return (outcome if SEND in scopes else Blocked(Reason.ACCESS_DENIED.of(SEND))), ()
+
     def _read(self, answer: Answer) -> Outcome:
-        status, now, said = answer.status, self._now(), _about(answer.json())
+        outcome = self._of_call(answer, answer.json())
+        if not isinstance(outcome, Delivered):
+            return outcome
+        if answer.status != 202:  # noqa: PLR2004 - Accepted, the one success there is
+            return Unknown(Reason.ANSWER_UNCLEAR)
+        return Delivered(message_id(answer.headers.get("x-message-id")))
+
+    def _of_call(self, answer: Answer, found: object) -> Outcome:
+        status, now, said = answer.status, self._now(), _about(found)
         if status in OURS and said is not None:
             return Blocked(Reason.BLOCKED.of(status), answer.retry_after(now))
         wait = answer.retry_after(now)
         if wait is None and status == 429:  # noqa: PLR2004 - Too Many Requests
             wait = _until_reset(answer, now)
-        outcome = meaning(status, said, wait)
-        if not isinstance(outcome, Delivered):
-            return outcome
-        if status != 202:  # noqa: PLR2004 - Accepted, the one success there is
-            return Unknown(Reason.ANSWER_UNCLEAR)
-        return Delivered(message_id(answer.headers.get("x-message-id")))
+        return meaning(status, said, wait)
 
 
 def _until_reset(answer: Answer, now: datetime) -> float | None:

@@ -4,8 +4,9 @@ https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html and ..
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from math import inf
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -13,9 +14,9 @@ import orjson
 
 from notifierd.config.settings import SesSettings
 from notifierd.model.message import Mail
-from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
+from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Probe, Rejected, Unknown
 from notifierd.model.reasons import Reason
-from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, text
+from notifierd.send._answers import Answer, for_each, get, meaning, message_id, outcomes, probed, text
 from notifierd.send._http import Client
 from notifierd.send._words import About, about
 from notifierd.send.mail.sigv4 import Signer
@@ -43,6 +44,11 @@ DAILY_QUOTA = "Daily message quota exceeded"
 """The text of a throttle that lasts for hours
 (https://docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas-errors.html)."""
 
+DENIED = "AccessDeniedException"
+
+NEARLY = 0.8
+"""Rule: the share of a quota from which on `check` mentions it."""
+
 REJECTED = "MessageRejected"
 """The error of a message with invalid content (.../APIReference-V2/API_SendEmail.html, Errors)."""
 
@@ -56,7 +62,7 @@ REFUSALS = MappingProxyType(
         "SendingPausedException": Reason.SENDING_PAUSED,
         "MailFromDomainNotVerifiedException": Reason.NOT_VERIFIED,
         "NotFoundException": Reason.NOT_FOUND,  # the configuration set
-        "AccessDeniedException": Reason.ACCESS_DENIED,
+        DENIED: Reason.ACCESS_DENIED,
         "NotAuthorized": Reason.ACCESS_DENIED,
         "IncompleteSignature": Reason.BAD_SIGNATURE,
         "RequestExpired": Reason.CLOCK_WRONG,
@@ -129,6 +135,27 @@ class Ses:
         call = self._client.post(url, body, self._signer.sign("POST", url, self._headers, body, self._now()))
         return await outcomes(call, count, lambda answer: self._read(answer, count))
 
+    async def probe(self) -> Probe:
+        """Ask for the account: https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_GetAccount.html.
+
+        That needs the permission ses:GetAccount. Without it, AccessDeniedException proves the signature.
+        """
+        url = f"{self._url}/v2/email/account"
+        call = self._client.get(url, self._signer.sign("GET", url, self._headers, b"", self._now()))
+        return await probed("GET /v2/email/account", call, self._read_account)
+
+    def _read_account(self, answer: Answer) -> tuple[Outcome, tuple[str, ...]]:
+        if _error(answer)[0] == DENIED:
+            return Delivered(), ("the access key lacks ses:GetAccount, so sandbox and quota are not known",)
+        outcome, account = self._of_call(answer), answer.json()
+        if not isinstance(outcome, Delivered):
+            return outcome, ()
+        if not isinstance(get(account, "SendingEnabled"), bool):
+            return Unknown(Reason.ANSWER_UNCLEAR), ()
+        if get(account, "SendingEnabled") is False or get(account, "EnforcementStatus") == "SHUTDOWN":
+            return Blocked(Reason.SENDING_PAUSED.of("account")), ()
+        return outcome, tuple(_account_notes(account))
+
     def _read(self, answer: Answer, count: int) -> list[Outcome]:
         outcome = self._of_call(answer)
         found = _of_entries(answer.json(), count) if isinstance(outcome, Delivered) else for_each(outcome, count)
@@ -160,6 +187,18 @@ class Ses:
             if kind == REJECTED and NOT_VERIFIED in words:
                 return Blocked(Reason.NOT_VERIFIED.of(status), wait)
         return meaning(status, _about(kind, words) if kind else None, wait)
+
+
+def _account_notes(account: object) -> Iterator[str]:
+    """Yield what an account's state means for sending."""
+    if get(account, "ProductionAccessEnabled") is False:
+        yield "the account is in the sandbox, so mail goes to verified addresses only"
+    if get(account, "EnforcementStatus") == "PROBATION":
+        yield "the account is under review"
+    quota = get(account, "SendQuota")
+    most, sent = get(quota, "Max24HourSend"), get(quota, "SentLast24Hours")
+    if isinstance(most, int | float) and isinstance(sent, int | float) and 0 < most <= sent / NEARLY < inf:
+        yield f"{sent:.0f} of {most:.0f} mails of the last 24 hours' quota are used"
 
 
 def _about(kind: str, words: str) -> About:

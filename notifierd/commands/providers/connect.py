@@ -1,0 +1,120 @@
+"""``notifierd check --connect``: call each provider once, to prove the key; nothing is sent.
+
+The webhook and the ping URL are secrets, and a call of either would be noticed. So only their host is asked, for ``/``.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import partial
+
+import trio
+
+from notifierd.commands.finding import Finding, Level
+from notifierd.config.load import missing_for_sending
+from notifierd.config.settings import Settings
+from notifierd.model.errors import ConfigError
+from notifierd.model.outcome import Blocked, Delivered, Outcome, Probe, Unknown
+from notifierd.model.reasons import Reason
+from notifierd.send import Provable
+from notifierd.send._answers import Answer
+from notifierd.send._http import open_client, parse_url
+from notifierd.send.open import open_email
+
+Question = Callable[[], Awaitable[Finding]]
+
+
+async def look_at_providers(settings: Settings) -> list[Finding]:
+    """Call everything that *settings* name and that can be called without effect, at once; return a finding for each.
+
+    Each call may take `limits.send_timeout`.
+    """
+    questions = [*_mail(settings), *_push(settings), *_watch(settings)]
+    findings: dict[int, Finding] = {}
+
+    async def ask(place: int, question: Question) -> None:
+        findings[place] = await question()
+
+    async with trio.open_nursery() as nursery:
+        for place, question in enumerate(questions):
+            nursery.start_soon(ask, place, question)
+    return [findings[place] for place in range(len(questions))]
+
+
+def _mail(settings: Settings) -> list[Question]:
+    missing = missing_for_sending(settings)
+    names = [name for name in settings.email.providers if not any(f"email.{name}." in line for line in missing)]
+    return [partial(_ask, name, settings) for name in names]
+
+
+def _push(settings: Settings) -> list[Question]:
+    """Push services have no call that sends nothing, and a key is proven by a device only."""
+    push = settings.push
+    if not push.enabled or push.allow_private_addresses:  # then it is a test set-up, of any scheme and port
+        return []
+    hosts = [host for host in push.allowed_hosts if not host.startswith("*.")]
+    return [
+        partial(_reach, "push.allowed_hosts", f"https://{host}", settings.limits.send_timeout, public_only=True)
+        for host in hosts
+    ]
+
+
+def _watch(settings: Settings) -> list[Question]:
+    urls = {"watch.webhook_url": settings.watch.webhook_url, "watch.ping_url": settings.watch.ping_url}
+    return [partial(_reach, key, url, settings.limits.send_timeout) for key, url in urls.items() if url]
+
+
+async def _ask(name: str, settings: Settings) -> Finding:
+    subject = f"email.{name}"
+    try:
+        async with open_email(name, settings, now=_now) as sender:
+            if not isinstance(sender, Provable):
+                text = "has no call that proves the key and sends nothing"
+                return Finding(subject, Level.OK, text)
+            with trio.move_on_after(settings.limits.send_timeout):
+                return _of_probe(subject, await sender.probe())
+    except ConfigError:  # reported already
+        return Finding(subject, Level.BAD, "cannot be called with this configuration")
+    return _of_probe(subject, Probe("the call", Unknown(Reason.TIMEOUT)))
+
+
+def _of_probe(subject: str, probe: Probe) -> Finding:
+    """Return what *probe* means: it is good, the provider rejects us, or it could not be asked."""
+    match probe.outcome:
+        case Delivered():
+            text = "; ".join([f"accepts the key ({probe.call})", *probe.notes])
+            return Finding(subject, Level.WARN if probe.notes else Level.OK, text)
+        case Blocked(reason):
+            return Finding(subject, Level.BAD, f"rejects the key or the account ({probe.call}): {explained(reason)}")
+        case outcome:
+            return Finding(subject, Level.AWAY, f"could not be asked ({probe.call}): {reason_of(outcome)}")
+
+
+async def _reach(subject: str, url: str, seconds: float, *, public_only: bool = False) -> Finding:
+    """Ask the server of *url* for its root; whatever it answers, it can be reached."""
+    parsed = parse_url(url)
+    if parsed is None:
+        return Finding(subject, Level.WARN, "is no URL that can be called")
+    answer: Outcome | Answer = Unknown(Reason.TIMEOUT)
+    with trio.move_on_after(seconds):
+        async with open_client(width=1, public_only=public_only) as client:
+            answer = await client.get(f"{parsed.origin}/", {})
+    if isinstance(answer, Answer):
+        return Finding(subject, Level.OK, f"{parsed.host} can be reached")
+    return Finding(subject, Level.WARN, f"{parsed.host} cannot be reached: {reason_of(answer)}")
+
+
+def reason_of(outcome: Outcome) -> str:
+    """Return the reason of *outcome*, with what it means, unless that speaks of a message that may have arrived."""
+    if isinstance(outcome, Delivered):
+        return ""
+    return outcome.reason if isinstance(outcome, Unknown) else explained(outcome.reason)
+
+
+def explained(reason: str) -> str:
+    """Return a *reason* with what it means."""
+    known = Reason.explaining(reason)
+    return f"{reason}: {known.english}" if known else reason
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
