@@ -383,5 +383,5 @@ def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool,
         )
 
 
-for command in (setup.check, setup.db, setup.vapid, setup.demo, setup.completion):
+for command in (setup.check, setup.trial, setup.db, setup.vapid, setup.demo, setup.completion):
     cli.add_command(command)

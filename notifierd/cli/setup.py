@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
 
 import click
 
@@ -53,6 +54,38 @@ def check(context: click.Context, *, connect: bool, as_json: bool) -> None:
 
         print_findings(findings, out())
     sys.exit(exit_code(findings))
+
+
+@click.command("test")
+@click.option("--to", "address", metavar="ADDRESS", help="Send a mail to this address. Needs no database.")
+@click.option("--staff", "staff_id", type=click.UUID, metavar="ID", help="Send it to this staff member.")
+@click.option("--push", is_flag=True, help="With --staff: a push to each of their devices, instead of a mail.")
+@click.pass_context
+def trial(context: click.Context, address: str | None, staff_id: UUID | None, *, push: bool) -> None:
+    """Send one message that says it is a trial, and show what the provider answered.
+
+    The message has the layout of a real one, and alerts of invented people. Nothing is written into the ledger or the
+    application, and nothing is tried again. [safety] applies. Exits 0 if the provider accepted the message, 1 if it did
+    not, 3 if the provider or the database is unreachable.
+
+    \b
+      notifierd test --to me@example.jp
+      notifierd test --staff 3f0e9d3e-...           to their mail address
+      notifierd test --staff 3f0e9d3e-... --push    to their devices
+    """  # noqa: D301
+    from notifierd.commands.providers.trial import try_address, try_staff
+
+    if address is None and staff_id is not None:
+        work = partial(try_staff, settings_of(context), staff_id, push=push)
+    elif address is not None and staff_id is None:
+        if push:
+            raise click.UsageError("--push needs --staff")
+        work = partial(try_address, settings_of(context), address)
+    else:
+        raise click.UsageError("give either --to or --staff")
+    done = run_async(work)
+    say(*done.notes, *(answer.line for answer in done.answers))
+    sys.exit(done.exit_code)
 
 
 @click.group()

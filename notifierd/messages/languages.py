@@ -14,6 +14,9 @@ class Japanese:
 
     titles: Mapping[Tone, str] = {"overdue": "期限超過・本日期限", "soon": "期限間近", "missing": "アセスメント未完了"}
     nameless = "（名称なし）"
+    trial = "【試験送信】"
+    trial_office = "試験送信の見本事業所"
+    trial_names = ("見本 花子", "見本 一郎", "見本 次郎")
 
     def date(self, day: date) -> str:
         return f"{day.year}年{day.month:02}月{day.day:02}日（{'月火水木金土日'[day.weekday()]}）"
@@ -47,6 +50,9 @@ class English:
         "missing": "Assessment missing",
     }
     nameless = "(no name)"
+    trial = "[Test] "
+    trial_office = "Sample office of a test message"
+    trial_names = ("Sample Hanako", "Sample Ichiro", "Sample Jiro")
 
     def date(self, day: date) -> str:
         weekday = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[day.weekday()]

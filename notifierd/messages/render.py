@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import lru_cache
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import jinja2
 from attrs import evolve, frozen
@@ -42,6 +42,8 @@ NAME, SUBJECT = 60, 200
 
 AROUND = f"{string.whitespace}\u00a0\u3000\u200b\u2060\ufeff"
 """Characters that are pasted along with an address: they are stripped around it, and invalid inside it."""
+
+NOBODY = UUID(int=0)
 
 RECENT = 16
 """The number of texts that are cached: the staff of an office mostly get the same one, one after the other."""
@@ -173,6 +175,33 @@ class Renderer:
             urgency=self._push.urgency,
         )
 
+    def trial_mail(self, staff: Staff, day: date) -> Mail:
+        """Render a mail to *staff* that says it is a trial, with alerts of invented people.
+
+        Raises:
+            BadAddress: no mail can be sent to the staff member.
+        """
+        mail = self.mail(self._trial_notice(NOBODY, staff, Channel.EMAIL, day), _trial(staff, Channel.EMAIL))
+        return evolve(mail, subject=cut(f"{self._words.trial}{mail.subject}", SUBJECT))
+
+    def trial_push(self, office_id: UUID, staff: Staff, device: Device, day: date, ttl: int) -> Push:
+        """Render a push to *device* that says it is a trial. It replaces no other push, and *ttl* is in seconds."""
+        notice = self._trial_notice(office_id, staff, Channel.PUSH, day)
+        push = self.push(notice, _trial(staff, Channel.PUSH, device.id), device, ttl)
+        payload = json.loads(push.payload)
+        payload["title"] = f"{self._words.trial}{payload['title']}"
+        return evolve(push, payload=_json(payload), topic=_topic(push.delivery_id, staff.id))
+
+    def _trial_notice(self, office_id: UUID, staff: Staff, channel: Channel, day: date) -> Notice:
+        """Return a notice with one alert of each tone. The office's name says that it is a trial."""
+        overdue, soon, missing = self._words.trial_names
+        alerts = (
+            Alert(NOBODY, overdue, Kind.RENEWAL, day - timedelta(3), 1),
+            Alert(NOBODY, soon, Kind.RENEWAL, day + timedelta(7), 2),
+            Alert(NOBODY, missing, Kind.ASSESSMENT, None, 1),
+        )
+        return Notice(day, office_id, self._words.trial_office, staff, channel, alerts)
+
     def audit(self, notice: Notice) -> dict[str, object]:
         """Return the details of the audit row: counts, threshold and office, but no address and no person's name."""
         counts = counts_of(notice)
@@ -204,7 +233,7 @@ class Renderer:
                 "push_threshold_days": notice.threshold,
             },
         }
-        return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+        return _json(payload)
 
     def _context(self, notice: Notice) -> dict[str, object]:
         """Return the names that templates may use; an unknown name in a template is an error."""
@@ -261,7 +290,7 @@ class Renderer:
 
     def _try_out(self) -> None:
         """Render a notice that takes every branch, so that a bad template is found at start, and not during the run."""
-        day, nobody = date(2026, 11, 24), UUID(int=0)
+        day, nobody = date(2026, 11, 24), NOBODY
         days = (-1, 0, 1, *[9] * LISTED)
         alerts = [Alert(nobody, "-", Kind.RENEWAL, day + timedelta(left), 1) for left in days]
         staff = Staff(nobody, "-", "-@example.jp", email_enabled=True, email_days=30, push_enabled=True, push_days=10)
@@ -283,6 +312,15 @@ def _complaining() -> Iterator[None]:
         raise ConfigError((f"content.templates: {error.name}, line {error.lineno}: {error.message}",)) from error
     except (jinja2.TemplateError, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
         raise ConfigError((f"content.templates: {type(error).__name__}: {error}",)) from error
+
+
+def _json(payload: object) -> bytes:
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _trial(staff: Staff, channel: Channel, device_id: UUID | None = None) -> Delivery:
+    """Return a delivery that is in no ledger, with an id of its own."""
+    return Delivery(uuid4(), NOBODY, staff.id, channel, device_id)
 
 
 @lru_cache

@@ -491,3 +491,33 @@ def test_a_bad_template_is_found_at_the_start(tmp_path: Path, template: bytes, p
     (tmp_path / "mail.ja.txt").write_bytes(template)
     with pytest.raises(ConfigError, match=f"^content.templates: .*{problem}"):
         with_templates(tmp_path)
+
+
+# Trials --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("renderer", "mark", "office"),
+    [
+        (JAPANESE, "【試験送信】", "試験送信の見本事業所"),
+        (ENGLISH, "[Test] ", "Sample office of a test message"),
+    ],
+)
+def test_a_trial_says_in_each_part_that_it_is_one(renderer: Renderer, mark: str, office: str) -> None:
+    """Also where an operator's own templates show nothing but the office."""
+    staff = notice().staff
+    mail = renderer.trial_mail(staff, notice().day)
+    assert mail.subject.startswith(mark)
+    assert all(office in part for part in (mail.subject, mail.text, mail.html))
+    push = renderer.trial_push(notice().office_id, staff, DEVICE, notice().day, 60)
+    found = json.loads(push.payload)
+    assert found["title"].startswith(mark)
+    assert office in found["title"]
+    assert found["data"]["office_id"] == str(notice().office_id)
+
+
+def test_a_trial_push_replaces_neither_a_real_one_nor_another_trial() -> None:
+    real = JAPANESE.push(notice(), DELIVERY, DEVICE, 60)
+    trials = [JAPANESE.trial_push(notice().office_id, notice().staff, DEVICE, notice().day, 60) for _ in range(2)]
+    assert len({push.topic for push in (real, *trials)}) == 3
+    assert len({push.delivery_id for push in trials}) == 2

@@ -1,1 +1,1 @@
-"""The commands that call a provider without a run."""
+"""The commands that call a provider without a run: `check --connect` and `test`."""

@@ -68,7 +68,7 @@ async def _ask(name: str, settings: Settings) -> Finding:
     try:
         async with open_email(name, settings, now=_now) as sender:
             if not isinstance(sender, Provable):
-                text = "has no call that proves the key and sends nothing"
+                text = "has no call that proves the key and sends nothing; `notifierd test` sends one message"
                 return Finding(subject, Level.OK, text)
             with trio.move_on_after(settings.limits.send_timeout):
                 return _of_probe(subject, await sender.probe())
