@@ -7,6 +7,7 @@ from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
+import trio
 
 from notifierd.config.settings import Audit
 from notifierd.demo.postgres import Cluster
@@ -244,3 +245,34 @@ async def test_an_office_that_is_gone_has_a_row_without_its_name(desk: Desk) -> 
     await desk.edit(lambda app: app.offices.clear())
     assert await ledger.audit_offices(DAY) == 1
     assert await desk.office_rows() == [a_row(0, 2, 2) | {"office_name": None}]
+
+
+async def test_each_sent_mail_is_counted_once_while_several_settle_retry_and_audit_at_once(desk: Desk) -> None:
+    """Three offices' mails fail and are retried one by one, while two others write rows all the time."""
+    mails = await planned(desk, some_offices(3, staff=8))
+    ledger = desk.with_audit("office")
+    done = trio.Event()
+
+    async def tell(part: Sequence[Delivery]) -> None:
+        await ended(ledger, part[:1], State.FAILED)
+        for mail in part[1:]:
+            await ended(ledger, [mail], State.SENT)
+
+    async def audit() -> None:
+        while not done.is_set():
+            await ledger.audit_offices(DAY)
+
+    async with trio.open_nursery() as auditing:
+        auditing.start_soon(audit)
+        auditing.start_soon(audit)
+        async with trio.open_nursery() as telling:
+            for number in range(4):
+                telling.start_soon(tell, mails[number::4])
+        await ledger.retry(DAY, [State.FAILED])
+        async with trio.open_nursery() as telling:
+            for mail in await due(desk):
+                telling.start_soon(ended, ledger, [mail], State.SENT)
+        done.set()
+    await ledger.audit_offices(DAY)
+    assert sum(row["email_count"] for row in await desk.office_rows()) == len(mails)
+    assert (await desk.unaudited(), await ledger.unaudited_offices(DAY)) == (set(), [])
