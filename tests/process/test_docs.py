@@ -163,7 +163,8 @@ def test_the_commands_that_look_on_do_so(reader: Reader):
     }
     write_config(clone, tables)
     reader.follow("docs/commands.md")
-    assert len(reader.mails()) == len(invented.expected().mails)
+    trials = [mail for mail in reader.mails() if mail.to == ("me@example.jp",)]
+    assert (len(trials), len(reader.mails()) - len(trials)) == (1, len(invented.expected().mails))
 
 
 def test_the_views_are_off_for_a_migration_and_back_after_it(reader: Reader):
