@@ -73,6 +73,7 @@ def trial(context: click.Context, address: str | None, staff_id: UUID | None, *,
       notifierd test --staff 3f0e9d3e-...           to their mail address
       notifierd test --staff 3f0e9d3e-... --push    to their devices
     """  # noqa: D301
+    from notifierd.cli.work import run_async, settings_of
     from notifierd.commands.providers.trial import try_address, try_staff
 
     if address is None and staff_id is not None:
@@ -113,7 +114,7 @@ def init(context: click.Context, preset: str | None, dsn: str | None, role: str 
     """  # noqa: D301
     from notifierd.store import rights, schema
 
-    async def work(db: Database) -> list[str]:
+    async def work(db: "Database") -> list[str]:
         done = await schema.init(db, preset, role)
         return [*done, await rights.limit(db, role)] if role else done
 

@@ -162,7 +162,7 @@ async def outcomes(
 
 
 async def probed(
-    what: str, call: Awaitable[Answer | Deferred | Unknown], read: Callable[[Answer], tuple[Outcome, tuple[str, ...]]]
+    what: str, call: Awaitable[Answer | NoAnswer], read: Callable[[Answer], tuple[Outcome, tuple[str, ...]]]
 ) -> Probe:
     """Make *call*, which is *what* in words; return what *read* makes of its answer: an outcome, and notes."""
     unclear: tuple[Outcome, tuple[str, ...]] = (Unknown(Reason.ANSWER_UNCLEAR), ())

@@ -22,7 +22,7 @@ from notifierd.config.settings import SesSettings
 from notifierd.demo.servers.feedback.ses import event_of
 from notifierd.model.feedback import MailStatus
 from notifierd.model.message import Mail
-from notifierd.model.outcome import Blocked, Deferred, Delivered, Outcome, Unknown
+from notifierd.model.outcome import Blocked, Deferred, Delivered, Outcome
 from notifierd.send._answers import Answer, NoAnswer
 from notifierd.send._http import Client, open_client
 from notifierd.send.feedback import Look, Looked

@@ -52,15 +52,12 @@ def _push(settings: Settings) -> list[Question]:
     if not push.enabled or push.allow_private_addresses:  # then it is a test set-up, of any scheme and port
         return []
     hosts = [host for host in push.allowed_hosts if not host.startswith("*.")]
-    return [
-        partial(_reach, "push.allowed_hosts", f"https://{host}", settings.limits.send_timeout, public_only=True)
-        for host in hosts
-    ]
+    return [partial(_reach, "push.allowed_hosts", f"https://{host}", settings, public_only=True) for host in hosts]
 
 
 def _watch(settings: Settings) -> list[Question]:
     urls = {"watch.webhook_url": settings.watch.webhook_url, "watch.ping_url": settings.watch.ping_url}
-    return [partial(_reach, key, url, settings.limits.send_timeout) for key, url in urls.items() if url]
+    return [partial(_reach, key, url, settings) for key, url in urls.items() if url]
 
 
 async def _ask(name: str, settings: Settings) -> Finding:
@@ -89,14 +86,14 @@ def _of_probe(subject: str, probe: Probe) -> Finding:
             return Finding(subject, Level.AWAY, f"could not be asked ({probe.call}): {reason_of(outcome)}")
 
 
-async def _reach(subject: str, url: str, seconds: float, *, public_only: bool = False) -> Finding:
+async def _reach(subject: str, url: str, settings: Settings, *, public_only: bool = False) -> Finding:
     """Ask the server of *url* for its root; whatever it answers, it can be reached."""
     parsed = parse_url(url)
     if parsed is None:
         return Finding(subject, Level.WARN, "is no URL that can be called")
     answer: Outcome | Answer = Unknown(Reason.TIMEOUT)
-    with trio.move_on_after(seconds):
-        async with open_client(width=1, public_only=public_only) as client:
+    with trio.move_on_after(settings.limits.send_timeout):
+        async with open_client(width=1, network=settings.network, public_only=public_only) as client:
             answer = await client.get(f"{parsed.origin}/", {})
     if isinstance(answer, Answer):
         return Finding(subject, Level.OK, f"{parsed.host} can be reached")

@@ -22,7 +22,7 @@ from notifierd.model.office import OfficeWork, Staff
 from notifierd.model.outcome import Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.rules.calendar import Calendar
-from notifierd.rules.report import EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE
+from notifierd.rules.exits import EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE
 from notifierd.run.calls import SHORTEST_TTL
 from notifierd.send import Sender
 from notifierd.send.open import open_email, open_push

@@ -145,7 +145,7 @@ class Ses:
         return await probed("GET /v2/email/account", call, self._read_account)
 
     def _read_account(self, answer: Answer) -> tuple[Outcome, tuple[str, ...]]:
-        if _error(answer)[0] == DENIED:
+        if error_of(answer)[0] == DENIED:
             return Delivered(), ("the access key lacks ses:GetAccount, so sandbox and quota are not known",)
         outcome, account = self._of_call(answer), answer.json()
         if not isinstance(outcome, Delivered):
