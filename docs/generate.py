@@ -20,9 +20,9 @@ import attrs
 from docs import rooms
 from notifierd.config import settings
 from notifierd.config.checks import shown
-from notifierd.config.keys import Key, key_of
+from notifierd.config.keys import Key, Table, key_of
 from notifierd.config.load import CREDENTIAL_PREFIX, keys, variable
-from notifierd.config.settings import Settings, Table
+from notifierd.config.settings import Settings
 from notifierd.config.sources import SYSTEM_CONFIG
 from notifierd.model.reasons import Reason
 

@@ -1,8 +1,9 @@
-"""A key of the configuration: its default, what it allows, its unit, and whether it is a secret.
+"""A key of the configuration: its default, what it allows, its unit, and whether it is a secret; and a table of keys.
 
 The loader, the validators and the generated documentation all use this one description.
 """
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import attrs
@@ -58,3 +59,16 @@ def _without_slash(url: str) -> str:
 def _validate(_table: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if problem := key_of(attribute).problem(value):
         raise ValueError(f"{attribute.name}: {problem}")
+
+
+Conflict = tuple[tuple[str, ...], str]
+"""Keys of one table that exclude each other, and why; the first is the one to change."""
+
+
+@attrs.frozen
+class Table:
+    """The interface that the loader needs of every table."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield keys that are valid by themselves, but not together."""
+        yield from ()

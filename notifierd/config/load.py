@@ -17,9 +17,9 @@ from uuid import UUID
 import attrs
 
 from notifierd.config.checks import did_you_mean, shown
-from notifierd.config.keys import key_of
+from notifierd.config.keys import Table, key_of
 from notifierd.config.network import problems_of_route
-from notifierd.config.settings import Settings, Table
+from notifierd.config.settings import Settings
 from notifierd.config.sources import PREFIX, find_config, is_there, own_variables
 from notifierd.model.errors import ConfigError
 

@@ -13,20 +13,17 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from notifierd.commands.check import check
 from notifierd.commands.finding import Finding, Level, exit_code
+from notifierd.config.providers import MailgunSettings, PostmarkSettings, ResendSettings, SendgridSettings
 from notifierd.config.settings import (
     ContentSettings,
     DatabaseSettings,
     EmailSettings,
     HttpSettings,
     LimitsSettings,
-    MailgunSettings,
     NetworkSettings,
-    PostmarkSettings,
     Provider,
     PushSettings,
-    ResendSettings,
     SafetySettings,
-    SendgridSettings,
     Settings,
     WatchSettings,
 )

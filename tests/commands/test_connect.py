@@ -10,13 +10,12 @@ from attrs import evolve
 from notifierd.commands.check import check
 from notifierd.commands.finding import Finding, Level, exit_code
 from notifierd.commands.providers.connect import look_at_providers
+from notifierd.config.providers import PostmarkSettings, ResendSettings
 from notifierd.config.settings import (
     DatabaseSettings,
     EmailSettings,
     LimitsSettings,
-    PostmarkSettings,
     PushSettings,
-    ResendSettings,
     Settings,
     WatchSettings,
 )

@@ -28,7 +28,8 @@ from notifierd.config import settings as settings_module
 from notifierd.config.checks import parse_vapid_key
 from notifierd.config.keys import key_of
 from notifierd.config.load import keys, load, missing_for_sending, parse, variable
-from notifierd.config.settings import HttpSettings, LimitsSettings, SesSettings, Settings
+from notifierd.config.providers import SesSettings
+from notifierd.config.settings import HttpSettings, LimitsSettings, Settings
 from notifierd.config.sources import find_config, origin
 from notifierd.model.errors import ConfigError
 

@@ -4,15 +4,12 @@ import pytest
 from attrs import evolve
 
 from notifierd.config.placeholders import placeholders
+from notifierd.config.providers import GmailSettings, MailgunSettings, ResendSettings, SesSettings
 from notifierd.config.settings import (
     ContentSettings,
     DatabaseSettings,
     EmailSettings,
-    GmailSettings,
-    MailgunSettings,
-    ResendSettings,
     SafetySettings,
-    SesSettings,
     Settings,
     WatchSettings,
 )

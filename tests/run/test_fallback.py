@@ -12,7 +12,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from notifierd.config.settings import ResendSettings
+from notifierd.config.providers import ResendSettings
 from notifierd.model.delivery import Channel, State
 from notifierd.model.outcome import Blame, Blocked, Deferred, Outcome, Rejected, Unknown
 from notifierd.rules.breaker import OUT_FAILURES

@@ -8,7 +8,7 @@ import pytest
 from mailgun.builders import MailgunMessageBuilder
 from mailgun.client import Client as VendorClient
 
-from notifierd.config.settings import MailgunSettings
+from notifierd.config.providers import MailgunSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client

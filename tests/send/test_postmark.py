@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from postmark import ServerClient
 
-from notifierd.config.settings import PostmarkSettings
+from notifierd.config.providers import PostmarkSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client

@@ -11,7 +11,7 @@ from attrs import frozen
 from hypothesis import given, settings
 from structlog.testing import capture_logs
 
-from notifierd.config.settings import PostmarkSettings
+from notifierd.config.providers import PostmarkSettings
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Probe, Unknown
 from notifierd.send import Provable, Sender
 from notifierd.send._http import Client, open_client

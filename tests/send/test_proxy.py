@@ -20,7 +20,8 @@ from structlog.testing import capture_logs
 
 import notifierd
 from notifierd.config.network import read_route
-from notifierd.config.settings import EmailSettings, NetworkSettings, PushSettings, ResendSettings, Settings
+from notifierd.config.providers import ResendSettings
+from notifierd.config.settings import EmailSettings, NetworkSettings, PushSettings, Settings
 from notifierd.model.errors import ConfigError
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._answers import Answer

@@ -17,19 +17,8 @@ import trio
 from attrs import evolve, frozen
 from structlog.testing import capture_logs
 
-from notifierd.config.settings import (
-    EmailSettings,
-    LimitsSettings,
-    MailgunSettings,
-    PostmarkSettings,
-    Provider,
-    PushSettings,
-    ResendSettings,
-    SafetySettings,
-    SendgridSettings,
-    SesSettings,
-    Settings,
-)
+from notifierd.config.providers import MailgunSettings, PostmarkSettings, ResendSettings, SendgridSettings, SesSettings
+from notifierd.config.settings import EmailSettings, LimitsSettings, Provider, PushSettings, SafetySettings, Settings
 from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.errors import ConfigError

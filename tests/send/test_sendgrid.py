@@ -9,7 +9,7 @@ import pytest
 from sendgrid import SendGridAPIClient
 from sendgrid.helpers import mail as vendor
 
-from notifierd.config.settings import SendgridSettings
+from notifierd.config.providers import SendgridSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client

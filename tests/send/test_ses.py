@@ -11,7 +11,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifierd.config.settings import EmailSettings, SesSettings, Settings
+from notifierd.config.providers import SesSettings
+from notifierd.config.settings import EmailSettings, Settings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client

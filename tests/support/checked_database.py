@@ -8,14 +8,8 @@ from attrs import define
 
 from notifierd.commands.check import check
 from notifierd.commands.finding import Level
-from notifierd.config.settings import (
-    DatabaseSettings,
-    EmailSettings,
-    HttpSettings,
-    PushSettings,
-    ResendSettings,
-    Settings,
-)
+from notifierd.config.providers import ResendSettings
+from notifierd.config.settings import DatabaseSettings, EmailSettings, HttpSettings, PushSettings, Settings
 from notifierd.demo.postgres import Cluster
 from notifierd.send.vapid import make_vapid_key
 from notifierd.store.database import Database, open_database

@@ -9,7 +9,7 @@ import httpx
 import trio
 from attrs import define, field, frozen
 
-from notifierd.config.settings import PostmarkSettings, ResendSettings, SesSettings
+from notifierd.config.providers import PostmarkSettings, ResendSettings, SesSettings
 from notifierd.demo.servers.feedback.fake import Fake
 from notifierd.demo.servers.feedback.postmark import FakePostmark
 from notifierd.demo.servers.feedback.resend import FakeResend

@@ -11,7 +11,7 @@ from attrs import define, field
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from notifierd.config.settings import GmailSettings
+from notifierd.config.providers import GmailSettings
 
 ACCOUNT = "notifierd@example.iam.gserviceaccount.com"
 USER = "no-reply@example.jp"

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from notifierd.config.settings import ResendSettings
+from notifierd.config.providers import ResendSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blocked, Delivered, Outcome
 from notifierd.send._http import open_client

@@ -18,7 +18,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from notifierd.config.settings import SesSettings
+from notifierd.config.providers import SesSettings
 from notifierd.demo.servers.feedback.ses import event_of
 from notifierd.model.feedback import MailStatus
 from notifierd.model.message import Mail

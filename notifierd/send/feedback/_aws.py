@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import orjson
 from attrs import define, field, frozen
 
-from notifierd.config.settings import SesSettings
+from notifierd.config.providers import SesSettings
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, NoAnswer, get, text
 from notifierd.send._http import Client

@@ -15,7 +15,7 @@ from uuid import UUID
 import trio
 from attrs import frozen
 
-from notifierd.config.settings import GmailSettings
+from notifierd.config.providers import GmailSettings
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, text

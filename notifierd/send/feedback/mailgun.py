@@ -11,7 +11,7 @@ import orjson
 import trio
 from attrs import frozen
 
-from notifierd.config.settings import MailgunSettings
+from notifierd.config.providers import MailgunSettings
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, message_id, text

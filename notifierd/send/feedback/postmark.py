@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import frozen
 
-from notifierd.config.settings import PostmarkSettings
+from notifierd.config.providers import PostmarkSettings
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, message_id, text

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import trio
 from attrs import evolve, frozen
 
-from notifierd.config.settings import ResendSettings
+from notifierd.config.providers import ResendSettings
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, message_id, text

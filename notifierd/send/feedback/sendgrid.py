@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 import trio
 
-from notifierd.config.settings import SendgridSettings
+from notifierd.config.providers import SendgridSettings
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, message_id, text

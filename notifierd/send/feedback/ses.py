@@ -17,7 +17,7 @@ from uuid import UUID
 import trio
 from attrs import evolve, frozen
 
-from notifierd.config.settings import SesSettings
+from notifierd.config.providers import SesSettings
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, get, message_id, text

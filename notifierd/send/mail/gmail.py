@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from notifierd.config.settings import GmailSettings
+from notifierd.config.providers import GmailSettings
 from notifierd.model.errors import ConfigError
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Probe, Unknown

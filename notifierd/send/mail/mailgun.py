@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from urllib.parse import urlencode
 
-from notifierd.config.settings import MailgunSettings
+from notifierd.config.providers import MailgunSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Probe, Unknown
 from notifierd.model.reasons import Reason

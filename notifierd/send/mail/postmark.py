@@ -5,7 +5,7 @@ from datetime import datetime
 
 import orjson
 
-from notifierd.config.settings import PostmarkSettings
+from notifierd.config.providers import PostmarkSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Probe, Rejected, Unknown
 from notifierd.model.reasons import Reason

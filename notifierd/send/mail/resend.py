@@ -6,7 +6,7 @@ from datetime import datetime
 
 import orjson
 
-from notifierd.config.settings import ResendSettings
+from notifierd.config.providers import ResendSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Delivered, Outcome, Probe, Rejected, Unknown
 from notifierd.model.reasons import Reason

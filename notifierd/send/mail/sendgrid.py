@@ -6,7 +6,7 @@ from datetime import datetime
 
 import orjson
 
-from notifierd.config.settings import SendgridSettings
+from notifierd.config.providers import SendgridSettings
 from notifierd.model.address import Mailbox
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blocked, Delivered, Outcome, Probe, Unknown

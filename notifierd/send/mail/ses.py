@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from notifierd.config.settings import SesSettings
+from notifierd.config.providers import SesSettings
 from notifierd.model.message import Mail
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Probe, Rejected, Unknown
 from notifierd.model.reasons import Reason

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from notifierd.config.settings import MailgunSettings, SendgridSettings
+from notifierd.config.providers import MailgunSettings, SendgridSettings
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.send._http import Client, open_client
 from notifierd.send.feedback import FeedbackReader, Look, Looked

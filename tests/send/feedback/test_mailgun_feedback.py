@@ -11,7 +11,7 @@ import pytest
 from mailgun.client import Client as VendorClient
 from trio.testing import MockClock
 
-from notifierd.config.settings import MailgunSettings
+from notifierd.config.providers import MailgunSettings
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.send._http import open_client
 from notifierd.send.feedback import Look, Looked

@@ -16,7 +16,7 @@ from postmark import ServerClient
 from postmark.models.bounces.enums import BounceType
 from postmark.models.bounces.schemas import BouncesListResponse
 
-from notifierd.config.settings import PostmarkSettings
+from notifierd.config.providers import PostmarkSettings
 from notifierd.demo.servers.feedback.postmark import FakePostmark
 from notifierd.demo.servers.http11 import Request
 from notifierd.model.feedback import MailStatus

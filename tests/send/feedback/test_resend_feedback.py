@@ -14,7 +14,7 @@ import trio
 from pydantic import TypeAdapter
 from trio.testing import MockClock
 
-from notifierd.config.settings import ResendSettings
+from notifierd.config.providers import ResendSettings
 from notifierd.demo.servers.feedback.resend import FakeResend
 from notifierd.demo.servers.http11 import Request
 from notifierd.model.feedback import MailStatus

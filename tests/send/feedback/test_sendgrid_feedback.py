@@ -10,7 +10,7 @@ import httpx
 import pytest
 from trio.testing import MockClock
 
-from notifierd.config.settings import SendgridSettings
+from notifierd.config.providers import SendgridSettings
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.send._http import open_client
 from notifierd.send.feedback import Look, Looked

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from notifierd.config.settings import SesSettings
+from notifierd.config.providers import SesSettings
 from notifierd.demo.servers.feedback.ses import FakeSes, enveloped, event_of
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.send._http import open_client
