@@ -126,7 +126,8 @@ async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIter
     ) as db:
         await require_fit(db, settings, read_only=read_only)
         ledger = PostgresLedger(db, database.plan_timeout)
-        yield PostgresSite(settings, ledger, PostgresSource(db), Overview(db), Feedback(db), db.statements, db)
+        feedback = Feedback(db, audit=settings.content.audit == "each")
+        yield PostgresSite(settings, ledger, PostgresSource(db), Overview(db), feedback, db.statements, db)
 
 
 @asynccontextmanager
