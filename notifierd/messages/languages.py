@@ -38,7 +38,8 @@ class Japanese:
         return f"期限アラート（{office}）"
 
     def push_body(self, renewals: int, assessments: int) -> str:
-        return f"更新期限: {renewals}件、アセスメント未完了: {assessments}件"
+        labels = (("更新期限", renewals), ("アセスメント未完了", assessments))
+        return "、".join(f"{label}: {count}件" for label, count in labels if count)
 
 
 class English:
@@ -78,7 +79,8 @@ class English:
         return f"Deadline alert ({office})"
 
     def push_body(self, renewals: int, assessments: int) -> str:
-        return f"Renewals due: {renewals}, assessments missing: {assessments}"
+        labels = (("renewals due", renewals), ("assessments missing", assessments))
+        return ", ".join(f"{label}: {count}" for label, count in labels if count).capitalize()
 
 
 TONES: tuple[Tone, ...] = ("overdue", "soon", "missing")

@@ -298,7 +298,8 @@ class Renderer:
             notice = Notice(day, nobody, "-", staff, Channel.EMAIL, tuple(shown))
             with _complaining():
                 self.mail(notice, Delivery(nobody, nobody, nobody, Channel.EMAIL))
-        longest = evolve(notice, office_name="🌸" * NAME)  # four bytes each, the most that a character can have
+        # Four bytes a character are the most; with both kinds of alerts, the text counts both.
+        longest = evolve(notice, office_name="🌸" * NAME, alerts=(*notice.alerts, alerts[0]))
         if len(self._payload(longest)) > PUSH_BYTES - 100:  # room for the numbers
             raise ConfigError((f"push.icon, push.badge: too long for a payload of {PUSH_BYTES} bytes",))
 

@@ -351,6 +351,21 @@ def test_an_english_push() -> None:
     assert made["body"] == "Renewals due: 4, assessments missing: 1"
 
 
+@pytest.mark.parametrize(
+    ("alerts", "japanese", "english"),
+    [
+        ((renewal(0), renewal(3)), "更新期限: 2件", "Renewals due: 2"),
+        ((assessment(),), "アセスメント未完了: 1件", "Assessments missing: 1"),
+    ],
+)
+def test_a_push_counts_only_what_there_is(alerts: tuple[Alert, ...], japanese: str, english: str) -> None:
+    """Its numbers, which the application reads, are there in any case."""
+    for renderer, words in ((JAPANESE, japanese), (ENGLISH, english)):
+        made = payload(renderer, notice(*alerts, channel=Channel.PUSH))
+        assert made["body"] == words
+        assert made["data"]["renewal_count"] + made["data"]["assessment_count"] == len(alerts)
+
+
 def test_pictures_may_be_left_out() -> None:
     assert not {"icon", "badge"} & set(
         payload(Renderer(evolve(SETTINGS, push=PushSettings(icon="", badge=""))), notice())
@@ -366,7 +381,7 @@ def test_a_long_office_name_is_cut_in_a_push_as_it_is_in_a_mail(character: str) 
 
 def test_the_longest_name_fits_a_payload_with_the_longest_pictures() -> None:
     """They leave 100 bytes for the figures; a byte more is refused at the start."""
-    longest = notice(assessment(), office="🌸" * NAME)
+    longest = notice(renewal(9), assessment(), office="🌸" * NAME)
 
     def with_icon(length: int) -> Renderer:
         return Renderer(evolve(SETTINGS, push=PushSettings(icon="/" * length)))
