@@ -103,7 +103,7 @@ def test_the_demo_ends_well_and_says_what_the_servers_received(tmp_path: Path) -
     assert report["offices"]["failed"] == 1
     assert (report["push"]["gone"], report["email"]["open"], report["push"]["open"]) == (1, 0, 0)
     first = message_from_bytes((out / "mails" / "0001.eml").read_bytes(), policy=policy.default)
-    assert "期限アラート" in first["subject"]
+    assert first["subject"].startswith("期限超過")
     assert not (out / "config.toml").exists(), "nothing is left that names a database which is gone"
 
 

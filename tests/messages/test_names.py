@@ -176,7 +176,7 @@ def test_the_html_shows_every_name_and_runs_nothing(
     assert elements(document) == elements_of_plain_names(language, bool(clean(staff)))
     nameless = {"ja": "（名称なし）", "en": "(no name)"}[language]
     shown = [cut(clean(name), NAME) for name in (office, staff, recipient)]
-    expected = [shown[0] or nameless, *filter(None, shown[1:2]), *[shown[2] or nameless] * 3]
+    expected = [*[shown[0] or nameless] * 2, *filter(None, shown[1:2]), *[shown[2] or nameless] * 3]
     assert ["".join(bdi.itertext()) for bdi in document.iter("bdi")] == expected
     (title,) = document.iter("title")
     assert title.text == {"ja": f"{expected[0]}の期限アラート", "en": f"Deadlines at {expected[0]}"}[language]

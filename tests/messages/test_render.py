@@ -89,7 +89,7 @@ def test_a_japanese_mail() -> None:
     mail = JAPANESE.mail(notice(), DELIVERY)
     assert mail.to == "misaki@example.jp"
     assert mail.sender == Mailbox(Address("no-reply@xn--r8jz45g.jp"), "keikakun")
-    assert mail.subject == "【期限アラート】ひまわり｜期限超過1件・本日期限1件・期限間近2件・アセスメント未完了1件"
+    assert mail.subject == "期限超過1件・本日期限1件・期限間近2件・アセスメント未完了1件｜ひまわり"
     assert mail.text == (
         """\
 田中 美咲 様
@@ -138,7 +138,7 @@ def test_a_cycle_without_a_number_is_not_mentioned(language: Literal["ja", "en"]
 
 def test_an_english_mail() -> None:
     mail = ENGLISH.mail(notice(), DELIVERY)
-    assert mail.subject == "[Deadline alert] ひまわり: 1 overdue, 1 due today, 2 due soon, 1 assessment missing"
+    assert mail.subject == "Deadlines: 1 overdue, 1 due today, 2 due soon, 1 assessment missing | ひまわり"
     assert "  Wed 11 Nov 2026  13 days overdue  高橋 一郎 (cycle 2)\n" in mail.text
     assert "  Wed 25 Nov 2026  1 day left    高橋 一郎 (cycle 2)\n" in mail.text
     assert "  Sun  6 Dec 2026  12 days left  高橋 一郎 (cycle 2)\n" in mail.text
@@ -163,7 +163,24 @@ def test_the_html_lists_what_the_text_lists_in_the_same_order() -> None:
     ],
 )
 def test_a_subject_counts_only_what_there_is(alerts: tuple[Alert, ...], parts: str) -> None:
-    assert JAPANESE.mail(notice(*alerts), DELIVERY).subject == f"【期限アラート】ひまわり｜{parts}"
+    assert JAPANESE.mail(notice(*alerts), DELIVERY).subject == f"{parts}｜ひまわり"
+
+
+@pytest.mark.parametrize(
+    ("renderer", "subject", "preview"),
+    [
+        (JAPANESE, "期限超過1件・本日期限1件・", "{}：期限超過1件"),
+        (ENGLISH, "Deadlines: 1 overdue, 1 due today", "{}: 1 overdue"),
+    ],
+)
+def test_a_phone_shows_what_is_urgent_and_whose_it_is(renderer: Renderer, subject: str, preview: str) -> None:
+    """360 pixels show about 17 wide or 34 narrow characters of a subject, and as many of the text's beginning."""
+    office = "社会福祉法人みなと見本市" * 5
+    mail = renderer.mail(notice(office=office), DELIVERY)
+    assert mail.subject.startswith(subject)
+    assert mail.subject.endswith(office)
+    body = mail.html.partition("<body")[2].partition(">")[2]
+    assert re.sub(r"<.*?>", "", body).lstrip().startswith(preview.format(office))
 
 
 def test_headers() -> None:
@@ -198,7 +215,7 @@ def test_redirected_mail_names_the_staff_id_and_no_address() -> None:
     redirected = Renderer(evolve(SETTINGS, safety=SafetySettings(redirect_to="me@example.com")))
     mail = redirected.mail(notice(), DELIVERY)
     assert mail.to == "me@example.com"
-    assert mail.subject.startswith(f"[staff {STAFF}] 【期限アラート】")
+    assert mail.subject.startswith(f"[staff {STAFF}] 期限超過1件")
     assert "misaki" not in repr((mail.subject, mail.text, mail.html, mail.headers))
 
 
@@ -296,7 +313,7 @@ def test_one_click_is_said_of_a_url_that_tells_whom_it_is_for(
 def test_a_name_in_the_subject_is_no_encoded_word() -> None:
     """It would be decoded where the subject is otherwise plain, and show what nobody wrote."""
     mail = ENGLISH.mail(notice(office="=?utf-8?q?x=0D=0ABcc:_all@example.jp?="), DELIVERY)
-    assert mail.subject.startswith("[Deadline alert] = ?utf-8?q?x=0D=0ABcc:_all@example.jp?=: 1 overdue")
+    assert mail.subject.endswith("1 assessment missing | = ?utf-8?q?x=0D=0ABcc:_all@example.jp?=")
 
 
 def test_no_font_is_tiny() -> None:
@@ -321,7 +338,7 @@ def test_a_mail_has_an_end() -> None:
     assert f"利用者{LISTED} 様" not in mail.text
     assert f"ほか{5000 - LISTED}件" in mail.text
     assert f"ほか{5000 - LISTED}件" in mail.html
-    assert mail.subject.endswith("本日期限200件・期限間近4800件")
+    assert mail.subject.startswith("本日期限200件・期限間近4800件｜")
     assert mail.html.count("<thead>") == 1
 
 
