@@ -6,6 +6,8 @@
 //
 //   { title, body, icon, badge, requireInteraction: true,
 //     data: { type: "deadline_alert", office_id, office_name, renewal_count, assessment_count, push_threshold_days } }
+//
+// With push.declarative, web_push and notification are there, too. A browser that knows them does not call this.
 
 self.addEventListener("push", (event) => {
   const { title, ...options } = event.data.json();

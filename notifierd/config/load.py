@@ -147,13 +147,14 @@ class _Reader:
     environ: Mapping[str, str]
     folder: Path
     problems: list[str] = attrs.Factory(list)
+    bad: set[str] = attrs.Factory(set)
+    """The keys that have a problem, by their dotted paths."""
 
     def table(self, kind: type[AnyTable], given: Document, path: str) -> AnyTable:
         """Make a table; an invalid key gets its default, and is reported."""
         fields = attrs.fields_dict(kind)
         self._refuse_unknown_keys(fields, given, path)
         values: dict[str, object] = {}
-        bad: set[str] = set()
         for name, field in fields.items():
             dotted = path + name
             try:
@@ -163,10 +164,10 @@ class _Reader:
                     values |= self._value(field, given, dotted)
             except ValueError as error:
                 self.problems.append(f"{dotted}: {error}")
-                bad.add(name)
+                self.bad.add(dotted)
         table = kind(**values)
         for names, why in table.conflicts():
-            if bad.isdisjoint(names):
+            if self.bad.isdisjoint(path + name for name in names):
                 self.problems.append(f"{path}{names[0]}: {why}")
         return table
 

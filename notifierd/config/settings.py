@@ -178,6 +178,9 @@ class PushSettings(Table):
     """The push services that may be called; endpoints come from browsers. `*.` stands for any subdomain."""
     devices_per_person: int = key(20, within(1, 100))
     """How many devices of a person get pushes: the newest ones do. The log names each person who has more devices."""
+    declarative: bool = key(default=False)
+    """Whether a push also has the members of Declarative Web Push. A browser that knows them shows the push without the
+    application's service worker; a click opens `content.dashboard_url`, which is then required."""
     allow_private_addresses: bool = key(default=False)
     """True, for tests only, allows private addresses, http:// and any port."""
 
@@ -191,7 +194,7 @@ class ContentSettings(Table):
     product: str = key("keikakun", checks.LABEL)
     """The application's name, as its users know it."""
     dashboard_url: str = key("", checks.optional(checks.HTTP_URL))
-    """The target of the link in a mail; empty: no link."""
+    """The target of the link in a mail, and of a declarative push; empty: no link."""
     templates: str = key("", checks.optional(checks.FOLDER), path=True)
     """A folder of templates that replace the built-in ones of the same name; empty: the built-in ones."""
     overdue: bool = key(default=True)
@@ -280,6 +283,11 @@ class Settings(Table):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     watch: WatchSettings = WatchSettings()
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.push.declarative and not self.content.dashboard_url:
+            why = "required, because push.declarative is true, and it is the page that a notification then opens"
+            yield ("content.dashboard_url", "push.declarative"), f"{why} (or set push.declarative = false)"
 
     @property
     def push_subject(self) -> str:

@@ -25,14 +25,9 @@ from notifierd.messages.text import clean, cut, pad
 from notifierd.model.address import Address, BadAddress, parse_address, parse_mailbox
 from notifierd.model.delivery import LISTED, Channel, Delivery
 from notifierd.model.errors import ConfigError
-from notifierd.model.message import Mail, Push
+from notifierd.model.message import PUSH_BYTES, Mail, Push
 from notifierd.model.office import Alert, Device, Kind, Notice, Staff
 from notifierd.model.reasons import Reason
-
-PUSH_BYTES = 2641
-"""The longest plaintext that every device accepts: its encrypted record has 2,744 bytes. Push services must accept
-4,096 (RFC 8291, section 4), but those for Firefox on Android do not:
-https://mozilla-services.github.io/autopush-rs/http.html"""
 
 STAFF_ID = "{staff_id}"
 """The placeholder in ``email.list_unsubscribe`` for the staff member's id."""
@@ -219,10 +214,13 @@ class Renderer:
         counts = counts_of(notice)
         renewals = counts["overdue"] + counts["soon"]
         pictures = {"icon": self._push.icon, "badge": self._push.badge}
+        title = self._words.push_title(office_name)
+        body = self._words.push_body(renewals, counts["missing"])
         payload = {
-            "title": self._words.push_title(office_name),
-            "body": self._words.push_body(renewals, counts["missing"]),
+            "title": title,
+            "body": body,
             **{key: url for key, url in pictures.items() if url},
+            **(self._declaration(title, body, notice.office_id) if self._push.declarative else {}),
             "requireInteraction": True,
             "data": {
                 "type": "deadline_alert",
@@ -234,6 +232,25 @@ class Renderer:
             },
         }
         return _json(payload)
+
+    def _declaration(self, title: str, body: str, office_id: UUID) -> dict[str, object]:
+        """Return what a browser needs to show the push without a service worker (Declarative Web Push).
+
+        https://w3c.github.io/push-api/#declarative-push-message has the members, and
+        https://webkit.org/blog/16535/meet-declarative-web-push/ says what they are for. Safari resolves no relative
+        URL and rejects the message for one, so there is no icon: Safari shows the application's. Without ``mutable``,
+        the service worker is not started. ``app_badge`` is a count of the application's own.
+        """
+        notification = {
+            "title": title,
+            "body": body,
+            "navigate": self._content.dashboard_url,
+            "lang": self._content.language,
+            "tag": f"deadline_alert-{office_id}",  # one notification for an office, as in docs/service-worker.js
+            "renotify": True,
+            "requireInteraction": True,
+        }
+        return {"web_push": 8030, "notification": notification}
 
     def _context(self, notice: Notice) -> dict[str, object]:
         """Return the names that templates may use; an unknown name in a template is an error."""
@@ -301,7 +318,8 @@ class Renderer:
         # Four bytes a character are the most; with both kinds of alerts, the text counts both.
         longest = evolve(notice, office_name="🌸" * NAME, alerts=(*notice.alerts, alerts[0]))
         if len(self._payload(longest)) > PUSH_BYTES - 100:  # room for the numbers
-            raise ConfigError((f"push.icon, push.badge: too long for a payload of {PUSH_BYTES} bytes",))
+            keys = "push.icon, push.badge" + ", content.dashboard_url" * self._push.declarative
+            raise ConfigError((f"{keys}: too long for a payload of {PUSH_BYTES} bytes",))
 
 
 @contextmanager

@@ -8,6 +8,11 @@ from attrs import field, frozen
 from notifierd.model.address import Address, Mailbox
 from notifierd.model.office import Device
 
+PUSH_BYTES = 2641
+"""The longest plaintext that every device accepts: its encrypted record has 2,744 bytes. Push services must accept
+4,096 (RFC 8291, section 4), but those for Firefox on Android do not:
+https://mozilla-services.github.io/autopush-rs/http.html"""
+
 
 @frozen
 class Mail:
@@ -33,7 +38,7 @@ class Push:
     """One Web Push message before encryption.
 
     Attributes:
-        payload: UTF-8 JSON, at most 3,993 bytes (RFC 8291 in one 4,096-byte record); `render.PUSH_BYTES` is stricter.
+        payload: UTF-8 JSON, at most 3,993 bytes (RFC 8291 in one 4,096-byte record); PUSH_BYTES is stricter.
         topic: at most 32 characters of base64url (RFC 8030, section 5.4): a later message replaces an earlier one.
         ttl: seconds for which the push service keeps it (RFC 8030, section 5.2).
     """

@@ -19,7 +19,7 @@ from notifierd.cli.main import cli
 from notifierd.cli.tables import ALERTS, TARGETS
 from notifierd.config.keys import key_of
 from notifierd.config.load import keys, variable
-from notifierd.config.settings import Settings
+from notifierd.config.settings import PushSettings, Settings
 from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.office import Notice
@@ -110,7 +110,8 @@ def json_keys() -> Iterator[str]:
     staff = a_staff("staff")
     notice = Notice(DAY, an_id("office"), "", staff, Channel.PUSH, (a_renewal(3),))
     delivery = Delivery(an_id("push"), an_id("office"), staff.id, Channel.PUSH, an_id("device"))
-    payload = Renderer(Settings()).push(notice, delivery, a_device(staff), 60).payload
+    renderer = Renderer(Settings(push=PushSettings(declarative=True)))
+    payload = renderer.push(notice, delivery, a_device(staff), 60).payload
     yield from (f"push: {place}" for place in _places(json.loads(payload)))
 
 

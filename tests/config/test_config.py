@@ -282,6 +282,7 @@ def test_lists_become_tuples_of_their_type():
         'http.bind = "0.0.0.0:9464"\nhttp.token = "t0ken"',
         'http.bind = "0.0.0.0:9464"\nhttp.enabled = false',
         'content.dashboard_url = "https://app.example.jp/dashboard?from=mail#top"',
+        'push.declarative = true\ncontent.dashboard_url = "https://app.example.jp/"',
         'safety.database_id = "7419283746192837465"',
         "watch.failure_ratio = 1",
     ],
@@ -467,6 +468,8 @@ def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shap
         ('http.hosts = ["ops.example.jp", "https://ops.example.jp"]', 'http.hosts: "https://ops.example.jp" is not a host name in lower case, without port'),  # noqa: E501
         ('http.hosts = ["ops.example.jp:443"]', 'http.hosts: "ops.example.jp:443" is not a host name in lower case, without port'),  # noqa: E501
         ('push.allowed_hosts = ["*"]', 'push.allowed_hosts: "*" is not a host in lower case, or *. and a domain'),
+        ("push.declarative = true", "content.dashboard_url: required, because push.declarative is true, and it is the page that a notification then opens (or set push.declarative = false)"),  # noqa: E501
+        ('push.declarative = true\ncontent.dashboard_url = "/dashboard"', 'content.dashboard_url: "/dashboard" is not an http:// or https:// URL'),  # noqa: E501
         ('content.language = "fr"', 'content.language: "fr" is not one of "ja", "en"'),
         ('content.product = "a\\nb"', 'content.product: "a\\nb" is not one line of text, free of control characters, of 1 to 60 characters'),  # noqa: E501
         ('content.product = ""', 'content.product: "" is not one line of text, free of control characters, of 1 to 60 characters'),  # noqa: E501

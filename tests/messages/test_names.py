@@ -14,10 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from notifierd.config.settings import ContentSettings, EmailSettings, Language, Settings
-from notifierd.messages.render import NAME, PUSH_BYTES, Renderer
+from notifierd.messages.render import NAME, Renderer
 from notifierd.messages.text import clean, cut
 from notifierd.model.address import BadAddress, Mailbox
 from notifierd.model.delivery import LISTED, Channel, Delivery
+from notifierd.model.message import PUSH_BYTES
 from notifierd.model.office import Device, Notice
 from notifierd.send.mail.mime import undated
 from notifierd.send.open import PROVIDERS

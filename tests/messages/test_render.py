@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifierd.config.settings import ContentSettings, EmailSettings, PushSettings, SafetySettings, Settings
-from notifierd.messages.render import NAME, PUSH_BYTES, SUBJECT, Renderer
+from notifierd.messages.render import NAME, SUBJECT, Renderer
 from notifierd.messages.text import clean, cut, pad
 from notifierd.model.address import Address, BadAddress, Mailbox
 from notifierd.model.delivery import LISTED, Channel, Delivery
 from notifierd.model.errors import ConfigError
+from notifierd.model.message import PUSH_BYTES
 from notifierd.model.office import Alert, Device, Kind, Notice, Staff
 
 DAY = date(2026, 11, 24)

@@ -15,8 +15,7 @@ from py_vapid.jwt import decode
 
 from notifierd.config.checks import parse_vapid_key
 from notifierd.config.settings import PushSettings
-from notifierd.messages.render import PUSH_BYTES
-from notifierd.model.message import Push
+from notifierd.model.message import PUSH_BYTES, Push
 from notifierd.model.office import Device
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.send._http import open_client
