@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from notifierd.config.settings import PushSettings
-from notifierd.model.message import Push
+from notifierd.model.message import PUSH_SIZES, Push
 from notifierd.model.office import Device
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.model.reasons import Reason
@@ -64,7 +64,7 @@ class WebPush:
     def encode(self, messages: Sequence[Push]) -> bytes:
         """Return the plaintext; `send` encrypts it, each time with a new key."""
         (message,) = messages
-        return message.payload
+        return padded(message.payload)
 
     async def send(self, messages: Sequence[Push], body: bytes, idempotency_key: str) -> list[Outcome]:  # noqa: ARG002 - push services know no keys
         (message,) = messages
@@ -183,6 +183,15 @@ def _load() -> None:
     with suppress(ImportError):  # the first push will raise it again
         import_module("notifierd.send.vapid")
         import_module("pywebpush")
+
+
+def padded(payload: bytes) -> bytes:
+    """Return *payload*, a JSON text, with spaces up to the next of PUSH_SIZES; a longer one is returned unchanged.
+
+    RFC 8188, section 2, has padding within the record for this, but http_ece, which pywebpush encrypts with, writes the
+    delimiter directly after the text. Spaces after a JSON text have no meaning (RFC 8259, section 2).
+    """
+    return payload.ljust(next((size for size in PUSH_SIZES if size >= len(payload)), 0))
 
 
 def encrypt(device: Device, data: bytes) -> bytes | None:

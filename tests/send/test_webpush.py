@@ -69,6 +69,13 @@ async def test_the_browser_reads_what_was_sent() -> None:
     assert PUSH_BYTES == 3993 - (4096 - 2744)
 
 
+async def test_two_texts_leave_with_one_length() -> None:
+    """test_push_encryption.py has which, and why."""
+    messages = [push(Browser().subscription(FCM), payload=text) for text in (b"{}", b'{"title":"a longer one"}')]
+    first, second = [len(request.content) for request in (await send(*messages))[0]]
+    assert first == second > len(messages[1].payload) + 103
+
+
 async def test_the_request_is_as_the_rfcs_have_it() -> None:
     (request,), _ = await send(push(Browser().subscription(FCM), urgency="high", ttl=10_800))
     assert (request.method, str(request.url)) == ("POST", FCM)
