@@ -1,8 +1,8 @@
 """Writes the pages that the program knows best itself: ``python -m docs.generate``, as `make docs` does first.
 
-configuration.md comes from the classes of notifierd/config/settings.py, reasons.md from the reason codes in
-notifierd/model/reasons.py, and images/rooms.svg from import-linter's contract. A test compares each with what this
-makes.
+configuration.md comes from the classes of notifierd/config/settings.py and providers.py, reasons.md from the reason
+codes in notifierd/model/reasons.py, and images/rooms.svg from import-linter's contract. A test compares each with what
+this makes.
 """
 
 import ast
@@ -18,7 +18,7 @@ from uuid import UUID
 import attrs
 
 from docs import rooms
-from notifierd.config import settings
+from notifierd.config import providers, settings
 from notifierd.config.checks import shown
 from notifierd.config.keys import Key, Table, key_of
 from notifierd.config.load import CREDENTIAL_PREFIX, keys, variable
@@ -186,7 +186,8 @@ def _texts() -> dict[str, dict[str, str]]:
             if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
             if isinstance(below.value.value, str)
         }
-        for table in ast.parse(inspect.getsource(settings)).body
+        for module in (providers, settings)
+        for table in ast.parse(inspect.getsource(module)).body
         if isinstance(table, ast.ClassDef)
     }
 

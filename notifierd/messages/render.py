@@ -184,7 +184,10 @@ class Renderer:
         notice = self._trial_notice(office_id, staff, Channel.PUSH, day)
         push = self.push(notice, _trial(staff, Channel.PUSH, device.id), device, ttl)
         payload = json.loads(push.payload)
-        payload["title"] = f"{self._words.trial}{payload['title']}"
+        title = f"{self._words.trial}{payload['title']}"
+        payload["title"] = title
+        if self._push.declarative:
+            payload["notification"]["title"] = title
         return evolve(push, payload=_json(payload), topic=_topic(push.delivery_id, staff.id))
 
     def _trial_notice(self, office_id: UUID, staff: Staff, channel: Channel, day: date) -> Notice:

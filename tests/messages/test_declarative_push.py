@@ -224,3 +224,12 @@ def test_the_longest_name_fits_beside_the_longest_url() -> None:
     assert PUSH_BYTES - 100 < len(pushed(with_url(room), longest, many)) <= PUSH_BYTES
     with pytest.raises(ConfigError, match=r"^push\.icon, push\.badge, content\.dashboard_url: too long"):
         with_url(room + 1)
+
+
+def test_a_declarative_trial_says_so_in_the_standards_members() -> None:
+    staff = a_staff("hanako")
+    push = JAPANESE.trial_push(OFFICE, staff, a_device(staff), DAY, 60)
+    declared = parsed(push.payload)
+    assert declared is not None
+    assert declared.title == json.loads(push.payload)["title"]
+    assert declared.title.startswith("【試験送信】")

@@ -48,7 +48,7 @@ def test_a_trial_to_an_address_needs_no_database_and_says_that_it_is_one(place: 
 def test_a_trial_in_english_is_marked_in_english(place: Place):
     place.configure(content={"language": "en"})
     trial(place, "--to", ADDRESS)
-    assert only_mail(place).subject.startswith("[Test] [Deadline alert] Sample office of a test message")
+    assert only_mail(place).subject.startswith("[Test] Deadlines: ")
 
 
 def test_a_trial_to_a_staff_member_goes_to_their_address_and_does_not_count_as_told(place: Place):
