@@ -13,7 +13,7 @@ from attrs import asdict, field, frozen
 
 from notifierd.model.counts import Untold
 from notifierd.model.errors import StatementRefused
-from notifierd.model.feedback import Verdict
+from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.rules.due import Rules
 from notifierd.store.database import Connection, Database, columns
 from notifierd.store.postgres import scope, untold_offices
@@ -109,6 +109,27 @@ class FeedbackDay:
     def as_json(self) -> dict[str, object]:
         """Return the day as one JSON object."""
         return asdict(self) | {"day": str(self.day)}
+
+
+@frozen
+class Loss:
+    """A mail that was accepted, and then reached nobody or was complained of.
+
+    Attributes:
+        office_name: None if the office no longer exists.
+        code: the enhanced status code; "" if the provider gave none.
+        changed: whether the application has another address for the staff member now.
+        carrier: whether the address is one of a Japanese mobile carrier.
+    """
+
+    delivery_id: UUID
+    office_id: UUID
+    office_name: str | None
+    staff_id: UUID
+    status: MailStatus
+    code: str
+    changed: bool
+    carrier: bool
 
 
 @frozen
@@ -276,3 +297,8 @@ class Feedback:
         """Return how many mails of the last *days* days up to *last* bounced. Suppressed mails are left out."""
         (row,) = await self._db.read(feedback.BOUNCES, last - timedelta(days=days - 1), last)
         return Bounces(**dict(row))
+
+    async def losses(self, day: date, office_id: UUID | None = None, limit: int = ROWS) -> tuple[Loss, ...]:
+        """Return the mails of *day*, or of one office on that day, that reached nobody or were complained of."""
+        rows = await self._db.read(feedback.LOSSES, day, office_id, limit, feedback.CARRIERS)
+        return tuple(Loss(**dict(row) | {"status": MailStatus(row["status"])}) for row in rows)

@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 from notifierd.model.errors import DatabaseError, LedgerUnavailable
 from notifierd.model.reasons import Reason
 from notifierd.store.database import open_database
+from notifierd.store.feedback import Feedback, LookState, Loss
 from notifierd.store.history import (
     ALL,
     Day,
@@ -28,11 +29,19 @@ from notifierd.store.history import (
     UntoldOffice,
 )
 from notifierd.web.daemon import DaemonView
+from notifierd.web.feedback import LOST, Became, Told, became
 
 T = TypeVar("T")
 
 KEPT_FOR = 5.0
 """Seconds for which an answer is cached. It is this short because other processes write to the ledger, too."""
+
+FEEDBACK_KEPT_FOR = 60.0
+"""Seconds for which the numbers of what became of mails are cached. Counting them reads every mail of the days: half a
+second for seven days of 50,000 mails. They change when a provider is asked, which is every few minutes at most."""
+
+FEEDBACK_DAYS = 7
+"""The days whose mails are counted."""
 
 MOST_KEPT = 32
 LOOK_SECONDS = 10.0
@@ -42,6 +51,8 @@ LISTED = 200
 
 
 RAN = ("running", "completed", "interrupted")
+
+Question = Callable[[Overview, Feedback], Awaitable[T]]
 
 
 @frozen
@@ -72,22 +83,36 @@ class Recent:
 
 @frozen
 class WholeDay:
-    """One day."""
+    """One day.
+
+    Attributes:
+        became: what became of its mails, by provider.
+        looks: how far each provider was asked.
+    """
 
     day: Day
     failures: Failures
     untold: tuple[UntoldOffice, ...]
     offices: tuple[TroubledOffice, ...]
+    became: tuple[Became, ...]
+    looks: tuple[LookState, ...]
+    losses: tuple[Loss, ...]
+
+    @property
+    def lost_mails(self) -> int:
+        """The number of *losses*, also of those beyond LISTED."""
+        return sum(one.counts[status] or 0 for one in self.became for status in LOST)
 
 
 @frozen
 class OneOffice:
-    """One office: the days on which it had something due, and its deliveries of *day*."""
+    """One office: the days on which it had something due, and its deliveries and lost mails of *day*."""
 
     name: str | None
     days: tuple[OfficeDay, ...]
     day: date
     deliveries: tuple[DeliveryLine, ...]
+    losses: tuple[Loss, ...]
 
 
 @define
@@ -106,7 +131,7 @@ class Archive:
             DatabaseError: the ledger cannot be read.
         """
 
-        async def ask(overview: Overview) -> Recent:
+        async def ask(overview: Overview, _: Feedback) -> Recent:
             days = await overview.days(today, DAYS, today - timedelta(days=DAYS - 1))
             ran = next((day for day in days if day.state in RAN), None)
             ended = next((day for day in days if day.untold), None)
@@ -126,14 +151,18 @@ class Archive:
             DatabaseError: the ledger cannot be read.
         """
 
-        async def ask(overview: Overview) -> WholeDay | None:
+        async def ask(overview: Overview, feedback: Feedback) -> WholeDay | None:
             if (found := await overview.day(day)) is None:
                 return None
+            mails, looks = await feedback.days(day, 1), await feedback.looks()
             return WholeDay(
                 found,
                 await _failures(overview, day, of),
                 await overview.untold(day, LISTED),
                 await overview.troubled_offices(day, LISTED),
+                became(mails, looks, {day: found.finished_at}),
+                looks,
+                await feedback.losses(day, limit=LISTED),
             )
 
         return await self._ask(("day", day, of, stamp), ask)
@@ -147,24 +176,37 @@ class Archive:
             DatabaseError: the ledger cannot be read.
         """
 
-        async def ask(overview: Overview) -> OneOffice | None:
+        async def ask(overview: Overview, feedback: Feedback) -> OneOffice | None:
             name, days = await overview.office_name(office_id), await overview.office_days(office_id, today, DAYS)
             shown = day or (days[0].day if days else today)
             deliveries = await overview.office(shown, office_id, LISTED)
-            return OneOffice(name, days, shown, deliveries) if name is not None or days or deliveries else None
+            losses = await feedback.losses(shown, office_id, LISTED)
+            return OneOffice(name, days, shown, deliveries, losses) if name is not None or days or deliveries else None
 
         return await self._ask(("office", office_id, day, today, stamp), ask)
 
     async def last_days(self, today: date, stamp: str) -> tuple[Day, ...] | None:
         """Return the last days, the newest first; None if the ledger cannot be read."""
         try:
-            return await self._ask(("days", today, stamp), lambda overview: overview.days(today, DAYS))
+            return await self._ask(("days", today, stamp), lambda overview, _: overview.days(today, DAYS))
         except DatabaseError:
             return None
 
-    async def _ask(self, key: Hashable, question: Callable[[Overview], Awaitable[T]]) -> T:
+    async def told(self, today: date, stamp: str) -> Told | None:
+        """Return what providers told of the mails of the last FEEDBACK_DAYS days; None if the ledger cannot be read."""
+
+        async def ask(_: Overview, feedback: Feedback) -> Told:
+            mails = await feedback.days(today, FEEDBACK_DAYS)
+            return Told(mails, await feedback.looks(), len(await feedback.held(today)))
+
+        try:
+            return await self._ask(("told", today, stamp), ask, FEEDBACK_KEPT_FOR)
+        except DatabaseError:
+            return None
+
+    async def _ask(self, key: Hashable, question: Question[T], kept_for: float = KEPT_FOR) -> T:
         async with self._in_turn:
-            if key not in self._answers or self._answers[key][0] + KEPT_FOR < trio.current_time():
+            if key not in self._answers or self._answers[key][0] + kept_for < trio.current_time():
                 self._answers.pop(key, None)
                 while len(self._answers) >= MOST_KEPT:
                     del self._answers[next(iter(self._answers))]
@@ -176,7 +218,7 @@ class Archive:
         answer_kept: T = kept
         return answer_kept
 
-    async def _look(self, question: Callable[[Overview], Awaitable[T]]) -> T | DatabaseError:
+    async def _look(self, question: Question[T]) -> T | DatabaseError:
         database = self.daemon.settings.database
         patience = min(database.statement_timeout, LOOK_SECONDS)
         try:
@@ -184,7 +226,7 @@ class Archive:
                 async with open_database(
                     database.dsn, pool_size=1, statement_timeout=patience, read_only=True, pooler=database.pooler
                 ) as db:
-                    return await question(Overview(db))
+                    return await question(Overview(db), Feedback(db))
         except DatabaseError as error:
             return error
         except trio.TooSlowError:

@@ -13,12 +13,14 @@ from attrs import define, evolve, field, frozen
 
 from notifierd import __version__
 from notifierd.messages.text import clean
-from notifierd.model.delivery import LOST, Channel, State
+from notifierd.model import delivery
+from notifierd.model.delivery import Channel, State
 from notifierd.model.errors import DatabaseError
 from notifierd.store.history import FailureFilter
 from notifierd.web.archive import DAYS, LISTED, Archive
 from notifierd.web.chart import chart
 from notifierd.web.daemon import DaemonView
+from notifierd.web.feedback import LOST, SHOWN, advice, became
 from notifierd.web.live import Live
 from notifierd.web.server.http import Request, Response
 from notifierd.web.words.language import Words, preferred
@@ -79,9 +81,12 @@ class Pages:
             "asset": lambda name: self.assets[name].path,
             "version": __version__,
             "channels": tuple(Channel),
-            "lost_states": LOST,
+            "lost_states": delivery.LOST,
             "all_states": STATES,
             "most_listed": LISTED,
+            "mail_statuses": SHOWN,
+            "lost_statuses": LOST,
+            "advice": advice,
         }
         self._templates.filters["name"] = lambda name: clean(name or "")
 
@@ -95,9 +100,10 @@ class Pages:
         """Render the present state, the last failures, and the last days."""
         words, today, of = self.words(request), self.live.today(), failure_filter(request)
         now = self.live.now(words)
-        recent = trouble = None
+        recent = trouble = told = None
         try:
             recent = await self.archive.recent(today, of, now.stamp)
+            told = await self.archive.told(today, now.stamp)
         except DatabaseError as error:
             trouble = error.reason
         return self._render(
@@ -108,6 +114,10 @@ class Pages:
             recent=recent,
             trouble=trouble,
             of=of,
+            told=told,
+            became=became(told.mails, told.looks, {one.day: one.finished_at for one in recent.days})
+            if told and recent
+            else (),
             chart=chart(recent.days if recent else (), today, DAYS),
             live=True,
         )
@@ -160,6 +170,7 @@ class Pages:
             zone=settings.window.timezone,
             loaded=self.daemon.status.loaded_at,
             shown_at=self.daemon.now(),
+            domain=settings.email.sender_mailbox.address.partition("@")[2],
             has_token=bool(settings.http.token),
             **facts,
         )

@@ -737,3 +737,40 @@ async def test_a_look_that_is_cut_off_after_any_statement_is_made_up_for_by_the_
         await a_look(desk.feedback, DAY, verdicts)
         assert await written(desk.db) == expected, f"cut after statement {cuts}"
     assert cuts > 8
+
+
+# For the page --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_mail_is_listed_with_what_is_known_of_its_address(desk: Desk) -> None:
+    """Berta has a carrier's address; so had Carla, who has another one now. Dora is not in the application any more."""
+    await desk.load("anna", "berta", "carla", "dora", "emil")
+    await desk.move("berta", "Berta@DOCOMO.ne.jp")
+    await desk.move("carla", "carla@docomo.ne.jp")
+    await desk.run()
+    await desk.reports(MailStatus.BOUNCED, "anna", "berta", "carla", "dora", code="5.1.1")
+    await desk.reports(MailStatus.DELIVERED, "emil")
+    await desk.move("carla", "carla@ezweb.ne.jp")
+    desk.app.staff[:] = [(office, staff) for office, staff in desk.app.staff if staff.name != "dora"]
+    await application.replace(desk.db, desk.app)
+    found = {loss.staff_id: (loss.changed, loss.carrier) for loss in await desk.feedback.losses(DAY)}
+    assert found == {
+        an_id("anna"): (False, False),
+        an_id("berta"): (False, True),
+        an_id("carla"): (True, False),
+        an_id("dora"): (False, False),
+    }
+
+
+async def test_the_lost_mails_of_an_office_and_a_day_are_those_that_somebody_has_to_look_after(desk: Desk) -> None:
+    await desk.load(*MailStatus, offices=2)
+    await desk.run()
+    for status in MailStatus:
+        await desk.reports(status, status.value, code="5.2.2")
+    lost = {MailStatus.REFUSED, MailStatus.BOUNCED, MailStatus.SUPPRESSED, MailStatus.COMPLAINED}
+    for losses in (await desk.feedback.losses(DAY), await desk.feedback.losses(DAY, OFFICE)):
+        assert {loss.status for loss in losses} == lost
+        assert {(loss.office_id, loss.office_name, loss.code) for loss in losses} == {(OFFICE, "Office 0", "5.2.2")}
+    assert len(await desk.feedback.losses(DAY, limit=3)) == 3
+    assert await desk.feedback.losses(DAY, an_id("office 1")) == ()
+    assert await desk.feedback.losses(DAY + timedelta(days=1)) == ()

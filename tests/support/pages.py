@@ -157,3 +157,20 @@ def remember(place: Place, invented: Sample) -> None:
         f"select gen_random_uuid(), '{BAD_DAY}', '{office}', gen_random_uuid(), 'email', 'failed', 'resend', "
         f"'server_error:503' from generate_series(1, {LOST})"
     )
+
+
+def tell(place: Place) -> None:
+    """Write what the provider told of today's mails: some of every status, and nothing of three mails."""
+    place.sql(
+        "insert into notifierd.feedback (delivery_id, day, provider, status, code, address_key, seen_at) "
+        "select id, day, provider, s.status, s.code, null, now() "
+        "from (select *, row_number() over (order by office_id, staff_id) as n from notifierd.deliveries "
+        f"where day = '{TODAY}' and channel = 'email' and state = 'sent') d "
+        "cross join lateral (select coalesce((array['bounced', 'refused', 'suppressed', 'complained', 'delayed'])[n], "
+        "'delivered') as status, coalesce((array['5.1.1', '5.7.1', '', '', '4.4.1'])[n], '2.0.0') as code) s "
+        "where n < 6 or n > 8"
+    )
+    place.sql(
+        "insert into notifierd.feedback_looks (provider, complete_until, looked_at, result) "
+        "values ('resend', now(), now(), '')"
+    )

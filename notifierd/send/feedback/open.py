@@ -2,11 +2,13 @@
 
 import importlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import MappingProxyType
 
 from notifierd.config.settings import Settings
+from notifierd.model.feedback import MailStatus
 from notifierd.send._http import open_client
 from notifierd.send.feedback import FeedbackReader
 
@@ -38,3 +40,12 @@ async def open_feedback(
     async with open_client(width=1, network=settings.network) as client:
         reader: FeedbackReader = make(client, table, now=now)
         yield reader
+
+
+def told_by(provider: str) -> AbstractSet[MailStatus]:
+    """Return the statuses that *provider* can report at all; none for a provider that cannot be asked."""
+    if provider not in READERS:
+        return frozenset()
+    module, name, _ = READERS[provider]
+    tells: AbstractSet[MailStatus] = getattr(importlib.import_module(module), name).tells
+    return tells

@@ -247,3 +247,38 @@ select (
 from notifierd.feedback f
 where f.day between $1::date and $2::date and f.status in ('bounced', 'suppressed')
 """
+
+CARRIERS = (
+    "docomo.ne.jp",
+    "au.com",
+    "ezweb.ne.jp",
+    "softbank.ne.jp",
+    "i.softbank.jp",
+    "disney.ne.jp",
+    "ymobile.ne.jp",
+    *(f"{area}.vodafone.ne.jp" for area in "cdhknqrst"),
+)
+"""The mail domains of Japanese mobile carriers. Their servers give one answer for an address that does not exist, and
+for a mail that the owner's own filter refuses: for docomo see https://note.com/sendmagic/n/neb6bbe7e51cf, for others
+https://github.com/sisimai/rb-sisimai, lib/sisimai/reason/filtered.rb."""
+
+# $2 an office, or null for all; $3 how many
+LOSSES = f"""
+with page as materialized (
+    select f.delivery_id, f.status, f.code, f.address_key, d.office_id, d.staff_id
+    from notifierd.feedback f join notifierd.deliveries d on d.id = f.delivery_id
+    where f.day = $1::date and (f.status in {NOT_REACHED} or f.status = '{MailStatus.COMPLAINED}')
+      and ($2::uuid is null or d.office_id = $2)
+    order by d.office_id, d.staff_id
+    limit $3::int
+), present as materialized (
+    select p.delivery_id, {_DOMAIN} as domain, p.address_key <> {ADDRESS_KEY.format("s.email")} as changed
+    from page p join notifierd.staff s on s.office_id = p.office_id and s.id = p.staff_id
+)
+select p.delivery_id, p.office_id, {OFFICE_NAME} as office_name, p.staff_id, p.status, p.code,
+       coalesce(a.changed, false) as changed, coalesce(not a.changed and a.domain = any($4::text[]), false) as carrier
+from page p
+left join present a on a.delivery_id = p.delivery_id
+left join notifierd.offices o on o.id = p.office_id
+order by p.office_id, p.staff_id
+"""

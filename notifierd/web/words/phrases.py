@@ -109,6 +109,110 @@ PHRASES: Final[Mapping[str, Pair]] = {
     "each_failure": ("一件ごとの表示", "Each delivery"),
     "email": ("メール", "email"),
     "push": ("プッシュ", "push"),
+    # what became of mails
+    "became_title": ("メールの到達状況", "What became of the mails"),
+    "became_help": (
+        (
+            "送信サービスに受け付けられたメールがその後どうなったかです。「到達」は受信側のサーバーが受け取ったことを示し、"
+            "迷惑メールフォルダに入った場合も含みます。「未確認」は送信サービスからの報告がないことを示します。"
+        ),
+        (
+            "What the provider reported of the mails after it had accepted them. “Delivered” means that the receiving "
+            "server took the mail, perhaps into a spam folder. “Not known” means that nothing was reported."
+        ),
+    ),
+    "became_none": ("この7日間に送信されたメールはありません。", "No mail was sent in the last seven days."),
+    "became_unread": ("台帳を読み出せないため表示できません。", "The ledger could not be read."),
+    "never_asked": (
+        "送信サービスへの問い合わせは設定されていないか、まだ行われていません。",
+        "No provider was asked yet, or asking is not set up.",
+    ),
+    "asked_at": (
+        "{provider}: {moment} に問い合わせ、すべて読み取りました。",
+        "{provider}: asked {moment}, everything was read.",
+    ),
+    "asked_partly": (
+        "{provider}: {moment} の問い合わせは完了していません。",
+        "{provider}: asked {moment}, not everything could be read.",
+    ),
+    "complete_until": ("{moment} までの分は確認済みです。", "Everything until {moment} was read before."),
+    "held_back": (
+        "送信を止めているメールアドレス: 職員 {n} 人分",
+        "Staff members whose mails are held back: {n}",
+    ),
+    "delivered": ("到達", "delivered"),
+    "delayed": ("遅延中", "delayed"),
+    "bounced": ("宛先不明", "bounced"),
+    "refused": ("受信拒否", "refused"),
+    "suppressed": ("送信停止", "suppressed"),
+    "complained": ("迷惑メール報告", "complained"),
+    "not_known": ("未確認", "not known"),
+    "silence": ("{n}(不達の報告なし)", "{n} (no bounce reported)"),
+    "losses_title": ("受け付け後に不達または苦情のあったメール", "Accepted, and then lost or complained of"),
+    "code": ("コード", "Code"),
+    "to_do": ("対応", "What to do"),
+    "advice_changed": (
+        "その後アドレスが変更されています。次のメールは新しいアドレスに送られます。",
+        "The address was changed since. The next mail goes to the new one.",
+    ),
+    "advice_bounced": (
+        "この宛先はありません。職員に正しいアドレスを確認し、アプリケーションで直してください。",
+        "There is no such mailbox. Ask the staff member for the right address, and correct it in the application.",
+    ),
+    "advice_carrier": (
+        (
+            "携帯電話会社が受信を拒否したか、宛先がありません(どちらも同じ応答です)。アドレスが正しければ、"
+            "受信設定で {domain} を許可するよう職員に頼んでください。"
+        ),
+        (
+            "Refused or unknown: the mobile carrier answers both alike. If the address is right, ask the staff member "
+            "to allow mails from {domain}."
+        ),
+    ),
+    "advice_full": (
+        "メールボックスがいっぱいです。空きを作るよう職員に頼んでください。",
+        "The mailbox is full. Ask the staff member to make room.",
+    ),
+    "advice_policy": (
+        (
+            "受信側のサーバーが当方からのメールを拒否しました。アドレスの誤りではありません。続く場合は管理者に伝え、"
+            "{domain} の SPF、DKIM、DMARC を確認してください。"
+        ),
+        (
+            "The receiving server refuses mails from us; the address is not wrong. If it goes on, tell the operator to "
+            "check SPF, DKIM and DMARC of {domain}."
+        ),
+    ),
+    "advice_refused": (
+        (
+            "受信側のサーバーが拒否しました。続く場合は、{domain} からの受信を許可するか、"
+            "別のアドレスを登録するよう職員に頼んでください。"
+        ),
+        (
+            "The receiving server refused the mail. If it goes on, ask the staff member to allow mails from {domain}, "
+            "or for another address."
+        ),
+    ),
+    "advice_suppressed": (
+        (
+            "以前の不達または迷惑メール報告により、送信サービスがこのアドレスへの送信を止めています。"
+            "アドレスを確認し、正しければ送信サービスの停止リストから外してください。"
+        ),
+        (
+            "The provider sends nothing to this address, because of an earlier bounce or complaint. Check the address; "
+            "if it is right, remove it from the provider's suppression list."
+        ),
+    ),
+    "advice_complained": (
+        (
+            "本人が迷惑メールとして報告しました。翌日から30日間メールを送りません。職員と話し、"
+            "メールが必要なら「迷惑メールではない」と設定してもらってください。"
+        ),
+        (
+            "The recipient reported the mail as spam. Mails are held back for 30 days from the next day on. Talk to "
+            "the staff member; if mails are wanted, they should be marked as “not spam”."
+        ),
+    ),
     # states of deliveries
     "planned": ("予定", "planned"),
     "sending": ("送信中", "sending"),
