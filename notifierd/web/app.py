@@ -104,8 +104,9 @@ class App:
             case ["metrics"]:
                 from notifierd.web.metrics import CONTENT_TYPE, scrape  # noqa: PLC0415 - takes 20 ms and 1 MB
 
-                days = await self.archive.last_days(self.live.today(), self.daemon.status.last)
-                return Response(200, scrape(self.daemon, days, self.live.streams), CONTENT_TYPE)
+                today, stamp = self.live.today(), self.daemon.status.last
+                days, told = await self.archive.last_days(today, stamp), await self.archive.told(today, stamp)
+                return Response(200, scrape(self.daemon, days, told, self.live.streams), CONTENT_TYPE)
         return self.pages.missing(request)
 
     def _stranger(self, request: Request) -> Response:

@@ -1,7 +1,7 @@
 """``/metrics``: what the daemon did and does, in Prometheus' text format 0.0.4.
 
 Names and units follow https://prometheus.io/docs/practices/naming/. The values of each label are a small fixed set:
-channels, states, limiters or senders.
+channels, states, limiters, senders or what became of mails.
 """
 
 import os
@@ -21,10 +21,12 @@ from prometheus_client.registry import Collector
 
 from notifierd import __version__
 from notifierd.model.delivery import OPEN, Channel, State
+from notifierd.model.feedback import MailStatus
 from notifierd.run.progress import Histogram
 from notifierd.service.stderr import lines_dropped
 from notifierd.store.history import Day
 from notifierd.web.daemon import DaemonView
+from notifierd.web.feedback import Told
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 ENDED = tuple(state for state in State if state not in OPEN)
@@ -40,14 +42,15 @@ def _started() -> float:
 STARTED = _started()  # once: it would move with a clock that is set
 
 
-def scrape(daemon: DaemonView, days: Sequence[Day] | None, streams: int) -> bytes:
+def scrape(daemon: DaemonView, days: Sequence[Day] | None, told: Told | None, streams: int) -> bytes:
     """Return the metrics of *daemon* at this moment.
 
     Args:
         days: the last days in the ledger, from any process, the newest first; None if it cannot be read.
+        told: what providers told of the mails of the last days; None if it cannot be read.
         streams: the number of open live pages.
     """
-    return generate_latest(_Daemon(daemon, days, streams))
+    return generate_latest(_Daemon(daemon, days, told, streams))
 
 
 @frozen
@@ -56,6 +59,7 @@ class _Daemon(Collector):
 
     daemon: DaemonView
     days: Sequence[Day] | None
+    told: Told | None
     streams: int
 
     def collect(self) -> Iterator[Metric]:
@@ -63,6 +67,7 @@ class _Daemon(Collector):
         yield from self._configuration()
         yield from self._runs()
         yield from self._ledger()
+        yield from self._feedback()
         yield from self._senders()
         yield from self._limiters()
 
@@ -136,6 +141,21 @@ class _Daemon(Collector):
             text = "Alerts that had reached nobody when the last run ended."
             yield _gauges("notifierd_untold_alerts", text, ("overdue",), alerts)
             yield _gauge("notifierd_untold_offices", "The offices of those.", untold.offices)
+
+    def _feedback(self) -> Iterator[Metric]:
+        """Yield what providers told of mails, in all processes; nothing while the ledger cannot be read."""
+        if self.told is None:
+            return
+        mails = Counter[tuple[str, str]]()
+        for day in self.told.mails:
+            mails.update({(day.provider, status.value): getattr(day, status) for status in MailStatus})
+            mails[day.provider, "not_known"] += day.not_known
+        text = "Mails of the last 7 days that a provider accepted, by what it told of them since."
+        yield _gauges("notifierd_feedback_mails", text, ("provider", "status"), mails.items())
+        text = "Until when all that a provider tells of its mails was read."
+        until = [((look.provider,), look.complete_until.timestamp()) for look in self.told.looks if look.complete_until]
+        yield _gauges("notifierd_feedback_complete_timestamp_seconds", text, ("provider",), until)
+        yield _gauge("notifierd_held_addresses", "Staff members whose mails are held back today.", self.told.held)
 
     def _senders(self) -> Iterator[Metric]:
         metrics, attempt = self.daemon.status.metrics, self.daemon.status.attempt

@@ -1,4 +1,4 @@
-"""What the page shows of mails after they were accepted."""
+"""What the page and the metrics show of mails after they were accepted."""
 
 import re
 import signal
@@ -19,6 +19,7 @@ from tests.support.fake_daemon import NINE
 from tests.support.faults import until
 from tests.support.processes import API_KEY, Place, an_id, invent
 from tests.support.samples import DAY
+from tests.web.test_pages import samples
 
 LATER = NINE + timedelta(minutes=5)
 NOTHING = dict.fromkeys(SHOWN, 0)
@@ -111,8 +112,8 @@ def test_there_are_words_for_every_case() -> None:
 # End to end ---------------------------------------------------------------------------------------------------------
 
 
-async def test_the_pages_say_what_became_of_mails(place: Place) -> None:
-    """Six mails: one of each of five statuses, and one of which nothing was told."""
+async def test_the_pages_say_what_became_of_mails_and_the_metrics_count_them(place: Place) -> None:
+    """Six mails: one of each of five statuses, and one of which nothing was told; one address is held back."""
     rows = invent(3, staff=2, day=TODAY)
     place.load(rows)
     place.serve(rows, MailConfig(API_KEY, keep_eml=False))
@@ -141,6 +142,7 @@ async def test_the_pages_say_what_became_of_mails(place: Place) -> None:
             for language in ("en", "ja")
             for path in ("/", f"/days/{TODAY}", f"/offices/{an_id('o0')}", f"/offices/{an_id('o2')}")
         }
+        scraped = samples((await service.get("/metrics")).text)
         service.tell(signal.SIGTERM)
         await service.ended(0)
     for page in pages.values():
@@ -164,6 +166,13 @@ async def test_the_pages_say_what_became_of_mails(place: Place) -> None:
     assert f"{an_id('o0s0')} bounced 5.1.1 There is no such mailbox" in office
     assert "reported the mail as spam" not in office
     assert "迷惑メールとして報告しました" in text[f"/offices/{an_id('o2')}", "ja"]
+
+    for status in SHOWN:
+        assert scraped["notifierd_feedback_mails", "resend", status] == (0 if status == "delayed" else 1)
+    assert scraped["notifierd_feedback_mails", "resend", "not_known"] == 1
+    assert scraped["notifierd_feedback_complete_timestamp_seconds", "resend"] > 0
+    assert ("notifierd_feedback_complete_timestamp_seconds", "ses") not in scraped
+    assert scraped["notifierd_held_addresses",] == 0
 
 
 async def test_without_any_look_the_page_says_that_nobody_was_asked(place: Place) -> None:

@@ -20,7 +20,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from notifierd.model.counts import ChannelCounts
+from notifierd.store.feedback import FeedbackDay, LookState
 from notifierd.store.history import Day, UntoldTotal
+from notifierd.web.feedback import Told
 from notifierd.web.metrics import scrape
 from tests.support.fake_daemon import NINE, Daemon
 from tests.support.samples import DAY
@@ -29,8 +31,10 @@ DOCS = Path(__file__).parents[2] / "docs"
 SCRAPED = {"job", "instance"}
 """Labels that Prometheus gives."""
 
-CLOSED = {"state", "overdue", "channel", "limiter"}
+CLOSED = {"state", "overdue", "channel", "limiter", "status"}
 """Labels whose values are all known beforehand."""
+
+NONE = ("delayed", "bounced", "refused", "suppressed", "complained")
 
 
 async def a_scrape() -> str:
@@ -40,7 +44,9 @@ async def a_scrape() -> str:
     ended, mails = NINE + timedelta(seconds=3), ChannelCounts.of({"sent": 3})
     untold = UntoldTotal(2, 1, 1)
     day = Day(DAY, "completed", None, None, NINE, ended, 1, 0, mails, ChannelCounts(), untold)
-    return scrape(daemon, (day,), 0).decode()
+    became = FeedbackDay(DAY, "resend", delivered=2, **dict.fromkeys(NONE, 0), not_known=1)
+    told = Told((became,), (LookState("resend", ended, ended, ""),), held=1)
+    return scrape(daemon, (day,), told, 0).decode()
 
 
 @pytest.fixture(scope="module")
