@@ -253,12 +253,13 @@ RUN = {
     "docs/another-application.md",
     "docs/commands.md",
     "docs/databases.md",
+    "docs/feedback.md",
     "docs/getting-started.md",
     "docs/moving-over.md",
     "docs/networks.md",
     "docs/operations.md",
 }
-"""The pages that a test above follows."""
+"""The pages that a test above follows, or one of tests/process/test_docs_feedback.py."""
 
 
 def test_every_shell_line_is_run_or_says_why_not():

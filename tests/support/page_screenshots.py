@@ -1,7 +1,7 @@
 """Pictures of the page for the docs: python -m tests.support.page_screenshots.
 
 Of the real daemon with the sample application, in Debian's Chromium: a run in full flow, and a day that is over, at two
-widths, light and dark.
+widths, light and dark; and mails that were lost after they were accepted.
 """
 
 import sys
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.support.browser import NARROW, WIDE, Scheme, chromium, window
 from tests.support.daemon_process import TODAY
-from tests.support.pages import Scene, a_scene, await_that
+from tests.support.pages import Scene, a_scene, await_that, tell
 from tests.support.processes import running_place
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -47,6 +47,10 @@ def main() -> int:
         await_that(scene.is_over)
         for width, scheme in views:
             take(browser, scene, "page", width=width, scheme=scheme, language="ja")
+        tell(place)
+        with window(browser, scene.url, width=WIDE, scheme="light", language="en") as look:
+            look.go(f"/days/{TODAY}")
+            look.page.locator("section[aria-labelledby=losses]").screenshot(path=IMAGES / "became-wide-light.png")
         take(browser, scene, "day", f"/days/{TODAY}", width=WIDE, scheme="light", language="en")
     return 0
 
