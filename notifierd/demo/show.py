@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 from rich.console import Console
 
 from notifierd.commands.once import Once, Options
@@ -20,6 +20,7 @@ from notifierd.commands.run_display import live_progress, print_report
 from notifierd.config.load import load
 from notifierd.config.settings import WindowSettings
 from notifierd.demo.application import tables_sql
+from notifierd.demo.feedback import ask_afterwards, became, surprises
 from notifierd.demo.keep import HOST, free_port, keep_running
 from notifierd.demo.postgres import Cluster, running_postgres
 from notifierd.demo.sample import Sample
@@ -49,6 +50,7 @@ dsn = "{dsn}"
 sender = "keikakun <notice@keikakun.example.jp>"
 [email.resend]
 api_key = "re_demo"
+feedback_key = "re_demo_full_access"
 base_url = "{mail_url}"
 [push]
 vapid_private_key = "{vapid_key}"
@@ -91,6 +93,8 @@ def show(offices: int, *, keep: bool) -> int:
             return EXIT_INTERRUPTED
         (out / "report.json").write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n")
         verdict = judge(sample, servers, report)
+        feedback = trio.run(partial(ask_afterwards, out / "config.toml", sample))
+        verdict = evolve(verdict, surprises=verdict.surprises + surprises(verdict.mails, feedback))
         tell(report, verdict, sample, console)
         where_to_look(out, cluster, page if keep else None, console)
         if keep:
@@ -111,7 +115,8 @@ def stage(offices: int, day: date, out: Path, page: int, console: Console) -> It
     ):
         console.print("inventing offices, staff and the people in their care ...")
         sample = invent(offices, day, servers.push_url)
-        servers.configure(sample.servers(latency_ms=LATENCY_MS))
+        trouble = sample.servers(latency_ms=LATENCY_MS)
+        servers.configure(evolve(trouble, mail=evolve(trouble.mail, became=became(sample))))
         dsn = cluster.create_database(DATABASE)
         cluster.psql(f"create role {ROLE} login")
         cluster.psql(tables_sql(), DATABASE)
@@ -215,7 +220,10 @@ def tell(report: RunReport, verdict: Verdict, sample: Sample, console: Console) 
         f"  a 429 with Retry-After: waited for, then sent; no attempt was used up\n"
         f"  a device that is gone: its row was deleted with the outcome, in one transaction\n"
         f"  a poisoned office ({sample.poisoned_office}): failed alone, with its name in the report\n"
-        f"  an office where all opted out and one without staff: their alerts are reported as untold"
+        f"  an office where all opted out and one without staff: their alerts are reported as untold\n"
+        f"Asked what became of the mails, the mail API told of three that it had accepted:\n"
+        f"  one bounced, and one was suppressed: they count as having reached nobody\n"
+        f"  one was reported as spam: mails to that address are held back from tomorrow on"
     )
 
 

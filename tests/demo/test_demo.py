@@ -19,6 +19,7 @@ from urllib.request import urlopen
 import pytest
 from attrs import evolve
 
+from notifierd.demo.feedback import surprises
 from notifierd.demo.keep import has_display
 from notifierd.demo.sample import MINIMUM_OFFICES, sample
 from notifierd.demo.servers.journal import read
@@ -26,6 +27,7 @@ from notifierd.demo.servers.mail_api import AcceptedMail
 from notifierd.demo.servers.process import Servers
 from notifierd.demo.show import judge
 from notifierd.rules.report import RunReport
+from notifierd.store.feedback import FeedbackDay
 from tests.support.samples import DAY
 
 PATIENCE = 120.0
@@ -94,7 +96,8 @@ def test_the_demo_ends_well_and_says_what_the_servers_received(tmp_path: Path) -
         said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     assert "Everything as expected" in said
-    assert "error" not in re.sub(r"office_error:\w+", "", said.lower()), "the injected faults are in the summary"
+    assert "the mail API told of three that it had accepted" in said
+    assert "error" not in re.sub(r"office_error:\\w+", "", said.lower()), "the injected faults are in the summary"
     (out,) = tmp_path.glob("notifierd-demo-*")
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     mails = read(out / "mails", AcceptedMail)
@@ -112,7 +115,9 @@ def test_a_demo_that_is_kept_can_be_looked_into_and_ends_all_it_started(tmp_path
         said = read_until(process, "Ctrl-C ends")
         page = re.search(r"The page: +(http://127\.0\.0\.1:\d+/)", said)
         assert page is not None
-        assert "notifierd" in served(page[1])
+        shown = re.sub(r"<[^>]+>|\s+", " ", served(page[1]))
+        assert "notifierd" in shown
+        assert re.search(r" resend +\d+ +\d+ +0 +1 +0 +1 +1 +0 ", shown), "what became of the mails"
         started = children(process.pid)
         assert len(started) == 2
         config = re.search(r"--config (\S+)", said)
@@ -156,6 +161,18 @@ def test_an_interrupted_demo_says_so_and_leaves_nothing_running(tmp_path: Path) 
         assert "Traceback" not in said
         assert len(started) == 2
         assert all(map(gone, started))
+
+
+def test_what_became_of_mails_is_compared_with_what_was_to_become_of_them() -> None:
+    nothing = dict.fromkeys(("delayed", "refused"), 0)
+    found = FeedbackDay(DAY, "resend", delivered=7, bounced=1, suppressed=1, complained=1, **nothing, not_known=0)
+    assert surprises(10, found) == ()
+    assert surprises(11, found) == ("mails delivered: 7 and not 8",)
+    assert surprises(10, evolve(found, complained=0, refused=1)) == (
+        "mails refused: 1 and not 0",
+        "mails complained: 0 and not 1",
+    )
+    assert len(surprises(10, None)) == 4
 
 
 def test_whatever_is_not_as_it_should_be_is_named() -> None:

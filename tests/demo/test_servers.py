@@ -112,6 +112,22 @@ def test_received_is_told_over_http(servers: Servers, api: httpx.Client) -> None
     assert [call["status"] for call in told["calls"][-2:]] == [200, 422]
 
 
+def test_what_became_of_mails_is_told_to_a_key_with_full_access(servers: Servers, api: httpx.Client) -> None:
+    """As it is configured for the address; other mails are delivered. The key that sends may not ask."""
+    servers.configure(ServersConfig(MailConfig(became={"taro@example.jp": "bounced"})))
+    sent = [api.post("/emails", json=mail(to=to)).json()["id"] for to in ("taro@example.jp", "hanako@example.jp")]
+    assert error(api.get("/emails")) == (401, "validation_error")
+    full = {"authorization": "Bearer re_demo_full_access"}
+    listed = api.get("/emails", params={"limit": "2"}, headers=full).json()
+    assert [(one["id"], one["last_event"]) for one in reversed(listed["data"])] == [
+        (sent[0], "bounced"),
+        (sent[1], "delivered"),
+    ]
+    asked = {"dimensions": "email", "metrics": "bounced_permanent", "email_id": ",".join(sent)}
+    counted = api.get("/emails/metrics", params=asked, headers=full).json()
+    assert {one["email_id"]: one["bounced_permanent"] for one in counted["data"]} == {sent[0]: 1, sent[1]: 0}
+
+
 @pytest.mark.parametrize(
     ("call", "expected"),
     [

@@ -21,10 +21,12 @@ from typing import Any, Final, Self
 import trio
 from attrs import define, field, frozen
 
+from notifierd.demo.servers.feedback.resend import FakeResend
 from notifierd.demo.servers.http11 import Answer, Request
 from notifierd.demo.servers.journal import Journal
 from notifierd.demo.servers.trouble import MailConfig, Script
 from notifierd.model.address import encoded_words
+from notifierd.model.feedback import MailStatus
 
 _MAX_BATCH: Final = 100
 _MAX_KEY: Final = 256
@@ -89,13 +91,14 @@ class _Remembered:
 
 @define
 class MailApi:
-    """The API's state: accepted mails, used keys, and the rules' counters."""
+    """The API's state: accepted mails and what became of them, used keys, and the rules' counters."""
 
     _directory: Path
     _config: MailConfig
     _script: Script
     _journal: Journal[AcceptedMail]
     _keys: dict[str, _Remembered] = field(factory=dict)
+    _afterwards: FakeResend = field(factory=FakeResend)
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -106,12 +109,16 @@ class MailApi:
     def configure(self, config: MailConfig) -> None:
         """Change the behaviour from the next call on; the rules start again."""
         self._config = config
+        self._afterwards.key = config.feedback_key
         self._script = Script(config.rules, time.monotonic)
 
     async def handle(self, request: Request) -> Answer | None:
         """Answer one call; None cuts the connection."""
         if (request.method, request.path) == ("GET", "/_received"):
             return Answer(200, self._journal.told())
+        if request.method == "GET":
+            status, headers, body = self._afterwards.answer("GET", request.target, request.headers, b"")
+            return Answer(status, body, headers)
         try:
             answer = await self._answer(request, self._emails(request))
         except _Refused as refused:
@@ -241,6 +248,8 @@ class MailApi:
             path = self._directory / f"{mail.number:04}.eml"
             path.write_bytes(_message(item).as_bytes())
         self._journal.add(mail)
+        became = MailStatus(self._config.became.get(mail.to[0], MailStatus.DELIVERED))
+        self._afterwards.add(uuid.UUID(int=0), mail.id, mail.to[0], became, "", datetime.now(UTC))
         return {"id": mail.id}
 
 

@@ -74,6 +74,8 @@ class MailConfig:
         rules: further failures.
         keep_eml: also write every accepted mail as a file; this costs the servers about a millisecond each.
         honours_keys: carry out a call once for its ``Idempotency-Key``; else as often as it comes, as most APIs do.
+        feedback_key: the key that it tells what became of mails.
+        became: what becomes of the mails to some addresses; all others are delivered.
     """
 
     api_key: str = "re_demo"
@@ -82,6 +84,8 @@ class MailConfig:
     rules: tuple[Rule, ...] = field(default=(), converter=_rules)
     keep_eml: bool = True
     honours_keys: bool = True
+    feedback_key: str = "re_demo_full_access"
+    became: Mapping[str, str] = Factory(dict)
 
 
 @frozen
