@@ -266,6 +266,8 @@ class WatchSettings(Table):
     """An alarm is raised if this share of the deliveries fails; 0: if any fails."""
     run_seconds: float = key(600.0, within(0, 86_400), unit="seconds")
     """An alarm is raised if a run takes longer than this; 0: never."""
+    bounce_ratio: float = key(0.02, within(0, 1), unit="of the mails of seven days")
+    """An alarm is raised if this share of at least 200 mails bounced, as far as the providers tell; 0: never."""
 
 
 @attrs.frozen

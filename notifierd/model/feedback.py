@@ -31,6 +31,9 @@ class MailStatus(StrEnum):
 UNREACHED = frozenset({MailStatus.REFUSED, MailStatus.BOUNCED, MailStatus.SUPPRESSED})
 """The statuses of an accepted mail that reached nobody. Who complains was reached."""
 
+TROUBLE = UNREACHED | {MailStatus.COMPLAINED}
+"""The statuses from which something follows: an alert that reached nobody, or mails that are held back."""
+
 
 @frozen
 class Verdict:

@@ -6,8 +6,8 @@ one attachment with fields for programs. Mattermost and Rocket.Chat read the sam
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
 from html import escape
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 from attrs import Factory, asdict, frozen
 
 from notifierd.config.settings import WatchSettings
-from notifierd.model.counts import DayCounts, counted
+from notifierd.model.counts import DayCounts, Untold, counted
 from notifierd.model.reasons import Reason
 
 MOST_NAMED = 20
@@ -27,6 +27,12 @@ MOST_DAYS = 10
 
 OUT_SECONDS = 60.0
 """Seconds for which a sender fails every call before an alarm is raised: short outages are common."""
+
+ENOUGH_MAILS = 200
+"""Mails below which a bounce rate says nothing: with a hundred, two wrong addresses are two percent."""
+
+SILENT = timedelta(hours=24)
+"""How long a provider may not be asked completely before an alarm is raised: short outages are common."""
 
 _RUNS = UUID("5b6f9c1e-4d0b-4a53-9d2e-6e6f74696679")
 
@@ -153,6 +159,66 @@ def too_many_failures(counts: DayCounts, watch: WatchSettings) -> bool:
     """Whether the run counts as failed, because too many deliveries reached nobody."""
     lost, planned = _lost(counts)
     return lost > 0 and lost >= watch.failure_ratio * planned
+
+
+def untold_later(day: date, untold: Sequence[Untold]) -> Alarm:
+    """Return the alarm for offices whose mails were accepted, and then reached nobody."""
+    offices = tuple(office.office_id for office in sorted(untold, key=lambda office: -office.overdue))
+    alerts, overdue = sum(office.alerts for office in untold), sum(office.overdue for office in untold)
+    return Alarm(
+        day,
+        "untold_later",
+        f"the provider accepted mails of {day} and reported later that they reached nobody. So "
+        f"{counted(alerts, 'alert')} ({overdue:,} overdue) reached nobody, in {counted(len(offices), 'office')}. "
+        f"Contact {'this office' if len(offices) == 1 else 'these offices'} yourself; `notifierd feedback` shows what "
+        "became of the mails.",
+        offices,
+    )
+
+
+def bounces(day: date, mails: int, bounced: int, watch: WatchSettings) -> Iterator[Alarm]:
+    """Yield the alarm for too many mails that bounced in the days up to *day*."""
+    if watch.bounce_ratio and mails >= ENOUGH_MAILS and bounced >= watch.bounce_ratio * mails:
+        yield Alarm(
+            day,
+            "bounces",
+            f"{bounced:,} of {counted(mails, 'mail')} of the last seven days bounced ({bounced / mails:.1%}; "
+            f"watch.bounce_ratio is {watch.bounce_ratio:g}). Providers stop accounts with more than 4 to 10 %. Correct "
+            "the addresses in the application; the provider's own page lists them.",
+        )
+
+
+def complaint(day: date, count: int) -> Alarm:
+    """Return the alarm for recipients who reported a mail of *day* as spam."""
+    are = "is" if count == 1 else "are"
+    return Alarm(
+        day,
+        "complaint",
+        f"{counted(count, 'recipient')} reported a mail of {day} as spam. Their mails {are} held back for 30 days. "
+        "`notifierd feedback` lists the staff members: ask them whether they want the reminders; `notifierd lift` ends "
+        "holding back.",
+    )
+
+
+def no_feedback(day: date, provider: str, reason: str) -> Alarm:
+    """Return the alarm for a provider that could not be asked for too long."""
+    return Alarm(
+        day,
+        f"feedback:{provider}",
+        f"for more than {SILENT // timedelta(hours=1)} hours, {provider} could not be asked completely what became of "
+        f"the mails ({reason}). Mails that reached nobody stay unnoticed. `notifierd check --connect` shows whether "
+        "its key works.",
+    )
+
+
+def enforcement(day: date, provider: str, status: str) -> Alarm:
+    """Return the alarm for a provider that restricts our account, which is in *status*."""
+    return Alarm(
+        day,
+        f"enforcement:{provider}",
+        f"{provider} restricts our account: its status is {status}. Read what {provider} wrote to the owner of the "
+        "account, and answer it before it stops the account.",
+    )
 
 
 def missed(days: Mapping[date, str]) -> Alarm:

@@ -20,6 +20,7 @@ from notifierd.rules.lifecycle import Policy
 from notifierd.run.progress import Progress
 from notifierd.run.stop import SETTLE_SECONDS, Stop
 from notifierd.run.transport import CallLimits, Transports
+from notifierd.store.feedback import Feedback
 from notifierd.store.ledger import Ledger
 from notifierd.store.source import Source
 
@@ -177,6 +178,10 @@ class Site(Protocol):
     @property
     def ledger(self) -> Ledger:
         """The ledger in the database."""
+
+    @property
+    def feedback(self) -> Feedback:
+        """The part of the ledger that is about mails after they were accepted."""
 
     def open_context(
         self, *, window_left: Callable[[], float], stop: Stop, progress: Progress

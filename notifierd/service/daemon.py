@@ -21,7 +21,10 @@ from notifierd.rules.report import RunResult
 from notifierd.run.context import Site
 from notifierd.run.day import run_day
 from notifierd.run.progress import Progress
+from notifierd.send.feedback.open import open_feedback
 from notifierd.service import memory
+from notifierd.service.feedback.look import OpenReader
+from notifierd.service.feedback.schedule import Looks
 from notifierd.service.reload import Configuration
 from notifierd.service.state import Attempt, Status, in_zone, log_report
 from notifierd.service.systemd import Notifier
@@ -51,6 +54,7 @@ class Daemon:
         keep_serving: serves the page of a daemon until it is cancelled; called when the page is first switched on.
         slice: the longest sleep in seconds, after which the daemon looks at the clock again.
         give_back: returns memory to the system; called after a run.
+        open_reader: opens what asks a provider what became of the mails.
     """
 
     load: Callable[[], Settings]
@@ -63,10 +67,12 @@ class Daemon:
     slice: float = 20.0
     open_client: OpenClient = one_client
     give_back: Callable[[], None] = memory.give_back
+    open_reader: OpenReader = open_feedback
     status: Status = field(init=False)
     watch: Watch = field(init=False)
     _config: Configuration = field(init=False)
     _upkeep: Upkeep = field(init=False)
+    _looks: Looks = field(init=False)
     _done: date | None = None
     """The last day that has no work left."""
     _interrupted: bool = False
@@ -88,9 +94,19 @@ class Daemon:
             async with trio.open_nursery() as nursery:
                 async with open_watch(lambda: self.settings, self.claim_alarm, self.open_client) as self.watch:
                     self._upkeep = Upkeep(self.open_site, self.now, self.status, self.watch, began)
+                    self._looks = Looks(
+                        self.open_site,
+                        lambda: self.settings,
+                        self.now,
+                        self.watch,
+                        self._free_until,
+                        self.slice,
+                        self.open_reader,
+                    )
                     nursery.start_soon(self._config.keep_reloading)
                     await nursery.start(self._obey_signals)
                     nursery.start_soon(self._serve)
+                    nursery.start_soon(self._looks.run)
                     with self._work:
                         await self._start()
                         while not self.status.stopping:
@@ -162,8 +178,15 @@ class Daemon:
 
     # ------------------------------------------------------------------------------------------------------- a day
 
+    def _free_until(self) -> datetime | None:
+        """Return when the next window opens; None while one is open, and while nothing new may begin."""
+        opens = self.next_window().opens
+        is_busy = self.status.stopping or not self.status.ready or self.status.attempt is not None
+        return None if is_busy or opens <= self.now() else opens
+
     async def _have_run(self, window: Window) -> bool:
         """Run the day of *window*; return whether it was run. If it cannot be, say why, and wait a little."""
+        self._looks.cut()
         day, result = window.day, None
         attempt = self.status.attempt = Attempt(window, progress=Progress(self.status.metrics))
         try:

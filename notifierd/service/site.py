@@ -126,7 +126,7 @@ async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIter
     ) as db:
         await require_fit(db, settings, read_only=read_only)
         ledger = PostgresLedger(db, database.plan_timeout)
-        feedback = Feedback(db, audit=settings.content.audit == "each")
+        feedback = Feedback(db, audit=settings.content.audit)
         yield PostgresSite(settings, ledger, PostgresSource(db), Overview(db), feedback, db.statements, db)
 
 

@@ -4,6 +4,7 @@ A look at a provider may be cut off after any statement. Each of them can be rep
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Literal
@@ -11,6 +12,7 @@ from uuid import UUID
 
 from attrs import asdict, field, frozen
 
+from notifierd.config.settings import Audit
 from notifierd.model.counts import Untold
 from notifierd.model.errors import StatementRefused
 from notifierd.model.feedback import MailStatus, Verdict
@@ -61,6 +63,15 @@ class Mails:
 
     by_provider: Mapping[str, Asked]
     complete: bool
+
+
+@frozen
+class RunEnd:
+    """When the run of a day ended; while it is *running*, until when it has its lease."""
+
+    day: date
+    ended: datetime
+    running: bool
 
 
 @frozen
@@ -153,12 +164,12 @@ class Feedback:
     statement. Repeating a call is harmless.
 
     Attributes:
-        audit: whether each mail that was sent gets its audit row.
+        audit: `content.audit`.
         chunk: how many mails are read at once.
     """
 
     _db: Database
-    audit: bool = True
+    audit: Audit = "each"
     chunk: int = CHUNK
 
     # A look ----------------------------------------------------------------------------------------------------------
@@ -174,6 +185,15 @@ class Feedback:
     async def release_look_lease(self, holder: str) -> None:
         """Release the lease of *holder* before it expires."""
         await self._db.fetch(feedback.RELEASE_LEASE, holder)
+
+    async def runs(self, first: date) -> tuple[RunEnd, ...]:
+        """Return the runs since the day *first*, the newest first."""
+        return tuple(RunEnd(**dict(row)) for row in await self._db.read(feedback.RUNS, first))
+
+    async def is_running(self) -> bool:
+        """Return whether any process has a run under way."""
+        (row,) = await self._db.fetch(feedback.IS_RUNNING)
+        return bool(row["running"])
 
     async def sent(self, days: Sequence[date], most: int = MOST_MAILS) -> Mails:
         """Return the mails of *days* that providers accepted or may have accepted, read in chunks.
@@ -219,11 +239,11 @@ class Feedback:
                 for verdict in verdicts[start : start + KEPT_AT_ONCE]
             ]
             try:
-                await self._db.write(feedback.KEEP, provider, *columns(rows, 5), "write" if self.audit else "none")
+                await self._db.write(feedback.KEEP[self.audit], provider, *columns(rows, 5))
             except StatementRefused as refused:
-                if refused.transient or not self.audit:
+                if refused.transient or self.audit != "each":
                     raise
-                await self._db.write(feedback.KEEP, provider, *columns(rows, 5), "mark")
+                await self._db.write(feedback.KEEP_BARE, provider, *columns(rows, 5))
 
     async def note_look(self, provider: str, complete_until: datetime | None, result: str) -> None:
         """Write how a look at *provider* ended.
@@ -233,6 +253,13 @@ class Feedback:
             result: the code of the reason why it was not complete; "" if it was.
         """
         await self._db.write(feedback.NOTE_LOOK, provider, complete_until, result)
+
+    async def troubles(self, first: date) -> dict[date, Counter[MailStatus]]:
+        """Return for each day since *first* how many mails of each status in TROUBLE it has."""
+        found: dict[date, Counter[MailStatus]] = {}
+        for row in await self._db.read(feedback.TROUBLES, first):
+            found.setdefault(row["day"], Counter())[MailStatus(row["status"])] = row["mails"]
+        return found
 
     # What follows ----------------------------------------------------------------------------------------------------
 

@@ -14,11 +14,16 @@ from notifierd.rules.alarms import (
     Alarm,
     Running,
     at_end,
+    bounces,
+    complaint,
+    enforcement,
     failed,
     missed,
     never_resumed,
+    no_feedback,
     ping_address,
     summary,
+    untold_later,
     while_running,
 )
 from tests.support.samples import DAY, an_id
@@ -260,3 +265,37 @@ def test_a_summary_has_the_days_counts_and_nobody():
         "untold: 3 alerts, 2 overdue, 1 offices",
     ]
     assert summary(DAY, "skipped", "closed_dates", None) == "2026-11-24 skipped (closed_dates)"
+
+
+# What became of the mails --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mails", "bounced", "ratio", "rings"),
+    [
+        (199, 199, 0.02, False),
+        (200, 3, 0.02, False),
+        (200, 4, 0.02, True),
+        (5000, 100, 0.02, True),
+        (5000, 99, 0.02, False),
+        (5000, 5000, 0.0, False),
+        (200, 0, 0.02, False),
+    ],
+)
+def test_a_share_of_at_least_200_mails_that_bounced_is_an_alarm(mails: int, bounced: int, ratio: float, *, rings: bool):
+    found = list(bounces(DAY, mails, bounced, WatchSettings(bounce_ratio=ratio)))
+    assert [alarm.cause for alarm in found] == ["bounces"] * rings
+
+
+def test_offices_that_nobody_was_told_of_after_all_are_named_the_most_overdue_first():
+    quiet, worst = Untold(an_id("quiet"), 3, 0), Untold(an_id("worst"), 2, 2)
+    alarm = untold_later(DAY, (quiet, worst))
+    assert (alarm.cause, alarm.offices) == ("untold_later", (worst.office_id, quiet.office_id))
+    assert "5 alerts (2 overdue) reached nobody, in 2 offices" in alarm.text
+    assert "Contact this office yourself" in untold_later(DAY, (quiet,)).text
+
+
+def test_each_provider_has_alarms_of_its_own():
+    assert no_feedback(DAY, "ses", "timeout").cause == "feedback:ses"
+    assert enforcement(DAY, "ses", "probation").cause == "enforcement:ses"
+    assert complaint(DAY, 1).text.startswith("1 recipient reported a mail of 2026-11-24 as spam.")

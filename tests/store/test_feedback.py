@@ -2,8 +2,7 @@
 
 import hashlib
 import hmac
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain, count, permutations
 from typing import Any, TypeVar
@@ -11,18 +10,20 @@ from uuid import UUID, uuid4
 
 import pytest
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field, frozen
 
+from notifierd.config.settings import Audit
 from notifierd.demo.postgres import Cluster
 from notifierd.model.counts import Untold
 from notifierd.model.delivery import Channel, State, delivery_id
 from notifierd.model.errors import LedgerUnavailable
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.rules.due import Rules
-from notifierd.store.database import Connection, Database, open_database
+from notifierd.store.database import Database, open_database
 from notifierd.store.feedback import Asked, Bounces, Feedback, FeedbackDay, Held
 from notifierd.store.postgres import PostgresLedger
 from tests.support import application
+from tests.support.cutting import cut_after, written
 from tests.support.memory import Application
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_id
 
@@ -274,10 +275,37 @@ async def test_it_is_settled_without_its_audit_row_if_the_database_refuses_the_r
 async def test_no_audit_row_is_written_where_none_is_wanted(desk: Desk) -> None:
     await desk.load("anna")
     key = await desk.add(UNKNOWN)
-    await Feedback(desk.db, audit=False).keep("resend", [Verdict(key, MailStatus.BOUNCED)])
+    await Feedback(desk.db, audit="none").keep("resend", [Verdict(key, MailStatus.BOUNCED)])
     (row,) = await desk.db.fetch("select state, audit_missing from notifierd.deliveries")
     assert tuple(row) == ("sent", False)
     assert await desk.db.fetch("select from app.audit_log") == []
+
+
+@pytest.mark.parametrize("audit", ["office", "none"])
+async def test_without_a_row_for_each_mail_no_privilege_on_the_audit_log_is_needed(
+    desk: Desk, audit: Audit, cluster: Cluster
+) -> None:
+    """With a row for each office, the mail is marked, so that the office's row counts it."""
+    await desk.load("anna")
+    await desk.run()
+    key = await desk.add(UNKNOWN)
+    role = f"auditless_{uuid4().hex[:8]}"
+    await desk.db.fetch(f"create role {role} login")
+    for grant in (
+        "usage on schema notifierd",
+        "select, insert, update on all tables in schema notifierd",
+    ):
+        await desk.db.fetch(f"grant {grant} to {role}")
+    await desk.db.fetch(f"revoke all on notifierd.audit_log from {role}")
+    (name,) = await desk.db.fetch("select current_database()")
+    async with open_database(cluster.dsn(name[0], role)) as db:
+        await Feedback(db, audit=audit).keep("resend", [Verdict(key, MailStatus.BOUNCED)])
+    (row,) = await desk.db.fetch("select state, audit_missing from notifierd.deliveries where id = $1", key)
+    assert tuple(row) == ("sent", audit == "office")
+    (office,) = await desk.db.fetch("select audit_owed from notifierd.run_offices")
+    assert office["audit_owed"] == (audit == "office")
+    await desk.db.fetch(f"drop owned by {role}")
+    await desk.db.fetch(f"drop role {role}")
 
 
 async def test_a_mail_that_was_planned_again_is_left_to_its_new_try(desk: Desk) -> None:
@@ -628,42 +656,6 @@ async def test_feedback_is_forgotten_with_its_day(desk: Desk) -> None:
 # A crash at any statement --------------------------------------------------------------------------------------------
 
 
-@define
-class Cutting(Database):
-    """A database whose connection is cut after so many statements."""
-
-    left: int = 0
-
-    async def unit(self, work: Callable[[Connection], Awaitable[T]], *, patience: float | None = None) -> T:
-        async def cut(connection: Connection) -> T:
-            return await work(_Cut(connection, self))  # type: ignore[arg-type]
-
-        return await super().unit(cut, patience=patience)
-
-
-@frozen
-class _Cut:
-    _connection: Any
-    _db: Cutting
-
-    def transaction(self) -> Any:
-        return self._connection.transaction()
-
-    async def fetch(self, sql: str, *args: object) -> Any:
-        return await self._then_cut(self._connection.fetch(sql, *args))
-
-    async def execute(self, sql: str, *args: object) -> Any:
-        return await self._then_cut(self._connection.execute(sql, *args))
-
-    async def _then_cut(self, statement: Awaitable[T]) -> T:
-        answer = await statement
-        self._db.left -= 1
-        if self._db.left == 0:
-            self._connection.terminate()
-            raise OSError
-        return answer
-
-
 async def a_look(feedback: Feedback, day: date, verdicts: Sequence[Verdict]) -> tuple[Untold, ...]:
     """Ask, keep page by page, and act upon it."""
     await feedback.take_look_lease(ME)
@@ -675,22 +667,6 @@ async def a_look(feedback: Feedback, day: date, verdicts: Sequence[Verdict]) -> 
     untold = await feedback.recount(day, RULES)
     await feedback.release_look_lease(ME)
     return untold
-
-
-async def written(db: Database) -> Counter[tuple[Any, ...]]:
-    """All that a look wrote, without times."""
-    tables = {
-        "feedback": "delivery_id, status, code, address_key, grounds",
-        "holds": "staff_id, address_key, reason, since, until",
-        "feedback_looks": "provider, complete_until, result",
-        "runs": "counts, untold",
-        "deliveries": "id, state, provider, provider_message_id, audit_missing",
-        "look_lease": "holder",
-    }
-    found = Counter(("audit", *row) for row in await db.fetch("select target_id from app.audit_log"))
-    for name, what in tables.items():
-        found.update((name, *row) for row in await db.fetch(f"select {what} from notifierd.{name}"))
-    return found
 
 
 async def test_a_look_that_is_cut_off_after_any_statement_is_made_up_for_by_the_next(desk: Desk) -> None:
@@ -726,9 +702,8 @@ async def test_a_look_that_is_cut_off_after_any_statement_is_made_up_for_by_the_
                 row["state"],
                 row["provider_message_id"],
             )
-        cutting = Cutting(db._pool, db._loop, db.guards, db.pooled, db._turns, left=cuts + 1)  # noqa: SLF001
         try:
-            await a_look(Feedback(cutting), DAY, verdicts)
+            await a_look(Feedback(cut_after(db, cuts + 1)), DAY, verdicts)
         except LedgerUnavailable:
             cuts += 1
         else:

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,6 +20,7 @@ from notifierd.service.daemon import Daemon
 from notifierd.service.systemd import Notifier
 from notifierd.web.service import keep_serving
 from tests.support.memory import Application
+from tests.support.memory_feedback import MemoryFeedback, ScriptedProvider
 from tests.support.receivers import Receivers
 from tests.support.scripted_senders import ScriptedSender, ShakyLedger, a_run, between
 
@@ -75,6 +76,7 @@ class World:
         broken: what is wrong with the configuration that lies there.
         unfit: what is wrong with the database.
         opening: seconds that it takes to open the database.
+        provider: tells what became of the mails.
         slice: the daemon's; its own 20 s would make thousands of naps of a day.
         given_back: when it gave memory back.
     """
@@ -95,12 +97,16 @@ class World:
     ledger: Diary = field(init=False)
     in_force: list[Settings] = field(factory=list)
     receivers: Receivers = field(factory=Receivers)
+    provider: ScriptedProvider = field(init=False)
+    feedback: MemoryFeedback = field(init=False)
     context: RunContext | None = None
     daemon: Daemon = field(init=False)
     exit_code: int | None = None
 
     def __attrs_post_init__(self) -> None:
         self.ledger = Diary(self.app, now=self.now)
+        self.provider = ScriptedProvider(lambda: self.now().astimezone(UTC))
+        self.feedback = MemoryFeedback(self.ledger)
         self.daemon = self.another()
 
     def another(self) -> Daemon:
@@ -116,6 +122,7 @@ class World:
             self.slice,
             self.receivers.client,
             lambda: self.given_back.append(self.now()),
+            self.provider.open,
         )
 
     def now(self) -> datetime:
@@ -174,6 +181,10 @@ class FakeSite:
     @property
     def ledger(self) -> Diary:
         return self.world.ledger
+
+    @property
+    def feedback(self) -> MemoryFeedback:
+        return self.world.feedback
 
     def open_context(
         self, *, window_left: Callable[[], float], stop: Stop, progress: Progress

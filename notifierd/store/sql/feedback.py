@@ -1,6 +1,9 @@
 """What became of mails: what providers are asked about, what they report, and whose mails are held back."""
 
-from notifierd.model.feedback import MailStatus
+from collections.abc import Mapping
+
+from notifierd.config.settings import Audit
+from notifierd.model.feedback import TROUBLE, MailStatus
 from notifierd.store.sql import ADDRESS_KEY, HOLDS, IS_HELD, NOT_REACHED, OFFICE_NAME, STANDS
 
 # $1 a day, $2 and $3: read on after this (office, staff member), $4 how many
@@ -15,9 +18,11 @@ limit $4::int
 
 _SEVERITY = f"array_position(array[{', '.join(repr(str(status)) for status in MailStatus)}], {{}})"
 
-# $1 the provider, $2 to $6 an array for each attribute of the verdicts, $7 what is done about the audit row of a mail
-# that was unknown: "write" it, "mark" the delivery as lacking it, or "none".
-KEEP = f"""
+
+# $1 the provider, $2 to $6 an array for each attribute of the verdicts. *missing*: whether a mail that was unknown has
+# no audit row yet, and is to have one.
+def _keep(*, missing: bool, audited: str = "") -> str:
+    return f"""
 with said as materialized (
     select distinct on (s.id) s.*
     from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[])
@@ -27,17 +32,11 @@ with said as materialized (
     update notifierd.deliveries d
     set state = 'sent', provider = $1::text, reason = null,
         provider_message_id = coalesce(nullif(s.message_id, ''), d.provider_message_id),
-        audit_missing = $7::text = 'mark', updated_at = now()
+        audit_missing = {str(missing).lower()}, updated_at = now()
     from said s
     where d.id = s.id and d.channel = 'email' and d.state = 'unknown'
     returning d.id, d.day, d.office_id, d.staff_id
-), audited as (
-    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
-    select 'deadline_notification_sent', 'email_notification', d.staff_id, d.office_id,
-           jsonb_build_object('office_name', {OFFICE_NAME})
-    from settled d left join notifierd.offices o on o.id = d.office_id
-    where $7::text = 'write'
-), known as (
+){audited}, known as (
     select id, day, office_id, staff_id from settled
     union all
     select d.id, d.day, d.office_id, d.staff_id
@@ -54,6 +53,30 @@ set status = excluded.status, code = excluded.code, seen_at = excluded.seen_at, 
     provider = excluded.provider, address_key = coalesce(excluded.address_key, f.address_key)
 where {_SEVERITY.format("excluded.status")} > {_SEVERITY.format("f.status")}
 """
+
+
+_AUDITED = f""", audited as (
+    insert into notifierd.audit_log (action, target_type, target_id, office_id, details)
+    select 'deadline_notification_sent', 'email_notification', d.staff_id, d.office_id,
+           jsonb_build_object('office_name', {OFFICE_NAME})
+    from settled d left join notifierd.offices o on o.id = d.office_id
+)"""
+
+_OWING = """, owing as (
+    update notifierd.run_offices r set audit_owed = true
+    from (select distinct day, office_id from settled) s
+    where r.day = s.day and r.office_id = s.office_id
+)"""
+
+KEEP: Mapping[Audit, str] = {
+    "each": _keep(missing=False, audited=_AUDITED),
+    "office": _keep(missing=True, audited=_OWING),
+    "none": _keep(missing=False),
+}
+"""Keep verdicts, by `content.audit`. A statement that names `audit_log` needs the privilege to insert there."""
+
+KEEP_BARE = _keep(missing=True)
+"""Keep verdicts without the audit rows of mails that were unknown; those are marked as lacking them."""
 
 NOTE_LOOK = """
 insert into notifierd.feedback_looks as l (provider, complete_until, looked_at, result)
@@ -79,6 +102,26 @@ returning holder
 """
 
 RELEASE_LEASE = "update notifierd.look_lease set holder = null, lease_until = null where holder = $1::text"
+
+# $1 the first day. Days without a run have no `started_at`. A run that died ended when its lease did.
+RUNS = """
+select r.day, coalesce(r.finished_at, r.lease_until, r.started_at) as ended,
+       r.state = 'running' and coalesce(r.lease_until > clock_timestamp(), false) as running
+from notifierd.runs r
+where r.day >= $1::date and r.started_at is not null
+order by r.day desc
+"""
+
+IS_RUNNING = """
+select exists(select from notifierd.runs where state = 'running' and lease_until > clock_timestamp()) as running
+"""
+
+# $1 the first day. Few mails have another status than `delivered`.
+TROUBLES = f"""
+select day, status, count(*) as mails from notifierd.feedback
+where day >= $1::date and status in ({", ".join(repr(str(status)) for status in MailStatus if status in TROUBLE)})
+group by day, status
+"""
 
 _DOMAIN = """lower(split_part(left(s.email, 320), '@', -1) collate "C")"""
 
