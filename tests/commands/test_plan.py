@@ -97,7 +97,7 @@ def test_what_is_open_in_the_ledger_is_planned_and_what_tells_nothing_any_more_e
     assert (found["email"], found["settled"]) == (3, 0)
     (expiring,) = found["expiring"]
     assert (expiring["staff_id"], expiring["channel"], expiring["reason"]) == (str(gone.id), "email", "no_longer_due")
-    assert "1 planned deliveries would expire" in plan(place).out
+    assert "1 planned delivery would expire" in plan(place).out
 
 
 def test_what_the_limits_leave_no_room_for_is_named_and_what_was_sent_is_not_counted_again(place: Place) -> None:
@@ -233,7 +233,7 @@ def test_who_is_held_back_is_counted_and_explained_and_gets_no_mail(place: Place
         found = plan_json(place)
         assert (found["email"], found["held"]) == (1, 3)
         assert {office["office_id"] for office in found["untold"]} == {str(an_id("o1"))}
-        assert "3 mails are held back after what the provider reported of earlier ones" in plan(place).out
+        assert "held back after what the provider reported of earlier mails: 3 mails" in plan(place).out
         ((mail, _),) = (office["ways"] for office in explanation(place, "o0s0")["offices"])
         assert mail["targets"] == [{"device_id": None, "included": False, "reason": "held:complained"}]
         explained = plan(place, "--explain", str(an_id("o0s0"))).out

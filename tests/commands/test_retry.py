@@ -62,7 +62,7 @@ def test_mails_that_are_held_back_are_not_retried(place: Place) -> None:
     }
     assert place.states() == {"sent": 1, "failed": 1}
     place.sql(f"insert into notifierd.lifts values ('{an_id('o0s0')}', now())")
-    assert "1 mails and 0 pushes of 1 offices are planned again" in again(place, "failed").out
+    assert "1 mail and 0 pushes of 1 office planned again" in again(place, "failed").out
 
 
 # Processes -----------------------------------------------------------------------------------------------------------
