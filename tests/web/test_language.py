@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import notifierd
 from notifierd.model.counts import ChannelCounts
+from notifierd.model.feedback import MailStatus
 from notifierd.store.history import Day
 from notifierd.web.chart import COLUMN, HEIGHT, LEAST, chart
 from notifierd.web.words.language import Words, preferred
@@ -128,7 +129,8 @@ def test_each_phrase_is_used_and_each_that_is_used_is_there():
         "sent",
         "planned",
     }  # of a delivery
-    built = {key for key in PHRASES if key.startswith(("run_", "n_"))}  # from a state, too
+    spoken |= set(MailStatus)  # of a mail that was accepted
+    built = {key for key in PHRASES if key.startswith(("run_", "n_", "advice_"))}  # from a state, too
     statuses = {"starting", "sleeping", "standing_by", "waiting_for_database", "cannot_run", "stopping"}
     assert {key for key in PHRASES if not re.search(rf"""["']{key}["']""", words)} - spoken - built - statuses == set()
 

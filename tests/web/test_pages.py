@@ -14,6 +14,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from notifierd.demo.servers.trouble import MailConfig, Rule
+from notifierd.model.feedback import MailStatus
 from notifierd.web.live import MOST_STREAMS
 from tests.support.daemon_process import AHEAD, OPEN, TODAY, Service, running_service
 from tests.support.events import listening
@@ -169,9 +170,12 @@ async def test_a_scrape_is_no_longer_after_many_offices_and_push_services(place:
         "notifierd_calls_in_trouble",
         "notifierd_untold",
         "notifierd_last_comp",
+        "notifierd_feedback_mails",
     }
     assert {key for key in after - before if not key[0].startswith(tuple(names))} == set()
     assert {key[1] for key in after if key[0] == "notifierd_call_duration_seconds_count"} == {"resend", "webpush"}
+    became = {key[1:] for key in after if key[0] == "notifierd_feedback_mails"}
+    assert became == {("resend", status) for status in (*MailStatus, "not_known")}
 
 
 # Pages --------------------------------------------------------------------------------------------------------------
