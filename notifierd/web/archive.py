@@ -192,15 +192,18 @@ class Archive:
         except DatabaseError:
             return None
 
-    async def told(self, today: date, stamp: str) -> Told | None:
-        """Return what providers told of the mails of the last FEEDBACK_DAYS days; None if the ledger cannot be read."""
+    async def told(self, today: date, last_run: str) -> Told | None:
+        """Return what providers told of the mails of the last FEEDBACK_DAYS days; None if the ledger cannot be read.
+
+        When *last_run* changes, older cached answers are not used any more. While a run goes on, they are.
+        """
 
         async def ask(_: Overview, feedback: Feedback) -> Told:
             mails = await feedback.days(today, FEEDBACK_DAYS)
             return Told(mails, await feedback.looks(), len(await feedback.held(today)))
 
         try:
-            return await self._ask(("told", today, stamp), ask, FEEDBACK_KEPT_FOR)
+            return await self._ask(("told", today, last_run), ask, FEEDBACK_KEPT_FOR)
         except DatabaseError:
             return None
 

@@ -103,7 +103,7 @@ class Pages:
         recent = trouble = told = None
         try:
             recent = await self.archive.recent(today, of, now.stamp)
-            told = await self.archive.told(today, now.stamp)
+            told = await self.archive.told(today, self.daemon.status.last)
         except DatabaseError as error:
             trouble = error.reason
         return self._render(

@@ -45,9 +45,9 @@ def main() -> int:
         for width, scheme in views:
             take(browser, scene, "run", width=width, scheme=scheme, language="en")
         await_that(scene.is_over)
+        tell(place)
         for width, scheme in views:
             take(browser, scene, "page", width=width, scheme=scheme, language="ja")
-        tell(place)
         with window(browser, scene.url, width=WIDE, scheme="light", language="en") as look:
             look.go(f"/days/{TODAY}")
             look.page.locator("section[aria-labelledby=losses]").screenshot(path=IMAGES / "became-wide-light.png")
