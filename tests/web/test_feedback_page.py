@@ -3,9 +3,10 @@
 import re
 import signal
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -125,6 +126,8 @@ async def test_the_pages_say_what_became_of_mails_and_the_metrics_count_them(pla
         "o1s1": ("refused", "5.7.1"),
         "o2s0": ("complained", ""),
     }
+    asked = [datetime(TODAY.year, TODAY.month, TODAY.day, 1, minute, tzinfo=UTC) for minute in (30, 31)]
+    shown = [f"{moment.astimezone(ZoneInfo(str(OPEN['timezone']))):%H:%M}" for moment in asked]
     async with running_service(place) as service:
         await until(lambda: service.shows("sleeping until"), "the run's end")
         values = ", ".join(f"('{an_id(name)}'::uuid, '{what}', '{code}')" for name, (what, code) in told.items())
@@ -135,7 +138,7 @@ async def test_the_pages_say_what_became_of_mails_and_the_metrics_count_them(pla
         )
         place.sql(
             "insert into notifierd.feedback_looks values "
-            f"('resend', now(), '{TODAY} 01:30+00', ''), ('ses', null, '{TODAY} 01:31+00', 'timeout')"
+            f"('resend', now(), '{asked[0]}', ''), ('ses', null, '{asked[1]}', 'timeout')"
         )
         pages = {
             (path, language): await service.get(path, accept_language=language)
@@ -154,12 +157,12 @@ async def test_the_pages_say_what_became_of_mails_and_the_metrics_count_them(pla
     text = {key: re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text)) for key, page in pages.items()}
     assert "resend 6 1 0 1 1 1 1 1" in text["/", "en"]
     assert "resend: asked" in text["/", "en"]
-    assert "10:30, everything was read." in text["/", "en"]
+    assert f"{shown[0]}, everything was read." in text["/", "en"]
     assert "ses: asked" in text["/", "en"]
-    assert "10:31, not everything could be read. timeout" in text["/", "en"]
+    assert f"{shown[1]}, not everything could be read. timeout" in text["/", "en"]
     assert "resend 6 1 0 1 1 1 1 1" in text[f"/days/{TODAY}", "ja"]
     for path in ("/", f"/days/{TODAY}"):
-        assert "10:30 に問い合わせ" in text[path, "ja"]
+        assert f"{shown[0]} に問い合わせ" in text[path, "ja"]
     day, office = text[f"/days/{TODAY}", "en"], text[f"/offices/{an_id('o0')}", "en"]
     for phrase in ("There is no such mailbox", "SPF, DKIM and DMARC of", "reported the mail as spam"):
         assert phrase in day
