@@ -11,7 +11,7 @@ from uuid import UUID
 import click
 
 from notifierd import __version__
-from notifierd.cli import setup
+from notifierd.cli import feedback, setup
 from notifierd.cli.terminal import (
     abandon_stdout,
     as_json_option,
@@ -383,5 +383,14 @@ def retry(context: click.Context, *, failed: bool, unknown: bool, expired: bool,
         )
 
 
-for command in (setup.check, setup.trial, setup.db, setup.vapid, setup.demo, setup.completion):
+for command in (
+    feedback.feedback,
+    feedback.lift,
+    setup.check,
+    setup.trial,
+    setup.db,
+    setup.vapid,
+    setup.demo,
+    setup.completion,
+):
     cli.add_command(command)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from notifierd.commands.display.columns import Column, print_table
+from notifierd.commands.display.feedback import asked_until, held_since
 from notifierd.messages.text import clean, visible
 from notifierd.model.counts import ChannelCounts, counted
 from notifierd.model.delivery import Channel
@@ -165,6 +166,12 @@ def _print_last(report: "StatusReport", zone: ZoneInfo, console: Console) -> Non
         words = f"{alerts} reached nobody[/], {untold.overdue:,} overdue, in {offices}"
         _line(console, "", f"[bold red]{words}")
     _line(console, "open", "; ".join(_left(each, zone) for each in report.open) or "nothing")
+    for look in report.looks:
+        _line(console, "feedback", f"{plain(look.provider)}: {asked_until(look, zone)}")
+    if report.held:
+        _line(
+            console, "held back", f"[yellow]mails to {counted(report.held, 'staff member')}[/] (`notifierd feedback`)"
+        )
     _line(console, "lease", f"held by {plain(day.holder)}" if day.holder else "free")
 
 
@@ -312,6 +319,8 @@ def print_explanation(explanation: "Explanation", console: Console) -> None:
         console.print(f"[yellow]closed[/] ({plain(explanation.closed)}): only `notifierd once --force` would send this")
     for office in explanation.offices:
         console.print(f"\n[bold]{plain(clean(office.work.name or ''))}[/] {office.work.id}")
+        if office.held:
+            console.print(f"  [yellow]{held_since(office.held)}[/]")
         for decided in office.channels:
             threshold = office.work.staff[explanation.staff_id].days(decided.channel)
             _print_channel(decided, threshold, explanation, console)

@@ -21,6 +21,7 @@ from notifierd.config.network import ENVIRONMENT, proxy_variable, read_route
 from notifierd.config.placeholders import placeholders
 from notifierd.config.settings import HttpSettings, NetworkSettings, Settings, WatchSettings
 from notifierd.model.errors import ConfigError
+from notifierd.send.feedback.open import READERS, is_set_up
 from notifierd.send.open import open_email
 from notifierd.send.route.trust import system_store
 from notifierd.send.vapid import Vapid
@@ -157,6 +158,10 @@ async def _providers(settings: Settings) -> list[Finding]:
             findings.append(Finding(subject, Level.WARN, f"the key and all mails go to {url} unencrypted"))
         else:
             findings.append(Finding(subject, Level.OK, f"sends through {url}"))
+        if not is_set_up(name, settings):
+            keys = " or ".join(f"{subject}.{key}" for key in READERS[name][2])
+            text = f"is not asked what became of mails; {keys} would have it asked"
+            findings.append(Finding(f"{subject}.feedback", Level.OK, text))
     return findings
 
 

@@ -20,6 +20,7 @@ from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import ChannelDecision, Decision, Rules, Skip, Target, channel_decisions, notice_for
 from notifierd.send.open import mail_capacity
 from notifierd.service.site import PostgresSite, open_site
+from notifierd.store.feedback import Held
 from notifierd.store.source import CHUNK
 
 
@@ -251,6 +252,8 @@ class OfficeDecisions:
 
     work: OfficeWork = field(repr=False)
     channels: tuple[ChannelDecision, ...]
+    held: Held | None = None
+    """Since when mails are held back, if they are."""
 
 
 @frozen
@@ -272,6 +275,7 @@ class Explanation:
                 {
                     "office_id": str(office.work.id),
                     "name": office.work.name,
+                    "held": office.held and office.held.as_json(),
                     "ways": [self._channel(decided, office.work) for decided in office.channels],
                 }
                 for office in self.offices
@@ -324,7 +328,10 @@ async def explain(settings: Settings, day: date, staff_id: UUID) -> Explanation:
         problem = f"--explain: {staff_id} is not in the view notifierd.staff"
         raise ConfigError((problem,))
     explained = tuple(
-        OfficeDecisions(work, channel_decisions(work.staff[staff_id], work, day, rules, held.get(work.id)))
+        OfficeDecisions(
+            work, channel_decisions(work.staff[staff_id], work, day, rules, hold.reason if hold else None), hold
+        )
         for work in offices
+        for hold in [held.get(work.id)]
     )
     return Explanation(day, Calendar(settings.window).closed(day), staff_id, explained)

@@ -10,6 +10,7 @@ from notifierd.config.settings import Settings
 from notifierd.model.errors import LedgerUnavailable
 from notifierd.rules.calendar import Calendar, Window
 from notifierd.service.site import open_site
+from notifierd.store.feedback import LookState
 from notifierd.store.history import Day, Open
 
 LOOK_BACK = 30
@@ -27,6 +28,8 @@ class StatusReport:
         last: the last run: the newest day that was neither skipped nor missed.
         missed: the later days that should have had a run, the newest first.
         open: the open deliveries.
+        looks: how far each provider was asked what became of mails.
+        held: how many staff members' mails are held back today.
     """
 
     now: datetime
@@ -37,6 +40,8 @@ class StatusReport:
     last: Day | None = None
     missed: tuple[Day, ...] = ()
     open: tuple[Open, ...] = ()
+    looks: tuple[LookState, ...] = ()
+    held: int = 0
 
     @property
     def is_open(self) -> bool:
@@ -59,6 +64,8 @@ class StatusReport:
             "last_run": self.last and self.last.as_json(),
             "missed": [day.as_json() for day in self.missed],
             "open": [each.as_json() for each in self.open],
+            "looks": [look.as_json() for look in self.looks],
+            "held": self.held,
         }
 
 
@@ -75,12 +82,13 @@ async def status_report(settings: Settings, now: datetime) -> StatusReport:
         async with open_site(settings, read_only=True) as site:
             days = await site.overview.days(today, LOOK_BACK)
             left = await site.overview.open()
+            looks, held = await site.feedback.looks(), await site.feedback.held(today)
     except LedgerUnavailable as error:
         return evolve(bare, database=error.reason)
     runs = [day for day in days if day.state not in ("skipped", "missed")]
     last = runs[0] if runs else None
     missed = tuple(day for day in days if day.state == "missed" and (last is None or day.day > last.day))
-    return evolve(bare, last=last, missed=missed, open=left)
+    return evolve(bare, last=last, missed=missed, open=left, looks=looks, held=len(held))
 
 
 async def history(settings: Settings, now: datetime, days: int) -> tuple[Day, ...]:

@@ -88,6 +88,11 @@ class LookState:
     looked_at: datetime
     result: str
 
+    def as_json(self) -> dict[str, object]:
+        """Return the state as one JSON object."""
+        until = self.complete_until and self.complete_until.isoformat()
+        return {"provider": self.provider, "complete_until": until, "result": self.result}
+
 
 @frozen
 class Held:
@@ -97,6 +102,10 @@ class Held:
     reason: Literal["complained", "suppressed"]
     since: date
     until: date
+
+    def as_json(self) -> dict[str, object]:
+        """Return the hold as one JSON object."""
+        return {key: str(value) for key, value in asdict(self).items()}
 
 
 @frozen
@@ -308,9 +317,10 @@ class Feedback:
         """Return the staff members whose mails are held back on *day*."""
         return tuple(Held(**dict(row)) for row in await self._db.read(feedback.HELD, day, limit))
 
-    async def held_in(self, day: date, staff_id: UUID) -> dict[UUID, str]:
-        """Return the offices in which mails of one staff member are held back on *day*, with the reason."""
-        return {row["office_id"]: row["reason"] for row in await self._db.read(feedback.HELD_IN, day, staff_id)}
+    async def held_in(self, day: date, staff_id: UUID) -> dict[UUID, Held]:
+        """Return the offices in which mails of one staff member are held back on *day*."""
+        found = [dict(row) for row in await self._db.read(feedback.HELD_IN, day, staff_id)]
+        return {row.pop("office_id"): Held(**row) for row in found}
 
     async def looks(self) -> tuple[LookState, ...]:
         """Return how far each provider has been asked."""

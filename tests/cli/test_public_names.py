@@ -47,6 +47,7 @@ JSON_OF = (
     "retry --failed --json",
     "once --json",
     "check --json",
+    "feedback --json",
 )
 """Commands whose output other tests compare with its example in docs/commands.md, key by key."""
 

@@ -24,6 +24,7 @@ from tests.support.loopback import OK, Handler, answering, read_request, serving
 DOMAINS = b'{"object": "list", "data": [{"status": "verified"}]}'
 SERVER = b'{"ID": 1, "DeliveryType": "Sandbox"}'
 REFUSED = "blocked:401: The provider rejects our credentials or account. Check the API key and the account."
+NO_RIGHT = "The key may not read what became of the mails. Add the permission that the code names, or use another key."
 OUTAGE = "server_error:503: The provider has an outage or an error. See its status page."
 KEY, TOKEN = "re_secret", "server-secret"
 
@@ -75,7 +76,9 @@ async def test_the_fallback_is_asked_too_and_the_order_is_that_of_the_configurat
     async def handler(stream: trio.SocketStream) -> None:
         while True:
             head, _ = await read_request(stream)
-            await stream.send_all(saying(200, SERVER if head.startswith(b"GET /server ") else DOMAINS))
+            paths = {b"/server": SERVER, b"/bounces": b'{"TotalCount": 0, "Bounces": []}'}
+            path = head.split()[1].partition(b"?")[0]
+            await stream.send_all(saying(200, paths.get(path, DOMAINS)))
 
     def change(settings: Settings, url: str) -> Settings:
         postmark = PostmarkSettings(server_token=TOKEN, base_url=url)
@@ -89,9 +92,30 @@ async def test_the_fallback_is_asked_too_and_the_order_is_that_of_the_configurat
             Level.WARN,
             "accepts the key (GET /server); the server is a sandbox, which delivers no mail",
         ),
+        Finding("email.postmark.feedback", Level.OK, "tells what became of mails, except: delivered"),
         Finding("watch.webhook_url", Level.OK, "127.0.0.1 can be reached"),
         Finding("watch.ping_url", Level.OK, "127.0.0.1 can be reached"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "text"),
+    [
+        (saying(200, b'{"object": "list", "has_more": false, "data": []}'), Level.OK, "tells what became of mails"),
+        (
+            saying(401, b'{"statusCode": 401, "name": "restricted_api_key", "message": "This API key is restricted"}'),
+            Level.BAD,
+            "does not tell what became of mails: no_right:401:full_access: " + NO_RIGHT,
+        ),
+        (saying(503, b""), Level.AWAY, "could not be asked what became of mails: " + OUTAGE),
+    ],
+)
+async def test_a_line_says_whether_the_key_that_asks_works(answer: bytes, level: Level, text: str) -> None:
+    def change(settings: Settings, _url: str) -> Settings:
+        return evolve(settings, email=evolve(settings.email, resend=evolve(settings.email.resend, feedback_key=TOKEN)))
+
+    _, finding = await found_at(answering(answer), change)
+    assert finding == Finding("email.resend.feedback", level, text)
 
 
 async def test_a_receiver_is_neither_posted_to_nor_pinged() -> None:

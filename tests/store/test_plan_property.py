@@ -253,7 +253,10 @@ async def would_send(ledger: PostgresLedger, source: PostgresSource, feedback: F
         for delivery in work.deliveries
         if isinstance(notice_for(delivery, work, DAY, rules), Notice)
     }
-    held = {someone: await feedback.held_in(DAY, someone) for someone in STAFF}
+    held = {
+        someone: {office: hold.reason for office, hold in (await feedback.held_in(DAY, someone)).items()}
+        for someone in STAFF
+    }
     explained = [
         decided
         for someone in STAFF

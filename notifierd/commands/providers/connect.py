@@ -13,12 +13,15 @@ from notifierd.commands.finding import Finding, Level
 from notifierd.config.load import missing_for_sending
 from notifierd.config.settings import Settings
 from notifierd.model.errors import ConfigError
+from notifierd.model.feedback import MailStatus
 from notifierd.model.outcome import Blocked, Delivered, Outcome, Probe, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.send import Provable
 from notifierd.send._answers import Answer
 from notifierd.send._http import open_client, parse_url
+from notifierd.send.feedback.open import open_feedback
 from notifierd.send.open import open_email
+from notifierd.service.feedback.look import providers_set_up
 
 Question = Callable[[], Awaitable[Finding]]
 
@@ -28,7 +31,7 @@ async def look_at_providers(settings: Settings) -> list[Finding]:
 
     Each call may take `limits.send_timeout`.
     """
-    questions = [*_mail(settings), *_push(settings), *_watch(settings)]
+    questions = [*_mail(settings), *_feedback(settings), *_push(settings), *_watch(settings)]
     findings: dict[int, Finding] = {}
 
     async def ask(place: int, question: Question) -> None:
@@ -44,6 +47,10 @@ def _mail(settings: Settings) -> list[Question]:
     missing = missing_for_sending(settings)
     names = [name for name in settings.email.providers if not any(f"email.{name}." in line for line in missing)]
     return [partial(_ask, name, settings) for name in names]
+
+
+def _feedback(settings: Settings) -> list[Question]:
+    return [partial(_ask_feedback, name, settings) for name in providers_set_up(settings)]
 
 
 def _push(settings: Settings) -> list[Question]:
@@ -72,6 +79,28 @@ async def _ask(name: str, settings: Settings) -> Finding:
     except ConfigError:  # reported already
         return Finding(subject, Level.BAD, "cannot be called with this configuration")
     return _of_probe(subject, Probe("the call", Unknown(Reason.TIMEOUT)))
+
+
+async def _ask_feedback(name: str, settings: Settings) -> Finding:
+    """Ask whether the provider can be asked what became of mails."""
+    subject = f"email.{name}.feedback"
+    reason, cannot = str(Reason.TIMEOUT), ""
+    try:
+        with trio.move_on_after(settings.limits.send_timeout):
+            async with open_feedback(name, settings, now=_now) as reader:
+                if reader is not None:
+                    cannot = ", ".join(status for status in MailStatus if status not in reader.tells)
+                    reason = await reader.probe()
+    except ConfigError:  # reported already
+        return Finding(subject, Level.BAD, "cannot be called with this configuration")
+    if not reason:
+        return Finding(subject, Level.OK, "tells what became of mails" + (f", except: {cannot}" if cannot else ""))
+    if any(known.begins(reason) for known in OURS_TO_MEND):
+        return Finding(subject, Level.BAD, f"does not tell what became of mails: {explained(reason)}")
+    return Finding(subject, Level.AWAY, f"could not be asked what became of mails: {explained(reason)}")
+
+
+OURS_TO_MEND = (Reason.NO_RIGHT, Reason.BLOCKED, Reason.ACCESS_DENIED, Reason.BAD_SIGNATURE, Reason.NOT_FOUND)
 
 
 def _of_probe(subject: str, probe: Probe) -> Finding:

@@ -239,7 +239,9 @@ limit $2::int
 
 # $2 the staff member
 HELD_IN = f"""
-select s.office_id, h.reason from {HOLDS} h join notifierd.staff s on {IS_HELD} where s.id = $2::uuid
+select s.office_id, s.id as staff_id, h.reason, h.since, h.until
+from {HOLDS} h join notifierd.staff s on {IS_HELD}
+where s.id = $2::uuid
 """
 
 LIFT = """
