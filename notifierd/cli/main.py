@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from notifierd import __version__
+from notifierd import full_version
 from notifierd.cli import feedback, setup
 from notifierd.cli.terminal import (
     abandon_stdout,
@@ -49,7 +49,7 @@ class InOrder(click.Group):
     metavar="FILE",
     help="The configuration file; default: ./config.toml, else /etc/notifierd/config.toml, else the environment alone.",
 )
-@click.version_option(__version__, prog_name="notifierd")
+@click.version_option(full_version(), prog_name="notifierd")
 @click.pass_context
 def cli(context: click.Context, config_path: Path | None) -> None:
     """Tell the staff of every office what is due: once every business day, and nobody is missed.

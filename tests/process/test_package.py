@@ -1,0 +1,90 @@
+"""What hatchling builds from a checkout: the same bytes each time, which say the commit that they were built from."""
+
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from attrs import frozen
+
+from notifierd import __version__, full_version
+
+REPOSITORY = Path(__file__).parents[2]
+NEEDED = ("hatch_build.py", "pyproject.toml", "README.md", "README.ja.md", "LICENSE", "notifierd/__init__.py")
+TIME = "1764300000"
+
+
+@frozen
+class Checkout:
+    """A small repository that is built as ours is."""
+
+    folder: Path
+
+    def git(self, *words: str) -> str:
+        """Have git do something; what it printed."""
+        me = ("-c", "user.name=tester", "-c", "user.email=tester@example.jp")
+        done = subprocess.run(["git", *me, *words], cwd=self.folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def build(self, kind: str, out: str = "dist", **environ: str) -> Path:
+        """Build a wheel or a source distribution."""
+        before = {"PATH": "/usr/local/bin:/usr/bin:/bin", "SOURCE_DATE_EPOCH": TIME}
+        command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", out]
+        subprocess.run(command, cwd=self.folder, env={**before, **environ}, capture_output=True, check=True)
+        [built] = (self.folder / out).glob({"wheel": "*.whl", "sdist": "*.tar.gz"}[kind])
+        return built
+
+
+def commit_in(wheel: Path) -> str | None:
+    """What the wheel says it was built from."""
+    with ZipFile(wheel) as archive:
+        name = "notifierd/COMMIT"
+        return archive.read(name).decode().strip() if name in archive.namelist() else None
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    made = Checkout(tmp_path / "checkout")
+    for name in NEEDED:
+        place = made.folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((REPOSITORY / name).read_bytes())
+    (made.folder / ".gitignore").write_text("/dist/\n/out/\n")
+    made.git("init", "--quiet")
+    made.git("add", "--all")
+    made.git("commit", "--quiet", "--message", "Begin")
+    return made
+
+
+def test_a_wheel_says_its_commit_and_whether_anything_was_changed_since(checkout: Checkout):
+    head = checkout.git("rev-parse", "HEAD")[:12]
+    assert commit_in(checkout.build("wheel")) == head
+    (checkout.folder / "LICENSE").write_text("changed")
+    assert commit_in(checkout.build("wheel", "out")) == f"{head}-dirty"
+
+
+def test_a_wheel_of_a_source_distribution_says_the_same(checkout: Checkout, tmp_path: Path):
+    subprocess.run(["tar", "-xzf", checkout.build("sdist"), "-C", tmp_path], check=True)
+    unpacked = Checkout(tmp_path / f"notifierd-{__version__}")
+    assert (unpacked.folder / "README.ja.md").exists()
+    assert commit_in(unpacked.build("wheel")) == checkout.git("rev-parse", "HEAD")[:12]
+
+
+def test_without_git_the_caller_may_name_the_commit(checkout: Checkout, tmp_path: Path):
+    (checkout.folder / ".git").rename(tmp_path / "elsewhere")
+    assert commit_in(checkout.build("wheel", SOURCE_COMMIT="of-the-caller")) == "of-the-caller"
+    assert commit_in(checkout.build("wheel", "out")) is None
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_two_builds_of_a_commit_are_the_same_to_the_byte(kind: str, checkout: Checkout):
+    first, second = checkout.build(kind), checkout.build(kind, "out")
+    assert sha256(first.read_bytes()).digest() == sha256(second.read_bytes()).digest()
+
+
+def test_the_version_has_the_commit_of_a_package_that_knows_it(tmp_path: Path):
+    assert full_version(tmp_path) == __version__
+    (tmp_path / "COMMIT").write_text("0123456789ab\n")
+    assert full_version(tmp_path) == f"{__version__} (commit 0123456789ab)"
