@@ -190,6 +190,14 @@ def test_moving_over_leads_to_a_run_that_reaches_no_staff_and_back(reader: Reade
     assert reader.cluster.psql(left, "keikakun") == f"0\n{len(mails)}\n"
 
 
+def test_upgrading_leads_to_the_newest_schema_and_back(reader: Reader):
+    dsn = reader.cluster.dsn("keikakun")
+    reader.cluster.psql("create role notifierd login", "keikakun")
+    run("db", "init", "--preset", "keikakun", "--dsn", dsn, "--role", "notifierd", cwd=reader.home, code=0)
+    reader.follow("docs/upgrading.md")
+    run("db", "status", "--dsn", dsn, cwd=reader.home, code=0)
+
+
 @pytest.mark.parametrize(
     "dsn", re.findall(r"postgresql://[^\s`\"]+", (REPOSITORY / "docs/databases.md").read_text(encoding="utf-8"))
 )
@@ -258,6 +266,7 @@ RUN = {
     "docs/moving-over.md",
     "docs/networks.md",
     "docs/operations.md",
+    "docs/upgrading.md",
 }
 """The pages that a test above follows, or one of tests/process/test_docs_feedback.py."""
 
