@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean
+.PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean image test-image
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -105,6 +105,12 @@ lint: $(STAMP) ## run ruff, mypy and import-linter
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo
+
+image: ## build the container image (PYTHON_IMAGE, IMAGE, ENGINE, BUILD_ARGS: see release/image)
+	@release/image
+
+test-image: $(STAMP) ## build the image twice, and run it; needs root, buildah, podman, runc and mmdebstrap
+	@$(VENV)/bin/pytest tests/image $(PYTEST_ARGS)
 
 clean: ## remove .venv, caches and build results
 	@rm -rf $(VENV) build dist docs/_build htmlcov mutants .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
