@@ -110,7 +110,7 @@ def test_an_upgrade_keeps_every_row_and_the_backup_leads_back(version: int, ledg
     assert [table for table, rows in before.items() if not rows] == []
     backup = tmp_path / "ledger.sql"
     environ = {**os.environ, "LC_ALL": "C.UTF-8"}
-    dump = [ledger.cluster.bin_dir / "pg_dump", ledger.dsn, "--schema=notifierd", f"--file={backup}"]
+    dump: list[str | Path] = [ledger.cluster.bin_dir / "pg_dump", ledger.dsn, "--schema=notifierd", f"--file={backup}"]
     subprocess.run(dump, check=True, env=environ)
 
     write_config(tmp_path, {"database": {"dsn": ledger.dsn}})
