@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean image test-image
+.PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean image test-image deb
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -111,6 +111,11 @@ image: ## build the container image (PYTHON_IMAGE, IMAGE, ENGINE, BUILD_ARGS: se
 
 test-image: $(STAMP) ## build the image twice, and run it; needs root, buildah, podman, runc and mmdebstrap
 	@$(VENV)/bin/pytest tests/image $(PYTEST_ARGS)
+
+deb: $(STAMP) ## build the Debian package for this machine's Debian release in dist, with its wheel
+	@rm -rf dist
+	@$(VENV)/bin/python -m hatchling build -t wheel -d dist >/dev/null
+	@release/deb dist/*.whl $(VENV)/bin/python
 
 clean: ## remove .venv, caches and build results
 	@rm -rf $(VENV) build dist docs/_build htmlcov mutants .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
