@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean image test-image deb
+.PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean image test-image deb release test-release
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -116,6 +116,16 @@ deb: $(STAMP) ## build the Debian package for this machine's Debian release in d
 	@rm -rf dist
 	@$(VENV)/bin/python -m hatchling build -t wheel -d dist >/dev/null
 	@release/deb dist/*.whl $(VENV)/bin/python
+
+release: $(STAMP) ## build wheel, source distribution, Debian package, SBOM and checksums in dist
+	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,release]'
+	@release/build $(VENV)/bin/python
+
+test-release: release ## build the release again, compare checksums, and run lintian, which must be installed
+	@cp dist/SHA256SUMS $(VENV)/SHA256SUMS
+	@release/build $(VENV)/bin/python
+	@cmp dist/SHA256SUMS $(VENV)/SHA256SUMS
+	@lintian --fail-on error dist/*.deb
 
 clean: ## remove .venv, caches and build results
 	@rm -rf $(VENV) build dist docs/_build htmlcov mutants .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
