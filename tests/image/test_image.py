@@ -162,7 +162,10 @@ def test_the_image_is_nobodys_and_says_what_it_runs(engine: Engine):
 def test_it_says_its_commit_and_holds_neither_pip_nor_the_source(engine: Engine):
     with engine.running("--version") as process:
         assert "(commit " in ended(process, 0).out
-    look = "import importlib.util as u, os; print(u.find_spec('pip'), os.path.exists('/src'), os.access('/opt/notifierd', os.W_OK))"
+    look = (
+        "import importlib.util as u, os; "
+        "print(u.find_spec('pip'), os.path.exists('/src'), os.access('/opt/notifierd', os.W_OK))"
+    )
     with engine.running("-c", look, options=["--entrypoint=python"]) as process:
         assert ended(process, 0).out == "None False False\n"
 
