@@ -54,6 +54,7 @@ async def test_all_is_good(place: Place) -> None:
         "config",
         "push.vapid_private_key",
         "email.resend",
+        "email.resend.feedback",
         "watch.webhook_url",
         "watch.ping_url",
         "network.proxy",
