@@ -16,6 +16,7 @@ from notifierd.config.settings import Settings
 from notifierd.rules.due import Rules
 from notifierd.service.site import open_site
 from notifierd.store.database import open_database
+from notifierd.store.postgres import reminder_keys
 from notifierd.store.sql.plans import PLAN
 from tests.support.processes import DAY
 
@@ -35,15 +36,17 @@ async def explain(settings: Settings) -> None:
     rules = Rules.of(settings)
     async with open_database(settings.database.dsn, statement_timeout=settings.database.plan_timeout) as db:
         rows = await db.fetch(
-            "explain (analyze, costs off, buffers off) " + PLAN,
+            "explain (analyze, costs off, buffers off) " + PLAN[rules.reminders.selective],
             DAY,
             rules.horizon_days,
             rules.overdue,
             rules.push,
             [],
+            rules.devices_per_person,
             None,
             None,
             1,
+            *reminder_keys(rules),
         )
     print(*(row[0] for row in rows if STEP.search(row[0])), sep="\n")
 

@@ -338,6 +338,7 @@ DSN = Check(
     explain=_dsn_problem,
 )
 BIND = Check("host:port, such as 127.0.0.1:9464 or [::1]:9464", _is_bind)
+RENEWAL_DAYS = attrs.evolve(within(1, 366), of_elements=True)
 DIGITS = Check("the digits of a PostgreSQL system identifier", _matches(r"[0-9]*"))
 FOLDER = Check("an existing folder", lambda value: Path(value).is_dir())
 HOSTS = Check(

@@ -201,6 +201,15 @@ class ContentSettings(Table):
     """Whether to notify staff of renewals whose day has come or passed."""
     horizon_days: int = key(30, within(0, 366), unit="days")
     """How far ahead to look for deadlines; each staff member's own threshold applies within that. 0: up to today."""
+    renewal_days: tuple[int, ...] = key((), checks.RENEWAL_DAYS, unit="days left")
+    """When staff are written to about a renewal: on the first run on or after each of these days left, and on the first
+    one within their threshold. Empty: on every business day."""
+    overdue_weekdays: tuple[Weekday, ...] = key(())
+    """When staff are written to about an overdue renewal: on the first run on which it is overdue, and on the first one
+    on or after each of these weekdays. Empty: on every business day."""
+    assessment_weekdays: tuple[Weekday, ...] = key(())
+    """When staff are written to about a missing assessment: on the first run on or after each of these weekdays. Empty:
+    on every business day."""
     audit: Audit = key("each")
     """What the application's audit log gets. `each`: a row for each mail, and one for each staff member with a push.
     `office`: one row for each office and day, with the numbers of staff, mails and pushes. `none`: no row."""

@@ -93,6 +93,19 @@ class Device:
     auth: str = field(repr=False)
 
 
+@frozen
+class LastRun:
+    """The run before a day, for one office.
+
+    Attributes:
+        day: the last one within two weeks on which a run was planned, else the day before.
+        missed: who had deliveries on that day none of which ended as sent, by channel.
+    """
+
+    day: date
+    missed: frozenset[tuple[UUID, Channel]] = frozenset()
+
+
 @frozen(eq=False)
 class OfficeWork:
     """The work for one office in one pass, with all facts that its messages are made from.
@@ -101,6 +114,7 @@ class OfficeWork:
         name: None if the office no longer exists.
         as_of: Trio's time right before the first statement that read a fact. NOT_READ if none did: then only the
             deliveries are there.
+        last_run: None if no fact was read; the day before then counts as its day.
     """
 
     id: UUID
@@ -110,6 +124,7 @@ class OfficeWork:
     alerts: tuple[Alert, ...]
     devices: Mapping[UUID, Device]
     as_of: float
+    last_run: LastRun | None = None
 
     @classmethod
     def unread(cls, office_id: UUID, deliveries: tuple[Delivery, ...]) -> "OfficeWork":

@@ -15,7 +15,7 @@ import attrs
 from notifierd.config.settings import Weekday, WindowSettings
 from notifierd.model.reasons import Reason
 
-_WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _NAMES = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _SATURDAY = 5
 _DAY = timedelta(days=1)
@@ -72,7 +72,7 @@ class Calendar:
             return None
         if day in self.settings.closed_dates:
             return Reason.CLOSED_DATES
-        if _WEEKDAYS[day.weekday()] in self.settings.closed_weekdays:
+        if WEEKDAYS[day.weekday()] in self.settings.closed_weekdays:
             return f"{Reason.WEEKEND if day.weekday() >= _SATURDAY else Reason.WEEKDAY}: {_NAMES[day.weekday()]}"
         name = _holidays(self.settings.holidays).get(day)
         return f"{Reason.HOLIDAY}: {name}" if name else None

@@ -3,17 +3,22 @@
 This rule decides the content of the messages. The same rule in SQL (``store/sql/plans.py``) plans a day; a property
 test compares the two.
 """
+# ruff: noqa: PLR0913, PLR0917 - a decision takes this many facts
 
 from collections.abc import Iterable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from uuid import UUID
 
-from attrs import frozen
+from attrs import field, frozen
 
 from notifierd.config.settings import Settings
 from notifierd.model.delivery import OPEN, Channel, Delivery, State, delivery_id
-from notifierd.model.office import Alert, Kind, Notice, OfficeWork, Staff
+from notifierd.model.office import Alert, Kind, LastRun, Notice, OfficeWork, Staff
 from notifierd.model.reasons import Reason
+from notifierd.rules.reminders import Reminders
+
+NOT_TODAY = "not_today"
+"""The reason for leaving out what is due when nothing that is due is a reason to write on the day."""
 
 
 @frozen
@@ -26,6 +31,7 @@ class Rules:
         push: whether pushes are sent at all.
         only_offices: if not empty, all other offices are ignored.
         devices_per_person: the number of devices of one person that get pushes; the newest ones do.
+        reminders: the days on which somebody is written to.
     """
 
     horizon_days: int = 30
@@ -33,6 +39,7 @@ class Rules:
     push: bool = True
     only_offices: frozenset[UUID] = frozenset()
     devices_per_person: int = 20
+    reminders: Reminders = field(default=Reminders())
 
     @classmethod
     def of(cls, settings: Settings) -> "Rules":
@@ -43,7 +50,12 @@ class Rules:
             push=settings.push.enabled and not settings.safety.redirect_to,
             only_offices=frozenset(settings.safety.only_offices),
             devices_per_person=settings.push.devices_per_person,
+            reminders=Reminders.of(settings.content),
         )
+
+    def within(self, threshold: int) -> int:
+        """Return how many days ahead a staff member with this *threshold* is told of renewals."""
+        return min(threshold, self.horizon_days)
 
 
 @frozen
@@ -62,18 +74,43 @@ class Decision:
     reason: str
 
 
-def decide(staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, rules: Rules) -> Iterator[Decision]:
-    """Decide on each of an office's *alerts* for one staff member on one channel, as of *day*."""
-    shut = _shut(staff, channel, rules)
-    for alert in alerts:
-        reason = shut or _out_of_scope(alert, staff.days(channel), day, rules)
+def decide(
+    staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, rules: Rules, last_run: LastRun | None = None
+) -> Iterator[Decision]:
+    """Decide on each of an office's *alerts* for one staff member on one channel, as of *day*.
+
+    A message tells of all alerts within the staff member's threshold. There is one only if one of them is a reason.
+    """
+    shut, threshold = _shut(staff, channel, rules), staff.days(channel)
+    scopes = [(alert, shut or _out_of_scope(alert, threshold, day, rules)) for alert in alerts]
+    in_scope = (alert for alert, reason in scopes if reason is None)
+    kept_back = None if _is_written_to(staff, channel, in_scope, day, rules, last_run) else NOT_TODAY
+    for alert, out_of_scope in scopes:
+        reason = out_of_scope or kept_back
         yield Decision(alert, reason is None, reason or ("overdue" if _overdue(alert, day) else "due"))
 
 
-def chosen(staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, rules: Rules) -> tuple[Alert, ...]:
+def _is_written_to(
+    staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, rules: Rules, last_run: LastRun | None
+) -> bool:
+    """Whether there is a reason to write to a staff member, whose *alerts* these are, on *day*."""
+    last_run = last_run or _the_day_before(day)
+    if not rules.reminders.selective or (staff.id, channel) in last_run.missed:
+        return True
+    threshold = rules.within(staff.days(channel))
+    return any(rules.reminders.is_reason(alert, threshold, day, last_run.day) for alert in alerts)
+
+
+def _the_day_before(day: date) -> LastRun:
+    return LastRun(day - timedelta(days=1))
+
+
+def chosen(
+    staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, rules: Rules, last_run: LastRun | None = None
+) -> tuple[Alert, ...]:
     """Return the alerts for one staff member: overdue first, then by deadline, then missing assessments."""
-    told = [decision.alert for decision in decide(staff, channel, alerts, day, rules) if decision.included]
-    return tuple(sorted(told, key=_order))
+    decisions = decide(staff, channel, alerts, day, rules, last_run)
+    return tuple(sorted((decision.alert for decision in decisions if decision.included), key=_order))
 
 
 def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) -> Notice | Skip:
@@ -85,7 +122,7 @@ def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) ->
         return Skip(Reason.OFFICE_LEFT_OUT)
     if staff is None:
         return Skip(Reason.STAFF_GONE)
-    alerts = chosen(staff, delivery.channel, work.alerts, day, rules)
+    alerts = chosen(staff, delivery.channel, work.alerts, day, rules, work.last_run)
     if not alerts:
         return Skip(Reason.NO_LONGER_DUE)
     if delivery.channel is Channel.PUSH and not _has_device(delivery, work):
@@ -145,7 +182,7 @@ def channel_decisions(
                 _hold(target, work, held) if held and channel is Channel.EMAIL else target
                 for target in _targets(staff, channel, work, day, rules)
             ),
-            tuple(decide(staff, channel, alerts, day, rules)),
+            tuple(decide(staff, channel, alerts, day, rules, work.last_run)),
         )
         for channel in Channel
     )
@@ -185,6 +222,9 @@ def _kept_from(delivery: Delivery, staff: Staff, work: OfficeWork, day: date, ru
     if not isinstance(notice, Skip):
         return None
     if notice.reason is Reason.NO_LONGER_DUE:
+        decisions = decide(staff, delivery.channel, work.alerts, day, rules, work.last_run)
+        if any(decision.reason == NOT_TODAY for decision in decisions):
+            return NOT_TODAY
         return _shut(staff, delivery.channel, rules) or ("nothing_due" if work.alerts else "no_alerts")
     return notice.reason
 

@@ -18,7 +18,7 @@ from notifierd.model.errors import StatementRefused
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.rules.due import Rules
 from notifierd.store.database import Connection, Database, columns
-from notifierd.store.postgres import scope, untold_offices
+from notifierd.store.postgres import reminder_keys, scope, untold_offices
 from notifierd.store.sql import feedback, plans
 
 LOOK_LEASE_SECONDS = 30.0
@@ -300,7 +300,8 @@ class Feedback:
         if not offices:
             return ()
         horizon, overdue, push, _ = scope(rules)
-        (row,) = await self._db.write(plans.RECOUNT, day, horizon, overdue, push, sorted(offices))
+        recount = plans.RECOUNT[rules.reminders.selective]
+        (row,) = await self._db.write(recount, day, horizon, overdue, push, sorted(offices), *reminder_keys(rules))
         return untold_offices(row)
 
     async def lift(self, staff_id: UUID) -> bool:

@@ -43,14 +43,18 @@ class PostgresLedger:
         await self._db.fetch(days.GIVE_BACK, day, holder, reason)
 
     async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
-        (row,) = await self._db.write(plans.PLAN, day, *_due(rules), *_limits(capacity), timeout=self._plan_timeout)
+        plan, limits = plans.PLAN[rules.reminders.selective], _limits(capacity)
+        (row,) = await self._db.write(
+            plan, day, *_due(rules), *limits, *reminder_keys(rules), timeout=self._plan_timeout
+        )
         crowded = {UUID(one["staff_id"]): one["devices"] for one in json.loads(row["crowded"])}
         return Planned(**{**row, "excess": _excess(row), "crowded": crowded})
 
     async def count_due(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> DayCounts:
         """Count what would be due if the day were planned now, as if nothing had been sent yet. Writes nothing."""
-        (row,) = await self._db.read(plans.COUNT_DUE, day, *_due(rules), *_limits(capacity))
-        (untold,) = await self._db.read(plans.REHEARSED_UNTOLD, day, *scope(rules))
+        selective, keys = rules.reminders.selective, reminder_keys(rules)
+        (row,) = await self._db.read(plans.COUNT_DUE[selective], day, *_due(rules), *_limits(capacity), *keys)
+        (untold,) = await self._db.read(plans.REHEARSED_UNTOLD[selective], day, *scope(rules), *keys)
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
         email = evolve(email, open=email.planned - row["held"], failed=row["held"])
         backlog = Backlog(email.open + push.open, due_now=True, next_in=None)
@@ -58,7 +62,8 @@ class PostgresLedger:
 
     async def list_due(self, day: date, rules: Rules) -> dict[UUID, tuple[Delivery, ...]]:
         """Return the deliveries that would be open if the day were planned now, by office in order of urgency."""
-        rows = await self._db.read(plans.LIST_DUE, day, *_due(rules))
+        list_due = plans.LIST_DUE[rules.reminders.selective]
+        rows = await self._db.read(list_due, day, *_due(rules), *reminder_keys(rules))
         return {office: tuple(map(_foreseen, group)) for office, group in groupby(rows, lambda row: row["office_id"])}
 
     async def close_earlier(self, day: date) -> Ended:
@@ -131,7 +136,8 @@ class PostgresLedger:
         return _ended(await self._db.write(deliveries.CLOSE, day, unsent_mail_reason))
 
     async def counts(self, day: date, rules: Rules) -> DayCounts:
-        (row,) = await self._db.read(plans.COUNTS, day, *scope(rules), MOST_FAILURES)
+        counts = plans.COUNTS[rules.reminders.selective]
+        (row,) = await self._db.read(counts, day, *scope(rules), MOST_FAILURES, *reminder_keys(rules))
         email, push = (_channel_counts(row["states"], channel) for channel in Channel)
         failures = tuple(
             Failure(UUID(f["office_id"]), Channel(f["channel"]), f["reason"] or "")
@@ -195,6 +201,14 @@ def _details(settlement: Settlement) -> str | None:
 def scope(rules: Rules) -> tuple[int, bool, bool, list[UUID]]:
     """Return *rules* as the parameters $2 to $5 of the statements that decide who is due."""
     return rules.horizon_days, rules.overdue, rules.push, sorted(rules.only_offices)
+
+
+def reminder_keys(rules: Rules) -> tuple[list[int], ...]:
+    """Return the keys of *rules* as the last parameters of these statements; none if every day is a reason."""
+    keys = rules.reminders
+    if not keys.selective:
+        return ()
+    return tuple(map(sorted, (keys.renewal_days, keys.overdue_weekdays, keys.assessment_weekdays)))
 
 
 def _due(rules: Rules) -> tuple[int, bool, bool, list[UUID], int]:

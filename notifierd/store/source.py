@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 from notifierd.model.delivery import NOT_READ, Channel, Delivery, State
 from notifierd.model.errors import StatementRefused
-from notifierd.model.office import Alert, Device, Kind, OfficeWork, Staff
+from notifierd.model.office import Alert, Device, Kind, LastRun, OfficeWork, Staff
 from notifierd.rules.due import Rules
 from notifierd.store.database import Database, Row, columns
 from notifierd.store.sql import source
@@ -116,7 +116,8 @@ class PostgresSource:
     async def read_again(self, work: OfficeWork, day: date, rules: Rules) -> OfficeWork:
         devices = [(d.office_id, d.device_id, d.staff_id) for d in work.deliveries if d.device_id]
         as_of = trio.current_time()
-        rows = await self._db.read(source.OFFICE, [work.id], *_scope(day, rules), *columns(devices, 3))
+        selective = rules.reminders.selective
+        rows = await self._db.read(source.OFFICE, [work.id], *_scope(day, rules), *columns(devices, 3), selective)
         people = {row["office_id"]: row for row in rows}
         facts = _Facts(people, _by_office(rows, "alerts"), _by_office(rows, "devices"), as_of)
         return facts.take(work.id, work.deliveries)
@@ -135,7 +136,7 @@ class PostgresSource:
     async def works_of(self, staff_id: UUID, day: date) -> tuple[OfficeWork, ...]:
         """Return the offices of one staff member with all alerts, and the member's devices and deliveries of *day*."""
         as_of = trio.current_time()
-        people = {row["office_id"]: row for row in await self._db.read(source.STAFF_MEMBER, staff_id)}
+        people = {row["office_id"]: row for row in await self._db.read(source.STAFF_MEMBER, staff_id, day)}
         until, overdue = date.max, True  # all alerts: the reason for leaving one out is explained, too
         alerts = await self._db.read(source.ALERTS, list(people), until, day, overdue)
         (devices,) = await self._db.read(source.DEVICES_OF, staff_id, MOST_DEVICES)
@@ -154,7 +155,8 @@ class PostgresSource:
         """
         as_of = trio.current_time()
         try:
-            people = {row["office_id"]: row for row in await self._db.read(source.STAFF, offices)}
+            staff = await self._db.read(source.STAFF, offices, day, rules.reminders.selective)
+            people = {row["office_id"]: row for row in staff}
             alerts = await self._db.read(source.ALERTS, offices, *_scope(day, rules))
             found = await self._db.read(source.DEVICES, *columns(devices, 3)) if devices else ()
         except StatementRefused as refused:
@@ -197,6 +199,7 @@ class _Facts:
             alerts=tuple(map(_alert, _rows(self._alerts.pop(office_id, None)))),
             devices={device.id: device for device in map(_device, _rows(self._devices.pop(office_id, None)))},
             as_of=self._as_of,
+            last_run=_last_run(office) if office else None,
         )
 
 
@@ -212,6 +215,11 @@ def _by_office(rows: Iterable[Row], column: str) -> dict[UUID, str]:
 def _rows(text: str | None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = orjson.loads(text) if text else []
     return found
+
+
+def _last_run(office: Row) -> LastRun:
+    missed: list[tuple[str, str]] = orjson.loads(office["missed"]) if office["missed"] else []
+    return LastRun(office["previous"], frozenset((UUID(staff_id), Channel(channel)) for staff_id, channel in missed))
 
 
 def _staff(row: Mapping[str, Any]) -> Staff:

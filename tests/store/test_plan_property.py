@@ -17,10 +17,12 @@ from notifierd.commands import plan as plans
 from notifierd.config.settings import ContentSettings, DatabaseSettings, PushSettings, SafetySettings, Settings
 from notifierd.demo.postgres import Cluster
 from notifierd.model.counts import Capacity, DayCounts, Untold
-from notifierd.model.delivery import OPEN, Channel, Delivery, State
+from notifierd.model.delivery import OPEN, Channel, Delivery, State, delivery_id
 from notifierd.model.feedback import UNREACHED, MailStatus, Verdict
 from notifierd.model.office import Alert, Device, Kind, Notice, OfficeWork, Staff
+from notifierd.rules.calendar import WEEKDAYS
 from notifierd.rules.due import Rules, channel_decisions, chosen, notice_for
+from notifierd.rules.reminders import Reminders
 from notifierd.run.day import run_day
 from notifierd.store.database import Connection, Database, open_database
 from notifierd.store.feedback import Feedback
@@ -29,7 +31,7 @@ from notifierd.store.postgres import PostgresLedger
 from notifierd.store.source import START, PostgresSource
 from tests.support import application
 from tests.support.ledgers import ADD_HOLD
-from tests.support.memory import Application, Hold, MemoryLedger
+from tests.support.memory import Application, EarlierRun, Hold, MemoryLedger
 from tests.support.samples import DAY
 from tests.support.scripted_senders import ScriptedSender, a_run
 
@@ -51,6 +53,7 @@ class World:
         room: what the limits leave for mails.
         holds: whose mails are held back.
         told: what a provider tells of the mails that it accepted, by their place in the order of ids.
+        earlier: the runs of earlier days.
     """
 
     app: Application = field(eq=False)
@@ -62,6 +65,14 @@ class World:
     capacity: Capacity = UNLIMITED
     holds: tuple[Hold, ...] = ()
     told: tuple[MailStatus | None, ...] = (None,)
+    earlier: tuple[EarlierRun, ...] = ()
+
+    def memory(self) -> MemoryLedger:
+        """The ledger in memory before the day is planned."""
+        memory = MemoryLedger(self.app, holds=list(self.holds))
+        for run in self.earlier:
+            memory.remember(run)
+        return memory
 
 
 # Random data ---------------------------------------------------------------------------------------------------------
@@ -116,6 +127,10 @@ def holds(draw: st.DrawFn) -> Hold:
     return Hold(draw(st.sampled_from(STAFF)), address, reason, since, since + timedelta(days=29))
 
 
+WEEKDAY_SETS = st.frozensets(st.integers(1, 7), max_size=3)
+REMINDERS = st.just(Reminders()) | st.builds(
+    Reminders, st.frozensets(st.sampled_from([1, 2, 3, 5, 7, 10, 14, 30, 60, 366])), WEEKDAY_SETS, WEEKDAY_SETS
+)
 RULES = st.builds(
     Rules,
     horizon_days=st.sampled_from([30, 30, 60, 365, 10, 1, 0]),
@@ -123,10 +138,33 @@ RULES = st.builds(
     push=MOSTLY,
     only_offices=st.sampled_from([frozenset(), frozenset(), frozenset(OFFICES[:1]), frozenset(OFFICES[1:])]),
     devices_per_person=st.sampled_from([20, 20, 2, 1]),
+    reminders=REMINDERS,
 )
 STRANGE = st.tuples(
     st.sampled_from(OFFICES), st.sampled_from(["renewal", "inspection", "", "Renewal"]), st.none() | DAYS_LEFT
 )
+
+
+@st.composite
+def earlier_runs(draw: st.DrawFn) -> EarlierRun:
+    """A run of the last weeks, or a day without one, with deliveries that ended in some way."""
+    state = draw(st.sampled_from(["completed", "completed", "interrupted", "running", "skipped", "missed"]))
+    day = DAY - timedelta(days=draw(st.sampled_from([1, 1, 2, 3, 4, 7, 13, 14, 15])))
+    found = draw(st.booleans()) and state not in {"skipped", "missed"}
+    deliveries = {}
+    for office, someone, device, end in draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(OFFICES), st.sampled_from(STAFF), st.none() | st.integers(0, 2), st.sampled_from(State)
+            ),
+            max_size=8 if found else 0,
+        )
+    ):
+        channel = Channel.EMAIL if device is None else Channel.PUSH
+        target = None if device is None else uuid5(_NAMESPACE, f"old device {device}")
+        key = delivery_id(day, office, someone, channel, target)
+        deliveries[key] = Delivery(key, office, someone, channel, target, end)
+    return EarlierRun(day, state, tuple(OFFICES) if found else (), tuple(deliveries.values()))
 
 
 @st.composite
@@ -145,6 +183,7 @@ def worlds(draw: st.DrawFn) -> World:
     later = draw(st.lists(devices(), max_size=3))
     held = draw(st.lists(holds(), max_size=4, unique_by=lambda hold: (hold.staff_id, hold.address)))
     told = draw(st.lists(st.none() | st.sampled_from(MailStatus), min_size=1, max_size=4))
+    earlier = draw(st.lists(earlier_runs(), max_size=3, unique_by=lambda run: run.day))
     return World(
         app,
         draw(RULES),
@@ -155,6 +194,7 @@ def worlds(draw: st.DrawFn) -> World:
         draw(CAPACITIES),
         tuple(held),
         tuple(told),
+        tuple(earlier),
     )
 
 
@@ -191,6 +231,22 @@ async def load(db: Database, world: World) -> None:
             "insert into app.alerts values ($1, $2, 'nobody', $3, $4, 1)",
             [(office, UUID(int=99), kind, due_on) for office, kind, due_on in world.strange],
         )
+        await connection.executemany(
+            "insert into notifierd.runs (day, state) values ($1, $2)", [(run.day, run.state) for run in world.earlier]
+        )
+        await connection.executemany(
+            "insert into notifierd.run_offices (day, office_id, urgency) values ($1, $2, 0)",
+            [(run.day, office) for run in world.earlier for office in run.offices],
+        )
+        await connection.executemany(
+            "insert into notifierd.deliveries (id, day, office_id, staff_id, channel, device_id, state)"
+            " values ($1, $2, $3, $4, $5, $6, $7)",
+            [
+                (d.id, run.day, d.office_id, d.staff_id, d.channel.value, d.device_id, d.state.value)
+                for run in world.earlier
+                for d in run.deliveries
+            ],
+        )
         for place, due_on in zip(assessments, dates, strict=False):
             office, alert = world.app.alerts[place]
             await connection.execute(
@@ -205,8 +261,9 @@ async def load(db: Database, world: World) -> None:
 
 async def planned(db: Database) -> dict[UUID, Delivery]:
     """The deliveries as they stand in PostgreSQL."""
-    rows = await db.fetch("select id, office_id, staff_id, channel, device_id, state, day from notifierd.deliveries")
-    assert {row["day"] for row in rows} <= {DAY}
+    rows = await db.fetch(
+        "select id, office_id, staff_id, channel, device_id, state from notifierd.deliveries where day = $1", DAY
+    )
     return {
         row["id"]: Delivery(
             row["id"],
@@ -229,7 +286,8 @@ async def recorded(db: Database) -> tuple[Untold, ...]:
     """The offices that nobody told, as the run's record has them."""
     rows = await db.fetch(
         "select o.office_id, o.alerts, o.overdue from notifierd.runs r,"
-        " jsonb_to_recordset(r.untold) as o (office_id uuid, alerts int, overdue int)"
+        " jsonb_to_recordset(r.untold) as o (office_id uuid, alerts int, overdue int) where r.day = $1",
+        DAY,
     )
     return tuple(Untold(**dict(row)) for row in rows)
 
@@ -241,7 +299,7 @@ async def urgencies(db: Database) -> dict[tuple[date, UUID], int]:
 
 def told(work: OfficeWork, delivery: Delivery, rules: Rules) -> tuple[Alert, ...]:
     """What a delivery's message tells of."""
-    return chosen(work.staff[delivery.staff_id], delivery.channel, work.alerts, DAY, rules)
+    return chosen(work.staff[delivery.staff_id], delivery.channel, work.alerts, DAY, rules, work.last_run)
 
 
 async def would_send(ledger: PostgresLedger, source: PostgresSource, feedback: Feedback, rules: Rules) -> set[UUID]:
@@ -296,6 +354,11 @@ async def read_by_both(source: PostgresSource, memory: MemoryLedger, rules: Rule
         for work, other in zip(ours.offices, theirs.offices, strict=True):
             assert (work.id, work.name, work.staff) == (other.id, other.name, other.staff)
             assert work.devices == other.devices
+            assert work.last_run is not None
+            assert other.last_run is not None
+            assert work.last_run.day == other.last_run.day
+            if rules.reminders.selective:
+                assert work.last_run == other.last_run
             assert {d.id for d in work.deliveries} == {d.id for d in other.deliveries}
             for delivery in work.deliveries:
                 alerts = told(work, delivery, rules)
@@ -325,7 +388,7 @@ async def tell(db: Database, memory: MemoryLedger, told: dict[UUID, MailStatus |
 
 async def hold_together(world: World, dsn: str) -> None:
     app, rules = world.app, world.rules
-    memory = MemoryLedger(app, holds=list(world.holds))
+    memory = world.memory()
     async with open_database(dsn, pool_size=1) as db:
         ledger, source, feedback = PostgresLedger(db), PostgresSource(db, 2), Feedback(db)
         await load(db, world)
@@ -384,10 +447,9 @@ async def hold_together(world: World, dsn: str) -> None:
         await add(db, world.later)
         foreseen = await would_send(ledger, source, feedback, rules)
         assert await ledger.plan(DAY, rules, world.capacity) == await memory.plan(DAY, rules, world.capacity)
-        assert {key: d.state for key, d in (await planned(db)).items()} == {
-            key: row.delivery.state for key, row in memory.rows.items()
-        }
-        assert foreseen == {key for key, row in memory.rows.items() if row.delivery.state in OPEN}
+        states = {key: row.delivery.state for key, row in memory.rows.items() if row.day == DAY}
+        assert {key: d.state for key, d in (await planned(db)).items()} == states
+        assert foreseen == {key for key, state in states.items() if state in OPEN}
         assert await counted(ledger, rules) == await counted(memory, rules)
 
 
@@ -443,7 +505,13 @@ def settings_of(rules: Rules, dsn: str) -> Settings:
     """A configuration with these *rules*."""
     made = Settings(
         database=DatabaseSettings(dsn=dsn),
-        content=ContentSettings(horizon_days=rules.horizon_days, overdue=rules.overdue),
+        content=ContentSettings(
+            horizon_days=rules.horizon_days,
+            overdue=rules.overdue,
+            renewal_days=tuple(rules.reminders.renewal_days),
+            overdue_weekdays=tuple(WEEKDAYS[number - 1] for number in rules.reminders.overdue_weekdays),
+            assessment_weekdays=tuple(WEEKDAYS[number - 1] for number in rules.reminders.assessment_weekdays),
+        ),
         push=PushSettings(enabled=rules.push, devices_per_person=rules.devices_per_person),
         safety=SafetySettings(only_offices=tuple(rules.only_offices)),
     )
@@ -475,6 +543,14 @@ def a_world(*lefts: int, **changes: Any) -> World:
 
 HELD = Hold(STAFF[0], "taro@example.jp", "complained", DAY, DAY)
 
+SELECTIVE = Rules(reminders=Reminders(frozenset({14, 7, 3}), frozenset({4}), frozenset({1})))
+FAILED = EarlierRun(  # a Friday
+    DAY - timedelta(days=4),
+    "interrupted",
+    (OFFICES[0],),
+    (Delivery(UUID(int=1), OFFICES[0], STAFF[0], Channel.EMAIL, None, State.FAILED),),
+)
+
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds())
@@ -491,6 +567,12 @@ HELD = Hold(STAFF[0], "taro@example.jp", "complained", DAY, DAY)
 @example(a_world(3, holds=(HELD,)))
 @example(a_world(3, told=(MailStatus.BOUNCED, MailStatus.COMPLAINED)))
 @example(a_world(7, 20, holds=(HELD,), told=(MailStatus.SUPPRESSED,)))
+@example(a_world(rules=SELECTIVE))  # DAY is a Tuesday: assessments were told the day before
+@example(a_world(rules=SELECTIVE, earlier=(evolve(FAILED, deliveries=()),)))
+@example(a_world(4, rules=SELECTIVE, states=(State.FAILED,)))
+@example(a_world(4, rules=SELECTIVE, earlier=(FAILED,), states=(State.FAILED,)))
+@example(a_world(5, 20, rules=SELECTIVE, states=(State.FAILED,)))
+@example(a_world(-1, rules=SELECTIVE, earlier=(FAILED,)))
 def test_the_plan_that_sql_writes_is_what_choose_decides(dsn: str, world: World) -> None:
     trio.run(hold_together, world, dsn)
 

@@ -25,7 +25,7 @@ async def explained(db: Database) -> list[str]:
             await connection.execute("set local work_mem = '64kB'; set local hash_mem_multiplier = 1")
             due = DAY, RULES.horizon_days, RULES.overdue, RULES.push
             return await connection.fetch(
-                f"explain (costs off) {PLAN}", *due, [], RULES.devices_per_person, None, None, 1
+                f"explain (costs off) {PLAN[False]}", *due, [], RULES.devices_per_person, None, None, 1
             )
 
     return [row[0] for row in await db.unit(unit)]

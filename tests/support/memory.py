@@ -19,9 +19,10 @@ from notifierd.config.settings import Audit
 from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Excess, Failure, Planned, Untold
 from notifierd.model.delivery import OPEN, Channel, Delivery, Reservation, Settlement, State, delivery_id
 from notifierd.model.errors import LeaseHeld
-from notifierd.model.office import Alert, Device, Kind, OfficeWork, Staff
+from notifierd.model.office import Alert, Device, Kind, LastRun, OfficeWork, Staff
 from notifierd.model.reasons import Reason
 from notifierd.rules.due import Rules, chosen
+from notifierd.rules.reminders import LOOK_BACK
 from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, OfficeDay, Run
 from notifierd.store.source import CHUNK, Chunk, Place
 
@@ -99,6 +100,16 @@ class Hold:
     reason: str
     since: date
     until: date
+
+
+@frozen
+class EarlierRun:
+    """A run of an earlier day: its state, the offices that it planned, and how their deliveries ended."""
+
+    day: date
+    state: str
+    offices: tuple[UUID, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
 
 
 @define
@@ -277,15 +288,39 @@ class MemoryLedger:
         for office_id in self.app.offices:
             if rules.only_offices and office_id not in rules.only_offices:
                 continue
+            last_run = self.last_run(office_id, day)
             for staff in members[office_id]:
-                if chosen(staff, Channel.EMAIL, alerts[office_id], day, rules):
+                if chosen(staff, Channel.EMAIL, alerts[office_id], day, rules, last_run):
                     key = delivery_id(day, office_id, staff.id, Channel.EMAIL)
                     found.append(Delivery(key, office_id, staff.id, Channel.EMAIL))
-                if chosen(staff, Channel.PUSH, alerts[office_id], day, rules):
+                if chosen(staff, Channel.PUSH, alerts[office_id], day, rules, last_run):
                     for device in self.app.devices_of(staff.id)[: rules.devices_per_person]:
                         key = delivery_id(day, office_id, staff.id, Channel.PUSH, device.id)
                         found.append(Delivery(key, office_id, staff.id, Channel.PUSH, device.id))
         return found
+
+    def remember(self, run: EarlierRun) -> None:
+        """Have made the run of an earlier day."""
+        self.runs[run.day] = _Run(run.state, None, -math.inf)
+        self.offices |= {(run.day, office): 0 for office in run.offices}
+        self.rows |= {delivery.id: _Row(run.day, delivery) for delivery in run.deliveries}
+
+    def previous_day(self, day: date) -> date:
+        """The day of the run before *day*."""
+        planned = {known for known, run in self.runs.items() if run.state == "completed"} | {
+            known for known, _ in self.offices if known in self.runs
+        }
+        within = (known for known in planned if day - timedelta(days=LOOK_BACK) <= known < day)
+        return max(within, default=day - timedelta(days=1))
+
+    def last_run(self, office_id: UUID, day: date) -> LastRun:
+        """The run before *day*, for one office."""
+        previous = self.previous_day(day)
+        ends = defaultdict(set)
+        for row in self._of(previous):
+            if row.delivery.office_id == office_id:
+                ends[row.delivery.staff_id, row.delivery.channel].add(row.delivery.state)
+        return LastRun(previous, frozenset(who for who, states in ends.items() if State.SENT not in states))
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -299,7 +334,10 @@ class MemoryLedger:
         chunk = due[: min(most, self.chunk)]
         horizon = day + timedelta(days=rules.horizon_days)
         works = tuple(
-            self._work(office, self._deliveries(rows[office]), members[office], alerts[office], horizon, as_of)
+            evolve(
+                self._work(office, self._deliveries(rows[office]), members[office], alerts[office], horizon, as_of),
+                last_run=self.last_run(office, day),
+            )
             for _, office in chunk
         )
         return Chunk(works, chunk, chunk[-1] if len(due) > len(chunk) else None)
@@ -308,7 +346,9 @@ class MemoryLedger:
         as_of = trio.current_time()
         await self._statement()
         members, alerts = list(self.app.staff_of(work.id).values()), self.app.alerts_of(work.id)
-        return self._work(work.id, work.deliveries, members, alerts, day + timedelta(days=rules.horizon_days), as_of)
+        horizon = day + timedelta(days=rules.horizon_days)
+        again = self._work(work.id, work.deliveries, members, alerts, horizon, as_of)
+        return evolve(again, last_run=self.last_run(work.id, day))
 
     def _deliveries(self, rows: list[_Row]) -> tuple[Delivery, ...]:
         again = {row.delivery.call_id for row in rows if row.delivery.state is State.SENDING} - {None}
@@ -666,10 +706,15 @@ class MemoryLedger:
     def would_be_untold(self, day: date, rules: Rules) -> tuple[Untold, ...]:
         """The alerts that would reach nobody if every message arrived."""
         reached: dict[UUID, list[int]] = defaultdict(list)
+        alerts = _by_office(self.app.alerts)
         for office, staff in self.app.staff:
             mail = Delivery(UUID(int=0), office, staff.id, Channel.EMAIL)
             held = self.held(mail, day) is not None
-            reached[office] += self._ways(evolve(staff, email_enabled=False) if held else staff, rules)
+            reached[office] += [
+                staff.days(channel)
+                for channel in self._ways(evolve(staff, email_enabled=False) if held else staff, rules)
+                if chosen(staff, channel, alerts[office], day, rules, self.last_run(office, day))
+            ]
         return self._all_untold(day, rules, reached)
 
     def _all_untold(self, day: date, rules: Rules, reached: Mapping[UUID, list[int]]) -> tuple[Untold, ...]:
@@ -693,13 +738,17 @@ class MemoryLedger:
         left = alert.days_left(day)
         if reached and (left is None or left <= max(reached)):
             return False
-        reachable = [days for someone in members for days in self._ways(someone, rules)]
-        return left is None or not reachable or left <= max(reachable)
+        ways = [(someone, channel) for someone in members for channel in self._ways(someone, rules)]
+        last_run, alerts = self.last_run(office_id, day), self.app.alerts_of(office_id)
+        if not ways:
+            return rules.reminders.is_reason(alert, rules.horizon_days, day, last_run.day)
+        written_to = {s.days(channel) for s, channel in ways if chosen(s, channel, alerts, day, rules, last_run)}
+        return bool(written_to) and (left is None or left <= max(written_to))
 
-    def _ways(self, staff: Staff, rules: Rules) -> list[int]:
-        ways = [staff.email_days] if staff.email_enabled and staff.email else []
+    def _ways(self, staff: Staff, rules: Rules) -> list[Channel]:
+        ways = [Channel.EMAIL] if staff.email_enabled and staff.email else []
         has_device = any(device.staff_id == staff.id for device in self.app.devices.values())
-        return [*ways, staff.push_days] if rules.push and staff.push_enabled and has_device else ways
+        return [*ways, Channel.PUSH] if rules.push and staff.push_enabled and has_device else ways
 
     async def _statement(self) -> None:
         """What every statement is at least: a place where others run, and where a cancellation is met."""

@@ -1,5 +1,7 @@
 """Who is due: written as a day's plan, counted, and compared with what reached somebody."""
 
+from collections.abc import Callable, Mapping
+
 from notifierd.model.reasons import Reason
 from notifierd.store.sql import (
     DAYS_LEFT,
@@ -12,6 +14,7 @@ from notifierd.store.sql import (
     REACHED,
     in_scope,
 )
+from notifierd.store.sql.reminders import MISSED, REASON_ALONE, REASONS, has_reason, reminder
 from notifierd.store.sql.runs import UNAUDITED_OFFICES
 
 # A null in the view means no choice, and stands for the default. For push_enabled the default is false, as a null
@@ -24,24 +27,49 @@ _PUSH_DAYS = "coalesce(s.push_days, 10)"
 # $7 mails, $8 calls and $9 batch
 _IN_SCOPE = in_scope(day="$1::date", last="$1::date + $2::int", overdue="$3")
 _OFFICE_IN_SCOPE = "(cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[]))"
-_WHO_IS_DUE = f"""
-with scope as materialized (
+
+
+def _both(statement: Callable[[bool], str]) -> Mapping[bool, str]:
+    """Return *statement* by whether there are days on which some alert is no reason (`Reminders.selective`).
+
+    If there are none, the statement does nothing for that.
+    """
+    return {selective: statement(selective) for selective in (False, True)}
+
+
+def _scope(first: int, *, selective: bool) -> str:
+    """Return the tables that decide for whom offices have a reason. *first*: see `reminder`."""
+    return f"""
+{f"{reminder(first)}," if selective else ""} scope as materialized (
     select a.office_id,
            min({DAYS_LEFT}) filter (where a.kind = 'renewal') as nearest,
            bool_or(a.kind = 'assessment') as assessment
-    from notifierd.alerts a
+           {REASONS if selective else ""}
+    from notifierd.alerts a {"cross join reminder" if selective else ""}
     where {_IN_SCOPE}
     group by a.office_id
-), office as (
-    select o.id, s.nearest, s.assessment
+)"""
+
+
+def _due_within(threshold: str, channel: str, *, selective: bool) -> str:
+    """Return the condition that staff member *s* of office *o* is written to on *channel*."""
+    within = f"(o.assessment or o.nearest <= {threshold})"
+    return f"({within} and {has_reason(threshold, channel)})" if selective else within
+
+
+def _who_is_due(first: int, *, selective: bool) -> str:
+    return f"""
+with {_scope(first, selective=selective)}, office as (
+    select o.id, s.*
     from scope s join notifierd.offices o on o.id = s.office_id
     where {_OFFICE_IN_SCOPE}
 ), member as materialized ( -- the view is dear: it is read once, for both channels
     select o.id as office_id, s.id as staff_id,
-           {_BY_MAIL} and (o.assessment or o.nearest <= {_EMAIL_DAYS}) as by_mail,
-           $4::bool and s.push_enabled and (o.assessment or o.nearest <= {_PUSH_DAYS}) as by_push,
+           {_BY_MAIL} and {_due_within(_EMAIL_DAYS, "email", selective=selective)} as by_mail,
+           $4::bool and s.push_enabled and {_due_within(_PUSH_DAYS, "push", selective=selective)} as by_push,
            h.reason as held -- why their mails are held back
     from office o join notifierd.staff s on s.office_id = o.id left join {HOLDS} h on {IS_HELD}
+    {f"cross join reminder {MISSED}" if selective else ""}
     where s.id is not null -- who has no id can be told nothing, and would end the plan of all
 ), mail as not materialized (
     select office_id, staff_id, held from member where by_mail
@@ -72,6 +100,7 @@ with scope as materialized (
     where told.staff_id is null
 )
 """
+
 
 _GIVEN = """(
     select count(*) from notifierd.deliveries d
@@ -116,9 +145,10 @@ _CROWDED_JSON = """(
 
 _WHY_HELD = f"'{Reason.HELD}:' || held"  # null for what is not held back
 
-PLAN = (
-    _WHO_IS_DUE
-    + f""", offices as (
+PLAN = _both(
+    lambda selective: (
+        f"""
+{_who_is_due(10, selective=selective)}, offices as (
     insert into notifierd.run_offices as r (day, office_id, urgency)
     select $1::date, o.id, coalesce(o.nearest, 100000)
     from office o
@@ -157,12 +187,14 @@ select (select count(*) from (
        {_CROWDED_JSON} as crowded,
        {_EXCESS_JSON} as excess
 """
+    )
 )
 """Write what is due on the day and not planned yet, mails that are held back as failed; count what is then open."""
 
-LIST_DUE = (
-    _WHO_IS_DUE
-    + f""", todo as (
+LIST_DUE = _both(
+    lambda selective: (
+        f"""
+{_who_is_due(7, selective=selective)}, todo as (
     select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id) as id,
            office_id, staff_id, channel, device_id
     from due where held is null
@@ -178,12 +210,14 @@ left join office o on o.id = t.office_id
 where d.id is null or d.state in {OPEN_STATES}
 order by coalesce(r.urgency, o.nearest, 100000), t.office_id, t.channel, t.staff_id, t.device_id
 """
+    )
 )
 """List what would be open after PLAN, in the order in which a run sends it."""
 
-COUNT_DUE = (
-    _WHO_IS_DUE
-    + f""", open_mails as (
+COUNT_DUE = _both(
+    lambda selective: (
+        f"""
+{_who_is_due(10, selective=selective)}, open_mails as (
     select m.office_id, count(*) as mails
     from mail m
     left join notifierd.deliveries d
@@ -198,38 +232,59 @@ select count(distinct office_id) as offices,
        {_EXCESS_JSON} as excess
 from due
 """
+    )
 )
 """Count what PLAN would write on a day that is not planned yet."""
 
-# Alerts that reached nobody. A sent delivery tells its office's alerts that lie within the staff member's threshold.
-# An alert beyond the threshold of every staff member who can be reached is due on a later day.
-_UNTOLD = f"""
+
+def _untold(*, selective: bool) -> str:
+    """Return the table `untold`: the alerts that reached nobody.
+
+    A sent delivery tells its office's alerts that lie within the staff member's threshold. An alert beyond the
+    threshold of every staff member who can be reached, and is written to on the day, is due on a later day.
+    """
+    within = f"(a.kind = 'assessment' or {DAYS_LEFT} <= c.days)"
+    # Where nobody can be reached, there is no row. Without days, nobody is written to.
+    told = f"case when c.office_id is null then {REASON_ALONE} else c.days is not null and {within} end"
+    return f"""
 untold as (
     select a.office_id, a.kind = 'renewal' and a.due_on <= $1::date as overdue
-    from notifierd.alerts a
+    from notifierd.alerts a {"cross join reminder" if selective else ""}
     join notifierd.offices o on o.id = a.office_id
     left join reached r on r.office_id = a.office_id
     left join reachable c on c.office_id = a.office_id
     where {_OFFICE_IN_SCOPE} and {_IN_SCOPE}
       and (r.days is null or (a.kind = 'renewal' and {DAYS_LEFT} > r.days))
-      and (c.days is null or a.kind = 'assessment' or {DAYS_LEFT} <= c.days)
+      and {told if selective else f"(c.days is null or {within})"}
 )
 """
 
-# Whose mails are held back can still be told: an alert within their threshold is due, and reaches nobody.
-_REACHABLE = f"""
-ways as (
-    select s.office_id, {_EMAIL_DAYS} as days, h.reason as held
-    from notifierd.staff s left join {HOLDS} h on {IS_HELD}
+
+def _reachable(first: int, *, selective: bool) -> str:
+    """Return the tables `ways` and `reachable`: who can be reached, with the threshold of those who are written to.
+
+    Whose mails are held back can still be told: an alert within their threshold is due, and reaches nobody. *first*:
+    see `reminder`.
+    """
+    office = f"left join scope o on o.office_id = s.office_id cross join reminder {MISSED}" if selective else ""
+    by_mail, by_push = (
+        _due_within(days, channel, selective=True) if selective else "true"
+        for days, channel in ((_EMAIL_DAYS, "email"), (_PUSH_DAYS, "push"))
+    )
+    return f"""
+{f"{_scope(first, selective=True)}," if selective else ""} ways as (
+    select s.office_id, {_EMAIL_DAYS} as days, h.reason as held, {by_mail} as due
+    from notifierd.staff s left join {HOLDS} h on {IS_HELD} {office}
     where s.id is not null and {_BY_MAIL}
     union all
-    select s.office_id, {_PUSH_DAYS}, null from notifierd.staff s
+    select s.office_id, {_PUSH_DAYS}, null, {by_push} from notifierd.staff s {office}
     where $4::bool and s.push_enabled
       and exists (select from notifierd.devices v where v.staff_id = s.id and v.id is not null)
 ), reachable as (
-    select office_id, max(days) as days from ways group by office_id
+    select office_id, max(days) filter (where due) as days from ways group by office_id
 )
 """
+
 
 _UNTOLD_JSON = """(
     select coalesce(json_agg(x), '[]') from (
@@ -250,8 +305,10 @@ reached as (
 )
 """
 
-COUNTS = f"""
-with {_WAS_REACHED}, {_REACHABLE}, {_UNTOLD}, failures as (
+COUNTS = _both(
+    lambda selective: (
+        f"""
+with {_WAS_REACHED}, {_reachable(7, selective=selective)}, {_untold(selective=selective)}, failures as (
     select d.office_id, d.channel, d.reason,
            row_number() over (partition by d.staff_id order by d.office_id, d.channel, d.reason) as nth
     from notifierd.deliveries d
@@ -281,10 +338,14 @@ select (select count(*) from notifierd.run_offices r where r.day = $1::date) as 
        {_UNTOLD_JSON} as untold
 from waiting
 """
+    )
+)
 
 # $5: the offices. The others keep what is written of them, and an office that was not there is marked as `later`.
-RECOUNT = f"""
-with {_WAS_REACHED}, {_REACHABLE}, {_UNTOLD}, before as materialized (
+RECOUNT = _both(
+    lambda selective: (
+        f"""
+with {_WAS_REACHED}, {_reachable(6, selective=selective)}, {_untold(selective=selective)}, before as materialized (
     select (u.office ->> 'office_id')::uuid as office_id, u.office
     from notifierd.runs r cross join jsonb_array_elements(r.untold) as u (office)
     where r.day = $1::date
@@ -311,10 +372,16 @@ select coalesce(json_agg(office order by office_id), '[]') as untold
 from now
 where office ? 'later' and exists (select from notifierd.runs r where r.day = $1::date and r.untold is not null)
 """
+    )
+)
 
-REHEARSED_UNTOLD = f"""
-with {_REACHABLE}, reached as (
-    select office_id, max(days) as days from ways where held is null group by office_id
-), {_UNTOLD}
+REHEARSED_UNTOLD = _both(
+    lambda selective: (
+        f"""
+with {_reachable(6, selective=selective)}, reached as (
+    select office_id, max(days) as days from ways where held is null and due group by office_id
+), {_untold(selective=selective)}
 select {_UNTOLD_JSON} as untold
 """
+    )
+)

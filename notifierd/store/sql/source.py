@@ -9,6 +9,7 @@ any other text that is too long is replaced by an invalid one. A row whose id is
 
 from notifierd.model.delivery import LISTED
 from notifierd.store.sql import DEADLINE, DEVICES_BY_AGE, DUE, NAME, OFFICE_NAME, in_scope
+from notifierd.store.sql.reminders import missed, previous_day
 
 _DELIVERY = """json_build_object(
     'id', d.id, 'office_id', d.office_id, 'staff_id', d.staff_id, 'channel', d.channel, 'device_id', d.device_id,
@@ -56,14 +57,31 @@ group by c.urgency, c.office_id
 order by c.urgency, c.office_id
 """
 
-STAFF = f"""
+
+def _last_run(day: str, is_needed: str) -> str:
+    """Return the columns for the run before *day*: its day, and if it *is_needed*, what staff of office *o* missed."""
+    previous = previous_day(day)
+    return f"""{previous} as previous, case when {is_needed} then (
+           select json_agg(json_build_array(m.staff_id, m.channel))
+           from ({missed(previous, "d.office_id = o.id")}) m
+       ) end as missed"""
+
+
+def _staff(day: str, is_needed: str) -> str:
+    """Return the query for the staff of the offices $1. *day* and *is_needed*: see `_last_run`."""
+    return f"""
 select o.id as office_id, {OFFICE_NAME} as office_name,
-       json_agg({_MEMBER}) filter (where s.id is not null) as members
+       json_agg({_MEMBER}) filter (where s.id is not null) as members,
+       {_last_run(day, is_needed)}
 from notifierd.offices o
 left join (select * from notifierd.staff s where s.office_id = any ($1::uuid[])) s on s.office_id = o.id
 where o.id = any ($1::uuid[])
 group by o.id, o.name
 """
+
+
+# $2 the day, $3 whether it matters what staff missed
+STAFF = _staff("$2::date", "$3::bool")
 
 FARTHEST = 4000
 """Rule: alerts that no mail lists are counted by their day, or by the day that is this many days before or after the
@@ -118,16 +136,18 @@ group by w.office_id
 DEVICES = _devices("$1", "$2", "$3")
 
 # Everything for one office, as of one moment. $1 the office, in an array, $2 to $4 as in ALERTS, $5 to $7 as $1 to
-# $3 of DEVICES
+# $3 of DEVICES, $8 as $3 of STAFF
 OFFICE = f"""
-select o.office_id, o.office_name, o.members,
+select o.office_id, o.office_name, o.members, o.previous, o.missed,
        (select alerts from ({ALERTS}) a) as alerts,
        (select devices from ({_devices("$5", "$6", "$7")}) d) as devices
-from ({STAFF}) o
+from ({_staff("$3::date", "$8::bool")}) o
 """
 
+# $2 the day
 STAFF_MEMBER = f"""
-select s.office_id, {OFFICE_NAME} as office_name, json_build_array({_MEMBER}) as members
+select s.office_id, {OFFICE_NAME} as office_name, json_build_array({_MEMBER}) as members,
+       {_last_run("$2::date", "true")}
 from notifierd.staff s left join notifierd.offices o on o.id = s.office_id
 where s.id = $1::uuid and s.office_id is not null
 order by s.office_id
