@@ -343,7 +343,7 @@ def _print_channel(decided: ChannelDecision, threshold: int, explanation: "Expla
                 decision.alert.kind,
                 str(decision.alert.due_on or ""),
                 _whose(decision.alert),
-                _why(decision, threshold, explanation.day),
+                _why(decision, threshold, explanation.day) + _next_day(decision),
             )
             for decision in decided.decisions
         ],
@@ -366,6 +366,11 @@ def _why(decision: Decision, threshold: int, day: date) -> str:
     days = counted(abs(left), "day")
     words = f"{days} left" if left > 0 else f"{days} overdue" if left else "due today"
     return ALERTS[decision.reason].format(left=words, threshold=counted(threshold, "day"))
+
+
+def _next_day(decision: Decision) -> str:
+    """Return the next day of an alert that is not a reason to write on every business day."""
+    return f"; next on {decision.next_day} ({decision.key})" if decision.key and decision.next_day else ""
 
 
 def _line(console: Console, label: str, text: str) -> None:

@@ -17,7 +17,16 @@ from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.errors import ConfigError, may_pass, office_error
 from notifierd.model.office import Alert, Notice, OfficeWork
 from notifierd.rules.calendar import Calendar
-from notifierd.rules.due import ChannelDecision, Decision, Rules, Skip, Target, channel_decisions, notice_for
+from notifierd.rules.due import (
+    ChannelDecision,
+    Decision,
+    Rules,
+    Skip,
+    Target,
+    channel_decisions,
+    notice_for,
+    with_next_days,
+)
 from notifierd.send.open import mail_capacity
 from notifierd.service.site import PostgresSite, open_site
 from notifierd.store.feedback import Held
@@ -309,6 +318,8 @@ class Explanation:
             "days_left": alert.days_left(self.day),
             "included": decision.included,
             "reason": decision.reason,
+            "key": decision.key,
+            "next_day": str(decision.next_day) if decision.next_day else None,
         }
 
 
@@ -320,7 +331,7 @@ async def explain(settings: Settings, day: date, staff_id: UUID) -> Explanation:
         SchemaMissing: see `open_site`.
         LedgerUnavailable: the database could not be reached.
     """
-    rules = Rules.of(settings)
+    rules, calendar = Rules.of(settings), Calendar(settings.window)
     async with open_site(settings, read_only=True) as site:
         offices = await site.source.works_of(staff_id, day)
         held = await site.feedback.held_in(day, staff_id)
@@ -329,9 +340,15 @@ async def explain(settings: Settings, day: date, staff_id: UUID) -> Explanation:
         raise ConfigError((problem,))
     explained = tuple(
         OfficeDecisions(
-            work, channel_decisions(work.staff[staff_id], work, day, rules, hold.reason if hold else None), hold
+            work,
+            tuple(
+                with_next_days(decided, staff, day, rules, calendar)
+                for decided in channel_decisions(staff, work, day, rules, hold.reason if hold else None)
+            ),
+            hold,
         )
         for work in offices
         for hold in [held.get(work.id)]
+        for staff in [work.staff[staff_id]]
     )
-    return Explanation(day, Calendar(settings.window).closed(day), staff_id, explained)
+    return Explanation(day, calendar.closed(day), staff_id, explained)

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from uuid import UUID
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from notifierd.config.settings import Settings
 from notifierd.model.delivery import OPEN, Channel, Delivery, State, delivery_id
 from notifierd.model.office import Alert, Kind, LastRun, Notice, OfficeWork, Staff
 from notifierd.model.reasons import Reason
+from notifierd.rules.calendar import Calendar
 from notifierd.rules.reminders import Reminders
 
 NOT_TODAY = "not_today"
@@ -67,11 +68,18 @@ class Skip:
 
 @frozen
 class Decision:
-    """Whether one alert goes to one staff member on one channel; ``reason`` is a code."""
+    """Whether one alert goes to one staff member on one channel; ``reason`` is a code.
+
+    Attributes:
+        key: the key that decides on which days the alert is a reason to write; None on every business day.
+        next_day: the next day after this one on which it will be a reason; None if no such day is known.
+    """
 
     alert: Alert
     included: bool
     reason: str
+    key: str | None = None
+    next_day: date | None = None
 
 
 def decide(
@@ -185,6 +193,28 @@ def channel_decisions(
             tuple(decide(staff, channel, alerts, day, rules, work.last_run)),
         )
         for channel in Channel
+    )
+
+
+def with_next_days(
+    decided: ChannelDecision, staff: Staff, day: date, rules: Rules, calendar: Calendar
+) -> ChannelDecision:
+    """Return *decided* with the key and the next day of each alert. While the channel is off, no day is next."""
+    threshold, is_off = rules.within(staff.days(decided.channel)), _shut(staff, decided.channel, rules) is not None
+
+    def next_day(alert: Alert) -> date | None:
+        return rules.reminders.next_day(alert, threshold, day, calendar, overdue=rules.overdue)
+
+    return evolve(
+        decided,
+        decisions=tuple(
+            evolve(
+                decision,
+                key=rules.reminders.key(decision.alert, day),
+                next_day=None if is_off else next_day(decision.alert),
+            )
+            for decision in decided.decisions
+        ),
     )
 
 

@@ -78,10 +78,10 @@ class Reminders:
         """Return the key that decides on which days *alert* is a reason; None on every business day."""
         left = alert.days_left(day)
         if left is None:
-            return "assessment_weekdays" if self.assessment_weekdays else None
+            return "content.assessment_weekdays" if self.assessment_weekdays else None
         if left <= 0:
-            return "overdue_weekdays" if self.overdue_weekdays else None
-        return "renewal_days" if self.renewal_days else None
+            return "content.overdue_weekdays" if self.overdue_weekdays else None
+        return "content.renewal_days" if self.renewal_days else None
 
     def next_day(
         self, alert: Alert, threshold: int, day: date, calendar: Calendar, *, overdue: bool = True

@@ -252,6 +252,31 @@ def test_who_is_held_back_is_counted_and_explained_and_gets_no_mail(place: Place
     assert plan_json(place)["settled"] == 4
 
 
+def test_on_a_day_without_a_reason_nothing_is_planned_and_the_next_day_is_named(place: Place, tmp_path: Path) -> None:
+    """A Wednesday, on which the nearest renewals are -10, -1, 1, 6 and 13 days away."""
+    wednesday = str(DAY + timedelta(days=1))
+    place.load(invent(1, recipients=9))
+    keys = {"renewal_days": [5], "overdue_weekdays": ["thu"], "assessment_weekdays": ["mon"]}
+    place.configure(content={**keys, "horizon_days": 10})
+    with read_only(place):
+        found = plan_json(place, wednesday)
+        rehearsed = run("once", "--dry-run", "--day", wednesday, "--json", cwd=place.folder).report
+        run("preview", "--day", wednesday, "--out", str(tmp_path / "out"), cwd=place.folder)
+        ((mail, push),) = (office["ways"] for office in explanation(place, "o0s0", wednesday)["offices"])
+        words = plan(place, "--explain", str(an_id("o0s0")), day=wednesday).out
+    assert (found["email"], found["offices"], found["untold"]) == (0, [], [])
+    assert (rehearsed["email"]["planned"], rehearsed["untold"]["alerts"]) == (0, 0)
+    assert list((tmp_path / "out").rglob("*.eml")) == []
+    assert mail["targets"] == [{"device_id": None, "included": False, "reason": "not_today"}]
+    told = {alert["days_left"]: (alert["reason"], alert["key"], alert["next_day"]) for alert in mail["alerts"]}
+    assert told[-10] == told[-1] == ("not_today", "content.overdue_weekdays", "2026-11-26")
+    assert told[1] == told[6] == ("not_today", "content.renewal_days", "2026-11-26")
+    assert told[13] == ("beyond_horizon", "content.renewal_days", "2026-11-30")  # a Saturday's, on the Monday
+    assert told[None] == ("not_today", "content.assessment_weekdays", "2026-11-30")
+    assert {alert["next_day"] for alert in push["alerts"]} == {None}
+    assert "no message on this day; next on 2026-11-26 (content.overdue_weekdays)" in words
+
+
 def test_every_reason_has_its_words() -> None:
     """Those that rules/due.py can give, by its own text."""
     text = Path(choose.__file__).read_text(encoding="utf-8")
