@@ -26,6 +26,12 @@ class Japanese:
             return "本日が期限"
         return f"あと{days}日" if days > 0 else f"{-days}日超過"
 
+    def news(self, days: int) -> str:
+        if days > 0:
+            return f"あと{days}日になりました"
+        late = "本日から期限超過" if days == -1 else f"期限を過ぎました（{-days}日超過）"
+        return late if days else "本日が期限になりました"
+
     def cycle(self, number: int) -> str:
         return f"第{number}期"
 
@@ -65,6 +71,12 @@ class English:
             return "due today"
         counted = f"{abs(days)} day{'' if abs(days) == 1 else 's'}"
         return f"{counted} left" if days > 0 else f"{counted} overdue"
+
+    def news(self, days: int) -> str:
+        if days > 0:
+            return f"now {self.left(days)}"
+        late = "overdue from today" if days == -1 else f"now {self.left(days)}"
+        return late if days else "due today"
 
     def cycle(self, number: int) -> str:
         return f"cycle {number}"

@@ -40,6 +40,10 @@ AROUND = f"{string.whitespace}\u00a0\u3000\u200b\u2060\ufeff"
 
 NOBODY = UUID(int=0)
 
+NEWS_LISTED = 10
+"""Rule: a mail lists the first 10 changes since the last one, and counts the others: all are in the lists below them,
+or counted there."""
+
 RECENT = 16
 """The number of texts that are cached: the staff of an office mostly get the same one, one after the other."""
 
@@ -63,6 +67,15 @@ class Row:
     left: str
     name: str
     cycle: str
+
+
+@frozen
+class News:
+    """What changed of one alert since the last notice: whose plan it is, and the words for it."""
+
+    name: str
+    cycle: str
+    what: str
 
 
 @frozen
@@ -269,11 +282,15 @@ class Renderer:
             for tone in TONES
             if counts[tone]
         )
+        named = [alert for alert in notice.news if not alert.unlisted]
+        news = tuple(self._news(alert, notice.day) for alert in named[:NEWS_LISTED])
         return {
             "office": _name(notice.office_name, words.nameless),
             "staff": notice.staff.name,
             "day": words.date(notice.day),
             "parts": words.parts(notice),
+            "news": news,
+            "news_unlisted": sum(alert.number for alert in notice.news) - len(news),
             "groups": groups,
             "unlisted": sum(counts.values()) - len(listed),
             "threshold": notice.threshold,
@@ -290,6 +307,10 @@ class Renderer:
             name=_name(alert.recipient_name, self._words.nameless),
             cycle="" if alert.cycle is None else self._words.cycle(alert.cycle),
         )
+
+    def _news(self, alert: Alert, day: date) -> News:
+        row = self._row(alert, day)
+        return News(row.name, row.cycle, self._words.news(alert.days_left(day) or 0))
 
     def _load(self, folder: str) -> Mapping[str, jinja2.Template]:
         shipped = jinja2.PackageLoader("notifierd.messages", "templates")
@@ -315,7 +336,7 @@ class Renderer:
         alerts = [Alert(nobody, "-", Kind.RENEWAL, day + timedelta(left), 1) for left in days]
         staff = Staff(nobody, "-", "-@example.jp", email_enabled=True, email_days=30, push_enabled=True, push_days=10)
         for shown in (alerts, [Alert(nobody, "-", Kind.ASSESSMENT, None, 1)]):
-            notice = Notice(day, nobody, "-", staff, Channel.EMAIL, tuple(shown))
+            notice = Notice(day, nobody, "-", staff, Channel.EMAIL, tuple(shown), tuple(shown))
             with _complaining():
                 self.mail(notice, Delivery(nobody, nobody, nobody, Channel.EMAIL))
         # Four bytes a character are the most; with both kinds of alerts, the text counts both.

@@ -139,7 +139,11 @@ class OfficeWork:
 
 @frozen
 class Notice:
-    """The alerts that one staff member of one office is notified of on one channel."""
+    """The alerts that one staff member of one office is notified of on one channel.
+
+    Attributes:
+        news: those of which something changed since the run before: a deadline came nearer, came, or passed.
+    """
 
     day: date
     office_id: UUID
@@ -147,6 +151,7 @@ class Notice:
     staff: Staff
     channel: Channel
     alerts: tuple[Alert, ...]
+    news: tuple[Alert, ...] = ()
 
     @property
     def threshold(self) -> int:

@@ -135,7 +135,9 @@ def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) ->
         return Skip(Reason.NO_LONGER_DUE)
     if delivery.channel is Channel.PUSH and not _has_device(delivery, work):
         return Skip(Reason.DEVICE_GONE)
-    return Notice(day, work.id, work.name, staff, delivery.channel, alerts)
+    within, last_run = rules.within(staff.days(delivery.channel)), work.last_run or _the_day_before(day)
+    news = tuple(alert for alert in alerts if rules.reminders.is_new(alert, within, day, last_run.day))
+    return Notice(day, work.id, work.name, staff, delivery.channel, alerts, news)
 
 
 def _has_device(delivery: Delivery, work: OfficeWork) -> bool:

@@ -554,3 +554,68 @@ def test_a_trial_push_replaces_neither_a_real_one_nor_another_trial() -> None:
     trials = [JAPANESE.trial_push(notice().office_id, notice().staff, DEVICE, notice().day, 60) for _ in range(2)]
     assert len({push.topic for push in (real, *trials)}) == 3
     assert len({push.delivery_id for push in trials}) == 2
+
+
+# What is new ---------------------------------------------------------------------------------------------------------
+
+NEWS = (renewal(-4, "青木 一"), renewal(-1, "井上 二"), renewal(0, "上田 三"), renewal(7, "江口 四"))
+
+
+def words_of(html: str) -> str:
+    """The text of a page, in one line."""
+    return " ".join(re.sub(r"<[^>]+>", "", html).split())
+
+
+def test_a_mail_says_above_its_lists_what_is_new_in_both_parts() -> None:
+    mail = JAPANESE.mail(evolve(notice(*NEWS, renewal(20), assessment()), news=NEWS), DELIVERY)
+    lines = mail.text.splitlines()
+    start = lines.index("◆ 前回のお知らせからの変更")
+    assert lines[start + 1 : start + 6] == [
+        "  青木 一 様（第2期）：期限を過ぎました（4日超過）",
+        "  井上 二 様（第2期）：本日から期限超過",
+        "  上田 三 様（第2期）：本日が期限になりました",
+        "  江口 四 様（第2期）：あと7日になりました",
+        "",
+    ]
+    assert start < lines.index("■ 期限超過・本日期限（3件）")
+    shown = words_of(mail.html)
+    assert "青木 一 様 第2期 期限を過ぎました（4日超過） 井上 二 様 第2期 本日から期限超過" in shown
+    assert shown.index("前回のお知らせからの変更") < shown.index("期限超過・本日期限（3件）")
+
+
+def test_a_mail_in_english_says_what_is_new() -> None:
+    mail = ENGLISH.mail(evolve(notice(*NEWS), news=NEWS), DELIVERY)
+    lines = mail.text.splitlines()
+    start = lines.index("New since the last notice")
+    assert lines[start + 1 : start + 5] == [
+        "  青木 一 (cycle 2): now 4 days overdue",
+        "  井上 二 (cycle 2): overdue from today",
+        "  上田 三 (cycle 2): due today",
+        "  江口 四 (cycle 2): now 7 days left",
+    ]
+    assert "江口 四 cycle 2 now 7 days left" in words_of(mail.html)
+
+
+def test_a_mail_without_news_has_no_heading_for_it() -> None:
+    for renderer, heading in ((JAPANESE, "前回のお知らせ"), (ENGLISH, "New since")):
+        mail = renderer.mail(notice(), DELIVERY)
+        assert heading not in mail.text + mail.html
+
+
+def test_the_first_10_changes_are_listed_and_the_others_counted() -> None:
+    """Also those of which a mail has no names."""
+    alerts = (*(renewal(7, f"recipient {n}") for n in range(14)), evolve(renewal(7), unlisted=500))
+    for renderer, rest in ((JAPANESE, "ほか504件"), (ENGLISH, "And 504 more.")):
+        mail = renderer.mail(evolve(notice(*alerts), news=alerts), DELIVERY)
+        assert f"  {rest}\n" in mail.text
+        assert rest in mail.html
+        assert mail.text.count("recipient 9") == 2
+        assert mail.text.count("recipient 10") == 1
+
+
+@given(NASTY)
+def test_a_name_in_the_news_is_cleaned_and_cut_as_in_the_lists(name: str) -> None:
+    alerts = (renewal(7, name),)
+    mail = JAPANESE.mail(evolve(notice(*alerts), news=alerts), DELIVERY)
+    shown = cut(clean(name), NAME) or "（名称なし）"
+    assert f"  {shown} 様（第2期）：あと7日になりました\n" in mail.text

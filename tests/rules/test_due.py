@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifierd.model.delivery import Channel, Delivery, State, delivery_id
-from notifierd.model.office import Alert, Device, Kind, Notice, OfficeWork, Staff
+from notifierd.model.office import Alert, Device, Kind, LastRun, Notice, OfficeWork, Staff
 from notifierd.rules.due import Rules, Skip, channel_decisions, chosen, decide, notice_for
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_assessment, an_id
 
@@ -140,7 +140,8 @@ def an_office(*deliveries: Delivery, staff: Staff = TARO, alerts: tuple[Alert, .
 def test_a_delivery_tells_its_staff_member_what_is_chosen_for_them():
     work = an_office(alerts=(a_renewal(40), a_renewal(5), a_renewal(-1)))
     notice = notice_for(a_delivery(), work, DAY, RULES)
-    assert notice == Notice(DAY, OFFICE, "Office", TARO, Channel.EMAIL, (a_renewal(-1), a_renewal(5)))
+    told = (a_renewal(-1), a_renewal(5))
+    assert notice == Notice(DAY, OFFICE, "Office", TARO, Channel.EMAIL, told, news=told[:1])
     assert notice_for(a_delivery(Channel.PUSH, PHONE), work, DAY, Rules(only_offices=frozenset({OFFICE}))) == evolve(
         notice, channel=Channel.PUSH
     )
@@ -231,3 +232,15 @@ def test_every_alert_of_the_office_is_decided_on_in_the_order_of_a_mail():
 def when(alert: Alert) -> int:
     left = alert.days_left(DAY)
     return 10**6 if left is None else left
+
+
+def test_a_notice_names_what_changed_since_the_run_before() -> None:
+    """After a run on Friday, on a Tuesday: within the threshold of 30 days, or due, or overdue since then."""
+    alerts = [a_renewal(left) for left in (-5, -4, -1, 0, 1, 26, 27, 30)] + [an_assessment()]
+    work = evolve(an_office(alerts=tuple(alerts)), last_run=LastRun(DAY - timedelta(days=4)))
+    found = notice_for(a_delivery(), work, DAY, RULES)
+    assert isinstance(found, Notice)
+    assert [alert.days_left(DAY) for alert in found.news] == [-4, -1, 0, 27, 30]
+    yesterday = notice_for(a_delivery(), evolve(work, last_run=None), DAY, RULES)
+    assert isinstance(yesterday, Notice)
+    assert [alert.days_left(DAY) for alert in yesterday.news] == [-1, 0, 30]

@@ -285,10 +285,11 @@ class MemoryLedger:
         """What ``choose`` says is due, delivery by delivery."""
         found = []
         alerts, members = _by_office(self.app.alerts), _by_office(self.app.staff)
+        last_runs = self.last_runs(day)
         for office_id in self.app.offices:
             if rules.only_offices and office_id not in rules.only_offices:
                 continue
-            last_run = self.last_run(office_id, day)
+            last_run = last_runs(office_id)
             for staff in members[office_id]:
                 if chosen(staff, Channel.EMAIL, alerts[office_id], day, rules, last_run):
                     key = delivery_id(day, office_id, staff.id, Channel.EMAIL)
@@ -313,14 +314,16 @@ class MemoryLedger:
         within = (known for known in planned if day - timedelta(days=LOOK_BACK) <= known < day)
         return max(within, default=day - timedelta(days=1))
 
-    def last_run(self, office_id: UUID, day: date) -> LastRun:
-        """The run before *day*, for one office."""
+    def last_runs(self, day: date) -> Callable[[UUID], LastRun]:
+        """The run before *day*, for each office."""
         previous = self.previous_day(day)
         ends = defaultdict(set)
         for row in self._of(previous):
-            if row.delivery.office_id == office_id:
-                ends[row.delivery.staff_id, row.delivery.channel].add(row.delivery.state)
-        return LastRun(previous, frozenset(who for who, states in ends.items() if State.SENT not in states))
+            ends[row.delivery.office_id, row.delivery.staff_id, row.delivery.channel].add(row.delivery.state)
+        missed = _by_office(
+            (office, (staff, channel)) for (office, staff, channel), states in ends.items() if State.SENT not in states
+        )
+        return lambda office: LastRun(previous, frozenset(missed.get(office, ())))
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -332,11 +335,11 @@ class MemoryLedger:
         members, alerts = _by_office(self.app.staff), _by_office(self.app.alerts)
         due = [place for place in places if place > after and any(map(self._due, rows[place[1]]))]
         chunk = due[: min(most, self.chunk)]
-        horizon = day + timedelta(days=rules.horizon_days)
+        horizon, last_runs = day + timedelta(days=rules.horizon_days), self.last_runs(day)
         works = tuple(
             evolve(
                 self._work(office, self._deliveries(rows[office]), members[office], alerts[office], horizon, as_of),
-                last_run=self.last_run(office, day),
+                last_run=last_runs(office),
             )
             for _, office in chunk
         )
@@ -348,7 +351,7 @@ class MemoryLedger:
         members, alerts = list(self.app.staff_of(work.id).values()), self.app.alerts_of(work.id)
         horizon = day + timedelta(days=rules.horizon_days)
         again = self._work(work.id, work.deliveries, members, alerts, horizon, as_of)
-        return evolve(again, last_run=self.last_run(work.id, day))
+        return evolve(again, last_run=self.last_runs(day)(work.id))
 
     def _deliveries(self, rows: list[_Row]) -> tuple[Delivery, ...]:
         again = {row.delivery.call_id for row in rows if row.delivery.state is State.SENDING} - {None}
@@ -706,23 +709,23 @@ class MemoryLedger:
     def would_be_untold(self, day: date, rules: Rules) -> tuple[Untold, ...]:
         """The alerts that would reach nobody if every message arrived."""
         reached: dict[UUID, list[int]] = defaultdict(list)
-        alerts = _by_office(self.app.alerts)
+        alerts, last_runs = _by_office(self.app.alerts), self.last_runs(day)
         for office, staff in self.app.staff:
             mail = Delivery(UUID(int=0), office, staff.id, Channel.EMAIL)
             held = self.held(mail, day) is not None
             reached[office] += [
                 staff.days(channel)
                 for channel in self._ways(evolve(staff, email_enabled=False) if held else staff, rules)
-                if chosen(staff, channel, alerts[office], day, rules, self.last_run(office, day))
+                if chosen(staff, channel, alerts[office], day, rules, last_runs(office))
             ]
         return self._all_untold(day, rules, reached)
 
     def _all_untold(self, day: date, rules: Rules, reached: Mapping[UUID, list[int]]) -> tuple[Untold, ...]:
         alerts: Counter[UUID] = Counter()
         overdue: Counter[UUID] = Counter()
-        members = _by_office(self.app.staff)
+        members, last_runs = _by_office(self.app.staff), self.last_runs(day)
         for office, alert in self.app.alerts:
-            if self._untold(office, alert, members[office], reached[office], day, rules):
+            if self._untold(office, alert, members[office], reached[office], day, rules, last_runs):
                 left = alert.days_left(day)
                 alerts[office] += 1
                 overdue[office] += left is not None and left <= 0
@@ -730,7 +733,14 @@ class MemoryLedger:
         return tuple(sorted(found, key=lambda office: (-office.overdue, -office.alerts, office.office_id)))
 
     def _untold(
-        self, office_id: UUID, alert: Alert, members: list[Staff], reached: list[int], day: date, rules: Rules
+        self,
+        office_id: UUID,
+        alert: Alert,
+        members: list[Staff],
+        reached: list[int],
+        day: date,
+        rules: Rules,
+        last_runs: Callable[[UUID], LastRun],
     ) -> bool:
         shut_out = rules.only_offices and office_id not in rules.only_offices
         if office_id not in self.app.offices or shut_out or not _in_scope(alert, day, rules):
@@ -739,7 +749,7 @@ class MemoryLedger:
         if reached and (left is None or left <= max(reached)):
             return False
         ways = [(someone, channel) for someone in members for channel in self._ways(someone, rules)]
-        last_run, alerts = self.last_run(office_id, day), self.app.alerts_of(office_id)
+        last_run, alerts = last_runs(office_id), self.app.alerts_of(office_id)
         if not ways:
             return rules.reminders.is_reason(alert, rules.horizon_days, day, last_run.day)
         written_to = {s.days(channel) for s, channel in ways if chosen(s, channel, alerts, day, rules, last_run)}
