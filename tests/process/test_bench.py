@@ -19,8 +19,8 @@ SIZE = Size(offices=3, devices=2)
 
 
 def names(page: str) -> list[str]:
-    """The sample's names of staff and recipients on a page, as often as they stand there."""
-    return sorted(re.findall(r"o\d+[rs]\d+", page))
+    """The sample's names of staff and recipients on a page. What is new stands there twice: above the lists, too."""
+    return sorted(set(re.findall(r"o\d+[rs]\d+", page)))
 
 
 def told(recorded: Path) -> list[list[str]]:
