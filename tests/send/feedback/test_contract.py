@@ -98,7 +98,7 @@ def test_looks_that_are_cut_anywhere_lose_nothing_and_double_nothing(name: str) 
     """Whatever happens between two looks: in the end, the gravest status of each mail is known."""
     provider = PROVIDERS[name]
 
-    @settings(max_examples=40)
+    @settings(max_examples=15)
     @given(EVENTS, EVENTS, EVENTS, st.lists(st.integers(0, 14), max_size=2))
     def cut_anywhere(first: list[Event], second: list[Event], third: list[Event], cuts: list[int]) -> None:
         async def looks() -> tuple[Kept, frozenset[MailStatus]]:
@@ -274,7 +274,7 @@ def is_own(name: str, status: int, headers: Mapping[str, str], found: Any) -> bo
 def test_no_answer_raises_and_only_the_providers_own_completes_a_look(name: str) -> None:
     """Nor does the one reader of answers have anything to catch."""
 
-    @settings(max_examples=100)
+    @settings(max_examples=40)
     @given(st.lists(st.tuples(STATUSES, HEADERS, BODIES), min_size=1, max_size=3))
     def any_answers(answers: list[tuple[int, list[tuple[str, str]], bytes]]) -> None:
         turns = iter(answers)

@@ -133,7 +133,7 @@ def add(fake: Fake, provider: Provider, event: Event) -> None:
 
 
 @pytest.mark.parametrize("name", CURSORS)
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(events=EVENTS, cut=st.integers(0, 8), torn=st.booleans())
 def test_a_look_that_was_cut_anywhere_loses_and_doubles_nothing(
     name: str, events: list[Event], cut: int, torn: bool
@@ -311,7 +311,7 @@ SHAPED = st.recursive(
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     answers=st.lists(st.tuples(st.sampled_from([200, 200, 200, 400, 401, 403, 404, 429, 500]), SHAPED), min_size=1),
     headers=st.dictionaries(st.sampled_from(["retry-after", "content-type", "content-encoding"]), st.just("odd")),
@@ -334,7 +334,7 @@ def test_no_answer_raises(name: str, answers: list[tuple[int, object]], headers:
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(status=st.integers(100, 599), body=st.binary(max_size=60))
 def test_no_body_raises(name: str, status: int, body: bytes) -> None:
     async def main() -> None:
