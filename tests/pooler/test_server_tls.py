@@ -23,7 +23,7 @@ hostssl all postgres all trust
 hostssl all secret all scram-sha-256
 hostssl all a all cert
 """
-"""``a`` is the name in the certificates of the tests."""
+"""``a`` is the name in the certificate a.pem."""
 
 
 @frozen
@@ -58,9 +58,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         certificate(folder / "good.pem", address=address)
         certificate(folder / "elsewhere.pem", address="192.0.2.1")
         certificate(folder / "expired.pem", address=address, days=(-9, -1))
-        certificate(folder / "ours.pem")
+        certificate(folder / "a.pem")
         certificate(folder / "other.pem")
-        options = {"listen_addresses": address, "ssl_ca_file": str(folder / "ours.pem")}
+        options = {"listen_addresses": address, "ssl_ca_file": str(folder / "a.pem")}
         if os.geteuid() == 0:
             for path in (folder, *folder.iterdir()):
                 shutil.chown(path, "nobody")
@@ -84,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ("postgres", "sslmode=require&channel_binding=require&sslrootcert={good}"),
         ("postgres", "sslmode=verify-full&sslrootcert={good}&ssl_min_protocol_version=TLSv1.3"),
         (f"secret:{PASSWORD}", "sslmode=verify-full&sslrootcert={good}"),
-        ("a", "sslmode=verify-full&sslrootcert={good}&sslcert={ours}"),
+        ("a", "sslmode=verify-full&sslrootcert={good}&sslcert={a}"),
     ],
 )
 def test_a_server_that_is_as_it_should_be_is_answered(server: Server, tmp_path: Path, login: str, parameters: str):
@@ -103,7 +103,8 @@ def test_a_server_that_is_as_it_should_be_is_answered(server: Server, tmp_path: 
         ("good.pem", {}, "postgres", "sslmode=disable", "28000"),
         ("good.pem", {}, f"secret:not-{PASSWORD}", "sslmode=require", "28P01"),
         ("good.pem", {}, "a", "sslmode=require", "28000"),
-        ("good.pem", {}, "a", "sslmode=require&sslcert={other}", "tls_failed"),
+        # The server rejects it after the handshake: its alert arrives, or the connection's end overtakes it.
+        ("good.pem", {}, "a", "sslmode=require&sslcert={other}", "tls_failed or 08003"),
         (
             "good.pem",
             {"ssl_max_protocol_version": "TLSv1.2"},
@@ -119,6 +120,8 @@ def test_what_is_wrong_is_one_line_with_the_way_out(
 ):
     server.shows(shown, **{"ssl": "on", "ssl_max_protocol_version": ""} | settings)
     done = server.status(parameters, tmp_path, login)
-    expected = f"notifierd: the database is unreachable (database_unavailable:{cause}): {advice(cause)}"
-    assert done.err == f"{expected}\n"
+    assert done.err in {
+        f"notifierd: the database is unreachable (database_unavailable:{one}): {advice(one)}\n"
+        for one in cause.split(" or ")
+    }
     assert (done.code, done.out) == (3, "")
