@@ -593,7 +593,7 @@ def test_a_mail_in_english_says_what_is_new() -> None:
         "  上田 三 (cycle 2): due today",
         "  江口 四 (cycle 2): now 7 days left",
     ]
-    assert "江口 四 cycle 2 now 7 days left" in words_of(mail.html)
+    assert "江口 四 cycle&nbsp;2 now 7 days left" in words_of(mail.html)
 
 
 def test_a_mail_without_news_has_no_heading_for_it() -> None:

@@ -22,7 +22,7 @@ from notifierd.model.office import Alert, Notice
 from tests.support.samples import DAY, a_renewal, a_staff, an_assessment, an_id
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-NARROW, WIDE = 375, 800
+PHONE, NARROW, WIDE = 360, 375, 800
 PIXELS = 1.5
 """Of a picture, for each of the page's."""
 
@@ -57,6 +57,7 @@ class Shot:
     staff: str = "田中 美咲"
     people: tuple[str, ...] = PEOPLE
     dashboard_url: str = "https://app.example.jp/dashboard"
+    news: tuple[int, ...] = ()
 
 
 SHOTS = (
@@ -65,6 +66,8 @@ SHOTS = (
     Shot("mail-wide-light"),
     Shot("mail-wide-dark", scheme="dark"),
     Shot("mail-english", language="en", width=NARROW),
+    Shot("mail-news-japanese", alerts=4, width=PHONE, news=(-1, 0, 7)),
+    Shot("mail-news-english", alerts=4, language="en", width=PHONE, news=(-1, 0, 7)),
 )
 
 ODD = (
@@ -92,7 +95,8 @@ def html_of(shot: Shot) -> str:
     content = ContentSettings(language=shot.language, product="けいかくん", dashboard_url=shot.dashboard_url)
     settings = Settings(email=EmailSettings(sender="no-reply@example.jp"), content=content)
     staff = evolve(a_staff("misaki"), name=shot.staff)
-    notice = Notice(DAY, an_id("office"), shot.office, staff, Channel.EMAIL, tuple(alerts_of(shot)))
+    news = tuple(evolve(a_renewal(left), recipient_name=shot.people[at]) for at, left in enumerate(shot.news))
+    notice = Notice(DAY, an_id("office"), shot.office, staff, Channel.EMAIL, (*news, *alerts_of(shot)), news=news)
     return Renderer(settings).mail(notice, Delivery(an_id("mail"), notice.office_id, staff.id, Channel.EMAIL)).html
 
 
