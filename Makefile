@@ -5,12 +5,14 @@ VENV := .venv
 MADE := $(VENV)/.made
 DEMO := $(VENV)/.demo
 STAMP := $(VENV)/.complete
+MANUAL := $(VENV)/.manual
+SYSTEM := $(VENV)/.system
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean image test-image deb release test-release
+.PHONY: help venv venv-all demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean image test-image deb release test-release
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +29,11 @@ define install
 endef
 
 venv: $(STAMP) ## create .venv with the versions of constraints.txt
+
+venv-all: EXTRAS := demo,dev,docs,system
+venv-all: $(MADE) ## create .venv with what lint, test, docs and test-system need, at once
+	$(install)
+	@touch $(DEMO) $(STAMP) $(MANUAL) $(SYSTEM)
 
 $(MADE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
@@ -46,22 +53,26 @@ $(STAMP): $(MADE)
 	$(install)
 	@touch $(DEMO) $@
 
+$(MANUAL): EXTRAS := demo,dev,docs
+$(SYSTEM): EXTRAS := demo,dev,system
+$(MANUAL) $(SYSTEM): $(STAMP)
+	$(install)
+	@touch $@
+
 demo: $(DEMO) ## make one full run on this machine, without set-up (ARGS="--offices 20 --keep")
 	@$(VENV)/bin/notifierd demo $(ARGS)
 
 test: $(STAMP) ## run the test suite (PYTEST_ARGS="-n 0 -k drain -x")
 	@$(VENV)/bin/pytest -n 4 --dist worksteal $(PYTEST_ARGS)
 
-test-system: $(STAMP) ## run the tests that need root and Debian packages: see .ci/run
-	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'
+test-system: $(SYSTEM) ## run the tests that need root and Debian packages: see .ci/run
 	@$(VENV)/bin/pytest tests/system -n 2 --dist loadfile $(PYTEST_ARGS)
 	@$(VENV)/bin/pytest tests/pooler -n 2 $(PYTEST_ARGS) # in processes of its own: Playwright and trio-asyncio share none
 
 coverage: $(STAMP) ## run the test suite with coverage: at most 5 % may be missed
 	@$(VENV)/bin/pytest -n 4 --dist worksteal --cov --cov-fail-under=95 $(PYTEST_ARGS)
 
-docs: $(STAMP) ## build the manual in docs/_build; a broken link is an error
-	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,docs]'
+docs: $(MANUAL) ## build the manual in docs/_build; a broken link is an error
 	@$(VENV)/bin/python -m docs.generate
 	@$(VENV)/bin/sphinx-build -qaE -W --keep-going docs docs/_build
 
@@ -95,8 +106,7 @@ mutants: $(STAMP) ## run mutation tests of the rules; then: .venv/bin/mutmut res
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,mutants]'
 	@$(VENV)/bin/mutmut run
 
-screenshots: $(STAMP) ## recreate docs/images; needs chromium, fonts-noto-cjk and pngquant
-	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,system]'
+screenshots: $(SYSTEM) ## recreate docs/images; needs chromium, fonts-noto-cjk and pngquant
 	@$(VENV)/bin/python -m tests.support.screenshots
 	@$(VENV)/bin/python -m tests.support.page_screenshots
 

@@ -65,6 +65,21 @@ def test_after_the_tests_the_demo_needs_nothing(checkout: Checkout):
     assert checkout.asked() == []
 
 
+def test_what_ci_needs_is_installed_at_once_and_nothing_is_asked_for_again(checkout: Checkout):
+    assert checkout.make("venv-all").returncode == 0
+    assert checkout.asked() == [f"{PIP} .[demo,dev,docs,system]"]
+    for extra in (".demo", ".complete", ".manual", ".system"):
+        assert checkout.make(f".venv/{extra}").returncode == 0
+    assert checkout.asked() == []
+
+
+@pytest.mark.parametrize(("made", "extra"), [(".manual", "docs"), (".system", "system")])
+def test_the_manual_and_the_system_tests_add_what_they_need_once(checkout: Checkout, made: str, extra: str):
+    for _ in range(2):
+        assert checkout.make(f".venv/{made}").returncode == 0
+    assert checkout.asked() == [f"{PIP} .[demo,dev]", f"{PIP} .[demo,dev,{extra}]"]
+
+
 def test_what_could_not_be_installed_is_tried_again(checkout: Checkout):
     assert checkout.make(".venv/.demo", pip="exit 1").returncode == 2
     assert checkout.make(".venv/.demo").returncode == 0
