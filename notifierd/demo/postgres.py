@@ -38,6 +38,7 @@ _SOCKET_NAME: Final = ".s.PGSQL.5432"
 _SOCKET_PATH_LIMIT: Final = 107  # sun_path of unix(7), less its closing NUL
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _LIBC: Final = ctypes.CDLL(None)
+_STRATEGIES_SINCE: Final = 15  # before that, databases are copied file by file anyway
 _BUILTIN_LOCALES_SINCE: Final = 17  # before that, lower() and \w know ASCII only under locale C
 
 # The caller's PGOPTIONS, PGPORT and LANG are left out, so that every cluster is the same.
@@ -65,6 +66,7 @@ class Cluster:
 
     Attributes:
         bin_dir: the directory of ``postgres`` and ``psql``.
+        version: the major version.
         data_dir: the data directory, owned by the server's user.
         socket_dir: the host for libpq; mode 0700.
         log_path: the server's log, over all its restarts.
@@ -72,6 +74,7 @@ class Cluster:
     """
 
     bin_dir: Path
+    version: int
     data_dir: Path
     socket_dir: Path
     log_path: Path
@@ -107,8 +110,13 @@ class Cluster:
         return done.stdout.decode()
 
     def create_database(self, name: str, *, template: str = "template1", is_template: bool = False) -> str:
-        """Create a database as a copy of *template*, to which nobody may be connected; return its DSN."""
-        self.psql(f'create database "{name}" template "{template}" is_template {is_template}')
+        """Create a database as a copy of *template*, to which nobody may be connected; return its DSN.
+
+        Its files are copied, which costs two checkpoints, and without fsync half of what it costs to copy each page by
+        way of the log: https://www.postgresql.org/docs/current/sql-createdatabase.html.
+        """
+        strategy = "strategy file_copy" if self.version >= _STRATEGIES_SINCE else ""
+        self.psql(f'create database "{name}" template "{template}" is_template {is_template} {strategy}')
         return self.dsn(name)
 
     def drop_database(self, name: str) -> None:
@@ -241,6 +249,7 @@ def running_postgres(
         _initdb(programs, version, data_dir, user)
         cluster = Cluster(
             bin_dir=programs,
+            version=version,
             data_dir=data_dir,
             socket_dir=home,
             log_path=directory / "postgres.log",
