@@ -10,7 +10,7 @@ from notifierd.demo.postgres import Cluster
 from tests.experiments.fuzz import BROKEN, open_fuzz
 from tests.experiments.verdict import Row, Story, broken
 
-ROUNDS = 2
+ROUNDS = 1
 MAIL = Row("d1", "email", "o1", "s1", None, "sent", 1, 0, "m1", None, bare=False)
 PUSH = Row("d2", "push", "o1", "s1", "phone", "sent", 1, 0, None, None, bare=False)
 ONE_OF_EACH = {"planned": 1, "sent": 1, "failed": 0, "unknown": 0, "expired": 0, "open": 0}

@@ -19,7 +19,7 @@ from tests.support.faults import until
 from tests.support.processes import API_KEY, PASSWORD, Place, Template, invent
 from tests.support.proxy import Door, a_door
 
-ROUNDS = 3
+ROUNDS = 1
 OFFICES = 120
 LIMITS = {"email": 2, "send_timeout": 10.0}
 

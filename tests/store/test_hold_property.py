@@ -228,7 +228,7 @@ async def hold_together(history: History, dsn: str) -> None:
             assert set(await Feedback(db).held(on)) == expected(history, on), number
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(histories())
 def test_who_is_held_back_is_who_the_rule_says(dsn: str, history: History) -> None:
     trio.run(hold_together, history, dsn)

@@ -552,7 +552,7 @@ FAILED = EarlierRun(  # a Friday
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds())
 @example(a_world())
 @example(a_world(3))
@@ -577,7 +577,7 @@ def test_the_plan_that_sql_writes_is_what_choose_decides(dsn: str, world: World)
     trio.run(hold_together, world, dsn)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds())
 @example(a_world(3))
 @example(a_world(7, 20, states=(State.SENT, State.PLANNED), later=()))

@@ -17,11 +17,13 @@ from postmark.models.bounces.enums import BounceType
 from postmark.models.bounces.schemas import BouncesListResponse
 
 from notifierd.config.providers import PostmarkSettings
+from notifierd.demo.servers.feedback import postmark as fake_module
 from notifierd.demo.servers.feedback.postmark import FakePostmark
 from notifierd.demo.servers.http11 import Request
 from notifierd.model.feedback import MailStatus
 from notifierd.send._http import open_client
 from notifierd.send.feedback import Look, Looked
+from notifierd.send.feedback import postmark as reader_module
 from notifierd.send.feedback.postmark import PAGE, PostmarkFeedback
 from tests.support.feedback import NOW, PROVIDERS, SINCE, Kept, a_look, looked_at, looked_through, reading
 from tests.support.providers import made_by
@@ -87,22 +89,34 @@ async def test_the_code_of_a_bounce_says_whether_it_is_about_the_address(
     assert (found.status, found.code) == (status, code)
 
 
+FURTHEST = 1_000
+"""Instead of Postmark's 10,000, for both sides: the pages are of the same size, and there are fewer."""
+
+
+@pytest.fixture
+def _shorter_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "FURTHEST", FURTHEST)
+    monkeypatch.setattr(fake_module, "_FURTHEST", FURTHEST)
+
+
+@pytest.mark.usefixtures("_shorter_list")
 async def test_a_day_of_bounces_is_read_to_its_end() -> None:
-    """Postmark lets nobody page beyond 10,000; a bounce of the last second before that is read twice, and none lost."""
+    """Postmark lets nobody page beyond FURTHEST; a bounce of the last second before is read twice, and none lost."""
     fake, kept = FakePostmark(), Kept()
-    sent = {f"id-{number}": UUID(int=number) for number in range(21_000)}
+    sent = {f"id-{number}": UUID(int=number) for number in range(2_100)}
     for number, sent_id in enumerate(sent):
         fake.add_bounce(sent_id, "taro@example.jp", "HardBounce", 1, "5.1.1", AT + timedelta(seconds=number // 40))
     seen: list[Request] = []
     async with reading(PROVIDER, fake, seen=seen) as reader:
         assert await reader.look(a_look(sent), kept.keep) == Looked()
-    assert len(kept.verdicts) == 21_000
-    assert len(seen) < 21_000 / PAGE + 10
+    assert len(kept.verdicts) == 2_100
+    assert FURTHEST / PAGE + 2 < len(seen) < 2_100 / PAGE + 4
 
 
+@pytest.mark.usefixtures("_shorter_list")
 async def test_more_bounces_in_one_second_than_can_be_paged_make_the_look_incomplete() -> None:
     fake, kept = FakePostmark(), Kept()
-    for number in range(20_100):
+    for number in range(2 * FURTHEST + 100):
         fake.add_bounce(f"id-{number}", "taro@example.jp", "HardBounce", 1, "5.1.1", AT)
     assert await looked_at(PROVIDER, fake, a_look(OURS), kept) == Looked("too_many")
 
