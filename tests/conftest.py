@@ -1,7 +1,9 @@
 """What the tests share: one PostgreSQL a worker, and a fresh database with the application's tables for each test."""
 
 import gc
+import os
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +14,8 @@ from hypothesis import settings
 from notifierd.demo.application import tables_sql
 from notifierd.demo.postgres import Cluster, running_postgres
 from notifierd.demo.servers.process import Servers, running_servers
-from tests.support.processes import Place, Template, running_template
+from tests.support.processes import Place, Template, forked, running_template
+from tests.support.warm import Warm, warm
 
 TEMPLATE = "keikakun_template"
 
@@ -62,6 +65,23 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def template(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
     with running_template(cluster, tmp_path_factory.mktemp("template")) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Warm]:
+    """Start the process that commands are forked from."""
+    with warm() as started:
+        yield started
+
+
+@pytest.fixture
+def _forked_commands(commands: Warm) -> Iterator[None]:
+    """Fork the commands that ``run`` and ``Place.once`` run, for tests of what a command does when it has started.
+
+    Where coverage is measured they start from nothing: a fork would leave no figures.
+    """
+    with nullcontext() if "COVERAGE_PROCESS_CONFIG" in os.environ else forked(commands.run):
+        yield
 
 
 @pytest.fixture

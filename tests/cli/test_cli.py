@@ -29,6 +29,8 @@ from notifierd.store.schema import migrations
 from tests.support.documented import differences, documented
 from tests.support.processes import DAY, PASSWORD, VAPID_KEY, Place, ended, invent, run, running, write_config
 
+pytestmark = pytest.mark.usefixtures("_forked_commands")
+
 HOLIDAY = "2026-11-23"
 
 

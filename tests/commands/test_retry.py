@@ -25,6 +25,8 @@ from tests.support.processes import API_KEY, DOMAIN, Done, Place, an_id, ended, 
 from tests.support.processes import until as until_now
 from tests.support.samples import DAY, some_offices
 
+pytestmark = pytest.mark.usefixtures("_forked_commands")
+
 REFUSED = f"o1s0@{DOMAIN}"
 ZONE = datetime.now(ZoneInfo(str(AHEAD["timezone"]))).tzname()
 REFUSING = MailConfig(API_KEY, rejected=(REFUSED,), keep_eml=False)

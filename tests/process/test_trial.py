@@ -10,6 +10,8 @@ from notifierd.demo.servers.mail_api import AcceptedMail
 from notifierd.demo.servers.trouble import MailConfig, Rule
 from tests.support.processes import API_KEY, DOMAIN, Done, Place, an_id, invent, run, write_config
 
+pytestmark = pytest.mark.usefixtures("_forked_commands")
+
 ADDRESS = f"trial@{DOMAIN}"
 SOMEBODY = str(an_id("o0s0"))
 

@@ -115,8 +115,12 @@ def ended(process: "subprocess.Popen[str]", code: int | None = None) -> Done:
     """Wait for the end."""
     began = time.monotonic()
     out, err = process.communicate(timeout=PATIENCE)
-    done = presentable(Done(process.returncode, out, err, time.monotonic() - began))
-    assert code in {None, done.code}, f"exit {done.code}\n{out}\n{err}"
+    return expected_end(presentable(Done(process.returncode, out, err, time.monotonic() - began)), code)
+
+
+def expected_end(done: Done, code: int | None) -> Done:
+    """The end must be *code* if one is given."""
+    assert code in {None, done.code}, f"exit {done.code}\n{done.out}\n{done.err}"
     return done
 
 
@@ -128,9 +132,27 @@ def presentable(done: Done) -> Done:
 
 
 def run(*args: str | Path, cwd: Path, environ: Mapping[str, str] | None = None, code: int | None = None) -> Done:
-    """Run ``notifierd`` to its end, which must be *code* if one is given."""
+    """Run ``notifierd`` to its end, which must be *code* if one is given.
+
+    It starts from nothing, or, within ``forked``, from a process that has imported it.
+    """
+    if _forking:
+        return expected_end(_forking[-1](*map(str, args), cwd=cwd, environ=environ or {}), code)
     with running(*args, cwd=cwd, environ=environ) as process:
         return ended(process, code)
+
+
+_forking: list[Callable[..., Done]] = []
+
+
+@contextmanager
+def forked(command: Callable[..., Done]) -> Iterator[None]:
+    """Have ``run`` run each command by *command*, ``Warm.run``, for the length of the block."""
+    _forking.append(command)
+    try:
+        yield
+    finally:
+        _forking.pop()
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
