@@ -25,6 +25,7 @@ from notifierd.send.feedback.open import READERS, is_set_up
 from notifierd.send.open import open_email
 from notifierd.send.route.trust import system_store
 from notifierd.send.vapid import Vapid
+from notifierd.send.webhooks import mismatch
 
 PAGE_SECONDS: Final = 3.0
 
@@ -98,6 +99,8 @@ def _watch(watch: WatchSettings) -> Iterator[Finding]:
     for key, url in (("webhook_url", watch.webhook_url), ("ping_url", watch.ping_url)):
         where = f"is at {urlsplit(url).hostname}" + (", unencrypted" if _is_open(url) else "") if url else "not set"
         yield Finding(f"watch.{key}", Level.WARN if _is_open(url) else Level.OK, where)
+    if wrong := mismatch(watch):
+        yield Finding("watch.format", Level.WARN, f"{urlsplit(watch.webhook_url).hostname} {wrong}")
 
 
 def _proxy(network: NetworkSettings) -> Finding:

@@ -31,6 +31,7 @@ Provider = Literal["resend", "sendgrid", "postmark", "mailgun", "ses", "gmail"]
 Language = Literal["ja", "en"]
 
 Audit = Literal["each", "office", "none"]
+WebhookFormat = Literal["generic", "slack", "teams", "chatwork", "lineworks"]
 
 
 @attrs.frozen
@@ -190,7 +191,7 @@ class ContentSettings(Table):
     """[content]: what the messages say."""
 
     language: Language = key("ja")
-    """The language of the messages."""
+    """The language of the messages, and of the alarms."""
     product: str = key("keikakun", checks.LABEL)
     """The application's name, as its users know it."""
     dashboard_url: str = key("", checks.optional(checks.HTTP_URL))
@@ -266,8 +267,15 @@ class WatchSettings(Table):
     """[watch]: where alarms and the results of runs are sent."""
 
     webhook_url: str = key("", checks.optional(checks.HTTP_URL), secret=True)
-    """The URL to which alarms are posted, in the format of Slack's incoming webhooks; empty: none. A secret, because
-    anybody who knows such a URL can post."""
+    """The URL to which alarms are posted; empty: none. A secret, because anybody who knows such a URL can post. For
+    Chatwork: https://api.chatwork.com/v2/rooms/ROOM/messages."""
+    format: WebhookFormat = key("generic")
+    """What the receiver understands. `generic`: JSON in the first format of Slack's incoming webhooks, which Mattermost
+    and Rocket.Chat read, too. `slack`: Slack's blocks. `teams`: a card for a webhook of the Workflows app in Microsoft
+    Teams. `chatwork`: a message to a room of Chatwork. `lineworks`: a message for the Incoming Webhook app of LINE
+    WORKS."""
+    webhook_token: str = key("", checks.TOKEN, secret=True)
+    """The API token of the Chatwork account that posts; for the format `chatwork` only."""
     ping_url: str = key("", checks.optional(checks.HTTP_URL), secret=True)
     """The URL of a dead man's switch, such as a check at healthchecks.io. It is called with `/start` when a run begins,
     with `/fail` when it failed, and unchanged after a good run and on a closed day; empty: none."""
@@ -277,6 +285,13 @@ class WatchSettings(Table):
     """An alarm is raised if a run takes longer than this; 0: never."""
     bounce_ratio: float = key(0.02, within(0, 1), unit="of the mails of seven days")
     """An alarm is raised if this share of at least 200 mails bounced, as far as the providers tell; 0: never."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        keys = ("webhook_token", "format", "webhook_url")
+        if self.format == "chatwork" and self.webhook_url and not self.webhook_token:
+            yield keys, 'required, because watch.format = "chatwork": Chatwork accepts a message with a token only'
+        if self.webhook_token and self.format != "chatwork":
+            yield keys, f'is of no use to watch.format = "{self.format}" (leave it out, or write "chatwork")'
 
 
 @attrs.frozen

@@ -1,1 +1,1 @@
-"""A notice becomes a mail or a push."""
+"""A notice becomes a mail or a push, and an alarm a message for the operator."""

@@ -1,9 +1,11 @@
-"""Messages that are ready for a provider."""
+"""Messages that are ready for a provider; an alarm, and its message that is ready for the operator's webhook."""
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from datetime import date
 from uuid import UUID
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from notifierd.model.address import Address, Mailbox
 from notifierd.model.office import Device
@@ -60,3 +62,68 @@ class Push:
 
 
 Message = Mail | Push
+
+
+@frozen
+class Alarm:
+    """An alarm about a day, before it is put into words. It names offices by their ids, and no person.
+
+    Attributes:
+        cause: a code; a day has at most one alarm of each cause.
+        kind: the name of its text in messages/alarms.py.
+        values: what the text mentions, by name.
+        offices: the offices that it concerns, the worst first.
+        fails: whether the day has no completed run; the dead man's switch is then told, too.
+    """
+
+    day: date
+    cause: str
+    kind: str
+    values: Mapping[str, object] = Factory(dict)
+    offices: tuple[UUID, ...] = ()
+    fails: bool = False
+
+
+@frozen
+class AlarmMessage:
+    """An alarm in the operator's language, ready for the webhook.
+
+    Attributes:
+        host: the machine that raised it.
+        title: what happened, in a few words.
+        text: what happened and how many it concerns, then what to do.
+        offices: a heading, the ids of the first offices, and how many more there are; empty if it concerns none.
+        look: where to look.
+        labels: the names of the day, the cause and the host.
+    """
+
+    alarm: Alarm
+    host: str
+    title: str
+    text: str
+    offices: tuple[str, ...]
+    look: str
+    labels: tuple[str, str, str]
+
+    @property
+    def words(self) -> str:
+        """The text, with the ids of the offices."""
+        return "\n".join([self.text, *self.offices])
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The day, the cause and the host, by their labels."""
+        return dict(zip(self.labels, (str(self.alarm.day), self.alarm.cause, self.host), strict=True))
+
+    def body(self, longest: int, write: Callable[[str], str] = str) -> str:
+        """Return the words and where to look, as *write* makes them, with at most *longest* characters.
+
+        If there are more, the text is cut: the offices and where to look have at most 1,200.
+        """
+        after = "".join(f"\n{line}" for line in (*self.offices, self.look))
+        whole = write(self.text + after)
+        if len(whole) <= longest:
+            return whole
+        room = longest - len(write(f"…{after}"))
+        fitting = bisect_right(range(1, len(self.text) + 1), room, key=lambda end: len(write(self.text[:end])))
+        return write(f"{self.text[:fitting]}…{after}")

@@ -9,6 +9,7 @@ from attrs import define, field, frozen
 
 from notifierd.config.settings import Settings
 from notifierd.model.errors import NotifierdError
+from notifierd.model.message import Alarm
 from notifierd.model.reasons import Reason
 from notifierd.rules import alarms
 from notifierd.rules.calendar import Calendar
@@ -36,7 +37,7 @@ class Unfinished:
     reason: str
     left: int
 
-    def alarm(self, today: date) -> alarms.Alarm | None:
+    def alarm(self, today: date) -> Alarm | None:
         """The alarm for the operator; None after `notifierd retry`, which the operator ran themselves."""
         if self.reason == Reason.RETRIED:
             return None

@@ -5,12 +5,12 @@ receiver. The ledger records an alarm before it is posted, so it is posted once 
 process restarts or another one is standing by. An alarm that cannot be delivered is logged and given up.
 """
 
-import json
 import math
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -18,14 +18,16 @@ import trio
 from attrs import define, field, frozen
 
 from notifierd.config.settings import NetworkSettings, Settings
+from notifierd.messages.alarms import worded
 from notifierd.model.errors import DatabaseError, LeaseHeld, NotifierdError, frame_locations
+from notifierd.model.message import Alarm
 from notifierd.model.outcome import Deferred, Delivered, Outcome, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.rules.alarms import (
     OUT_SECONDS,
-    Alarm,
     Running,
     at_end,
+    crashed,
     failed,
     ping_address,
     summary,
@@ -35,8 +37,9 @@ from notifierd.rules.alarms import (
 from notifierd.rules.backoff import Backoff
 from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
-from notifierd.send._answers import of_receiver, understand
+from notifierd.send._answers import Answer, of_receiver, understand
 from notifierd.send._http import Client, open_client
+from notifierd.send.webhooks import of_webhook, request_of
 
 LOOK_EVERY = 1.0
 
@@ -69,19 +72,21 @@ log = structlog.get_logger(__name__)
 
 @frozen
 class _Post:
-    """A request to a receiver. The URL is a secret.
+    """A request to a receiver. The URL is a secret, and a header may hold another one.
 
     Attributes:
         to: "webhook" or "ping".
         about: the cause of an alarm, or the signal of a ping.
+        read: says what an answer means.
     """
 
     to: str
     about: str
     day: date
     url: str = field(repr=False)
-    type: str
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes
+    read: Callable[[Answer, datetime], Outcome] = of_receiver
 
 
 @define
@@ -149,7 +154,7 @@ class Watch:
             case NotifierdError():
                 self.tell(failed(day, str(error)))
             case _:
-                self.tell(failed(day, f"it crashed ({type(error).__name__})"))
+                self.tell(crashed(day, type(error).__name__))
 
     def skipped(self, day: date, why: str) -> None:
         """Report a closed *day* once: the dead man's switch knows no holidays."""
@@ -195,7 +200,8 @@ class Watch:
     def _ping(self, signal: str, day: date, body: str = "") -> None:
         if url := self.settings().watch.ping_url:
             address = ping_address(url, signal, day)
-            post = _Post("ping", signal or "success", day, address, "text/plain; charset=utf-8", body.encode())
+            headers = {"Content-Type": "text/plain; charset=utf-8"}
+            post = _Post("ping", signal or "success", day, address, headers, body.encode())
             self._queue(self._pings, post)
 
     def _queue(self, queue: "_Queue[T]", item: T) -> None:
@@ -227,13 +233,14 @@ class Watch:
     async def _tell(self, alarm: Alarm) -> None:
         if not await self._first(alarm):
             return
-        if alarm.fails:
-            self._ping("fail", alarm.day, alarm.words())
         settings = self.settings()
+        page = settings.http.bind if settings.http.enabled else ""
+        message = worded(alarm, settings.content.language, host=socket.gethostname(), page=page)
+        if alarm.fails:
+            self._ping("fail", alarm.day, message.words)
         if url := settings.watch.webhook_url:
-            page = settings.http.bind if settings.http.enabled else ""
-            body = json.dumps(alarm.as_json(socket.gethostname(), page)).encode()
-            await self._post(_Post("webhook", alarm.cause, alarm.day, url, "application/json", body))
+            request, read = request_of(message, settings.watch), partial(of_webhook, form=settings.watch.format)
+            await self._post(_Post("webhook", alarm.cause, alarm.day, url, request.headers, request.body, read))
 
     async def _first(self, alarm: Alarm) -> bool:
         """Record the alarm in the ledger; return whether it is new. If that is impossible, it is new."""
@@ -268,8 +275,8 @@ class Watch:
     async def _try(self, post: _Post) -> Outcome:
         with trio.move_on_after(TRY_SECONDS):
             async with self.open_client(self.settings().network) as client:
-                call = client.post(post.url, post.body, {"Content-Type": post.type})
-                return await understand(call, lambda answer: of_receiver(answer, datetime.now(UTC)), UNCLEAR)
+                call = client.post(post.url, post.body, post.headers)
+                return await understand(call, lambda answer: post.read(answer, datetime.now(UTC)), UNCLEAR)
         return Unknown(Reason.TIMEOUT)
 
     async def _pause(self, seconds: float) -> bool:

@@ -19,13 +19,15 @@ from notifierd.cli.main import cli
 from notifierd.cli.tables import ALERTS, TARGETS
 from notifierd.config.keys import key_of
 from notifierd.config.load import keys, variable
-from notifierd.config.settings import PushSettings, Settings
+from notifierd.config.settings import PushSettings, Settings, WatchSettings
+from notifierd.messages.alarms import worded
 from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel, Delivery
+from notifierd.model.message import Alarm
 from notifierd.model.office import Notice
 from notifierd.model.reasons import Reason
 from notifierd.rules import exits
-from notifierd.rules.alarms import Alarm
+from notifierd.send.webhooks import request_of
 from notifierd.store.contract import VIEWS
 from notifierd.store.database import open_database
 from notifierd.store.schema import init, presets
@@ -106,8 +108,8 @@ async def metrics() -> Iterable[str]:
 def json_keys() -> Iterator[str]:
     for command in JSON_OF:
         yield from (f"{command}: {place}" for place in _places(documented(command)))
-    alarm = Alarm(DAY, "untold", "").as_json("", "")
-    yield from (f"watch.webhook_url: {place}" for place in _places(alarm))
+    alarm = worded(Alarm(DAY, "failed", "crashed", {"error": ""}), "ja", host="", page="")
+    yield from (f"watch.webhook_url: {place}" for place in _places(json.loads(request_of(alarm, WatchSettings()).body)))
     staff = a_staff("staff")
     notice = Notice(DAY, an_id("office"), "", staff, Channel.PUSH, (a_renewal(3),))
     delivery = Delivery(an_id("push"), an_id("office"), staff.id, Channel.PUSH, an_id("device"))

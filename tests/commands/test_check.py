@@ -248,6 +248,14 @@ async def test_of_the_receivers_the_hosts_are_shown_and_no_more(place: Place) ->
     ]
 
 
+async def test_a_format_that_the_receiver_does_not_understand_is_named_without_the_url(place: Place) -> None:
+    hook = "https://hooks.slack.com/services/T0/B0/secret"
+    place.settings = evolve(place.settings, watch=WatchSettings(webhook_url=hook, format="teams"))
+    found = [finding for finding in await check(place.settings) if finding.subject == "watch.format"]
+    text = 'does not understand watch.format = "teams": write watch.format = "generic" or watch.format = "slack"'
+    assert found == [Finding("watch.format", Level.WARN, f"hooks.slack.com {text}")]
+
+
 async def network_findings(place: Place, **network: Any) -> list[Finding]:
     place.settings = evolve(place.settings, network=NetworkSettings(**network))
     return [finding for finding in await check(place.settings) if finding.subject.startswith("network.")]

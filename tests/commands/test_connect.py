@@ -130,6 +130,36 @@ async def test_a_receiver_is_neither_posted_to_nor_pinged() -> None:
     assert [head.partition(b"\r\n")[0] for head, _ in seen] == [b"GET / HTTP/1.1"] * 2
 
 
+@pytest.mark.parametrize(
+    ("answer", "level", "text"),
+    [
+        (saying(200, b'{"room_id": 123, "role": "member"}'), Level.OK, "accepts the key (GET of the room)"),
+        (
+            saying(200, b'{"room_id": 123, "role": "readonly"}'),
+            Level.WARN,
+            "accepts the key (GET of the room); the account may only read in this room",
+        ),
+        (
+            saying(401, b'{"errors": ["Invalid API token"]}'),
+            Level.BAD,
+            f"rejects the key or the account (GET of the room): {REFUSED}",
+        ),
+    ],
+)
+async def test_chatwork_is_asked_for_the_room_with_the_token(answer: bytes, level: Level, text: str) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+
+    def change(settings: Settings, url: str) -> Settings:
+        room = f"{url}/v2/rooms/123/messages"
+        watch = WatchSettings(webhook_url=room, format="chatwork", webhook_token=TOKEN)
+        return evolve(settings, email=EmailSettings(), watch=watch)
+
+    assert await found_at(answering(answer, seen), change) == [Finding("watch.webhook_token", level, text)]
+    ((head, _),) = seen
+    assert head.startswith(b"GET /v2/rooms/123 HTTP/1.1\r\n")
+    assert f"x-chatworktoken: {TOKEN}".encode() in head.lower().split(b"\r\n")
+
+
 async def test_who_cannot_be_reached_is_told() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

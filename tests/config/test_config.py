@@ -285,6 +285,8 @@ def test_lists_become_tuples_of_their_type():
         'push.declarative = true\ncontent.dashboard_url = "https://app.example.jp/"',
         'safety.database_id = "7419283746192837465"',
         "watch.failure_ratio = 1",
+        'watch.format = "teams"',
+        'watch.format = "chatwork"\nwatch.webhook_url = "https://api.chatwork.com/"\nwatch.webhook_token = "t0ken"',
     ],
 )
 def test_what_an_operator_may_write_is_taken(toml):
@@ -483,6 +485,9 @@ def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shap
         ('http.bind = "0.0.0.0:9464"', "http.token: required, because 0.0.0.0:9464 is reachable from beyond this machine (or bind to 127.0.0.1 or [::1])"),  # noqa: E501
         ('http.bind = "[::]:9464"', "http.token: required, because [::]:9464 is reachable from beyond this machine (or bind to 127.0.0.1 or [::1])"),  # noqa: E501
         ('http.bind = "db.example:9464"', "http.token: required, because db.example:9464 is reachable from beyond this machine (or bind to 127.0.0.1 or [::1])"),  # noqa: E501
+        ('watch.format = "discord"', 'watch.format: "discord" is not one of "generic", "slack", "teams", "chatwork", "lineworks"'),  # noqa: E501
+        ('watch.format = "chatwork"\nwatch.webhook_url = "https://api.chatwork.com/v2/rooms/1/messages"', 'watch.webhook_token: required, because watch.format = "chatwork": Chatwork accepts a message with a token only'),  # noqa: E501
+        ('watch.webhook_token = "t0ken"', 'watch.webhook_token: is of no use to watch.format = "generic" (leave it out, or write "chatwork")'),  # noqa: E501
         ('log.format = "xml"', 'log.format: "xml" is not one of "auto", "json", "text"'),
         ('log.level = "loud"', 'log.level: "loud" is not one of "debug", "info", "warning", "error"'),
     ],
@@ -836,6 +841,7 @@ def test_whoever_may_read_a_secret_from_a_file_may_do_so_for_each():
         "push.vapid_private_key",
         "http.token",
         "watch.webhook_url",
+        "watch.webhook_token",
         "watch.ping_url",
     ]
 

@@ -1,4 +1,4 @@
-"""What gives an alarm, and its words: pure."""
+"""What gives an alarm, and what it says in English: pure. tests/messages/test_alarm_texts.py compares the languages."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -7,15 +7,16 @@ from uuid import UUID
 import pytest
 
 from notifierd.config.settings import WatchSettings
+from notifierd.messages.alarms import worded
 from notifierd.model.counts import Backlog, ChannelCounts, DayCounts, Failure, Untold
 from notifierd.model.delivery import Channel
+from notifierd.model.message import Alarm
 from notifierd.rules.alarms import (
-    MOST_NAMED,
-    Alarm,
     Running,
     at_end,
     bounces,
     complaint,
+    crashed,
     enforcement,
     failed,
     missed,
@@ -35,6 +36,10 @@ QUIET = WatchSettings(run_seconds=0.0)
 
 def counts(email: ChannelCounts, push: ChannelCounts = NONE, **more: Any) -> DayCounts:
     return DayCounts(10, 0, email, push, DONE, **more)
+
+
+def said(alarm: Alarm) -> str:
+    return worded(alarm, "en", host="host.example.jp", page="").text
 
 
 def of(**states: int) -> ChannelCounts:
@@ -73,24 +78,24 @@ def test_the_causes_of_a_run_that_goes_on(run: Running, watch: WatchSettings, ca
 
 def test_a_long_run_says_how_long_and_how_far():
     (alarm,) = while_running(Running(DAY, 1234.5, done=7, offices=1500), WatchSettings())
-    assert alarm.text == (
-        "the run of 2026-11-24 has taken 1,234 s so far, longer than watch.run_seconds (600): "
-        "7 of 1,500 offices done. It continues."
+    assert said(alarm) == (
+        "The run of 2026-11-24 has taken 1,234 s so far, longer than watch.run_seconds (600): "
+        "7 of 1,500 offices done. It continues.\n`notifierd status` and the page show what delays it."
     )
 
 
 def test_a_sender_with_several_destinations_names_the_first_five():
     destinations = {f"https://{number}.example.net": "blocked:403" for number in range(7)}
     (alarm,) = while_running(Running(DAY, 1.0, blocked={"webpush": destinations}), QUIET)
-    assert alarm.text.startswith("webpush rejects our credentials or account (https://0.example.net: blocked:403, ")
-    assert "https://4.example.net: blocked:403 and 2 more). Its" in alarm.text
+    assert said(alarm).startswith("webpush rejects our credentials or account (https://0.example.net: blocked:403, ")
+    assert "https://4.example.net: blocked:403 and 2 more). Its" in said(alarm)
 
 
 def test_a_proxy_that_rejects_our_credentials_is_not_taken_for_the_provider():
     (alarm,) = while_running(Running(DAY, 1.0, blocked={"resend": {"resend": "proxy_auth_required"}}), QUIET)
     assert alarm.cause == "blocked:resend"
-    assert alarm.text.startswith("the proxy rejects our credentials for calls of resend (proxy_auth_required). Its")
-    assert alarm.text.endswith("Check network.proxy.")
+    assert said(alarm).startswith("The proxy rejects our credentials for calls of resend (proxy_auth_required). Its")
+    assert said(alarm).endswith("\nCheck the user and the password in network.proxy.")
 
 
 # At its end ----------------------------------------------------------------------------------------------------------
@@ -128,17 +133,17 @@ def test_failures_name_their_reasons_and_offices_the_most_frequent_first():
     found = counts(of(sent=6, failed=3), of(failed=1), failures=failures)
     (alarm,) = at_end(DAY, found, WatchSettings())
     assert alarm.offices == (two, one)
-    assert alarm.text.startswith(
+    assert said(alarm).startswith(
         "4 of 10 deliveries of 2026-11-24 reached nobody (40.0%; watch.failure_ratio is 0.05): "
-        "2 email office_error:KeyError, 1 email rejected:422, 1 push rejected:413. After"
+        "2 email office_error:KeyError, 1 email rejected:422, 1 push rejected:413.\noffice_error: "
     )
 
 
 def test_failures_beyond_those_that_are_listed_are_not_counted_by_reason():
     failures = (Failure(an_id("one"), Channel.EMAIL, "rejected:422"),) * 1000
     (alarm,) = at_end(DAY, counts(of(failed=1500), failures=failures, failures_omitted=500), WatchSettings())
-    assert "1,500 of 1,500 deliveries" in alarm.text
-    assert "of the first 1,000, 1,000 email rejected:422" in alarm.text
+    assert "1,500 of 1,500 deliveries" in said(alarm)
+    assert "of the first 1,000, 1,000 email rejected:422" in said(alarm)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +158,7 @@ def test_overdue_alerts_that_reached_nobody_ring(untold: tuple[Untold, ...], off
     alarms = list(at_end(DAY, counts(of(sent=1), untold=untold), WatchSettings()))
     assert [alarm.offices for alarm in alarms] == ([] if offices is None else [offices])
     if offices:
-        assert alarms[0].text.startswith("3 overdue alerts of 2026-11-24 reached nobody, in 2 offices: ")
+        assert said(alarms[0]).startswith("3 overdue alerts of 2026-11-24 reached nobody, in 2 offices: ")
 
 
 # Runs that were none -------------------------------------------------------------------------------------------------
@@ -163,66 +168,28 @@ def test_missed_windows_are_one_alarm_of_the_last_with_ten_named():
     days = {DAY - timedelta(days=number): "not_running" for number in range(12)}
     alarm = missed({**days, DAY: "slept_through"})
     assert (alarm.day, alarm.cause, alarm.fails) == (DAY, "missed", True)
-    assert alarm.text.startswith(
-        "no run on 2026-11-24 (the machine slept, or its clock was set), 2026-11-23 (no daemon"
+    assert said(alarm).startswith(
+        "No run on 2026-11-24 (the machine slept, or its clock was set), 2026-11-23 (no daemon"
     )
-    assert "2026-11-15 (no daemon was running) and 2 more. Nobody was notified" in alarm.text
+    assert "2026-11-15 (no daemon was running) and 2 more. Nobody was notified" in said(alarm)
 
 
 def test_a_reason_that_has_no_words_is_told_as_it_is():
-    assert "2026-11-24 (database_unavailable:08006)." in missed({DAY: "database_unavailable:08006"}).text
+    assert "2026-11-24 (database_unavailable:08006)." in said(missed({DAY: "database_unavailable:08006"}))
 
 
 def test_failed_and_never_resumed_are_one_cause():
     alarms = [
-        failed(DAY, "it crashed (KeyError)"),
+        crashed(DAY, "KeyError"),
+        failed(DAY, "a view is missing"),
         never_resumed(DAY, "never_resumed (signal)", over=True),
         never_resumed(DAY, "signal", over=False),
     ]
     assert {(alarm.day, alarm.cause, alarm.fails) for alarm in alarms} == {(DAY, "failed", True)}
-    assert "failed: it crashed (KeyError). " in alarms[0].text
-    assert "(never_resumed (signal)): its open deliveries expired." in alarms[1].text
-    assert "(signal). `notifierd once` sends its open deliveries, until midnight" in alarms[2].text
-
-
-# Its JSON ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_json_is_slacks_with_a_text_for_people_and_fields_for_programs():
-    alarm = Alarm(DAY, "untold", "what happened.", (an_id("a"), an_id("b")))
-    assert alarm.as_json("host.example.jp", "127.0.0.1:9464") == {
-        "text": (
-            f"notifierd: what happened.\nOffices:\n{an_id('a')}\n{an_id('b')}\n"
-            "See `notifierd status`, `notifierd history`, the page at 127.0.0.1:9464."
-        ),
-        "attachments": [
-            {
-                "fallback": "2026-11-24 untold",
-                "color": "warning",
-                "fields": [
-                    {"title": "Day", "value": "2026-11-24", "short": True},
-                    {"title": "Cause", "value": "untold", "short": True},
-                    {"title": "Host", "value": "host.example.jp", "short": True},
-                ],
-            }
-        ],
-    }
-
-
-def test_what_slack_would_read_as_markup_is_escaped():
-    body = failed(DAY, "a <!channel> & b").as_json("<host>", "")
-    assert "a &lt;!channel&gt; &amp; b" in body["text"]
-    assert body["text"].endswith("See `notifierd status`, `notifierd history`.")
-    assert body["attachments"][0]["fields"][2]["value"] == "&lt;host&gt;"
-    assert body["attachments"][0]["color"] == "danger"
-
-
-@pytest.mark.parametrize(("offices", "named", "more"), [(1, 1, ""), (20, 20, ""), (21, 20, "and 1 more")])
-def test_twenty_offices_are_named(offices: int, named: int, more: str):
-    ids = [an_id(str(number)) for number in range(offices)]
-    words = Alarm(DAY, "untold", "text", tuple(ids)).words()
-    assert words.splitlines() == ["text", "Offices:", *map(str, ids[:named]), *filter(None, [more])]
-    assert MOST_NAMED == 20
+    assert "failed: it crashed (KeyError).\n" in said(alarms[0])
+    assert said(alarms[1]).startswith("The run of 2026-11-24 failed: a view is missing.\n")
+    assert "(never_resumed (signal)): its open deliveries expired." in said(alarms[2])
+    assert "(signal). The next run reports what is still due.\n`notifierd once` sends" in said(alarms[3])
 
 
 # The dead man's switch -----------------------------------------------------------------------------------------------
@@ -291,11 +258,11 @@ def test_offices_that_nobody_was_told_of_after_all_are_named_the_most_overdue_fi
     quiet, worst = Untold(an_id("quiet"), 3, 0), Untold(an_id("worst"), 2, 2)
     alarm = untold_later(DAY, (quiet, worst))
     assert (alarm.cause, alarm.offices) == ("untold_later", (worst.office_id, quiet.office_id))
-    assert "5 alerts (2 overdue) reached nobody, in 2 offices" in alarm.text
-    assert "Contact this office yourself" in untold_later(DAY, (quiet,)).text
+    assert "5 alerts (2 overdue) reached nobody, in 2 offices" in said(alarm)
+    assert "Contact this office yourself" in said(untold_later(DAY, (quiet,)))
 
 
 def test_each_provider_has_alarms_of_its_own():
     assert no_feedback(DAY, "ses", "timeout").cause == "feedback:ses"
     assert enforcement(DAY, "ses", "probation").cause == "enforcement:ses"
-    assert complaint(DAY, 1).text.startswith("1 recipient reported a mail of 2026-11-24 as spam.")
+    assert said(complaint(DAY, 1)).startswith("1 recipient reported a mail of 2026-11-24 as spam.")

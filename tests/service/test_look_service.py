@@ -12,7 +12,7 @@ from attrs import evolve
 from structlog.testing import capture_logs
 
 from notifierd.config.providers import PostmarkSettings, ResendSettings
-from notifierd.config.settings import EmailSettings, Settings, WatchSettings
+from notifierd.config.settings import ContentSettings, EmailSettings, Settings, WatchSettings
 from notifierd.model.delivery import Channel, State, delivery_id
 from notifierd.model.feedback import MailStatus
 from notifierd.run.day import run_day
@@ -31,7 +31,8 @@ TOLD = WatchSettings(webhook_url=f"https://hooks.example.jp/hook/{SECRET}")
 
 def asking(app: Application | None = None, start: datetime = EVE, every: float = 30.0, **more: Any) -> World:
     """A daemon that is to ask Resend, and that sleeps slices of *every* so many seconds."""
-    return World(start, Settings(email=ASKED, watch=TOLD), app or some_offices(1), slice=every, **more)
+    settings = Settings(content=ContentSettings(language="en"), email=ASKED, watch=TOLD)
+    return World(start, settings, app or some_offices(1), slice=every, **more)
 
 
 async def test_looks_follow_the_run_and_come_before_the_next_window(autojump_clock):

@@ -17,7 +17,7 @@ from notifierd.demo.servers.feedback.resend import FakeResend
 from notifierd.model.delivery import Channel, delivery_id
 from notifierd.model.errors import LedgerUnavailable, unwrap_groups
 from notifierd.model.feedback import MailStatus
-from notifierd.rules.alarms import Alarm
+from notifierd.model.message import Alarm
 from notifierd.rules.due import Rules
 from notifierd.service.feedback.effects import Effects
 from notifierd.service.feedback.look import OpenReader, ask_all, hold_look_lease

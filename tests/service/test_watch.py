@@ -11,10 +11,10 @@ import trio
 from attrs import evolve
 from structlog.testing import capture_logs
 
-from notifierd.config.settings import Settings, WatchSettings
+from notifierd.config.settings import ContentSettings, Settings, WatchSettings
 from notifierd.model.delivery import Channel, State
+from notifierd.model.message import Alarm
 from notifierd.model.outcome import Blame, Blocked, Deferred, Outcome, Rejected
-from notifierd.rules.alarms import Alarm
 from notifierd.rules.due import Rules
 from notifierd.run.day import run_day
 from notifierd.service.watch import DRAIN_SECONDS, open_watch
@@ -28,6 +28,7 @@ from tests.support.scripted_senders import TAKEN, ScriptedSender, Try, a_run, be
 WEBHOOK, PING = f"https://hooks.example.jp/hook/{SECRET}", f"https://ping.example.jp/ping/{SECRET}"
 TUESDAY = date(2026, 11, 24)
 NINE = in_zone("2026-11-24 09:00")
+ENGLISH = ContentSettings(language="en")
 DOWN = Deferred("connection_failed", blame=Blame.PROVIDER)
 
 
@@ -41,7 +42,7 @@ def watched(
 ) -> World:
     """A daemon that is to tell both receivers, and that sleeps slices of *every* so many seconds."""
     told = WatchSettings(**{"webhook_url": WEBHOOK, "ping_url": PING, **watch})
-    return World(start, Settings(watch=told), app or ahead(2), email or ScriptedSender(), slice=every)
+    return World(start, Settings(content=ENGLISH, watch=told), app or ahead(2), email or ScriptedSender(), slice=every)
 
 
 def ahead(count: int) -> Application:
@@ -49,6 +50,10 @@ def ahead(count: int) -> Application:
     app = some_offices(count, staff=1)
     app.alerts = [(office, evolve(alert, due_on=_day_after(alert.due_on))) for office, alert in app.alerts]
     return app
+
+
+def an_alarm(cause: str) -> Alarm:
+    return Alarm(TUESDAY, cause, "crashed", {"error": "KeyError"})
 
 
 def _day_after(day: date | None) -> date:
@@ -252,7 +257,7 @@ async def test_push_services_that_refuse_us_are_one_alarm_of_the_sender(autojump
     for destination, outcome in outcomes.items():
         context.transports.preferred(Channel.PUSH).limiter_for(destination)
         context.transports.breakers[destination].record([outcome], 0.0, an_id("office"))
-    settings = Settings(watch=WatchSettings(webhook_url=WEBHOOK))
+    settings = Settings(content=ENGLISH, watch=WatchSettings(webhook_url=WEBHOOK))
 
     async def claim_alarm(_settings: Settings, day: date, cause: str) -> bool:
         return await context.ledger.claim_alarm(day, cause)
@@ -320,7 +325,7 @@ async def test_missed_windows_are_told_together(autojump_clock):
     (alarm,) = world.receivers.alarms
     assert (alarm.cause, alarm.day) == ("missed", "2026-11-24")
     why = "(no daemon was running)"
-    assert f"no run on 2026-11-24 {why}, 2026-11-20 {why}, 2026-11-19 {why}." in alarm.json["text"]
+    assert f"No run on 2026-11-24 {why}, 2026-11-20 {why}, 2026-11-19 {why}." in alarm.json["text"]
     assert world.receivers.signals == ["fail"]
 
 
@@ -351,7 +356,7 @@ async def test_a_run_that_nobody_went_on_with_is_told_once_by_whoever_comes_next
     (alarm,) = world.receivers.alarms
     assert (alarm.cause, alarm.day) == ("failed", "2026-11-24")
     assert alarm.at < 1900.0, "as soon as it is seen, and not at midnight"
-    assert "did not finish (run_died). `notifierd once` sends its open deliveries" in alarm.json["text"]
+    assert "did not finish (run_died). The next run reports what is still due.\n`notifierd once`" in alarm.json["text"]
     assert world.receivers.signals == ["fail"]
 
 
@@ -554,7 +559,7 @@ async def test_at_a_stop_an_alarm_that_waits_for_the_database_is_given_up_at_onc
     with capture_logs() as lines:
         async with world.serving():
             await trio.sleep(40.0)
-            world.daemon.watch.tell(Alarm(TUESDAY, "failed", "text"))
+            world.daemon.watch.tell(an_alarm("failed"))
             await trio.sleep(10.0)
     assert trio.current_time() == pytest.approx(50.0)
     assert [line["reason"] for line in lines if line["event"] == "watch_not_told"] == ["not_noted"]
@@ -568,10 +573,10 @@ async def test_a_hundred_are_queued_and_no_more(autojump_clock):
     with capture_logs() as lines:
         async with world.serving(signal.SIGINT):
             await trio.sleep(10.0)
-            world.daemon.watch.tell(Alarm(TUESDAY, "first", "text"))
+            world.daemon.watch.tell(an_alarm("first"))
             await trio.sleep(1.0)
             for number in range(149):
-                world.daemon.watch.tell(Alarm(TUESDAY, f"cause {number}", "text"))
+                world.daemon.watch.tell(an_alarm(f"cause {number}"))
             assert trio.current_time() == pytest.approx(11.0)
     assert sum(line["event"] == "watch_overflow" for line in lines) == 49
     assert [line["untold"] for line in lines if line["event"] == "watch_cut"] == [101]

@@ -23,13 +23,14 @@ ELSEWHERE = "/elsewhere"
 
 @frozen
 class Got:
-    """One request; *at* is Trio's time."""
+    """One request; *at* is Trio's time, and *token* that of Chatwork."""
 
     at: float
     path: str
     query: str
     type: str
     body: bytes
+    token: str = ""
 
     @property
     def is_ping(self) -> bool:
@@ -103,9 +104,9 @@ class Receivers:
     def signals(self) -> list[str]:
         return [one.signal for one in self.pings]
 
-    async def receive(self, target: str, kind: str, body: bytes) -> Answer:
+    async def receive(self, target: str, kind: str, body: bytes, token: str = "") -> Answer:
         parts = urlsplit(target)
-        self.got.append(Got(trio.current_time(), parts.path, parts.query, kind, body))
+        self.got.append(Got(trio.current_time(), parts.path, parts.query, kind, body, token))
         return self.answers(self.got[-1])
 
     def client(self, _network: NetworkSettings) -> AbstractAsyncContextManager[Client]:
@@ -131,7 +132,8 @@ async def receiving(
             head, body = await read_request(stream)
             request, *lines = head.decode("ascii").split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-            status = await receivers.receive(request.split()[1], headers["content-type"], body)
+            token = headers.get("x-chatworktoken", "")
+            status = await receivers.receive(request.split()[1], headers.get("content-type", ""), body, token)
             if status is None:
                 await trio.sleep_forever()
             answer = f"HTTP/1.1 {status} Status\r\nLocation: {ELSEWHERE}\r\nContent-Length: {len(said)}\r\n\r\n{said}"

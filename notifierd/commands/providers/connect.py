@@ -1,6 +1,7 @@
 """``notifierd check --connect``: call each provider once, to prove the key; nothing is sent.
 
-The webhook and the ping URL are secrets, and a call of either would be noticed. So only their host is asked, for ``/``.
+The webhook and the ping URL are secrets, and a call of either would be noticed. So only their host is asked, for ``/``;
+Chatwork is asked for the room, with the token.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,10 +18,11 @@ from notifierd.model.feedback import MailStatus
 from notifierd.model.outcome import Blocked, Delivered, Outcome, Probe, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.send import Provable
-from notifierd.send._answers import Answer
+from notifierd.send._answers import Answer, probed
 from notifierd.send._http import open_client, parse_url
 from notifierd.send.feedback.open import open_feedback
 from notifierd.send.open import open_email
+from notifierd.send.webhooks import TOKEN_HEADER, of_room, room_url
 from notifierd.service.feedback.look import providers_set_up
 
 Question = Callable[[], Awaitable[Finding]]
@@ -64,7 +66,10 @@ def _push(settings: Settings) -> list[Question]:
 
 def _watch(settings: Settings) -> list[Question]:
     urls = {"watch.webhook_url": settings.watch.webhook_url, "watch.ping_url": settings.watch.ping_url}
-    return [partial(_reach, key, url, settings) for key, url in urls.items() if url]
+    questions: list[Question] = [partial(_reach, key, url, settings) for key, url in urls.items() if url]
+    if settings.watch.format == "chatwork" and room_url(settings.watch.webhook_url):
+        questions[0] = partial(_ask_chatwork, settings)
+    return questions
 
 
 async def _ask(name: str, settings: Settings) -> Finding:
@@ -98,6 +103,16 @@ async def _ask_feedback(name: str, settings: Settings) -> Finding:
     if any(known.begins(reason) for known in OURS_TO_MEND):
         return Finding(subject, Level.BAD, f"does not tell what became of mails: {explained(reason)}")
     return Finding(subject, Level.AWAY, f"could not be asked what became of mails: {explained(reason)}")
+
+
+async def _ask_chatwork(settings: Settings) -> Finding:
+    """Ask Chatwork for the room, to prove the token: no member of it notices that."""
+    probe = Probe("GET of the room", Unknown(Reason.TIMEOUT))
+    with trio.move_on_after(settings.limits.send_timeout):
+        async with open_client(width=1, network=settings.network) as client:
+            call = client.get(room_url(settings.watch.webhook_url), {TOKEN_HEADER: settings.watch.webhook_token})
+            probe = await probed(probe.call, call, lambda answer: of_room(answer, _now()))
+    return _of_probe("watch.webhook_token", probe)
 
 
 OURS_TO_MEND = (Reason.NO_RIGHT, Reason.BLOCKED, Reason.ACCESS_DENIED, Reason.BAD_SIGNATURE, Reason.NOT_FOUND)

@@ -10,8 +10,8 @@ from attrs import define, field
 from notifierd.config.settings import Settings
 from notifierd.model.counts import Untold
 from notifierd.model.feedback import MailStatus
+from notifierd.model.message import Alarm
 from notifierd.rules import alarms
-from notifierd.rules.alarms import Alarm
 from notifierd.rules.due import Rules
 from notifierd.rules.looks import SETTLED
 from notifierd.send.feedback import Looked
