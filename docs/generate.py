@@ -1,8 +1,8 @@
 """Writes the pages that the program knows best itself: ``python -m docs.generate``, as `make docs` does first.
 
-configuration.md comes from the classes of notifierd/config/settings.py and providers.py, reasons.md from the reason
-codes in notifierd/model/reasons.py, and images/rooms.svg from import-linter's contract. A test compares each with what
-this makes.
+configuration.md comes from the classes of notifierd/config/settings.py and providers.py, reasons.md and reasons.ja.md
+from the reason codes in notifierd/model/reasons.py, and images/rooms.svg from import-linter's contract. A test compares
+each with what this makes.
 """
 
 import ast
@@ -73,6 +73,8 @@ The environment and the credentials are read only when the process starts: resta
 REASONS_PAGE = """\
 # Reasons
 
+[日本語](reasons.ja.md)
+
 Each delivery that reached nobody has a reason. The ledger, the report, the log and the page at `/` show it. A reason is
 a code of notifierd, often with the status that the provider answered, as in `rejected:422`, or with `item` for one mail
 of several in a call. notifierd keeps nothing of what the provider wrote, because that may quote an address.
@@ -81,6 +83,23 @@ Look up the code before the first colon. After `window_ended`, the brackets show
 To find the deliveries of one person, see [why somebody was not notified](commands.md#why-somebody-was-not-notified).
 
 | reason | what it means, and what you can do |
+| --- | --- |
+"""
+
+REASONS_PAGE_JA = """\
+# 理由コード
+
+[English](reasons.md)
+
+誰にも届かなかった配信には、理由があります。台帳、レポート、ログ、`/` のページに表示されます。\
+理由は notifierd のコードで、`rejected:422` のように送信サービスの応答のコードが付くことや、\
+一度の呼び出しに含まれる複数のメールのうちの 1 通を示す `item` が付くことがあります。\
+送信サービスが返した文章には宛先が含まれることがあるため、保存しません。
+
+最初のコロンより前のコードを、次の表で引いてください。\
+`window_ended` に続くかっこの中は、それまで配信を遅らせていた理由です。
+
+| 理由 | 意味と対応 |
 | --- | --- |
 """
 
@@ -114,7 +133,17 @@ def reasons() -> str:
     return REASONS_PAGE + "".join(f"| `{reason}` | {reason.english} |\n" for reason in Reason)
 
 
-PAGES = {"configuration.md": configuration, "reasons.md": reasons, "images/rooms.svg": rooms.drawing}
+def reasons_in_japanese() -> str:
+    """reasons.ja.md."""
+    return REASONS_PAGE_JA + "".join(f"| `{reason}` | {reason.japanese} |\n" for reason in Reason)
+
+
+PAGES = {
+    "configuration.md": configuration,
+    "reasons.md": reasons,
+    "reasons.ja.md": reasons_in_japanese,
+    "images/rooms.svg": rooms.drawing,
+}
 
 
 def _tables(kind: type[Table], path: str, texts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -272,8 +272,9 @@ RUN = {
 
 
 def test_every_shell_line_is_run_or_says_why_not():
-    """By a page's test, or as root by tests/system; what neither can run is rare."""
-    shell = [block for page in pages() for block in blocks(page) if block.language in SHELL]
+    """By a page's test, or as root by tests/system; what neither can run is rare. Japanese pages repeat the lines."""
+    english = [page for page in pages() if not page.endswith(".ja.md")]
+    shell = [block for page in english for block in blocks(page) if block.language in SHELL]
     assert {block.page for block in shell if not block.remark} == RUN
     left = [block for block in shell if block.remark and not block.remark.startswith("run by tests/system")]
     assert all(block.remark.startswith("not run: ") for block in left)
@@ -292,8 +293,9 @@ def test_the_readmes_in_both_languages_have_the_same_blocks_and_links():
     assert english == japanese
     here, there = (re.findall(r"\]\((.*?)\)", text) for text in both)
     assert (here[0], there[0]) == ("README.ja.md", "README.md")
-    assert here[1:] == there[1:]
-    assert [link for link in here if not (REPOSITORY / link).exists()] == []
+    linked = [link.replace("docs/operations.ja.md", "").replace(".ja.md", ".md") for link in there[1:]]
+    assert here[1:] == [*filter(None, linked)], "and a Japanese page where there is one"
+    assert [link for link in here + there if not (REPOSITORY / link).exists()] == []
 
 
 def test_the_links_of_the_pages_at_the_root_lead_somewhere():
