@@ -19,9 +19,10 @@ from notifierd.config.checks import is_loopback
 from notifierd.config.load import missing_for_sending
 from notifierd.config.network import ENVIRONMENT, proxy_variable, read_route
 from notifierd.config.placeholders import placeholders
+from notifierd.config.providers import endpoint
 from notifierd.config.settings import HttpSettings, NetworkSettings, Settings, WatchSettings
 from notifierd.model.errors import ConfigError
-from notifierd.send.feedback.open import READERS, is_set_up
+from notifierd.send.feedback.open import is_set_up, keys_of_reader
 from notifierd.send.open import open_email
 from notifierd.send.route.trust import system_store
 from notifierd.send.vapid import Vapid
@@ -156,14 +157,15 @@ async def _providers(settings: Settings) -> list[Finding]:
             findings += [Finding(subject, Level.BAD, line) for line in error.problems]
             continue
         table = getattr(email, name)
-        url = getattr(table, "endpoint", table.base_url)
+        url = endpoint(table)
         if _is_open(url):
             findings.append(Finding(subject, Level.WARN, f"the key and all mails go to {url} unencrypted"))
         else:
             findings.append(Finding(subject, Level.OK, f"sends through {url}"))
         if not is_set_up(name, settings):
-            keys = " or ".join(f"{subject}.{key}" for key in READERS[name][2])
-            text = f"is not asked what became of mails; {keys} would have it asked"
+            keys = " or ".join(f"{subject}.{key}" for key in keys_of_reader(name))
+            how = f"; {keys} would have it asked" if keys else ", because SMTP has no way to ask"
+            text = f"is not asked what became of mails{how}"
             findings.append(Finding(f"{subject}.feedback", Level.OK, text))
     return findings
 

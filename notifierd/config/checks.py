@@ -324,6 +324,10 @@ HTTP_URL = Check("an http:// or https:// URL", _is_url("http", "https", query=Tr
 BASE_URL = Check("an http:// or https:// URL without query", _is_url("http", "https", query=False))
 BASE_URL_OR_NONE = optional(BASE_URL)
 DOMAIN = Check("a domain such as mg.example.jp", _matches(r"([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)?"))
+HOST = Check(
+    "a host name or an address, without a port",
+    _matches(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+"),
+)
 REGION = Check("a region such as ap-northeast-1", _matches(r"[a-z0-9-]+"))
 ZONE = Check("a time zone such as Asia/Tokyo", _is_zone, near=_zones, cutoff=0.8)
 COUNTRY = Check(

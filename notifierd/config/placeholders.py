@@ -12,6 +12,7 @@ from attrs import frozen
 from notifierd.config.checks import is_loopback
 from notifierd.config.dsn import read_dsn
 from notifierd.config.keys import key_of
+from notifierd.config.providers import endpoint
 from notifierd.config.settings import Settings
 
 _SECRET: Final = re.compile(
@@ -55,6 +56,9 @@ def placeholders(settings: Settings) -> Iterator[Placeholder]:
             about, value = key_of(field), getattr(table, field.name)
             if about.required and (_SECRET.fullmatch(value) or (not about.secret and _is_documentation(value))):
                 yield Placeholder(f"email.{provider}.{field.name}", "is the placeholder of an example", stops=True)
+    smtp = email.smtp.host if "smtp" in email.providers else ""
+    if _is_documentation(smtp) and not is_loopback(smtp):
+        yield Placeholder("email.smtp.host", "is the placeholder of an example", stops=True)
     addresses = {
         "email.sender": email.sender if in_use else "",
         "email.reply_to": email.reply_to if in_use else "",
@@ -73,17 +77,22 @@ def placeholders(settings: Settings) -> Iterator[Placeholder]:
 
 
 def _endpoint(settings: Settings, provider: str) -> str:
-    table = getattr(settings.email, provider)
-    return str(getattr(table, "endpoint", table.base_url))
+    return endpoint(getattr(settings.email, provider))
 
 
 def _is_stand_in(url: str) -> bool:
-    """Return whether *url* leads to a program of one's own in place of a provider."""
-    host = urlsplit(url).hostname or ""
+    """Return whether *url* leads to a program of one's own in place of a provider.
+
+    A mail server at a private address or name may well be the one that sends an organization's mails.
+    """
+    parts = urlsplit(url)
+    host, is_http = parts.hostname or "", parts.scheme.startswith("http")
+    if is_loopback(host) or _DOMAIN.fullmatch(host):
+        return True
     try:
-        return ipaddress.ip_address(host).is_private
+        return is_http and ipaddress.ip_address(host).is_private
     except ValueError:
-        return is_loopback(host) or "." not in host or _DOMAIN.fullmatch(host) is not None
+        return is_http and "." not in host
 
 
 def _is_documentation(text: str) -> bool:

@@ -1,9 +1,20 @@
 """The tables of the mail providers, [email.resend] and so on."""
 
+from collections.abc import Iterator
+from typing import Any, Literal
+
 import attrs
 
 from notifierd.config import checks
-from notifierd.config.keys import Table, key
+from notifierd.config.checks import within
+from notifierd.config.keys import Conflict, Table, key
+from notifierd.config.network import authority
+
+
+def endpoint(table: Any) -> str:  # noqa: ANN401 - the table of any provider
+    """Return the URL that a provider's table leads to."""
+    found: str = getattr(table, "endpoint", "") or table.base_url
+    return found
 
 
 @attrs.frozen
@@ -85,6 +96,33 @@ class SesSettings(Table):
     @property
     def endpoint(self) -> str:
         return self.base_url or f"https://email.{self.region}.amazonaws.com"
+
+
+@attrs.frozen
+class SmtpSettings(Table):
+    """[email.smtp]: a mail server that accepts submissions (RFC 6409)."""
+
+    host: str = key("", checks.optional(checks.HOST), required=True)
+    """The mail server's name."""
+    port: int = key(587, within(1, 65535))
+    """The port for submissions: usually 587 with `starttls`, and 465 with `tls`."""
+    security: Literal["starttls", "tls", "none"] = key("starttls")
+    """`starttls`: TLS begins after the server's greeting (RFC 3207), and nothing is sent without it. `tls`: the
+    connection begins with TLS (RFC 8314). `none`: no TLS, which only a server on loopback may be used with."""
+    username: str = key("", private=True)
+    """The user to log in as; empty: no login."""
+    password: str = key("", secret=True)
+    """The user's password."""
+
+    @property
+    def endpoint(self) -> str:
+        return f"smtp{'s' if self.security == 'tls' else ''}://{authority(self.host, self.port)}"
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.security == "none" and self.host and not checks.is_loopback(self.host):
+            yield ("security", "host"), '"none" is for a server on loopback ("starttls" or "tls")'
+        if self.username and not self.password:
+            yield ("password", "username"), "is empty, and a login needs it"
 
 
 @attrs.frozen

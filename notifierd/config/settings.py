@@ -23,11 +23,12 @@ from notifierd.config.providers import (
     ResendSettings,
     SendgridSettings,
     SesSettings,
+    SmtpSettings,
 )
 from notifierd.model.address import Address, Mailbox, parse_mailbox
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-Provider = Literal["resend", "sendgrid", "postmark", "mailgun", "ses", "gmail"]
+Provider = Literal["resend", "sendgrid", "postmark", "mailgun", "ses", "gmail", "smtp"]
 Language = Literal["ja", "en"]
 
 Audit = Literal["each", "office", "none"]
@@ -141,6 +142,7 @@ class EmailSettings(Table):
     mailgun: MailgunSettings = MailgunSettings()
     ses: SesSettings = SesSettings()
     gmail: GmailSettings = GmailSettings()
+    smtp: SmtpSettings = SmtpSettings()
 
     @property
     def providers(self) -> tuple[str, ...]:

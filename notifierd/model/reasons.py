@@ -191,8 +191,8 @@ class Reason(StrEnum):
     # the provider rejects us
     BLOCKED = (
         "blocked",
-        "サービスが認証情報またはアカウントを拒否しています。API キーと契約状態を確認してください。",
-        "The provider rejects our credentials or account. Check the API key and the account.",
+        "サービスが認証情報またはアカウントを拒否しています。API キー(SMTP はパスワード)と契約状態を確認してください。",
+        "The provider rejects our credentials or account. Check the API key (SMTP: user and password) and the account.",
     )
     PROXY_AUTH_REQUIRED = (
         "proxy_auth_required",
@@ -200,6 +200,11 @@ class Reason(StrEnum):
         "The proxy requires a user and a password, or rejects ours. Check those in network.proxy.",
     )
     QUOTA = ("quota", "サービスの送信枠を使い切りました。", "The provider's quota is used up.")
+    NOT_OFFERED = (
+        "not_offered",
+        "メールサーバーが STARTTLS か認証に対応していません。email.smtp の port と security を確認してください。",
+        "The mail server offers no STARTTLS, or no login that notifierd knows. Check email.smtp.port and security.",
+    )
     NOT_VERIFIED = (
         "not_verified",
         "送信元ドメインが確認されていません。サービス側で設定してください。",

@@ -134,14 +134,23 @@ def of_receiver(answer: Answer, now: datetime) -> Outcome:
 
 
 async def understand(call: Awaitable[Answer | NoAnswer], read: Callable[[Answer], T], unclear: T) -> T | NoAnswer:
-    """Make *call*; return what *read* makes of its answer, or *unclear* if *read* fails on it.
+    """Make *call*; return what *read* makes of its answer, or *unclear* if *read* fails on it."""
+
+    async def understood() -> T | NoAnswer:
+        answer = await call
+        return read(answer) if isinstance(answer, Answer) else answer
+
+    return await guarded(understood(), unclear)
+
+
+async def guarded(call: Awaitable[T], unclear: T) -> T:
+    """Make *call*, and understand its answer; return *unclear* if that fails.
 
     The request may have been carried out by then, so no error may escape: it would fail the whole office. A
     cancellation passes through.
     """
     try:
-        answer = await call
-        return read(answer) if isinstance(answer, Answer) else answer
+        return await call
     except Exception as error:  # noqa: BLE001 - the one reader of answers: see the module's docstring
         log.error("answer_unreadable", error=type(error).__name__, where=frame_locations(error))  # noqa: TRY400 - the error's text may quote the answer
         return unclear

@@ -6,7 +6,6 @@ The caller limits the time of a call and the number of calls at once: nothing he
 """
 
 import logging
-import os
 import re
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
@@ -17,24 +16,18 @@ import httpcore
 import trio
 from attrs import frozen
 
-from notifierd.config.network import read_route
 from notifierd.config.settings import NetworkSettings
-from notifierd.model.errors import ConfigError, certificate_reason
 from notifierd.model.imports import without
-from notifierd.model.outcome import Blame, Blocked, Deferred, Unknown
+from notifierd.model.outcome import Unknown
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, NoAnswer
-from notifierd.send._network import Network, NotMade, PublicNetwork
+from notifierd.send._network import CONNECT_SECONDS, Buffered, not_made
 from notifierd.send._unpack import unpack
 from notifierd.send.route.trust import trusted
-from notifierd.send.route.tunnel import Routed
+from notifierd.send.route.tunnel import routed
 
 with without("pygments", "rich"):  # only for httpx' command line: this saves 25 ms and 2 MB
     import httpx
-
-CONNECT_SECONDS = 10.0
-"""Seconds to establish a connection, through a proxy or not; and as many for TLS. This limit is separate from the
-caller's: a call that ends here was certainly not made, but a call that the caller cancels may have been."""
 
 BODY_BYTES, BODY_SECONDS = 1024 * 1024, 10.0
 """How much of an answer's body is read, before and after decompression, and for how long. The status is known by
@@ -121,7 +114,7 @@ class Client:
             async with aclosing(await self._transport.handle_async_request(request)) as response:
                 return await _answer(response)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            return _not_made(error)
+            return not_made(error)
         except httpx.RequestError:
             # Even after a failed write, the request may have arrived: httpcore goes on to read, and raises the error
             # of the read.
@@ -133,18 +126,6 @@ def _made(method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str]) 
     length = {} if method == "GET" else {"Content-Length": str(len(body))}  # RFC 9110, section 8.6
     whole = {"Host": url.netloc.decode("ascii"), **length, **HEADERS, **headers}
     return httpx.Request(method, url, headers=whole, stream=_Body(body), extensions=TIMES)
-
-
-def _not_made(error: BaseException | None) -> Deferred | Blocked:
-    """Return why there was no connection, by *error* and its causes."""
-    while error is not None:
-        match error:
-            case NotMade():
-                return error.outcome
-            case ssl.SSLCertVerificationError():
-                return Deferred(certificate_reason(error), blame=Blame.PROVIDER)
-        error = error.__cause__
-    return Deferred(Reason.CONNECTION_FAILED, blame=Blame.PROVIDER)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -202,17 +183,10 @@ async def open_client(
     """
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)  # these loggers write URLs, and a push endpoint is a secret
-    async with transport or _open_transport(width, network, public_only=public_only) as opened:
+    if transport is None:
+        transport = _Transport(width, routed(network, public_only=public_only), trusted(network.ca_file))
+    async with transport as opened:
         yield Client(opened)
-
-
-def _open_transport(width: int, network: NetworkSettings, *, public_only: bool) -> "_Transport":
-    try:
-        route = read_route(network.proxy, network.no_proxy, os.environ)
-    except ValueError as error:
-        raise ConfigError((f"network.proxy: {error}",)) from None
-    direct = PublicNetwork() if public_only else Network()
-    return _Transport(width, Routed(route, direct, public_only=public_only), trusted(network.ca_file))
 
 
 class _Transport(httpx.AsyncBaseTransport):
@@ -224,7 +198,7 @@ class _Transport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, width: int, network: httpcore.AsyncNetworkBackend, tls: ssl.SSLContext) -> None:
-        self._width, self._network, self._tls = width, network, tls
+        self._width, self._network, self._tls = width, Buffered(network), tls
         self._idle: dict[httpcore.AsyncHTTPConnection, float] = {}
         """Since when each has been idle, by Trio's clock; the longest first."""
 

@@ -10,10 +10,16 @@ from itertools import zip_longest
 
 import httpcore
 import trio
+from attrs import frozen
 
 from notifierd.config.network import numeric_address, plain_name
+from notifierd.model.errors import certificate_reason
 from notifierd.model.outcome import Blame, Blocked, Deferred
 from notifierd.model.reasons import Reason
+
+CONNECT_SECONDS = 10.0
+"""Seconds to establish a connection, through a proxy or not; and as many for TLS. This limit is separate from the
+caller's: a call that ends here was certainly not made, but a call that the caller cancels may have been."""
 
 ATTEMPT_SECONDS = 0.25
 """Seconds before the next address is tried in parallel (RFC 8305, section 5: the recommended delay)."""
@@ -53,7 +59,7 @@ class Network(httpcore.AsyncNetworkBackend):
 
         try:
             with trio.fail_at(began + left):
-                return _Stream(await race(interleaved(addresses), connect))
+                return await race(interleaved(addresses), connect)
         except trio.TooSlowError:
             raise httpcore.ConnectTimeout from None
 
@@ -115,9 +121,27 @@ def interleaved(addresses: Iterable[str]) -> Sequence[str]:
     return [address for turn in zip_longest(*families.values()) for address in turn if address is not None]
 
 
-class _Stream(httpcore.AsyncNetworkStream):
-    """Buffer writes until the answer is read, so that a request's head and body leave in one packet."""
+@frozen
+class Buffered(httpcore.AsyncNetworkBackend):
+    """Connects through *network*, and gathers what is written until the answer is read.
 
+    A request's head and body then leave in one packet.
+    """
+
+    network: httpcore.AsyncNetworkBackend
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        local_address: str | None = None,
+        socket_options: SocketOptions | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self.network.connect_tcp(host, port, timeout, local_address, socket_options))
+
+
+class _Stream(httpcore.AsyncNetworkStream):
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
         self._unsent: list[bytes] = []
@@ -141,15 +165,37 @@ class _Stream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the same
     ) -> httpcore.AsyncNetworkStream:
-        try:
-            return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
-        except BaseException:  # cancelled: httpcore closes it only after an error
-            with trio.CancelScope(shield=True):
-                await self._stream.aclose()
-            raise
+        return _Stream(await start_tls(self._stream, ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)
+
+
+async def start_tls(
+    stream: httpcore.AsyncNetworkStream,
+    context: ssl.SSLContext,
+    host: str | None,
+    timeout: float | None,  # noqa: ASYNC109 - httpcore's
+) -> httpcore.AsyncNetworkStream:
+    """Start TLS with *host* on *stream*; if that fails or is cancelled, the stream is closed."""
+    try:
+        return await stream.start_tls(context, host, timeout)
+    except BaseException:  # cancelled: httpcore closes it only after an error
+        with trio.CancelScope(shield=True):
+            await stream.aclose()
+        raise
+
+
+def not_made(error: BaseException | None) -> Deferred | Blocked:
+    """Return why there was no connection, by *error* and its causes."""
+    while error is not None:
+        match error:
+            case NotMade():
+                return error.outcome
+            case ssl.SSLCertVerificationError():
+                return Deferred(certificate_reason(error), blame=Blame.PROVIDER)
+        error = error.__cause__
+    return Deferred(Reason.CONNECTION_FAILED, blame=Blame.PROVIDER)
 
 
 class PublicNetwork(Network):

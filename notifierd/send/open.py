@@ -23,9 +23,11 @@ PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "sendgrid": ("notifierd.send.mail.sendgrid", "Sendgrid"),
         "ses": ("notifierd.send.mail.ses", "Ses"),
         "gmail": ("notifierd.send.mail.gmail", "Gmail"),
+        "smtp": ("notifierd.send.smtp.sender", "Smtp"),
     }
 )
-"""The module and class of each provider. The class takes a client, its own table of the settings, and ``now``."""
+"""The module and class of each provider. The class takes a client, its own table of the settings, and ``now``; that of
+smtp, which is not called over HTTP, is opened by its own module."""
 
 EMAIL_WIDTH, PUSH_WIDTH = 100, 500
 """Connections that a client keeps: the highest values that limits.email and limits.push can be set to by a reload."""
@@ -50,6 +52,12 @@ async def open_email(provider: str, settings: Settings, *, now: Callable[[], dat
     Raises:
         ConfigError: the provider's table is not sufficient, or [network] cannot be used.
     """
+    if provider == "smtp":
+        from notifierd.send.smtp.sender import open_smtp  # noqa: PLC0415 - only the chosen provider's module is imported
+
+        async with open_smtp(settings, now=now) as smtp:
+            yield smtp
+        return
     make = _class(provider)
     async with open_client(width=EMAIL_WIDTH, network=settings.network) as client:
         sender: Sender[Mail] = make(client, getattr(settings.email, provider), now=now)

@@ -13,7 +13,13 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from notifierd.commands.check import check
 from notifierd.commands.finding import Finding, Level, exit_code
-from notifierd.config.providers import MailgunSettings, PostmarkSettings, ResendSettings, SendgridSettings
+from notifierd.config.providers import (
+    MailgunSettings,
+    PostmarkSettings,
+    ResendSettings,
+    SendgridSettings,
+    SmtpSettings,
+)
 from notifierd.config.settings import (
     ContentSettings,
     DatabaseSettings,
@@ -383,6 +389,11 @@ def through(provider: Provider, **table: Any) -> Callable[[Settings], Settings]:
         (
             through("mailgun", mailgun=MailgunSettings(api_key="re_secret")),
             [("config", "bad", "email.mailgun.domain: required for sending through mailgun")],
+        ),
+        (through("smtp", smtp=SmtpSettings(host="smtp.keikakun-mihon.jp")), []),
+        (
+            through("smtp", smtp=SmtpSettings()),
+            [("config", "bad", "email.smtp.host: required for sending through smtp")],
         ),
         (resend("http://mail.example"), [("email.resend", "warn", "the key and all mails go to http://mail.example")]),
         (resend("http://127.0.0.1:8025"), []),

@@ -53,6 +53,8 @@ def test_without_any_look_it_says_what_is_missing(place: Place) -> None:
     assert found == {"looks": [], "days": [], "held": []}
     out = run("feedback", cwd=place.folder, code=0).out
     assert out == "resend: not set up; email.resend.feedback_key has notifierd ask\n"
+    smtp = run("feedback", cwd=place.folder, environ={"NOTIFIERD_EMAIL_PROVIDER": "smtp"}, code=0).out
+    assert smtp == "smtp: cannot be asked\n"
     refused = run("feedback", "--now", cwd=place.folder, code=2)
     assert "no provider can be asked: set email.PROVIDER.feedback_key" in refused.err
 

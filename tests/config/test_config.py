@@ -424,7 +424,7 @@ def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shap
         ("limits.send_timeout = true", "limits.send_timeout: expected a number, not true or false"),
         ("push.enabled = 1", "push.enabled: expected true or false, not a whole number"),
         ("email.sender = 5", "email.sender: expected a string, not a whole number"),
-        ("email.provider = 5", 'email.provider: expected one of "resend", "sendgrid", "postmark", "mailgun", "ses", "gmail", not a whole number'),  # noqa: E501
+        ("email.provider = 5", 'email.provider: expected one of "resend", "sendgrid", "postmark", "mailgun", "ses", "gmail", "smtp", not a whole number'),  # noqa: E501
         ('window.closed_weekdays = "sat"', 'window.closed_weekdays: expected a list ([] or ["...", "..."]), not a string'),  # noqa: E501
         ("window.at = 9", 'window.at: expected a time (09:00:00 or "09:00"), not a whole number'),
         ("window.at = 2026-01-01", 'window.at: expected a time (09:00:00 or "09:00"), not a date (2026-12-29 or "2026-12-29")'),  # noqa: E501
@@ -456,7 +456,7 @@ def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shap
         ('window.holidays = "jp"', 'window.holidays: "jp" is not a country code such as JP ("" for no public holidays) (did you mean "JP"?)'),  # noqa: E501
         ('window.closed_weekdays = ["sta"]', 'window.closed_weekdays: "sta" is not one of "mon", "tue", "wed", "thu", "fri", "sat", "sun" (did you mean "sat"?)'),  # noqa: E501
         ('window.closed_weekdays = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]', 'window.closed_weekdays: ["mon", "tue", "wed", "thu", "fri", "sat", "sun"] closes all seven days of the week (at most 6)'),  # noqa: E501
-        ('email.provider = "resent"', 'email.provider: "resent" is not one of "resend", "sendgrid", "postmark", "mailgun", "ses", "gmail" (did you mean "resend"?)'),  # noqa: E501
+        ('email.provider = "resent"', 'email.provider: "resent" is not one of "resend", "sendgrid", "postmark", "mailgun", "ses", "gmail", "smtp" (did you mean "resend"?)'),  # noqa: E501
         ('email.fallback = "resend"', 'email.fallback: "resend" is the provider itself (another one, or "")'),
         ('email.on_unknown = "drop"', 'email.on_unknown: "drop" is not one of "repeat", "hold"'),
         ('email.resend.base_url = "ftp://x"', 'email.resend.base_url: "ftp://x" is not an http:// or https:// URL without query'),  # noqa: E501
@@ -465,6 +465,11 @@ def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shap
         ('email.resend.base_url = "https://me:hush@x"', 'email.resend.base_url: "https://***@x" is not an http:// or https:// URL without query'),  # noqa: E501
         ('email.mailgun.domain = "mg"', 'email.mailgun.domain: "mg" is not a domain such as mg.example.jp'),
         ('email.ses.region = "Tokyo!"', 'email.ses.region: "Tokyo!" is not a region such as ap-northeast-1'),
+        ('email.smtp.host = "mail.example.jp:587"', 'email.smtp.host: "mail.example.jp:587" is not a host name or an address, without a port'),  # noqa: E501
+        ("email.smtp.port = 65536", "email.smtp.port: 65536 is out of range (1 to 65535)"),
+        ('email.smtp.security = "ssl"', 'email.smtp.security: "ssl" is not one of "starttls", "tls", "none"'),
+        ('email.smtp = {host = "mail.example.jp", security = "none"}', 'email.smtp.security: "none" is for a server on loopback ("starttls" or "tls")'),  # noqa: E501
+        ('email.smtp = {host = "mail.example.jp", username = "hush"}', "email.smtp.password: is empty, and a login needs it"),  # noqa: E501
         ('push.urgency = "urgent"', 'push.urgency: "urgent" is not one of "very-low", "low", "normal", "high"'),
         ('push.allowed_hosts = ["a.example", "https://b.example"]', 'push.allowed_hosts: "https://b.example" is not a host in lower case, or *. and a domain'),  # noqa: E501
         ('http.hosts = ["ops.example.jp", "https://ops.example.jp"]', 'http.hosts: "https://ops.example.jp" is not a host name in lower case, without port'),  # noqa: E501
@@ -494,6 +499,13 @@ def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shap
 )  # fmt: skip
 def test_a_mistake_is_one_line_with_the_key_what_is_wrong_and_what_is_allowed(toml, expected):
     assert problems(toml) == (expected,)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_a_mail_server_on_loopback_needs_no_tls(host):
+    table = read(f'email.smtp = {{host = "{host}", security = "none", username = "u", password = "p w あ"}}').email.smtp
+    assert (table.host, table.password) == (host, "p w あ")
+    assert "p w" not in repr(table)
 
 
 PRIVATE = "hush-hush\u3000"
@@ -838,6 +850,7 @@ def test_whoever_may_read_a_secret_from_a_file_may_do_so_for_each():
         "email.ses.secret_access_key",
         "email.ses.session_token",
         "email.gmail.service_account",
+        "email.smtp.password",
         "push.vapid_private_key",
         "http.token",
         "watch.webhook_url",

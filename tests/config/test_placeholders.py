@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 
 from notifierd.config.placeholders import placeholders
-from notifierd.config.providers import GmailSettings, MailgunSettings, ResendSettings, SesSettings
+from notifierd.config.providers import GmailSettings, MailgunSettings, ResendSettings, SesSettings, SmtpSettings
 from notifierd.config.settings import (
     ContentSettings,
     DatabaseSettings,
@@ -100,6 +100,16 @@ def test_only_the_providers_in_use_are_looked_at():
     }
     assert found(Settings(email=evolve(email, provider="mailgun"))) == {"email.mailgun.domain": True}
     assert found(Settings(email=evolve(email, fallback="gmail"))) == {"email.gmail.user": True}
+
+
+def test_the_mail_server_of_an_example_is_none():
+    def of(host: str, sender: str = "no-reply@example.jp") -> dict[str, bool]:
+        smtp = SmtpSettings(host=host, security="none" if host == "localhost" else "starttls")
+        return found(Settings(email=evolve(OWN, provider="smtp", smtp=smtp, sender=sender)))
+
+    assert of("mail.example.jp") == {"email.smtp.host": True}
+    assert of("mailhub") == of("10.0.0.7") == of("smtp.keikakun-mihon.jp") == {"email.sender": True}
+    assert of("localhost") == of("mailhub", OWN.sender) == {}
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8025", "http://mail-api:8025", "http://10.0.0.7", "http://api.test"])

@@ -51,6 +51,9 @@ ASKED = {
 }
 """What each is asked: the request line, the header with the key, and the body."""
 
+OVER_HTTP = sorted(PROVIDERS.keys() - {"smtp"})
+"""All but a mail server: test_smtp.py tests its login."""
+
 ACCOUNT = {
     "EnforcementStatus": "HEALTHY",
     "ProductionAccessEnabled": True,
@@ -161,7 +164,8 @@ def written(row: Row) -> bytes:
 
 
 def test_every_provider_has_a_probe() -> None:
-    assert set(ASKED) == {row.provider for row in ROWS} == set(PROVIDERS)
+    assert set(ASKED) == {row.provider for row in ROWS} == set(OVER_HTTP)
+    assert isinstance(KINDS["smtp"].make(None, "http://127.0.0.1:1"), Provable)  # type: ignore[arg-type]  # no client
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.provider}-{row.status}-{n}" for n, row in enumerate(ROWS)])
@@ -179,7 +183,7 @@ async def test_what_an_answer_to_a_probe_means(row: Row) -> None:
     assert body in (None, sent)
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", OVER_HTTP)
 @pytest.mark.parametrize("body", ["<html>Log in to the network", "{}", "[]", "null", ""])
 async def test_a_page_with_a_200_proves_no_key(provider: str, body: str) -> None:
     """A captive portal's, say."""
@@ -189,7 +193,7 @@ async def test_a_page_with_a_200_proves_no_key(provider: str, body: str) -> None
     assert isinstance(found.outcome, Unknown | Deferred)
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", OVER_HTTP)
 async def test_a_provider_that_is_out_of_reach_proves_nothing(provider: str) -> None:
     async with open_client(width=1) as client:
         outcome = (await probe(provider, client, "http://127.0.0.1:1")).outcome
@@ -206,7 +210,7 @@ async def test_the_token_that_sends_nothing_is_told_without_a_call() -> None:
     assert (found.outcome, found.notes) == (Delivered(), ("with POSTMARK_API_TEST, no mail is sent",))
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", OVER_HTTP)
 def test_no_answer_to_a_probe_raises(provider: str) -> None:
     @given(STATUSES, BODIES)
     @settings(max_examples=150)

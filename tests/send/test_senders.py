@@ -4,11 +4,13 @@ import json
 import logging
 import traceback
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
@@ -18,7 +20,16 @@ from attrs import evolve, frozen
 from structlog.testing import capture_logs
 
 from notifierd.config.providers import MailgunSettings, PostmarkSettings, ResendSettings, SendgridSettings, SesSettings
-from notifierd.config.settings import EmailSettings, LimitsSettings, Provider, PushSettings, SafetySettings, Settings
+from notifierd.config.settings import (
+    EmailSettings,
+    LimitsSettings,
+    NetworkSettings,
+    Provider,
+    PushSettings,
+    SafetySettings,
+    Settings,
+)
+from notifierd.demo.servers.smtp import Step
 from notifierd.messages.render import Renderer
 from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.errors import ConfigError
@@ -35,6 +46,8 @@ from notifierd.send.mail.resend import Resend
 from notifierd.send.mail.sendgrid import Sendgrid
 from notifierd.send.mail.ses import Ses
 from notifierd.send.open import EMAIL_WIDTH, PROVIDERS, PUSH_WIDTH, open_email, open_push
+from notifierd.send.route.connection import Connector
+from notifierd.send.smtp.sender import Smtp
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush
 from tests.support import providers
@@ -43,6 +56,7 @@ from tests.support.loopback import read_request, serving
 from tests.support.messages import Browser, mail, push
 from tests.support.providers import Read, meant
 from tests.support.samples import DAY, a_renewal, a_staff, an_id
+from tests.support.smtp_servers import MailServer, smtp_settings
 
 NOW = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
 KEY = str(UUID(int=42))
@@ -62,9 +76,69 @@ class Kind:
 
     make: Callable[[Client, str], Sender[Any]]
     messages: Callable[[int, str], Sequence[Mail | Push]]
-    answers: Callable[[Sequence[bool]], httpx.Response]
-    reads: Callable[[httpx.Request], Sequence[Read]]
+    answers: Callable[[Sequence[bool]], Any]
+    reads: Callable[[Any], Sequence[Read]]
     means: Callable[[Mail], Read] = meant
+
+    @asynccontextmanager
+    async def opened(self, base: str) -> AsyncIterator[Sender[Any]]:
+        """A sender that talks to *base* over one connection."""
+        async with open_client(width=1) as client:
+            yield self.make(client, base)
+
+    @asynccontextmanager
+    async def answered(self, answer: Callable[[Any], Any]) -> AsyncIterator[Sender[Any]]:
+        """A sender whose calls *answer* answers."""
+        async with open_client(width=1, transport=httpx.MockTransport(answer)) as client:
+            yield self.make(client, BASE)
+
+    async def serve(self, stream: trio.SocketStream, answer: Callable[[], Awaitable[Any]]) -> None:
+        """Serve a connection: give each call the next answer, piece by piece; None cuts the connection."""
+        while True:
+            await read_request(stream)
+            given = await answer()
+            if given is None:
+                return
+            lines = "".join(f"{name}: {value}\r\n" for name, value in given.headers.items() if name != "content-length")
+            length, half = len(given.content), len(given.content) // 2
+            first = f"HTTP/1.1 {given.status_code} -\r\n".encode()
+            rest = f"{lines}Content-Length: {length}\r\n\r\n".encode()
+            for piece in (first, rest, given.content[:half], given.content[half:]):
+                await stream.send_all(piece)
+                await trio.testing.wait_all_tasks_blocked()
+
+
+@frozen
+class SmtpKind(Kind):
+    """A sender that talks SMTP. An answer is the reply to the end of a mail, and a call is a `Submission`."""
+
+    @asynccontextmanager
+    async def opened(self, base: str) -> AsyncIterator[Sender[Any]]:
+        sender = smtp_sender(base)
+        try:
+            yield sender
+        finally:
+            await sender.aclose()
+
+    @asynccontextmanager
+    async def answered(self, answer: Callable[[Any], Any]) -> AsyncIterator[Sender[Any]]:
+        async def reply(step: Step) -> str:
+            return str(answer(step.mail))
+
+        async with serving(MailServer({".": reply}).serve) as port, self.opened(f"http://127.0.0.1:{port}") as sender:
+            yield sender
+
+    async def serve(self, stream: trio.SocketStream, answer: Callable[[], Awaitable[Any]]) -> None:
+        async def reply(_step: Step) -> str | None:
+            given = await answer()
+            return None if given is None else str(given)
+
+        await MailServer({".": reply}).serve(stream)
+
+
+def smtp_sender(base: str) -> Smtp:
+    settings = smtp_settings(urlsplit(base).port or 0, username="notifierd", password=SECRET)
+    return Smtp(Connector.of(NetworkSettings()), settings, domain="example.jp", now=lambda: NOW)
 
 
 def mails(count: int, _base: str) -> list[Mail]:
@@ -130,13 +204,27 @@ KINDS = {
     "resend": Kind(resend, mails, providers.resend_answers, providers.resend_reads),
     "sendgrid": Kind(sendgrid, mails, providers.sendgrid_answers, providers.sendgrid_reads),
     "ses": Kind(ses, mails, providers.ses_answers, providers.ses_reads, providers.ses_means),
+    "smtp": SmtpKind(
+        lambda _client, base: smtp_sender(base),
+        mails,
+        providers.smtp_answers,
+        providers.smtp_reads,
+        providers.gmail_means,
+    ),
     "webpush": Kind(webpush, pushes, push_answers, lambda _request: []),
 }
 BASE = "http://127.0.0.1:1"
+HTTP = [name for name, kind in KINDS.items() if not isinstance(kind, SmtpKind)]
+"""Those whose answers have a status. What those of a mail server mean is tested in test_smtp.py."""
 
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture(params=HTTP)
+def http_kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
 
 
@@ -145,15 +233,9 @@ def mail_kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
 
 
-@asynccontextmanager
-async def answered(kind: Kind, answer: Callable[[httpx.Request], httpx.Response]) -> AsyncIterator[Sender[Any]]:
-    async with open_client(width=1, transport=httpx.MockTransport(answer)) as client:
-        yield kind.make(client, BASE)
-
-
-async def outcomes_of(kind: Kind, answer: httpx.Response, count: int = 1) -> list[Outcome]:
+async def outcomes_of(kind: Kind, answer: Any, count: int = 1) -> list[Outcome]:
     messages = kind.messages(count, BASE)
-    async with answered(kind, lambda _request: answer) as sender:
+    async with kind.answered(lambda _request: answer) as sender:
         return await sender.send(messages, sender.encode(messages), KEY)
 
 
@@ -185,15 +267,16 @@ def test_every_provider_has_joined() -> None:
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"<html>taro@example.jp", b'{"name": ["odd"]}', b"[]", b'"x"'])
+@pytest.mark.parametrize("name", sorted({*HTTP} & PROVIDERS.keys()))
 async def test_an_answer_that_is_not_the_providers_own_fails_nobody(
-    mail_kind: Kind, status: int, outcome: Outcome, body: bytes
+    name: str, status: int, outcome: Outcome, body: bytes
 ) -> None:
     answer = httpx.Response(status, content=body, headers={"Retry-After": "9"})
-    assert await outcomes_of(mail_kind, answer) == [outcome]
+    assert await outcomes_of(KINDS[name], answer) == [outcome]
 
 
 async def test_one_account_is_one_destination(mail_kind: Kind) -> None:
-    async with answered(mail_kind, lambda _request: httpx.Response(200)) as sender:
+    async with mail_kind.answered(lambda _request: httpx.Response(200)) as sender:
         assert {sender.destination(message) for message in mail_kind.messages(3, BASE)} == {sender.name}
 
 
@@ -202,14 +285,16 @@ async def test_one_account_is_one_destination(mail_kind: Kind) -> None:
     ("status", "reason"),
     [(402, "blocked"), (429, "rate_limited"), (503, "server_error"), (504, "server_error")],
 )
-async def test_a_wait_is_asked_for_in_seconds_or_by_a_date(kind: Kind, status: int, reason: str, value: str) -> None:
-    (outcome,) = await outcomes_of(kind, httpx.Response(status, headers={"Retry-After": value}))
+async def test_a_wait_is_asked_for_in_seconds_or_by_a_date(
+    http_kind: Kind, status: int, reason: str, value: str
+) -> None:
+    (outcome,) = await outcomes_of(http_kind, httpx.Response(status, headers={"Retry-After": value}))
     assert isinstance(outcome, Blocked | Deferred | Unknown)
     assert (outcome.reason, outcome.retry_after) == (f"{reason}:{status}", 90.0)
 
 
 async def test_what_is_accepted_is_delivered_each_by_its_own_id(kind: Kind) -> None:
-    async with answered(kind, lambda _request: httpx.Response(503)) as sender:
+    async with kind.answered(lambda _request: httpx.Response(503)) as sender:
         most = sender.max_batch
     for size in {1, most}:
         outcomes = await outcomes_of(kind, kind.answers([True] * size), size)
@@ -239,14 +324,14 @@ async def test_who_can_batch_is_tested_above() -> None:
     assert batching == {"postmark", "resend", "ses"}
 
 
-async def test_one_outcome_for_each_message(kind: Kind) -> None:
-    async with answered(kind, lambda _request: httpx.Response(502)) as sender:
+async def test_one_outcome_for_each_message(http_kind: Kind) -> None:
+    async with http_kind.answered(lambda _request: httpx.Response(502)) as sender:
         count = sender.max_batch
-    assert await outcomes_of(kind, httpx.Response(502), count) == [Unknown("server_error:502")] * count
+    assert await outcomes_of(http_kind, httpx.Response(502), count) == [Unknown("server_error:502")] * count
 
 
 @pytest.mark.parametrize("bug", [KeyError("taro@example.jp"), RecursionError(), UnicodeDecodeError("x", b"", 0, 1, "")])
-async def test_a_bug_in_reading_an_answer_is_an_answer_in_doubt(kind: Kind, bug: Exception) -> None:
+async def test_a_bug_in_reading_an_answer_is_an_answer_in_doubt(http_kind: Kind, bug: Exception) -> None:
     """The call was made: an error would be its office's, and end what other calls of it do."""
 
     class Odd(dict[str, str]):
@@ -259,9 +344,9 @@ async def test_a_bug_in_reading_an_answer_is_an_answer_in_doubt(kind: Kind, bug:
         async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | NoAnswer:
             return Answer(503, Odd())
 
-    sender = kind.make(Answering(), BASE)
+    sender = http_kind.make(Answering(), BASE)
     count = min(sender.max_batch, 3)
-    messages = kind.messages(count, BASE)
+    messages = http_kind.messages(count, BASE)
     with capture_logs() as lines:
         assert await sender.send(messages, sender.encode(messages), KEY) == [Unknown("answer_unclear")] * count
     (line,) = lines
@@ -281,21 +366,21 @@ async def test_the_same_messages_give_the_same_bytes(kind: Kind) -> None:
     def answer(_request: httpx.Request) -> httpx.Response:
         return httpx.Response(200)
 
-    async with answered(kind, answer) as one, answered(kind, answer) as two:
+    async with kind.answered(answer) as one, kind.answered(answer) as two:
         messages = kind.messages(one.max_batch, BASE)
         assert one.encode(messages) == two.encode(list(messages))
 
 
 async def test_headers_in_another_order_give_the_same_bytes(mail_kind: Kind) -> None:
     """What is repeated, or compared by its hash, must not depend on how a dictionary was filled."""
-    async with answered(mail_kind, lambda _request: httpx.Response(200)) as sender:
+    async with mail_kind.answered(lambda _request: httpx.Response(200)) as sender:
         one, two = mail(1, headers={"A": "1", "B": "2"}), mail(1, headers={"B": "2", "A": "1"})
         assert sender.encode([one]) == sender.encode([two])
 
 
 @pytest.mark.parametrize("excess", [0, 1])
 async def test_a_call_carries_one_message_to_max_batch(kind: Kind, excess: int) -> None:
-    async with answered(kind, lambda _request: httpx.Response(200)) as sender:
+    async with kind.answered(lambda _request: httpx.Response(200)) as sender:
         with pytest.raises(ValueError):  # noqa: PT011 - what counts is that it is refused
             sender.encode(kind.messages(excess and sender.max_batch + 1, BASE))
 
@@ -311,30 +396,31 @@ async def test_a_call_carries_one_message_to_max_batch(kind: Kind, excess: int) 
     ],
 )
 async def test_what_the_network_does_is_an_outcome(
-    kind: Kind, error: type[httpx.TransportError], outcome: Outcome
+    http_kind: Kind, error: type[httpx.TransportError], outcome: Outcome
 ) -> None:
     def failing(_request: httpx.Request) -> httpx.Response:
         raise error("taro@example.jp")
 
-    messages = kind.messages(1, BASE)
-    async with answered(kind, failing) as sender:
+    messages = http_kind.messages(1, BASE)
+    async with http_kind.answered(failing) as sender:
         assert await sender.send(messages, sender.encode(messages), KEY) == [outcome]
 
 
 async def test_a_cut_and_a_hang_on_real_sockets(kind: Kind) -> None:
     """Cut after the request: in doubt. Hanging: the caller's cancellation passes, and the sender works on."""
 
-    async def handler(stream: trio.SocketStream) -> None:
-        await read_request(stream)
-        calls.append(stream)
+    async def none() -> None:
+        calls.append(trio.current_time())
         if len(calls) == 2:
             hanging.set()
             await trio.sleep_forever()
 
-    calls, hanging = list[trio.SocketStream](), trio.Event()
-    async with serving(handler) as port, open_client(width=1) as client:
-        base = f"http://127.0.0.1:{port}"
-        sender, messages = kind.make(client, base), kind.messages(1, base)
+    calls, hanging = list[float](), trio.Event()
+    async with (
+        serving(partial(kind.serve, answer=none)) as port,
+        kind.opened(base := f"http://127.0.0.1:{port}") as sender,
+    ):
+        messages = kind.messages(1, base)
         body = sender.encode(messages)
         assert await sender.send(messages, body, KEY) == [Unknown("connection_lost")]
         async with trio.open_nursery() as nursery:
@@ -346,30 +432,31 @@ async def test_a_cut_and_a_hang_on_real_sockets(kind: Kind) -> None:
     assert len(calls) == 3
 
 
-async def test_a_call_may_take_as_long_as_its_caller_says(kind: Kind, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_call_may_take_as_long_as_its_caller_says(
+    http_kind: Kind, autojump_clock: trio.testing.MockClock
+) -> None:
     """30 s: an hour-long answer is cut there, at no time of the sender's own."""
 
     async def slow(_request: httpx.Request) -> httpx.Response:
         await trio.sleep(3600)
         return httpx.Response(200)
 
-    messages, before = kind.messages(1, BASE), trio.current_time()
-    async with open_client(width=1, transport=httpx.MockTransport(slow)) as client:
-        sender = kind.make(client, BASE)
+    messages, before = http_kind.messages(1, BASE), trio.current_time()
+    async with http_kind.answered(slow) as sender:
         with pytest.raises(trio.TooSlowError), trio.fail_after(30):
             await sender.send(messages, sender.encode(messages), KEY)
     assert trio.current_time() - before == 30
 
 
-async def calls_for(kind: Kind, messages: Sequence[Mail]) -> list[httpx.Request]:
+async def calls_for(kind: Kind, messages: Sequence[Mail]) -> list[Any]:
     """Have *messages* accepted, in as many calls as they need; return the calls."""
-    requests: list[httpx.Request] = []
+    requests: list[Any] = []
 
-    def accept(request: httpx.Request) -> httpx.Response:
+    def accept(request: Any) -> Any:
         requests.append(request)
         return kind.answers([True] * len(kind.reads(request)))
 
-    async with answered(kind, accept) as sender:
+    async with kind.answered(accept) as sender:
         for start in range(0, len(messages), sender.max_batch):
             batch = messages[start : start + sender.max_batch]
             outcomes = await sender.send(batch, sender.encode(batch), KEY)
@@ -458,25 +545,15 @@ def cancelling(scope: trio.CancelScope, nth: int) -> Iterator[None]:
 
 async def test_a_cancellation_at_any_await_leaves_the_client_usable(kind: Kind) -> None:
     """One connection only: if a cancelled call kept it, the call after it would wait for ever."""
-    answer = kind.answers([True])
-    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items() if name != "content-length")
-    length, half = len(answer.content), len(answer.content) // 2
-    first = f"HTTP/1.1 {answer.status_code} -\r\n".encode()
-    rest = f"{head}Content-Length: {length}\r\n\r\n".encode()
 
-    async def handler(stream: trio.SocketStream) -> None:
-        while True:
-            await read_request(stream)
-            for piece in (first, rest, answer.content[:half], answer.content[half:]):
-                await stream.send_all(piece)
-                await trio.testing.wait_all_tasks_blocked()
+    async def answer() -> Any:
+        return kind.answers([True])
 
-    async with serving(handler) as port:
+    async with serving(partial(kind.serve, answer=answer)) as port:
         base = f"http://127.0.0.1:{port}"
         messages = kind.messages(1, base)
         for nth in count(1):
-            async with open_client(width=1) as client:
-                sender = kind.make(client, base)
+            async with kind.opened(base) as sender:
                 body = sender.encode(messages)
                 with trio.CancelScope() as scope, cancelling(scope, nth):
                     await sender.send(messages, body, KEY)
@@ -488,7 +565,7 @@ async def test_a_cancellation_at_any_await_leaves_the_client_usable(kind: Kind) 
     assert nth > 5
 
 
-async def test_nothing_private_is_told(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_private_is_told(http_kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     """Neither a key nor a person stands in a log line, an outcome or an exception, however a call ends."""
     caplog.set_level(logging.DEBUG)
     ends = ["HTTP/1.1 200 -", "HTTP/1.1 400 -", "HTTP/1.1 429 -", "HTTP/1.1 502 -", "SSH-2.0", "cut", "hang"]
@@ -505,14 +582,14 @@ async def test_nothing_private_is_told(kind: Kind, caplog: pytest.LogCaptureFixt
     told: list[object] = []
     async with serving(handler) as port, open_client(width=1) as client:
         base = f"http://127.0.0.1:{port}"
-        sender, messages = kind.make(client, base), kind.messages(1, base)
+        sender, messages = http_kind.make(client, base), http_kind.messages(1, base)
         told += [await sender.send(messages, sender.encode(messages), KEY) for _ in ends[:-1]]
         with pytest.raises(trio.TooSlowError) as too_slow, trio.fail_after(0.1):
             await sender.send(messages, sender.encode(messages), KEY)
         with pytest.raises(ValueError) as too_many:  # noqa: PT011 - what counts is what it says
-            sender.encode(kind.messages(sender.max_batch + 1, base))
-        nobody_there = kind.make(client, BASE)
-        messages = kind.messages(1, BASE)
+            sender.encode(http_kind.messages(sender.max_batch + 1, base))
+        nobody_there = http_kind.make(client, BASE)
+        messages = http_kind.messages(1, BASE)
         told.append(await nobody_there.send(messages, nobody_there.encode(messages), KEY))
     assert (len(told), ends) == (7, [])
     told += [sender, *map(traceback.format_exception, (too_slow.value, too_many.value))]

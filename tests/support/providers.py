@@ -4,6 +4,7 @@ import base64
 import email
 import email.policy
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from email.header import decode_header, make_header
 from email.utils import getaddresses
@@ -14,6 +15,7 @@ import httpx
 import trio
 from attrs import evolve, frozen
 
+from notifierd.demo.servers.smtp import Submission
 from notifierd.model.address import Address, Mailbox
 from notifierd.model.message import Mail
 from tests.support.loopback import answering, serving
@@ -140,14 +142,20 @@ def mailgun_answers(good: Sequence[bool]) -> httpx.Response:
     return httpx.Response(400, json={"message": "to parameter is not a valid address. please check documentation"})
 
 
-def in_clear(request: httpx.Request) -> str:
-    """All that a call says, encoded or not."""
+def in_clear(request: httpx.Request | Submission) -> str:
+    """All that a call says, encoded or not; without the envelope, which `smtp_reads` reads."""
+    if isinstance(request, Submission):
+        return _mime_in_clear(request.content)
     content = request.content.decode()
     if content.startswith('{"raw"'):
-        raw = email.message_from_bytes(base64.urlsafe_b64decode(json.loads(content)["raw"]), policy=email.policy.SMTP)
-        parts = [str(part.get_content()) for part in raw.iter_parts()]
-        content = " ".join([*(f"{name}: {value}" for name, value in raw.items()), *parts])
+        content = _mime_in_clear(base64.urlsafe_b64decode(json.loads(content)["raw"]))
     return f"{request.url} {request.headers} {unquote_plus(content)}"
+
+
+def _mime_in_clear(raw: bytes) -> str:
+    found = email.message_from_bytes(raw, policy=email.policy.SMTP)
+    parts = [str(part.get_content()) for part in found.iter_parts()]
+    return " ".join([*(f"{name}: {value}" for name, value in found.items()), *parts])
 
 
 def mailbox(text: str) -> Mailbox:
@@ -251,23 +259,38 @@ def ses_answers(good: Sequence[bool]) -> httpx.Response:
 def gmail_reads(request: httpx.Request) -> list[Read]:
     if request.url.path.endswith("/token"):
         return []
-    raw = base64.urlsafe_b64decode(json.loads(request.content)["raw"])
+    return [_mime_read(base64.urlsafe_b64decode(json.loads(request.content)["raw"]))]
+
+
+def smtp_reads(mail: Submission) -> list[Read]:
+    """A mail goes to whom its envelope names; a server adds nothing for what else it names."""
+    read = _mime_read(mail.content)
+    envelope = [re.match("TO:<(.*?)>", recipient) for recipient in mail.recipients]
+    assert (sender := re.match("FROM:<(.*?)>", mail.sender))
+    assert sender[1] == read.sender.address
+    return [evolve(read, to=tuple(dict.fromkeys((*(found[1] for found in envelope if found), *read.to))))]
+
+
+def smtp_answers(good: Sequence[bool]) -> str:
+    (accepted,) = good
+    return "250 2.0.0 Ok: queued as 4Fg7Zk0" if accepted else "550 5.1.1 <taro@example.jp>: no such user"
+
+
+def _mime_read(raw: bytes) -> Read:
     found = email.message_from_bytes(raw, policy=email.policy.SMTP)
     text, html = (part.get_content().replace("\r\n", "\n") for part in found.iter_parts())
     assert len(found.keys()) == len(set(found.keys())), "each header once"
     of_its_own = {"From", "To", "Cc", "Bcc", "Reply-To", "Subject", "Content-Type", "MIME-Version"}
     headers = email.message_from_bytes(raw)  # as they stand: to the newer policy an encoded word ends with a space
-    return [
-        Read(
-            _addresses({name: str(value) for name, value in found.items()}, "To", "Cc", "Bcc"),
-            mailbox(headers["From"]),
-            mailbox(headers["Reply-To"]) if "Reply-To" in headers else None,
-            str(found["Subject"]),
-            text,
-            html,
-            {name: str(value) for name, value in found.items() if name not in of_its_own},
-        )
-    ]
+    return Read(
+        _addresses({name: str(value) for name, value in found.items()}, "To", "Cc", "Bcc"),
+        mailbox(headers["From"]),
+        mailbox(headers["Reply-To"]) if "Reply-To" in headers else None,
+        str(found["Subject"]),
+        text,
+        html,
+        {name: str(value) for name, value in found.items() if name not in of_its_own},
+    )
 
 
 GMAIL_DATE = "Tue, 24 Nov 2026 00:00:00 +0000"

@@ -64,6 +64,7 @@ def test_a_complete_look_after_the_run_makes_zeros_and_so_does_the_first_thing_t
         ("postmark", {"delivered"}),
         ("sendgrid", {"delivered", "delayed"}),
         ("gmail", {"delivered", "suppressed", "complained"}),
+        ("smtp", set(SHOWN)),
         ("a former provider", set(SHOWN)),
     ],
 )

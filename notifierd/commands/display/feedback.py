@@ -23,7 +23,8 @@ def print_feedback(report: "FeedbackReport", zone: ZoneInfo, console: Console) -
     for look in report.looks:
         console.print(f"[bold]{escape(look.provider)}[/]: {asked_until(look, zone)}")
     for name, keys in report.not_set_up.items():
-        console.print(f"[bold]{name}[/]: [yellow]not set up[/]; {' or '.join(keys)} has notifierd ask")
+        how = f"[yellow]not set up[/]; {' or '.join(keys)} has notifierd ask" if keys else "cannot be asked"
+        console.print(f"[bold]{name}[/]: {how}")
     if report.days:
         console.print()
         columns = (Column(status, right=True) for status in MailStatus)

@@ -12,7 +12,7 @@ from notifierd.config.settings import Settings
 from notifierd.model.errors import ConfigError, LeaseHeld, unwrap_groups
 from notifierd.rules.calendar import Calendar
 from notifierd.send.feedback import Looked
-from notifierd.send.feedback.open import READERS, is_set_up, open_feedback
+from notifierd.send.feedback.open import is_set_up, keys_of_reader, open_feedback
 from notifierd.service.feedback.effects import Effects
 from notifierd.service.feedback.look import ask_all, hold_look_lease, providers_set_up
 from notifierd.service.feedback.schedule import runs_to_ask
@@ -35,6 +35,7 @@ AT_THE_PROVIDER: Mapping[str, str] = MappingProxyType(
         "ses": "`aws sesv2 delete-suppressed-destination --email-address ADDRESS` removes the address from the "
         "account's suppression list; the global list forgets it within 14 days",
         "gmail": "there is no suppression list",
+        "smtp": "ask who runs the mail server whether it holds back mails to the address",
     }
 )
 """What to do at each provider, so that it sends to an address again."""
@@ -108,7 +109,7 @@ async def _ask(site: PostgresSite, settings: Settings, now: datetime) -> Mapping
 def _lacking(settings: Settings) -> dict[str, tuple[str, ...]]:
     """Return the providers in use that cannot be asked, with the keys of which one would change that."""
     return {
-        name: tuple(f"email.{name}.{key}" for key in READERS[name][2])
+        name: tuple(f"email.{name}.{key}" for key in keys_of_reader(name))
         for name in settings.email.providers
         if not is_set_up(name, settings)
     }

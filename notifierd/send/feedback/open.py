@@ -70,7 +70,12 @@ def reach_of(provider: str, settings: Settings) -> Reach:
 def is_set_up(provider: str, settings: Settings) -> bool:
     """Return whether the provider's table has a key of those that set its reader up."""
     table = getattr(settings.email, provider)
-    return any(getattr(table, key) for key in READERS[provider][2])
+    return any(getattr(table, key) for key in keys_of_reader(provider))
+
+
+def keys_of_reader(provider: str) -> tuple[str, ...]:
+    """Return the keys of which one sets the provider's reader up; none for a provider that cannot be asked."""
+    return READERS[provider][2] if provider in READERS else ()
 
 
 @asynccontextmanager

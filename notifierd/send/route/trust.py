@@ -10,8 +10,11 @@ import certifi
 from notifierd.model.errors import ConfigError
 
 
-def trusted(ca_file: str) -> ssl.SSLContext:
+def trusted(ca_file: str, *, http: bool = True) -> ssl.SSLContext:
     """Return a context that trusts the system's certificates and those of *ca_file*; empty: no others.
+
+    HTTP has a context of its own, because httpcore sets its ALPN on the context that it is given, and mail servers may
+    reject a client that offers another protocol than theirs (RFC 7301, section 3.2).
 
     The system's are those of OpenSSL, which the variables SSL_CERT_FILE and SSL_CERT_DIR move elsewhere. If there are
     none, as in a slim container image, it trusts those of the package certifi. They are loaded again only after a file
@@ -22,13 +25,13 @@ def trusted(ca_file: str) -> ssl.SSLContext:
     """
     paths = ssl.get_default_verify_paths()
     try:
-        return _load(ca_file, tuple(_stamp(path) for path in (paths.cafile, paths.capath, ca_file) if path))
+        return _load(ca_file, http, tuple(_stamp(path) for path in (paths.cafile, paths.capath, ca_file) if path))
     except OSError:
         raise ConfigError((f"network.ca_file: {ca_file} cannot be read any more",)) from None
 
 
-@lru_cache(maxsize=1)
-def _load(ca_file: str, _stamps: tuple[object, ...]) -> ssl.SSLContext:
+@lru_cache(maxsize=2)
+def _load(ca_file: str, _http: bool, _stamps: tuple[object, ...]) -> ssl.SSLContext:  # noqa: FBT001 - a part of the cache's key
     """Load the certificates. This takes 13 ms and a megabyte where the system has them in one file."""
     context = ssl.create_default_context()
     if not _place(context):

@@ -6,16 +6,20 @@ certainly not made.
 """
 
 import math
+import os
+from contextlib import suppress
 
 import h11
 import httpcore
 import trio
 from attrs import frozen
 
-from notifierd.config.network import Proxy, Route, authority
+from notifierd.config.network import Proxy, Route, authority, read_route
+from notifierd.config.settings import NetworkSettings
+from notifierd.model.errors import ConfigError
 from notifierd.model.outcome import Blame, Blocked, Deferred
 from notifierd.model.reasons import Reason
-from notifierd.send._network import Network, NotMade, SocketOptions, require_public_name
+from notifierd.send._network import Network, NotMade, PublicNetwork, SocketOptions, require_public_name
 
 _NO_ANSWER = Deferred(Reason.PROXY_FAILED, blame=Blame.PATH)
 
@@ -74,6 +78,19 @@ class Routed(httpcore.AsyncNetworkBackend):
         return stream
 
 
+def routed(network: NetworkSettings, *, public_only: bool = False) -> Routed:
+    """Return what connects on the way that *network* names; with *public_only*, to public addresses only.
+
+    Raises:
+        ConfigError: the proxy cannot be used.
+    """
+    try:
+        route = read_route(network.proxy, network.no_proxy, os.environ)
+    except ValueError as error:
+        raise ConfigError((f"network.proxy: {error}",)) from None
+    return Routed(route, PublicNetwork() if public_only else Network(), public_only=public_only)
+
+
 def _require_name(host: str) -> None:
     """Refuse a host that could not be looked up, as one with a label of 64 characters: TLS does not take it either."""
     try:
@@ -105,7 +122,8 @@ async def _status(stream: httpcore.AsyncNetworkStream, target: str, proxy: Proxy
         headers.append(("Proxy-Authorization", proxy.authorization))
     request = connection.send(h11.Request(method="CONNECT", target=target, headers=headers))
     end = connection.send(h11.EndOfMessage())
-    await stream.write((request or b"") + (end or b""))
+    with suppress(httpcore.WriteError):  # a proxy that stops reading may have answered
+        await stream.write((request or b"") + (end or b""))
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
