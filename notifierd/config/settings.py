@@ -289,11 +289,9 @@ class WatchSettings(Table):
     """An alarm is raised if this share of at least 200 mails bounced, as far as the providers tell; 0: never."""
 
     def conflicts(self) -> Iterator[Conflict]:
-        keys = ("webhook_token", "format", "webhook_url")
         if self.format == "chatwork" and self.webhook_url and not self.webhook_token:
-            yield keys, 'required, because watch.format = "chatwork": Chatwork accepts a message with a token only'
-        if self.webhook_token and self.format != "chatwork":
-            yield keys, f'is of no use to watch.format = "{self.format}" (leave it out, or write "chatwork")'
+            why = 'required, because watch.format = "chatwork": Chatwork accepts a message with a token only'
+            yield ("webhook_token", "format", "webhook_url"), why
 
 
 @attrs.frozen

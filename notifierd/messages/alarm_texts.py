@@ -89,15 +89,15 @@ ALARMS: Final[Mapping[str, Mapping[Language, AlarmText]]] = {
             "配信の失敗が多すぎます",
             "{day} の配信 {planned} 件のうち {lost} 件が誰にも届きませんでした"
             "（{share:.1%}。watch.failure_ratio は {limit:g}）。理由: {reasons:5}。",
-            "原因を取り除いたら、その日のうちに `notifierd retry --failed` を実行してください。"
+            "原因を取り除いたら、その日のうちに `notifierd retry --failed --expired` を実行してください。"
             "失敗した配信が予定に戻り、何によって送られるのかが表示されます。",
         ),
         "en": AlarmText(
             "Too many deliveries failed",
             "{lost} of {planned:# delivery|# deliveries} of {day} reached nobody ({share:.1%}; watch.failure_ratio is "
             "{limit:g}): {reasons:5}.",
-            "After you fix the cause, `notifierd retry --failed` plans them again, on the same day only, and says what "
-            "sends them.",
+            "After you fix the cause, `notifierd retry --failed --expired` plans them again, on the same day only, and "
+            "says what sends them.",
         ),
     },
     "failures_cut": {
@@ -105,15 +105,15 @@ ALARMS: Final[Mapping[str, Mapping[Language, AlarmText]]] = {
             "配信の失敗が多すぎます",
             "{day} の配信 {planned} 件のうち {lost} 件が誰にも届きませんでした"
             "（{share:.1%}。watch.failure_ratio は {limit:g}）。最初の {listed} 件の理由: {reasons:5}。",
-            "原因を取り除いたら、その日のうちに `notifierd retry --failed` を実行してください。"
+            "原因を取り除いたら、その日のうちに `notifierd retry --failed --expired` を実行してください。"
             "失敗した配信が予定に戻り、何によって送られるのかが表示されます。",
         ),
         "en": AlarmText(
             "Too many deliveries failed",
             "{lost} of {planned:# delivery|# deliveries} of {day} reached nobody ({share:.1%}; watch.failure_ratio is "
             "{limit:g}): of the first {listed}, {reasons:5}.",
-            "After you fix the cause, `notifierd retry --failed` plans them again, on the same day only, and says what "
-            "sends them.",
+            "After you fix the cause, `notifierd retry --failed --expired` plans them again, on the same day only, and "
+            "says what sends them.",
         ),
     },
     "untold": {

@@ -492,7 +492,6 @@ def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shap
         ('http.bind = "db.example:9464"', "http.token: required, because db.example:9464 is reachable from beyond this machine (or bind to 127.0.0.1 or [::1])"),  # noqa: E501
         ('watch.format = "discord"', 'watch.format: "discord" is not one of "generic", "slack", "teams", "chatwork", "lineworks"'),  # noqa: E501
         ('watch.format = "chatwork"\nwatch.webhook_url = "https://api.chatwork.com/v2/rooms/1/messages"', 'watch.webhook_token: required, because watch.format = "chatwork": Chatwork accepts a message with a token only'),  # noqa: E501
-        ('watch.webhook_token = "t0ken"', 'watch.webhook_token: is of no use to watch.format = "generic" (leave it out, or write "chatwork")'),  # noqa: E501
         ('log.format = "xml"', 'log.format: "xml" is not one of "auto", "json", "text"'),
         ('log.level = "loud"', 'log.level: "loud" is not one of "debug", "info", "warning", "error"'),
     ],

@@ -224,6 +224,7 @@ def test_every_secret_can_be_given_and_is_the_services_alone(installation: Insta
         "email.mailgun.feedback_key": "mailgun-feedback-of-the-tests",
         "http.token": "token-of-the-tests",
         "watch.webhook_url": "https://example.jp/webhook-of-the-tests",
+        "watch.webhook_token": "chatwork-of-the-tests",
         "watch.ping_url": "https://example.jp/ping-of-the-tests",
     }
     for name, secret in secrets.items():
