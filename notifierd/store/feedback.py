@@ -19,7 +19,7 @@ from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.rules.due import Rules
 from notifierd.store.database import Connection, Database, columns
 from notifierd.store.postgres import reminder_keys, scope, untold_offices
-from notifierd.store.sql import feedback, plans
+from notifierd.store.sql import counts, feedback
 
 LOOK_LEASE_SECONDS = 30.0
 CHUNK = 5000
@@ -300,7 +300,7 @@ class Feedback:
         if not offices:
             return ()
         horizon, overdue, push, _ = scope(rules)
-        recount = plans.RECOUNT[rules.reminders.selective]
+        recount = counts.RECOUNT[rules.reminders.selective]
         (row,) = await self._db.write(recount, day, horizon, overdue, push, sorted(offices), *reminder_keys(rules))
         return untold_offices(row)
 

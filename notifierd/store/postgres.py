@@ -17,7 +17,7 @@ from notifierd.model.errors import LeaseHeld
 from notifierd.rules.due import Rules
 from notifierd.store.database import Connection, Database, Row, columns
 from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, OfficeDay, Run
-from notifierd.store.sql import deliveries, plans
+from notifierd.store.sql import counts, deliveries, plans
 from notifierd.store.sql import runs as days
 
 MOST_FAILURES = 1000
@@ -54,7 +54,7 @@ class PostgresLedger:
         """Count what would be due if the day were planned now, as if nothing had been sent yet. Writes nothing."""
         selective, keys = rules.reminders.selective, reminder_keys(rules)
         (row,) = await self._db.read(plans.COUNT_DUE[selective], day, *_due(rules), *_limits(capacity), *keys)
-        (untold,) = await self._db.read(plans.REHEARSED_UNTOLD[selective], day, *scope(rules), *keys)
+        (untold,) = await self._db.read(counts.REHEARSED_UNTOLD[selective], day, *scope(rules), *keys)
         email, push = (ChannelCounts(planned=row[channel], open=row[channel]) for channel in Channel)
         email = evolve(email, open=email.planned - row["held"], failed=row["held"])
         backlog = Backlog(email.open + push.open, due_now=True, next_in=None)
@@ -136,8 +136,8 @@ class PostgresLedger:
         return _ended(await self._db.write(deliveries.CLOSE, day, unsent_mail_reason))
 
     async def counts(self, day: date, rules: Rules) -> DayCounts:
-        counts = plans.COUNTS[rules.reminders.selective]
-        (row,) = await self._db.read(counts, day, *scope(rules), MOST_FAILURES, *reminder_keys(rules))
+        statement = counts.COUNTS[rules.reminders.selective]
+        (row,) = await self._db.read(statement, day, *scope(rules), MOST_FAILURES, *reminder_keys(rules))
         email, push = (_channel_counts(row["states"], channel) for channel in Channel)
         failures = tuple(
             Failure(UUID(f["office_id"]), Channel(f["channel"]), f["reason"] or "")

@@ -1,5 +1,7 @@
 """How PostgreSQL carries out the statement that plans a day."""
 
+from itertools import pairwise
+
 from notifierd.rules.due import Rules
 from notifierd.store.database import Connection, Database, Row, open_database
 from notifierd.store.sql.plans import PLAN
@@ -17,7 +19,13 @@ analyze app.offices, app.staff, app.alerts;
 """
 
 
-async def explained(db: Database) -> list[str]:
+ALERTS_BY_KIND = """
+create or replace view notifierd.alerts as
+select * from app.alerts where kind = 'renewal' union all select * from app.alerts where kind = 'assessment'
+"""
+
+
+async def explained(db: Database, option: str) -> list[str]:
     """The lines of PostgreSQL's plan for PLAN where a hash table may have 64 kB."""
 
     async def unit(connection: Connection) -> list[Row]:
@@ -25,22 +33,45 @@ async def explained(db: Database) -> list[str]:
             await connection.execute("set local work_mem = '64kB'; set local hash_mem_multiplier = 1")
             due = DAY, RULES.horizon_days, RULES.overdue, RULES.push
             return await connection.fetch(
-                f"explain (costs off) {PLAN[False]}", *due, [], RULES.devices_per_person, None, None, 1
+                f"explain ({option}) {PLAN[False]}", *due, [], RULES.devices_per_person, None, None, 1
             )
 
     return [row[0] for row in await db.unit(unit)]
+
+
+async def load(db: Database, script: str) -> None:
+    async def unit(connection: Connection) -> None:
+        await connection.execute(script)
+
+    await db.unit(unit)
 
 
 async def test_no_step_is_done_again_for_each_office_where_its_rows_exceed_work_mem(database: str) -> None:
     """A subplan that is not hashed reads all mails once for each office."""
     async with open_database(database) as db:
         await application.create(db)
-
-        async def load(connection: Connection) -> None:
-            await connection.execute(MANY)
-
-        await db.unit(load)
-        plan = await explained(db)
+        await load(db, MANY)
+        plan = await explained(db, "costs off")
     filters = [line.strip() for line in plan if "Filter:" in line]
     assert filters
     assert [line for line in filters if "SubPlan" in line.replace("hashed SubPlan", "")] == []
+
+
+async def test_postgresql_knows_of_how_many_offices_it_reads_the_staff(database: str) -> None:
+    """Of a view with a UNION, as keikakun's alerts, it knows no number of offices, and assumes 200."""
+    async with open_database(database) as db:
+        await application.create(db)
+        await load(db, MANY + ALERTS_BY_KIND)
+        plan = await explained(db, "costs on")
+    step = next(line for before, line in pairwise(plan) if before.strip() == "CTE scope")
+    assert " rows=5000 " in step
+
+
+async def test_a_delivery_is_looked_for_by_its_id_alone(database: str) -> None:
+    """Without a name, ON CONFLICT looks into each unique index for each row."""
+    async with open_database(database) as db:
+        await application.create(db)
+        plan = await explained(db, "costs off")
+    assert [line.strip() for line in plan if "Conflict Arbiter" in line] == [
+        "Conflict Arbiter Indexes: deliveries_pkey",
+    ]
