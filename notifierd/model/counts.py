@@ -14,11 +14,14 @@ class Backlog:
 
     Attributes:
         next_in: seconds until the next delivery that waits can go; None if none waits.
+        done: the last office before the first one with anything open, in the order of urgency: (urgency, office id).
+            None if no office is before that one, or nothing is open.
     """
 
     open: int
     due_now: bool
     next_in: float | None
+    done: tuple[int, UUID] | None = None
 
 
 @frozen

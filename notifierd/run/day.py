@@ -91,35 +91,38 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
         context.progress.channels = recorder.waiting
         nursery.start_soon(end_window, context)
         given, size, rows = planned.mails_given, ChunkSize(), OfficeRows(context.ledger, day, context.progress)
+        done = START
         while True:
             this_pass = RunPass(day, context, recorder, context.limits.mails_left(given))
-            await pass_over(this_pass, size)
+            await pass_over(this_pass, size, done)
             await recorder.flush()
             if not await recorder.settled():
                 this_pass.skip(DATABASE_PAUSE)
-            counts = await count(day, context)
+            counts = await count(day, context, interim=True)
             if counts.unaudited and counts.backlog.open:
                 await rows.write()
             if not counts.backlog.open or await context.pause(this_pass.next_turn(counts.backlog)):
                 break
-            given = counts.mails_given
+            given, done = counts.mails_given, counts.backlog.done or START
         if counts.backlog.open and context.stop.reason == "window_ended":
             with trio.move_on_after(context.limits.call_expires):  # so that no known outcome is closed as unknown
                 while not await recorder.settled():
                     pass
             counts = await close_day(day, context)
+        elif counts.backlog.open:
+            counts = await count(day, context)
         nursery.cancel_scope.cancel()
     return counts
 
 
-async def pass_over(this_pass: RunPass, size: ChunkSize) -> None:
-    """Work on every office that is due.
+async def pass_over(this_pass: RunPass, size: ChunkSize, after: Place) -> None:
+    """Work on every office behind *after* that is due.
 
     An office is read once there is a slot for it. So its facts do not age in a queue, and no task waits in memory.
     """
     offices = this_pass.context.offices
     this_pass.context.progress.withheld = 0
-    async with trio.open_nursery() as nursery, aclosing(due_offices(this_pass, size)) as due:
+    async with trio.open_nursery() as nursery, aclosing(due_offices(this_pass, size, after)) as due:
         while True:
             slot, work = object(), None
             await offices.acquire_on_behalf_of(slot)
@@ -135,15 +138,15 @@ async def pass_over(this_pass: RunPass, size: ChunkSize) -> None:
             nursery.start_soon(guard_office, work, slot, this_pass)
 
 
-async def due_offices(this_pass: RunPass, size: ChunkSize) -> AsyncGenerator[OfficeWork, None]:
-    """Yield the offices that are due, the most urgent first. They are read in chunks, as they are needed.
+async def due_offices(this_pass: RunPass, size: ChunkSize, start: Place) -> AsyncGenerator[OfficeWork, None]:
+    """Yield the offices behind *start* that are due, the most urgent first. They are read in chunks, as needed.
 
     The rest of a chunk that has become too old is read again, with two exceptions. The first office of a chunk is used
     however long the reading took, so that the pass goes on; its calls check the age of their facts. An office without
     facts is also used, because its facts are read separately.
     """
     context = this_pass.context
-    after: Place | None = START
+    after: Place | None = start
     while after is not None:
         read = partial(context.source.read, this_pass.day, after, context.rules, size.offices)
         chunk = await retry_while_unavailable(context.progress, "reading", read)
@@ -232,9 +235,9 @@ async def forget_old(day: date, context: RunContext) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def count(day: date, context: RunContext) -> DayCounts:
-    """Count the day's deliveries; wait for the database if it is unavailable."""
-    counts = partial(context.ledger.counts, day, context.rules)
+async def count(day: date, context: RunContext, *, interim: bool = False) -> DayCounts:
+    """Count the day's deliveries; wait for the database if it is unavailable. *interim*: see `Ledger.counts`."""
+    counts = partial(context.ledger.counts, day, context.rules, interim=interim)
     return await retry_while_unavailable(context.progress, "counting", counts)
 
 

@@ -125,8 +125,12 @@ class Ledger(Protocol):
             unsent_mail_reason: the reason for mails that were never tried.
         """
 
-    async def counts(self, day: date, rules: Rules) -> DayCounts:
-        """Return the counts of the day."""
+    async def counts(self, day: date, rules: Rules, *, interim: bool = False) -> DayCounts:
+        """Return the counts of the day.
+
+        Args:
+            interim: leave out the failures and what is untold, which take most of the time, if anything is open.
+        """
 
     async def finish(
         self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()

@@ -135,9 +135,9 @@ class PostgresLedger:
     async def close(self, day: date, unsent_mail_reason: str | None = None) -> Ended:
         return _ended(await self._db.write(deliveries.CLOSE, day, unsent_mail_reason))
 
-    async def counts(self, day: date, rules: Rules) -> DayCounts:
-        statement = counts.COUNTS[rules.reminders.selective]
-        (row,) = await self._db.read(statement, day, *scope(rules), MOST_FAILURES, *reminder_keys(rules))
+    async def counts(self, day: date, rules: Rules, *, interim: bool = False) -> DayCounts:
+        statement, keys = counts.COUNTS[rules.reminders.selective], reminder_keys(rules)
+        (row,) = await self._db.read(statement, day, *scope(rules), MOST_FAILURES, interim, *keys)
         email, push = (_channel_counts(row["states"], channel) for channel in Channel)
         failures = tuple(
             Failure(UUID(f["office_id"]), Channel(f["channel"]), f["reason"] or "")
@@ -149,9 +149,9 @@ class PostgresLedger:
             email=email,
             push=push,
             failures=failures,
-            failures_omitted=row["failures_total"] - len(failures),
-            backlog=Backlog(row["open"], row["due_now"], row["next_in"]),
-            untold=untold_offices(row),
+            failures_omitted=(row["failures_total"] or 0) - len(failures),
+            backlog=Backlog(row["open"], row["due_now"], row["next_in"], _place(row)),
+            untold=untold_offices(row) if row["untold"] else (),
             mails_given=row["mails_given"],
             unaudited=row["unaudited"],
         )
@@ -231,6 +231,10 @@ def _excess(row: Row) -> tuple[Excess, ...]:
 def _foreseen(row: Row) -> Delivery:
     channel, state = Channel(row["channel"]), State(row["state"])
     return Delivery(row["id"], row["office_id"], row["staff_id"], channel, row["device_id"], state)
+
+
+def _place(row: Row) -> tuple[int, UUID] | None:
+    return None if row["office_id"] is None else (row["urgency"], row["office_id"])
 
 
 def _ended(rows: Sequence[Row]) -> Ended:

@@ -6,13 +6,13 @@ written; and what a provider makes wait does so from then on, so that each pause
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from uuid import UUID
 
 import pytest
 import trio
-from attrs import evolve
+from attrs import define, evolve
 from structlog.testing import capture_logs
 
 from notifierd.config.settings import Settings
@@ -29,6 +29,7 @@ from notifierd.run.record.lease import GIVE_BACK_SECONDS
 from notifierd.run.record.recorder import GATHER
 from notifierd.run.stop import SETTLE_SECONDS
 from notifierd.store.ledger import LEASE_SECONDS, UNLIMITED
+from notifierd.store.source import CHUNK, START, Chunk, Place
 from tests.support.memory import Application
 from tests.support.samples import DAY, an_id, some_offices
 from tests.support.scripted_senders import (
@@ -127,6 +128,30 @@ async def test_no_limit_is_ever_passed_and_each_is_used_whole(autojump_clock):
     offices = [(min(b for b, _ in of_one), max(e for _, e in of_one)) for of_one in by_office.values()]
     assert most_at_once(offices) == 4
     assert len({member.office for member in members}) == len(offices)
+
+
+async def test_a_pass_begins_behind_the_offices_that_are_done(autojump_clock):
+    """The 21st of 30 offices is put off for a while, and the second pass looks at no office before it."""
+    starts: list[Place] = []
+
+    @define
+    class Watched(ShakyLedger):
+        async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
+            starts.append(after)
+            return await super().read(day, after, rules, most)
+
+    app = Application()
+    staff = a_staff_of(app, 30)
+    slow = staff[20]
+    email = ScriptedSender(
+        script=lambda sent: (
+            Deferred("rate_limited:429", 5.0, Blame.MESSAGE) if sent.to == slow.address and sent.nth == 1 else TAKEN
+        )
+    )
+    ledger = Watched(app)
+    await ended(a_run(ledger, email))
+    assert ledger.states() == {State.SENT: 30}
+    assert starts == [START, (19, staff[19].office)]
 
 
 async def test_no_task_waits_for_an_office_that_is_not_begun(autojump_clock):
@@ -967,6 +992,22 @@ async def test_an_idle_run_that_waits_for_its_turn_stops_at_once(autojump_clock)
     assert (result.state, ledger.states()) == ("interrupted", {State.PLANNED: 3})
 
 
+async def test_a_run_that_was_stopped_names_its_failures_and_who_was_not_told(autojump_clock):
+    """One mail is rejected, another one waits when the run is stopped."""
+    app = Application()
+    rejected, waiting = a_staff_of(app, 2)
+    put_off = Deferred("rate_limited:429", 300.0, Blame.PROVIDER)
+    email = ScriptedSender(script=lambda sent: Rejected("rejected:item") if sent.to == rejected.address else put_off)
+    context = a_run(ShakyLedger(app), email)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(at, 50.0, lambda: context.stop.set("signal", 20.0))
+        result = await ended(context)
+    assert result.state == "interrupted"
+    assert result.counts
+    assert [failure.office_id for failure in result.counts.failures] == [rejected.office]
+    assert set(result.counts.untold_offices) == {rejected.office, waiting.office}
+
+
 async def test_the_windows_end_expires_what_is_open_and_what_is_in_flight_still_lands(autojump_clock):
     """The window ends at 25 s: calls begun before it land at 40 s, none begins after it."""
     ledger = ShakyLedger(some_offices(20, staff=1))
@@ -1025,8 +1066,8 @@ async def test_a_turn_that_came_while_the_day_was_counted_is_waited_for_like_any
     """The database's clock moves within a statement: seconds to the next turn may come out a little below 0."""
 
     class Late(ShakyLedger):
-        async def counts(self, day, rules):
-            counts = await super().counts(day, rules)
+        async def counts(self, day, rules, *, interim=False):
+            counts = await super().counts(day, rules, interim=interim)
             early = counts.backlog.next_in is not None and counts.backlog.next_in < 1.0
             return evolve(counts, backlog=Backlog(counts.backlog.open, False, -1e-5)) if early else counts
 

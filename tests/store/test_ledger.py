@@ -586,6 +586,48 @@ async def test_each_persons_first_failure_comes_before_anybodys_second(desk: Des
     assert failures == [*sorted([first, *(office for office, _ in others)]), *more]
 
 
+async def test_while_anything_is_open_an_interim_count_tells_neither_failures_nor_what_is_untold(desk: Desk) -> None:
+    first, second = await planned(desk, some_offices(2, staff=1))
+    await desk.ledger.fail({first: "rejected:item"})
+    whole, interim = await desk.ledger.counts(DAY, RULES), await desk.ledger.counts(DAY, RULES, interim=True)
+    assert ([failure.office_id for failure in whole.failures], len(whole.untold)) == ([first.office_id], 2)
+    assert interim == evolve(whole, failures=(), failures_omitted=0, untold=())
+    await desk.ledger.fail({second: "rejected:item"})
+    whole, interim = await desk.ledger.counts(DAY, RULES), await desk.ledger.counts(DAY, RULES, interim=True)
+    assert (len(whole.failures), len(whole.untold)) == (2, 2)
+    assert interim == whole
+
+
+async def test_the_backlog_names_the_last_office_before_the_first_with_anything_open(desk: Desk) -> None:
+    """So the next pass need not look at the others again."""
+    await planned(desk, some_offices(4, staff=2))
+    works = await work_of(desk)
+    chunk = await desk.source.read(DAY, START, RULES)
+    places = [*chunk.places, *(await desk.source.read(DAY, chunk.places[-1], RULES)).places]
+
+    async def done() -> object:
+        return (await desk.ledger.counts(DAY, RULES)).backlog.done
+
+    assert await done() is None
+    await sent(desk, works[1].deliveries[0])
+    await sent(desk, works[1].deliveries[1])
+    await sent(desk, works[0].deliveries[0])
+    assert await done() is None, "somebody of the first office is left"
+    await sent(desk, works[0].deliveries[1])
+    assert await done() == places[1]
+    (waits, other), last = works[2].deliveries, works[3].deliveries
+    call = a_call(waits)
+    assert await reserved(desk, call)
+    await desk.ledger.settle(ending(call, State.PLANNED, reason="rate_limited:429", wait=60.0))
+    await sent(desk, other)
+    assert await done() == places[1], "what waits is open"
+    for delivery in last:
+        await sent(desk, delivery)
+    assert await done() == places[1]
+    await desk.ledger.close(DAY)
+    assert await done() is None, "nothing is open"
+
+
 async def test_the_windows_end_settles_what_is_open(desk: Desk) -> None:
     deliveries = await planned(desk, some_offices(1, staff=4))
     deferred, stale, flying, untouched = deliveries

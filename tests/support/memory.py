@@ -668,10 +668,11 @@ class MemoryLedger:
 
     # How the day stands ----------------------------------------------------------------------------------------------
 
-    async def counts(self, day: date, rules: Rules) -> DayCounts:
+    async def counts(self, day: date, rules: Rules, *, interim: bool = False) -> DayCounts:
         await self._statement()
         rows = self._of(day)
         waiting = [row for row in rows if row.delivery.state in OPEN]
+        whole = not (interim and waiting)
         turns = [max(row.not_before or 0.0, row.try_until or 0.0) for row in waiting if not self._due(row)]
         failed = [row.delivery for row in rows if row.delivery.state in (State.FAILED, State.UNKNOWN, State.EXPIRED)]
         failures, of_one = list[tuple[int, Failure]](), Counter[UUID]()
@@ -685,12 +686,23 @@ class MemoryLedger:
             mails_given=self._given(day),
             email=_channel_counts(rows, Channel.EMAIL),
             push=_channel_counts(rows, Channel.PUSH),
-            untold=self._all_untold(day, rules, self._reached(day, rules)),
-            failures=tuple(failure for _, failure in failures),
+            untold=self._all_untold(day, rules, self._reached(day, rules)) if whole else (),
+            failures=tuple(failure for _, failure in failures) if whole else (),
             failures_omitted=0,
             unaudited=len(self._unaudited(day)),
-            backlog=Backlog(len(waiting), any(map(self._due, waiting)), min(turns) - self.clock() if turns else None),
+            backlog=Backlog(
+                len(waiting),
+                any(map(self._due, waiting)),
+                min(turns) - self.clock() if turns else None,
+                self._done(day, {row.delivery.office_id for row in waiting}),
+            ),
         )
+
+    def _done(self, day: date, waiting: set[UUID]) -> tuple[int, UUID] | None:
+        """The last office before the first of those that have something open."""
+        places = sorted((urgency, office) for (on, office), urgency in self.offices.items() if on == day)
+        first = next((n for n, (_, office) in enumerate(places) if office in waiting), 0)
+        return places[first - 1] if first else None
 
     def _reached(self, day: date, rules: Rules) -> dict[UUID, list[int]]:
         """The thresholds of those who were reached, by office."""

@@ -83,43 +83,62 @@ reached as (
 )
 """
 
-_GIVEN = """(
-    select count(*) from notifierd.deliveries d
-    where d.day = $1::date and d.channel = 'email' and (d.state in ('sent', 'sending', 'unknown') or d.doubts > 0)
-)"""
-
+# $6 how many failures are listed, $7 whether failures and untold alerts are left out as long as anything is open: they
+# take most of the time, and are told of at the end.
 COUNTS = by_selectivity(
     lambda selective: (
         f"""
-with {_WAS_REACHED}, {_reachable(7, selective=selective)}, {_untold(selective=selective)}, failures as (
+with by_state as materialized (
+    select d.channel, d.state, count(*) as n from notifierd.deliveries d where d.day = $1::date group by 1, 2
+), unsent as materialized ( -- few; by office only what is open
+    select d.channel, d.state, case when d.state in {OPEN_STATES} then d.office_id end as office_id, count(*) as n,
+           count(*) filter (where d.doubts > 0) as doubted, bool_or({DUE}) as due_now,
+           min(greatest(d.not_before, case d.state when 'sending' then d.try_until end))
+               filter (where d.state in {OPEN_STATES} and not {DUE}) as next_turn
+    from notifierd.deliveries d where d.day = $1::date and d.state <> 'sent' group by 1, 2, 3
+), given as materialized (
+    select coalesce(sum(case when state in ('sending', 'unknown') then n else doubted end), 0)::bigint as mails
+    from unsent where channel = 'email'
+), waiting as materialized (
+    select coalesce(sum(n), 0)::bigint as open, coalesce(bool_or(due_now), false) as due_now,
+           extract(epoch from min(next_turn) - clock_timestamp())::float8 as next_in
+    from unsent where office_id is not null
+), places as materialized ( -- with a limit here, PostgreSQL would read all offices in their order
+    select r.urgency, r.office_id from notifierd.run_offices r
+    where r.day = $1::date and r.office_id in (select office_id from unsent)
+), first_open as materialized (
+    select urgency, office_id from places order by urgency, office_id limit 1
+), done as ( -- the last office before that one
+    select r.urgency, r.office_id from notifierd.run_offices r
+    where r.day = $1::date
+      and (r.urgency, r.office_id) < ((select urgency from first_open), (select office_id from first_open))
+    order by r.urgency desc, r.office_id desc limit 1
+), offices as (
+    select count(*) as n, count(*) filter (where r.state = 'failed') as failed
+    from notifierd.run_offices r where r.day = $1::date
+), {_WAS_REACHED}, {_reachable(8, selective=selective)}, {_untold(selective=selective)}, failures as (
     select d.office_id, d.channel, d.reason,
            row_number() over (partition by d.staff_id order by d.office_id, d.channel, d.reason) as nth
     from notifierd.deliveries d
     where d.day = $1::date and d.state in {LOST_STATES}
-), states as (
-    select channel, state, count(*) as n
-    from notifierd.deliveries d where d.day = $1::date group by channel, state
-), waiting as (
-    select count(*) as open,
-           coalesce(bool_or({DUE}), false) as due_now,
-           extract(epoch from min(greatest(d.not_before, case d.state when 'sending' then d.try_until end))
-               filter (where not {DUE}) - clock_timestamp())::float8 as next_in
-    from notifierd.deliveries d
-    where d.day = $1::date and d.state in {OPEN_STATES}
+      and exists (select from by_state where state in {LOST_STATES})
 )
-select (select count(*) from notifierd.run_offices r where r.day = $1::date) as offices,
-       (select count(*) from notifierd.run_offices r where r.day = $1::date and r.state = 'failed') as offices_failed,
-       (select json_agg(states) from states) as states,
-       (select json_agg(listed) from (
-           select office_id, channel, reason from failures
-           order by nth, office_id, channel, reason limit $6::int -- nobody's failures leave no place for another's
-       ) listed) as failures,
-       (select count(*) from failures) as failures_total,
-       {_GIVEN} as mails_given,
+select offices.n as offices, offices.failed as offices_failed,
+       (select json_agg(json_build_object('channel', channel, 'state', state, 'n', n)) from by_state) as states,
+       case when not $7::bool or waiting.open = 0 then (
+           select json_agg(listed) from (
+               select office_id, channel, reason from failures
+               order by nth, office_id, channel, reason limit $6::int -- nobody's failures leave no place for another's
+           ) listed
+       ) end as failures,
+       case when not $7::bool or waiting.open = 0 then (
+           select coalesce(sum(n), 0)::bigint from by_state where state in {LOST_STATES}
+       ) end as failures_total,
+       given.mails + coalesce((select n from by_state where channel = 'email' and state = 'sent'), 0) as mails_given,
        {UNAUDITED_OFFICES} as unaudited,
-       waiting.*,
-       {_UNTOLD_JSON} as untold
-from waiting
+       waiting.*, done.urgency, done.office_id,
+       case when not $7::bool or waiting.open = 0 then {_UNTOLD_JSON} end as untold
+from waiting cross join given cross join offices left join done on true
 """
     )
 )
