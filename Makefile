@@ -88,12 +88,12 @@ standby: $(STAMP) ## kill the active one of two real daemons (ROUNDS=20)
 days: $(STAMP) ## run many days in one daemon and watch tasks, files and memory (DAYS=1000)
 	@$(VENV)/bin/python -m tests.experiments.days --days $(or $(DAYS),1000)
 
-bench: $(STAMP) ## measure speed and memory, about 20 minutes (ARGS="--only costs")
-	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench]'
+bench: $(STAMP) ## measure speed and memory, about 30 minutes (ARGS="--only costs")
+	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench,peers]'
 	@$(VENV)/bin/python -m bench $(ARGS)
 
 bench-full: $(STAMP) ## measure more latencies and sizes, and draw the plots in docs/images
-	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench]'
+	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,bench,peers]'
 	@$(VENV)/bin/python -m bench --full --plots docs/images
 
 pages: $(STAMP) ## measure what fifty open pages cost a run (SECONDS=120)

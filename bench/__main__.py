@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from attrs import define, field, frozen
 
 from bench.application import Application, Applications, Size, running_applications
+from bench.compare import LEANEST, OURS, Result, Shape, peers
 from bench.measure import measured
 from bench.runs import Row, asleep, bare, beside_one_person, notifierd, old_batch
 from bench.servers import Servers, running_servers
@@ -49,6 +50,7 @@ class Bench:
     folder: Path
     start: float = 0.0
     rows: list[Row] = field(factory=list)
+    results: list[Result] = field(factory=list)
 
     @property
     def recorded(self) -> Path:
@@ -125,6 +127,49 @@ def where(bench: Bench) -> Iterator[Figure]:
     yield from ()
 
 
+PEERS_HEADING = """
+                             CPU ms     peak  first  statements
+                               each       MB      s
+"""
+
+SHAPES: dict[Shape, tuple[Size, str, float]] = {
+    "batch": (Size(500), "a mail in a batch", 1.3),
+    "single": (Size(500), "a mail alone in its call", 1.1),
+    "push": (Size(500, devices=10, mails=False), "a push", 1.3),
+}
+"""How much there is to tell, what one of it is, and how many times as much of a processor it may take as the leanest
+program's, the start included."""
+
+
+def beside_peers(bench: Bench) -> Iterator[Figure]:
+    """What could be used instead, on the same work."""
+    with peers(bench.folder) as others:
+        print(PEERS_HEADING, end="")
+        for shape, (size, one, limit) in SHAPES.items():
+            with bench.applications.of(size) as application:
+                found = {result.what: result for result in others.best(ROUNDS, application, bench.servers, shape)}
+            bench.results += found.values()
+            for result in found.values():
+                print(
+                    f"{result.what:16}{shape:10}{result.cpu * 1000:9.3f}{result.peak:9.1f}{result.first:7.2f}"
+                    f"{result.statements:12,}",
+                    flush=True,
+                )
+            ours, leanest = found[OURS], found[LEANEST]
+            yield Figure(f"9. CPU of {one}, with the start, over the leanest program's", ours.cpu / leanest.cpu, limit)
+            yield Figure(f"9. first send, {shape}, over the leanest program's", ours.first / leanest.first, 1.3)
+        for what, why in others.left_out.items():
+            print(f"{what} is left out: {why}")
+
+
+def commands(bench: Bench) -> Iterator[Figure]:
+    """What it takes to start a command that does little."""
+    with bench.applications.of(Size(1)) as application:
+        for arguments, limit in ((("--help",), 0.15), (("status",), 0.35)):
+            runs = (measured("notifierd", *arguments, folder=application.folder).cpu for _ in range(2 * ROUNDS))
+            yield Figure(f"9. CPU seconds of `notifierd {' '.join(arguments)}`", min(runs), limit)
+
+
 def rates(bench: Bench, latency: float) -> Iterator[Figure]:
     """How near sending comes to what the slots allow."""
     size = Size(500)
@@ -161,6 +206,8 @@ def growth(bench: Bench, sizes: tuple[int, ...]) -> Iterator[Figure]:
     with bench.applications.of(Size(500)) as application:
         single = bench.row(notifierd(application, bench.servers, single=True))
         after_many = asleep(application, bench.servers)
+    with bench.applications.of(Size(500, devices=10)) as application:
+        after_pushes = asleep(application, bench.servers)
     with bench.applications.of(Size(1)) as application:
         after_one = asleep(application, bench.servers)
     first, largest = found[500], found[sizes[-1]]
@@ -172,6 +219,7 @@ def growth(bench: Bench, sizes: tuple[int, ...]) -> Iterator[Figure]:
     yield Figure(f"3. peak RSS at {sizes[-1]:,} offices, over that at 500", largest.peak / first.peak, 1.2)
     yield Figure("3. RSS of the daemon asleep, after a run of one office, in MB", after_one * 1.048576, 60)
     yield Figure("3. RSS of the daemon asleep, after a run of 500 offices, in MB", after_many * 1.048576, 60)
+    yield Figure("3. RSS of the daemon asleep, after a run with pushes, in MB", after_pushes * 1.048576, 70)
     yield Figure("4. statements that read, at 500 offices", first.statements[0], 5)
     yield Figure("4. for each further 500 offices", (largest.statements[0] - first.statements[0]) / (chunks - 1), 4)
     yield Figure(
@@ -249,6 +297,8 @@ def main() -> None:
     """The command line."""
     parts: dict[str, Callable[[Bench], Iterator[Figure]]] = {
         "costs": costs,
+        "peers": beside_peers,
+        "commands": commands,
         "where": where,
         "rates-100": lambda bench: rates(bench, 0.1),
         "old": against_old_batch,
@@ -284,7 +334,7 @@ def main() -> None:
     if options.plots:
         from bench.plots import draw
 
-        draw(bench.rows, options.plots)
+        draw(bench.rows, bench.results, options.plots)
 
 
 if __name__ == "__main__":

@@ -58,12 +58,12 @@ class Application:
     size: Size
     _cluster: Cluster
     _database: str
-    _role: str
+    role: str
 
     def forget(self) -> None:
         """Let the day be one that nothing was done on."""
         ledger = ("runs", "run_offices", "deliveries", "late_outcomes", "alarms")
-        self._sql(f"truncate audit_logs, {', '.join(f'notifierd.{name}' for name in ledger)}; checkpoint")
+        self.sql(f"truncate audit_logs, {', '.join(f'notifierd.{name}' for name in ledger)}; checkpoint")
         self._cluster.psql("select pg_stat_statements_reset()")
 
     def statements(self) -> tuple[int, int]:
@@ -74,7 +74,7 @@ class Application:
             from (
                 select s.calls, s.query ~* '(insert into|update|delete from) notifierd\\.' as writes
                 from pg_stat_statements s join pg_roles r on r.oid = s.userid
-                where r.rolname = '{self._role}' and s.query ~* '\\mnotifierd\\.({views_and_tables})\\M'
+                where r.rolname = '{self.role}' and s.query ~* '\\mnotifierd\\.({views_and_tables})\\M'
             ) ours
         """)
         read, write = map(int, found.split("|"))
@@ -83,9 +83,9 @@ class Application:
     @contextmanager
     def with_devices(self, script: str) -> Iterator[None]:
         """Have *script* add devices, for the length of the block."""
-        self._sql(f"create table before as table push_subscriptions; {script}; analyze push_subscriptions")
+        self.sql(f"create table before as table push_subscriptions; {script}; analyze push_subscriptions")
         yield
-        self._sql(
+        self.sql(
             """
             truncate push_subscriptions;
             insert into push_subscriptions select * from before;
@@ -94,8 +94,26 @@ class Application:
             """
         )
 
-    def _sql(self, script: str) -> None:
-        self._cluster.psql(script, self._database)
+    def dsn(self, role: str) -> str:
+        """The database, for *role*."""
+        return self._cluster.dsn(self._database, role)
+
+    def audit_rows(self) -> int:
+        """How many rows the audit log has."""
+        return int(self.sql("select count(*) from audit_logs"))
+
+    def statements_of(self, role: str) -> int:
+        """How many statements of *role* the server saw since ``forget``: all that read or write rows."""
+        found = self._cluster.psql(f"""
+            select coalesce(sum(s.calls), 0) from pg_stat_statements s join pg_roles r on r.oid = s.userid
+            where r.rolname = '{role}' and s.query ~* '^\\s*(with|select|insert|update|delete)\\M'
+                  and s.query !~* 'pg_catalog|pg_type|pg_advisory|set_config'
+        """)
+        return int(found)
+
+    def sql(self, script: str) -> str:
+        """Run *script* as the superuser; what it printed."""
+        return self._cluster.psql(script, self._database)
 
 
 @frozen

@@ -6,13 +6,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
 
 REPOSITORY = Path(__file__).parent.parent
-LOOK_EVERY = 0.01
+LOOK_EVERY, LOOK_AT_FAMILY_EVERY = 0.01, 0.1
+"""Seconds. The memory of several processes takes the kernel longer to add up."""
 ENVIRON = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
 
 
@@ -24,6 +26,7 @@ class Measured:
         began: when it was started, by CLOCK_MONOTONIC.
         cpu: seconds on a processor, its own and the kernel's for it: rusage, getrusage(2).
         peak: the most memory that it had, in MiB: VmHWM, proc(5). (The kernel's ru_maxrss would count its parent's.)
+            While it has children: what all of them have together, each page that they share counted once, as Pss.
     """
 
     began: float
@@ -52,8 +55,9 @@ def measured(module: str, *arguments: str, folder: Path, good: Collection[int] =
         )
     peak, ended = 0, 0
     while not ended:
-        time.sleep(LOOK_EVERY)
-        peak = max(peak, _kib(process.pid, "VmHWM"))
+        family = [process.pid, *_descendants(process.pid)]
+        time.sleep(LOOK_EVERY if len(family) == 1 else LOOK_AT_FAMILY_EVERY)
+        peak = max(peak, _memory(family))
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     seconds = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -62,10 +66,24 @@ def measured(module: str, *arguments: str, folder: Path, good: Collection[int] =
     return Measured(began, seconds, usage.ru_utime + usage.ru_stime, peak / 1024, out.read_text())
 
 
-def _kib(pid: int, name: str) -> int:
-    """A figure of ``/proc/PID/status``; 0 when the process has ended."""
-    found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return int(found[1]) if found else 0
+def _memory(family: Sequence[int]) -> int:
+    """What processes have together, in KiB."""
+    return _kib(family[0], "VmHWM") if len(family) == 1 else sum(_kib(one, "Pss", "smaps_rollup") for one in family)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # it has ended
+            for child in map(int, task.read_text().split()):
+                yield from (child, *_descendants(child))
+
+
+def _kib(pid: int, name: str, file: str = "status") -> int:
+    """A figure of a *file* in ``/proc/PID``; 0 when the process has ended."""
+    with suppress(OSError):
+        found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
+        return int(found[1]) if found else 0
+    return 0
 
 
 def rss_after(event: str, *arguments: str, folder: Path) -> float:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from bench.compare import Result
 from bench.runs import Row
 
 STYLE: dict[Any, Any] = {
@@ -39,13 +40,16 @@ MARKERS = {"notifierd, batches": ("o", BLUE), "notifierd, single": ("s", GREEN),
 """And their colours, where latency makes no difference."""
 
 
-def draw(rows: Iterable[Row], folder: Path) -> None:
-    """Write ``bench-time.svg``, ``bench-memory.svg`` and ``bench-statements.svg``."""
+def draw(rows: Iterable[Row], results: Sequence[Result], folder: Path) -> None:
+    """Write a picture for each that there is something for: ``bench-*.svg``."""
     shown = [row for row in rows if row.what == "old batch" or _is_ours(row)]
     with mpl.rc_context(STYLE):
-        _save(_time(shown), folder / "bench-time.svg")
-        _save(_memory(shown), folder / "bench-memory.svg")
-        _save(_statements(shown), folder / "bench-statements.svg")
+        if shown:
+            _save(_time(shown), folder / "bench-time.svg")
+            _save(_memory(shown), folder / "bench-memory.svg")
+            _save(_statements(shown), folder / "bench-statements.svg")
+        if results:
+            _save(_peers([result for result in results if result.shape != "push"]), folder / "bench-peers.svg")
 
 
 def _is_ours(row: Row) -> bool:
@@ -82,6 +86,35 @@ def _statements(rows: Sequence[Row]) -> Figure:
         _plot(axes, group, lambda row: sum(row.statements or ()), COLOURS[latency], f", {latency * 1000:.0f} ms")
     _logarithmic(axes)
     figure.legend(loc="outside right center")
+    return figure
+
+
+def _peers(results: Sequence[Result]) -> Figure:
+    """Two bars for each program, of batches and of single mails: CPU time at the left, memory at the right."""
+    names = list(dict.fromkeys(result.what for result in results))[::-1]
+    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+    values: tuple[tuple[str, Callable[[Result], float]], ...] = (
+        ("CPU time of a mail, ms", lambda result: result.cpu * 1000),
+        ("peak memory, MB", lambda result: result.peak),
+    )
+    for axes, (label, value) in zip(figure.subplots(1, 2, sharey=True), values, strict=True):
+        for shape, colour, offset in (("batch", BLUE, 0.2), ("single", GREEN, -0.2)):
+            found = {result.what: value(result) for result in results if result.shape == shape}
+            bars = axes.barh(
+                [place + offset for place in range(len(names))],
+                [found[name] for name in names],
+                height=0.36,
+                color=colour,
+                label={"batch": "batches", "single": "single"}[shape],
+            )
+            axes.bar_label(
+                bars, [f"{found[name]:.2g}" if found[name] < 10 else f"{found[name]:.0f}" for name in names], padding=2
+            )
+        axes.set_xlabel(label)
+        axes.margins(x=0.15)
+        axes.grid(visible=False, axis="y")
+        axes.set_yticks(range(len(names)), names)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 

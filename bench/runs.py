@@ -77,7 +77,7 @@ def notifierd(
         module, arguments = "bench.where", (str(sampled), *arguments)
     process = measured(module, *arguments, folder=application.folder)
     accepted, report, statements = servers.next(), json.loads(process.out), application.statements()
-    _check_accepted(application.size, accepted)
+    check_accepted(application.size, accepted)
     for channel, count in (("email", application.size.mail_count), ("push", application.size.push_count)):
         assert report[channel]["sent"] == report[channel]["planned"] == count, report
     assert report["statements"] == dict(zip(("read", "write"), statements, strict=True)), (report, statements)
@@ -129,7 +129,7 @@ def asleep(application: Application, servers: Servers) -> float:
     application.forget()
     servers.next()
     rss = rss_after("sleeping", "run", folder=application.folder)
-    _check_accepted(application.size, servers.next())
+    check_accepted(application.size, servers.next())
     return rss
 
 
@@ -140,7 +140,7 @@ def ideal(size: Size, latency: float, *, single: bool) -> float:
 
 
 def _compared(what: str, process: Measured, size: Size, latency: float, accepted: Accepted) -> Row:
-    _check_accepted(size, accepted)
+    check_accepted(size, accepted)
     return Row(
         what=what,
         size=size,
@@ -154,7 +154,8 @@ def _compared(what: str, process: Measured, size: Size, latency: float, accepted
     )
 
 
-def _check_accepted(size: Size, accepted: Accepted) -> None:
+def check_accepted(size: Size, accepted: Accepted) -> None:
+    """See that everything of *size* was accepted, and once."""
     assert (accepted.mails, accepted.pushes, accepted.again) == (size.mail_count, size.push_count, 0), accepted
 
 

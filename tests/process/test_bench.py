@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.application import Size, running_applications
+from bench.compare import LEANEST, OURS, peers
 from bench.measure import measured
 from bench.runs import asleep, bare, notifierd, old_batch
 from bench.servers import requests_in, running_servers
@@ -59,6 +60,23 @@ def test_all_that_is_compared_sends_the_same_once(tmp_path: Path):
     assert [row.ideal for row in (batches, single)] == [0.0, pytest.approx(0.02 * 6)]  # six times five mails at once
     assert all(row.seconds > row.sending > row.ideal for row in rows)
     assert all(row.cpu > 0 and row.peak > 10 for row in rows)
+
+
+def test_the_leanest_program_tells_the_same_people_of_the_same(tmp_path: Path):
+    ours, leanest = tmp_path / "ours", tmp_path / "leanest"
+    with (
+        running_servers() as servers,
+        running_applications(tmp_path, servers) as applications,
+        peers(tmp_path) as others,
+    ):
+        with applications.of(Size(offices=3)) as application:
+            others.run(OURS, application, servers, "single", ours)
+            found = [others.run(LEANEST, application, servers, "single", leanest)]
+            found += [others.run(LEANEST, application, servers, "batch")]
+        with applications.of(Size(offices=3, devices=2, mails=False)) as application:
+            found += [others.run(LEANEST, application, servers, "push")]
+    assert told(leanest) == told(ours)
+    assert [result.statements for result in found] == [1 + 3 * 30, 1 + 3 * 3, 1 + 3 * 6]
 
 
 def test_the_time_on_a_processor_goes_to_parts_that_add_up(tmp_path: Path):
