@@ -1,4 +1,4 @@
-"""Import libraries without those parts that nobody uses here."""
+"""Import libraries without those parts that notifierd does not use."""
 
 import sys
 from collections.abc import Iterator
@@ -20,3 +20,32 @@ def without(*names: str) -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+@contextmanager
+def standing_in(*names: str) -> Iterator[None]:
+    """Have the imports in the block find a stand-in in place of each package.
+
+    It is for packages that a library imports in any case, and of which only functions that are never called make use.
+    The library may name the package's classes, also in annotations. A package that is loaded already stays visible.
+    """
+    missing = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(missing, _StandIn))  # type: ignore[arg-type]  # any object can be imported
+    try:
+        yield
+    finally:
+        for name in missing:
+            del sys.modules[name]
+
+
+class _NamesAnything(type):
+    """The type of a class whose attributes, all except Python's own, are that class."""
+
+    def __getattr__(cls, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+
+class _StandIn(metaclass=_NamesAnything):
+    """A package, and each class in it."""

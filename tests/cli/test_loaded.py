@@ -18,13 +18,13 @@ NEVER = {
     "pygments": "colours of source code, for tracebacks",
     "holidays.countries": "the holidays of all countries",
     "dns": "for a check of addresses that we do not make",
+    "aiohttp": "what pywebpush sends by, as notifierd does not",
+    "requests": "the same",
 }
 PUSHES = {
-    "aiohttp": "of pywebpush",
-    "cryptography": "of its encryption",
+    "cryptography": "the encryption of pushes",
     "py_vapid": "the tokens for push services",
-    "pywebpush": "the encryption of pushes",
-    "requests": "of pywebpush",
+    "pywebpush": "their messages",
 }
 TERMINAL = {"rich": "tables and colours"}
 SENDING = {

@@ -2,11 +2,12 @@
 
 import importlib
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from notifierd.model.imports import without
+from notifierd.model.imports import standing_in, without
 
 
 @pytest.fixture
@@ -39,3 +40,33 @@ def test_nothing_stays_hidden_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), without("nicety"):
         raise ZeroDivisionError
     assert "nicety" not in sys.modules
+
+
+@pytest.fixture
+def strict_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that imports a package in any case, and names its classes."""
+    (tmp_path / "strict_library.py").write_text(
+        "import heavy\nfrom heavy import Answer\n"
+        "def send(session: None | heavy.client.Session = None) -> Answer | str: return heavy.post(session)\n"
+        "def encode(): return 'encoded'\n"
+    )
+    (tmp_path / "heavy.py").write_text("loaded = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("heavy", "strict_library"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return "strict_library"
+
+
+def test_a_library_is_imported_with_a_stand_in_and_others_get_the_package_afterwards(strict_library: str) -> None:
+    with standing_in("heavy"):
+        assert importlib.import_module(strict_library).encode() == "encoded"
+    assert "heavy" not in sys.modules
+    assert importlib.import_module("heavy").loaded
+
+
+def test_there_is_no_stand_in_for_what_is_loaded_already(strict_library: str) -> None:
+    sys.modules["heavy"] = real = types.ModuleType("heavy")
+    real.Answer, real.client = str, types.SimpleNamespace(Session=int)  # type: ignore[attr-defined]
+    with standing_in("heavy"):
+        assert importlib.import_module(strict_library).heavy is real
+    assert sys.modules["heavy"] is real
