@@ -13,8 +13,8 @@ import jinja2
 import trio
 from attrs import define, evolve, field, frozen
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from notifierd.commands.display.bars import bar
 from notifierd.commands.plan import Unreadable, works
 from notifierd.config.settings import Settings
 from notifierd.messages.render import Renderer
@@ -105,16 +105,16 @@ async def preview(settings: Settings, wanted: Wanted, now: datetime, console: Co
     ttl = max(SHORTEST_TTL, int((Calendar(settings.window).day_ends(day) - now).total_seconds()))
     maker = _Maker(settings, Renderer(settings), day, ttl, out, now)
     offices: list[PreviewedOffice] = []
-    with _private(out), _bar(console) as bar:
+    with _private(out), bar(console) as offices_done:
         async with open_site(settings, read_only=True) as site:
             deliveries = await site.ledger.list_due(day, Rules.of(settings))
             if wanted.office_id:
                 deliveries = {key: those for key, those in deliveries.items() if key == wanted.office_id}
             _make_empty(out)
-            task = bar.add_task("offices", total=len(deliveries))
+            task = offices_done.add_task("offices", total=len(deliveries))
             async for work in works(site, day, deliveries):
                 offices.append(maker.office(work))
-                bar.advance(task)
+                offices_done.advance(task)
                 await trio.lowlevel.checkpoint()  # where Ctrl-C is noticed
         found = Preview(day, out, tuple(office for office in offices if office.messages or office.error))
         (out / INDEX).write_text(_index(found), encoding="utf-8")
@@ -233,8 +233,3 @@ def _is_office(name: str) -> bool:
         return str(UUID(name)) == name
     except ValueError:
         return False
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -1,5 +1,6 @@
 """``notifierd status`` and ``notifierd history``: the state by the calendar and the ledger, and the past days."""
 
+from contextlib import suppress
 from datetime import date, datetime
 from typing import Any
 
@@ -7,11 +8,11 @@ from attrs import evolve, frozen
 
 from notifierd import __version__
 from notifierd.config.settings import Settings
-from notifierd.model.errors import LedgerUnavailable
+from notifierd.model.errors import DatabaseError, LedgerUnavailable
 from notifierd.rules.calendar import Calendar, Window
 from notifierd.service.site import open_site
 from notifierd.store.feedback import LookState
-from notifierd.store.history import Day, Open
+from notifierd.store.history import FIRST_DAY, Day, Open
 
 LOOK_BACK = 30
 """The number of past days in which the last run is looked for."""
@@ -80,7 +81,8 @@ async def status_report(settings: Settings, now: datetime) -> StatusReport:
     bare = StatusReport(now, today, calendar.next_window(now), calendar.closed(today))
     try:
         async with open_site(settings, read_only=True) as site:
-            days = await site.overview.days(today, LOOK_BACK)
+            last_run = await site.overview.last_run(today)
+            days = await site.overview.days(today, LOOK_BACK, last_run or FIRST_DAY)
             left = await site.overview.open()
             looks, held = await site.feedback.looks(), await site.feedback.held(today)
     except LedgerUnavailable as error:
@@ -94,9 +96,29 @@ async def status_report(settings: Settings, now: datetime) -> StatusReport:
 async def history(settings: Settings, now: datetime, days: int) -> tuple[Day, ...]:
     """Return the last *days* that have a record, the newest first.
 
+    Days whose counts were not kept at their end are counted first, one after the other, and are kept then.
+
     Raises:
         ConfigError, SchemaMissing: see `open_site`.
         LedgerUnavailable: the database could not be reached.
     """
+    today = Calendar(settings.window).today(now)
     async with open_site(settings, read_only=True) as site:
-        return await site.overview.days(Calendar(settings.window).today(now), days)
+        if uncounted := await site.overview.uncounted(today, days):
+            with suppress(DatabaseError):  # a standby takes no writes: the days are counted below, for this time only
+                await _keep_counts(settings, today, uncounted)
+        return await site.overview.days(today, days)
+
+
+async def _keep_counts(settings: Settings, before: date, days: int) -> None:
+    """Keep the counts of *days* days before *before*, with a bar on stderr if that is a terminal."""
+    from rich.console import Console  # noqa: PLC0415 - takes 50 ms, and is seldom needed
+
+    from notifierd.commands.display.bars import bar  # noqa: PLC0415 - likewise
+
+    async with open_site(settings) as site:
+        with bar(Console(stderr=True)) as done:
+            task = done.add_task("counting days", total=days)
+            while days and await site.ledger.keep_counts(before):
+                done.advance(task)
+                days -= 1

@@ -8,7 +8,7 @@ import structlog
 from attrs import define, field, frozen
 
 from notifierd.config.settings import Settings
-from notifierd.model.errors import NotifierdError
+from notifierd.model.errors import NotifierdError, StatementRefused
 from notifierd.model.message import Alarm
 from notifierd.model.reasons import Reason
 from notifierd.rules import alarms
@@ -96,7 +96,7 @@ class Upkeep:
         return done
 
     async def close_past_days(self, settings: Settings) -> None:
-        """Record each day whose window is over, and expire the deliveries of earlier dates.
+        """Record each day whose window is over, expire the deliveries of earlier dates, and keep their counts.
 
         Does nothing if that was done before. If the database does not answer, the next call tries again.
         """
@@ -110,6 +110,7 @@ class Upkeep:
                 self.status.metrics.deliveries.update(await site.ledger.close_earlier(today))
                 left = await site.ledger.leave_open(last) if last else 0
                 run = await site.ledger.run(last) if last else None
+                kept = await self._keep_counts(site.ledger, today)
         except NotifierdError as error:
             self.status.ledger_not_seen(error)
             return
@@ -119,8 +120,17 @@ class Upkeep:
         interrupted = run if run and run.state == "interrupted" else None
         found = Unfinished(last, str(interrupted.reason), left) if last and interrupted else None
         self._report_unfinished(found, calendar, today)
-        self._recorded = None if left else (day, today)  # look again as long as deliveries wait for `once`
+        # Look again as long as deliveries wait for `once`, or days have no counts: one is counted at a time.
+        self._recorded = None if left or kept else (day, today)
         self._troubles = {known: why for known, why in self._troubles.items() if known >= day}
+
+    async def _keep_counts(self, ledger: Ledger, today: date) -> bool:
+        """Count one earlier day whose counts were not kept at its end; return whether there was one."""
+        try:
+            return await ledger.keep_counts(today) is not None
+        except StatementRefused as error:  # only those who look back are slowed down by that
+            log.warning("not_counted", reason=error.reason)
+            return False
 
     async def _record_days(self, ledger: Ledger, calendar: Calendar, day: date) -> date | None:
         """Record the days before *day* that have no row, and tell the operator which were missed.

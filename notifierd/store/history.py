@@ -197,6 +197,17 @@ class Overview:
         """Return the days with a record from *last* back to *first*, the newest first."""
         return tuple(map(_day, await self._db.read(history.DAYS, first, last, limit)))
 
+    async def uncounted(self, last: date, limit: int = 30) -> int:
+        """Return how many of `days` before *last* have no counts that were kept: see `Ledger.keep_counts`."""
+        (row,) = await self._db.read(history.UNCOUNTED, last, limit)
+        return int(row["days"])
+
+    async def last_run(self, last: date) -> date | None:
+        """Return the last day up to *last* that had a run."""
+        (row,) = await self._db.read(history.LAST_RUN, last)
+        found: date | None = row["day"]
+        return found
+
     async def day(self, day: date) -> Day | None:
         """Return one day; None if it has no record."""
         return next(iter(await self.days(day, 1, day)), None)

@@ -66,6 +66,12 @@ class Ledger(Protocol):
         A run of that day whose process died becomes interrupted.
         """
 
+    async def keep_counts(self, before: date) -> date | None:
+        """Count the last day before *before* whose counts were not kept at its end, and keep them; return that day.
+
+        Otherwise the day would be counted each time that somebody looks back. Days with an active run are left out.
+        """
+
     async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
         """Mark the deliveries of each call as being sent; return the ids of the calls that may be made.
 

@@ -17,7 +17,7 @@ from notifierd.model.errors import LeaseHeld
 from notifierd.rules.due import Rules
 from notifierd.store.database import Connection, Database, Row, columns
 from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, OfficeDay, Run
-from notifierd.store.sql import counts, deliveries, plans
+from notifierd.store.sql import counts, deliveries, history, plans
 from notifierd.store.sql import runs as days
 
 MOST_FAILURES = 1000
@@ -155,6 +155,10 @@ class PostgresLedger:
             mails_given=row["mails_given"],
             unaudited=row["unaudited"],
         )
+
+    async def keep_counts(self, before: date) -> date | None:
+        rows = await self._db.write(history.KEEP_COUNTS, before, timeout=self._plan_timeout)
+        return next((row["day"] for row in rows), None)
 
     async def finish(
         self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()

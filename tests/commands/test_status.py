@@ -114,6 +114,23 @@ def test_history_gives_no_more_days_than_are_asked_for(place: Place) -> None:
     assert "not in the range 1<=x<=400" in run("history", "--days", "0", cwd=place.folder, code=2).err
 
 
+def test_history_counts_a_day_whose_run_was_cut_once_and_shows_how_far_it_is(place: Place) -> None:
+    place.load(rows := invent(2, day=DAY))
+    place.serve(rows, MailConfig(API_KEY, keep_eml=False))
+    run("once", "--force", "--day", str(DAY), "--json", cwd=place.folder, code=0)
+    before = history(place)
+    place.sql("update notifierd.runs set counts = null")
+    place.cluster.psql(f'alter database "{place.database}" set default_transaction_read_only = on')
+    assert history(place) == before
+    place.cluster.psql(f'alter database "{place.database}" reset default_transaction_read_only')
+    assert place.sql("select counts is null from notifierd.runs") == "t", "what takes no writes keeps nothing"
+    done = run("history", "--json", cwd=place.folder, environ={"FORCE_COLOR": "1", "TERM": "xterm"}, code=0)
+    assert json.loads(done.out) == before
+    assert "counting days" in done.err
+    assert place.sql("select counts is null from notifierd.runs") == "f"
+    assert run("history", "--json", cwd=place.folder, environ={"FORCE_COLOR": "1", "TERM": "xterm"}, code=0).err == ""
+
+
 # The last run --------------------------------------------------------------------------------------------------------
 
 

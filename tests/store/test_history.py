@@ -151,6 +151,39 @@ async def test_a_day_that_was_settled_after_its_run_is_counted_as_it_is_now(arch
     assert await archive.ledger.close_earlier(DAY) == {}
 
 
+async def test_the_counts_of_days_that_nobody_works_on_are_kept_once_they_are_counted(archive: Archive) -> None:
+    """Of six days, those whose run was cut and never resumed."""
+    days = [DAY - timedelta(days=n) for n in range(6)]
+    today, done, active, lost, missed, cut = days
+    await archive.run(done, "sent")
+    for day in (active, lost, cut, today):
+        await archive.ledger.take_lease(day, ME)
+        await archive.add(NORTH, "sent", day=day)
+        await archive.add(NORTH, "expired", day=day, channel="push")
+    await archive.ledger.give_back(cut, ME, "signal")
+    await archive.ledger.give_back(today, ME, "signal")
+    await archive.ledger.record({missed: ("missed", "not_running")})
+    await archive.db.fetch("update notifierd.runs set lease_until = now() - interval '1 s' where day = $1", lost)
+    before = await archive.overview.days(today)
+    assert await archive.overview.uncounted(today) == 2
+    assert await archive.overview.uncounted(today, 5) == 1, "of so many days only one"
+    assert [await archive.ledger.keep_counts(today) for _ in range(3)] == [lost, cut, None]
+    assert await archive.overview.uncounted(today) == 0
+    assert await archive.overview.days(today) == before
+    await archive.db.fetch("delete from notifierd.deliveries where day = any ($1)", [lost, cut, active])
+    after = {day.day: day for day in await archive.overview.days(today)}
+    kept = {day.day: day for day in before}
+    assert (after[lost], after[cut]) == (kept[lost], kept[cut])
+    assert after[active].email == ChannelCounts(), "a run is active: that day is counted at each look"
+
+
+async def test_the_last_run_is_the_last_day_that_was_neither_skipped_nor_missed(archive: Archive) -> None:
+    assert await archive.overview.last_run(DAY) is None
+    await archive.run(YESTERDAY - timedelta(days=1), "sent")
+    await archive.ledger.record({YESTERDAY: ("missed", "not_running"), DAY: ("skipped", "sunday")})
+    assert await archive.overview.last_run(DAY) == YESTERDAY - timedelta(days=1)
+
+
 # A day ---------------------------------------------------------------------------------------------------------------
 
 

@@ -406,6 +406,9 @@ class MemoryLedger:
 
     # A delivery's life ---------------------------------------------------------------------------------------------
 
+    async def keep_counts(self, before: date) -> date | None:
+        return None  # nothing is kept here but the deliveries themselves
+
     async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
         await self._statement()
         if not self._holds(day, holder):

@@ -19,6 +19,31 @@ order by r.day desc
 limit $3::int
 """
 
+_UNCOUNTED = """(
+    r.day < $1::date and r.counts is null and r.state not in ('skipped', 'missed')
+    and coalesce(r.lease_until <= clock_timestamp(), true)
+)"""
+"""Condition for a day that DAYS counts at each query although no run of it is active: the run never ended, or its
+deliveries were closed later. The day $1 is left out, as its counts may still change."""
+
+# $2 how many days, skipped ones and missed ones included
+UNCOUNTED = f"""
+select count(*) filter (where {_UNCOUNTED}) as days from (
+    select * from notifierd.runs r where r.day <= $1::date order by r.day desc limit $2::int
+) r
+"""
+
+# The last day. Whatever changes its deliveries takes its lease first, or sets counts to null.
+KEEP_COUNTS = f"""
+update notifierd.runs r set counts = {STANDS}
+where r.day = (select max(r.day) from notifierd.runs r where {_UNCOUNTED}) and {_UNCOUNTED}
+returning r.day
+"""
+
+LAST_RUN = """
+select max(r.day) as day from notifierd.runs r where r.day <= $1::date and r.state not in ('skipped', 'missed')
+"""
+
 # $2 to $5 filter the list; a null filters nothing.
 _FAILURES = f"""
 from notifierd.deliveries d
