@@ -249,6 +249,22 @@ def planning(bench: Bench, offices: int) -> Iterator[Figure]:
     yield Figure(f"5. seconds to plan {int(deliveries):,} deliveries", float(seconds), 30)
 
 
+def reminders(bench: Bench, offices: int) -> Iterator[Figure]:
+    """The same where the three keys decide who has a reason on the day, which everybody has."""
+    seconds: dict[tuple[str, ...], list[float]] = {(): [], ("--selective",): []}
+    with bench.applications.of(Size(offices, devices=10)) as application:
+        for _ in range(2):
+            for arguments, taken in seconds.items():
+                application.forget()
+                deliveries, took = measured("bench.planning", *arguments, folder=application.folder).out.split()
+                assert int(deliveries) == application.size.mail_count + application.size.push_count
+                taken.append(float(took))
+    without, with_keys = map(min, seconds.values())
+    yield Figure(
+        f"5. time to plan {int(deliveries):,} deliveries with three keys, over that without", with_keys / without, 1.5
+    )
+
+
 def explain(bench: Bench) -> Iterator[Figure]:
     """Print PostgreSQL's plan of the planning statement. Promises nothing."""
     for offices in (500, 50_000):
@@ -313,6 +329,7 @@ def main() -> None:
         "latencies-0": lambda bench: latencies(bench, 0.0),
         "latencies-20": lambda bench: latencies(bench, 0.02),
         "latencies-100": lambda bench: latencies(bench, 0.1),
+        "reminders": lambda bench: reminders(bench, 50_000),
         "explain": explain,
     }
     parser = argparse.ArgumentParser(prog="python -m bench", description="How fast notifierd is.")
