@@ -318,8 +318,8 @@ def status(context: click.Context, *, as_json: bool) -> None:
 def history(context: click.Context, days: int, *, as_json: bool) -> None:
     """The past days, one line each.
 
-    The newest day comes first. Each line has the day's result, what was sent, how many deliveries were lost, and how
-    many alerts reached nobody.
+    The newest day comes first. Each line has the day's result, what was sent, how many deliveries were lost, how many
+    alerts reached nobody, and how many mails came back after they were accepted.
 
     \b
       notifierd history --days 7

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from notifierd.commands.display.columns import Column, print_table
-from notifierd.commands.display.feedback import asked_until, held_since
+from notifierd.commands.display.feedback import asked_until, came_back, held_since
 from notifierd.messages.text import clean, visible
 from notifierd.model.counts import ChannelCounts, counted
 from notifierd.model.delivery import Channel
+from notifierd.model.feedback import DayFeedback
 from notifierd.model.office import Alert
 from notifierd.rules.due import ChannelDecision, Decision
 from notifierd.store.history import Day, Open
@@ -21,7 +22,7 @@ from notifierd.store.history import Day, Open
 if TYPE_CHECKING:
     from notifierd.commands.finding import Finding
     from notifierd.commands.plan import Explanation, Plan, PlannedOffice
-    from notifierd.commands.status import StatusReport
+    from notifierd.commands.status import PastDay, StatusReport
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ def plain(text: str) -> str:
 # Days ----------------------------------------------------------------------------------------------------------------
 
 
-def print_history(days: Sequence[Day], zone: ZoneInfo, console: Console) -> None:
+def print_history(days: Sequence["PastDay"], zone: ZoneInfo, console: Console) -> None:
     """Print one line for each day."""
     if not days:
         console.print("no run yet")
@@ -75,10 +76,20 @@ def print_history(days: Sequence[Day], zone: ZoneInfo, console: Console) -> None
             Column("lost", right=True),
             Column("untold", right=True),
             Column("overdue", right=True, leave_out=4),
+            Column("came back", right=True, leave_out=5),
             Column("began", leave_out=2),
             Column("took", leave_out=1),
         ),
-        [(f"{day.day:%Y-%m-%d %a}", _state(day), *_numbers(day), *_times(day, zone)) for day in days],
+        [
+            (
+                f"{past.day.day:%Y-%m-%d %a}",
+                _state(past.day),
+                *_numbers(past.day),
+                _came_back(past.feedback),
+                *_times(past.day, zone),
+            )
+            for past in days
+        ],
     )
 
 
@@ -99,6 +110,12 @@ def _numbers(day: Day) -> tuple[str, ...]:
         _bad(untold.alerts) if untold else "",
         _bad(untold.overdue) if untold else "",
     )
+
+
+def _came_back(feedback: DayFeedback | None) -> str:
+    if feedback is None:
+        return ""
+    return "not known" if feedback.came_back is None else _bad(feedback.came_back)
 
 
 def _sent(counts: ChannelCounts) -> str:
@@ -127,8 +144,7 @@ def _span(length: timedelta) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes < 48 * 60 else f"{minutes // 1440} days"
 
 
-# Status
-# --------------------------------------------------------------------------------------------------------------
+# Status -------------------------------------------------------------------------------------------------------------
 
 
 def print_status(report: "StatusReport", zone: ZoneInfo, console: Console) -> None:
@@ -147,10 +163,11 @@ def print_status(report: "StatusReport", zone: ZoneInfo, console: Console) -> No
 
 def _print_last(report: "StatusReport", zone: ZoneInfo, console: Console) -> None:
     for missed in report.missed:
-        _line(console, "missed", f"[bold red]{missed.day}[/] ({plain(missed.reason or '')})")
-    if (day := report.last) is None:
+        _line(console, "missed", f"[bold red]{missed.day.day}[/] ({plain(missed.day.reason or '')})")
+    if report.last is None:
         _line(console, "last run", "none yet")
         return
+    day, feedback = report.last.day, report.last.feedback
     reason = f" ({plain(day.reason)})" if day.reason else ""
     began, took = _times(day, zone)
     when = f", began {began}" + f", took {took}" * bool(took)
@@ -165,6 +182,8 @@ def _print_last(report: "StatusReport", zone: ZoneInfo, console: Console) -> Non
         alerts, offices = counted(untold.alerts, "alert"), counted(untold.offices, "office")
         words = f"{alerts} reached nobody[/], {untold.overdue:,} overdue, in {offices}"
         _line(console, "", f"[bold red]{words}")
+    if feedback:
+        _line(console, "came back", came_back(feedback))
     _line(console, "open", "; ".join(_left(each, zone) for each in report.open) or "nothing")
     for look in report.looks:
         _line(console, "feedback", f"{plain(look.provider)}: {asked_until(look, zone)}")

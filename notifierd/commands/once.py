@@ -19,6 +19,7 @@ from notifierd.model.errors import (
     first_of,
     unwrap_groups,
 )
+from notifierd.model.feedback import DayFeedback
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.rules.report import ALREADY_COMPLETED, RunReport, RunResult
@@ -27,6 +28,7 @@ from notifierd.run.day import report_excess, run_day
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
 from notifierd.send.open import mail_capacity
+from notifierd.service.feedback.known import feedback_of
 from notifierd.service.site import PostgresSite, claim_alarm, open_site, utc_now
 from notifierd.service.watch import Watch, open_watch
 from notifierd.store.ledger import LEASE_SECONDS
@@ -62,6 +64,7 @@ class Once:
     stop: Stop = field(factory=Stop)
     day: date = field(init=False)
     _was_completed: bool = field(init=False, default=False)
+    _feedback: DayFeedback | None = field(init=False, default=None)
     _watched: Settings = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -97,9 +100,10 @@ class Once:
                         result = await self._watched_result(site, watch)
                     seconds = trio.current_time() - began
                 nursery.cancel_scope.cancel()
+        feedback = None
         if self._was_completed and result.state == "completed" and not self.progress.settled:
-            result = evolve(result, reason=ALREADY_COMPLETED)
-        return RunReport(str(self.day), result, site.statements.read, site.statements.write, seconds)
+            result, feedback = evolve(result, reason=ALREADY_COMPLETED), self._feedback
+        return RunReport(str(self.day), result, site.statements.read, site.statements.write, seconds, feedback)
 
     async def _watched_result(self, site: PostgresSite, watch: Watch) -> RunResult:
         """Return the result; report it to the operator, unless this is a dry run."""
@@ -126,6 +130,8 @@ class Once:
             return RunResult("dry-run", None, counts)
         before = await site.ledger.run(self.day)
         self._was_completed = before is not None and before.state == "completed"
+        if self._was_completed:
+            self._feedback = await self._became(site)
         async with (
             site.open_context(
                 window_left=lasting(self.options.seconds), stop=self.stop, progress=self.progress
@@ -133,6 +139,11 @@ class Once:
             watch.over(self.day, context),
         ):
             return await self.run_with(context)
+
+    async def _became(self, site: PostgresSite) -> DayFeedback | None:
+        """Return what became of the day's mails since it was completed."""
+        day = await site.overview.day(self.day)
+        return (await feedback_of(site.feedback, [day])).get(self.day) if day else None
 
     async def run_with(self, context: RunContext) -> RunResult:
         """Run the day. While another process holds the lease, retry for as long as a dead process' lease would last.

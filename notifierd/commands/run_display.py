@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from notifierd.commands.display.feedback import came_back
 from notifierd.messages.text import visible
 from notifierd.model.counts import ChannelCounts, DayCounts, counted
 from notifierd.model.delivery import LOST, Channel, State
@@ -110,6 +111,8 @@ def print_report(report: RunReport, console: Console) -> None:
     console.print(_offices(counts))
     console.print(_table(counts, narrow=console.width < WIDE))
     _print_failures(counts, console)
+    if report.feedback:
+        console.print(f"came back: {came_back(report.feedback)}")
     if counts.untold_alerts:
         console.print(
             f"[bold red]{counted(counts.untold_alerts, 'alert')} reached nobody[/], {counts.untold_overdue:,} of them "

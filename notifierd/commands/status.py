@@ -1,5 +1,6 @@
 """``notifierd status`` and ``notifierd history``: the state by the calendar and the ledger, and the past days."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from typing import Any
@@ -9,13 +10,27 @@ from attrs import evolve, frozen
 from notifierd import __version__
 from notifierd.config.settings import Settings
 from notifierd.model.errors import DatabaseError, LedgerUnavailable
+from notifierd.model.feedback import DayFeedback
 from notifierd.rules.calendar import Calendar, Window
-from notifierd.service.site import open_site
+from notifierd.service.feedback.known import feedback_of
+from notifierd.service.site import PostgresSite, open_site
 from notifierd.store.feedback import LookState
 from notifierd.store.history import FIRST_DAY, Day, Open
 
 LOOK_BACK = 30
 """The number of past days in which the last run is looked for."""
+
+
+@frozen
+class PastDay:
+    """A day of the history, and what became of its mails; None if no provider accepted any."""
+
+    day: Day
+    feedback: DayFeedback | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the day as one JSON object."""
+        return self.day.as_json() | {"feedback": self.feedback and self.feedback.as_json()}
 
 
 @frozen
@@ -38,8 +53,8 @@ class StatusReport:
     window: Window
     closed: str | None
     database: str | None = None
-    last: Day | None = None
-    missed: tuple[Day, ...] = ()
+    last: PastDay | None = None
+    missed: tuple[PastDay, ...] = ()
     open: tuple[Open, ...] = ()
     looks: tuple[LookState, ...] = ()
     held: int = 0
@@ -83,17 +98,17 @@ async def status_report(settings: Settings, now: datetime) -> StatusReport:
         async with open_site(settings, read_only=True) as site:
             last_run = await site.overview.last_run(today)
             days = await site.overview.days(today, LOOK_BACK, last_run or FIRST_DAY)
+            ran = next((day for day in days if day.state not in {"skipped", "missed"}), None)
+            last = next(iter(await _past(site, [ran] if ran else [])), None)
+            missed = tuple(PastDay(day) for day in days if day.state == "missed" and (ran is None or day.day > ran.day))
             left = await site.overview.open()
             looks, held = await site.feedback.looks(), await site.feedback.held(today)
     except LedgerUnavailable as error:
         return evolve(bare, database=error.reason)
-    runs = [day for day in days if day.state not in ("skipped", "missed")]
-    last = runs[0] if runs else None
-    missed = tuple(day for day in days if day.state == "missed" and (last is None or day.day > last.day))
     return evolve(bare, last=last, missed=missed, open=left, looks=looks, held=len(held))
 
 
-async def history(settings: Settings, now: datetime, days: int) -> tuple[Day, ...]:
+async def history(settings: Settings, now: datetime, days: int) -> tuple[PastDay, ...]:
     """Return the last *days* that have a record, the newest first.
 
     Days whose counts were not kept at their end are counted first, one after the other, and are kept then.
@@ -107,7 +122,7 @@ async def history(settings: Settings, now: datetime, days: int) -> tuple[Day, ..
         if uncounted := await site.overview.uncounted(today, days):
             with suppress(DatabaseError):  # a standby takes no writes: the days are counted below, for this time only
                 await _keep_counts(settings, today, uncounted)
-        return await site.overview.days(today, days)
+        return await _past(site, await site.overview.days(today, days))
 
 
 async def _keep_counts(settings: Settings, before: date, days: int) -> None:
@@ -122,3 +137,9 @@ async def _keep_counts(settings: Settings, before: date, days: int) -> None:
             while days and await site.ledger.keep_counts(before):
                 done.advance(task)
                 days -= 1
+
+
+async def _past(site: PostgresSite, days: Sequence[Day]) -> tuple[PastDay, ...]:
+    """Return *days*, which are successive ones, with what became of their mails."""
+    became = await feedback_of(site.feedback, days)
+    return tuple(PastDay(day, became.get(day.day)) for day in days)

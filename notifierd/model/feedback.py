@@ -1,5 +1,6 @@
 """What became of a mail after a provider accepted it."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from uuid import UUID
 
@@ -50,3 +51,29 @@ class Verdict:
     code: str = ""
     address: str = field(default="", repr=False)
     message_id: str = ""
+
+
+@frozen
+class DayFeedback:
+    """What became of the mails of a day that providers accepted, of all providers together.
+
+    Attributes:
+        counts: the mails by status.
+        not_known: the mails of which nothing was reported.
+        is_known: whether each provider was asked completely after the run, or has reported anything of the day. If not,
+            a count of 0 says nothing.
+    """
+
+    counts: Mapping[MailStatus, int]
+    not_known: int
+    is_known: bool
+
+    @property
+    def came_back(self) -> int | None:
+        """The mails that reached nobody or were complained of; None if that is not known."""
+        number = sum(self.counts[status] for status in TROUBLE)
+        return number if number or self.is_known else None
+
+    def as_json(self) -> dict[str, int]:
+        """Return the counts as one JSON object."""
+        return {status.value: self.counts[status] for status in MailStatus} | {"not_known": self.not_known}

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from attrs import asdict, frozen
 
 from notifierd.model.counts import ChannelCounts, DayCounts
+from notifierd.model.feedback import DayFeedback
 from notifierd.model.reasons import Reason
 from notifierd.rules.exits import EXIT_INTERRUPTED, EXIT_OK, EXIT_OUT_OF_REACH, EXIT_TROUBLE
 
@@ -38,13 +39,18 @@ class RunResult:
 
 @frozen
 class RunReport:
-    """The report of one run; ``as_json`` has the shape that docs/commands.md shows."""
+    """The report of one run; ``as_json`` has the shape that docs/commands.md shows.
+
+    Attributes:
+        feedback: what became of the day's mails, if the run found the day completed and had nothing to do.
+    """
 
     day: str
     result: RunResult
     reads: int
     writes: int
     seconds: float
+    feedback: DayFeedback | None = None
 
     @property
     def exit_code(self) -> int:
@@ -78,6 +84,7 @@ class RunReport:
                 "overdue": counts.untold_overdue if counts else 0,
                 "offices": len(counts.untold_offices) if counts else 0,
             },
+            "feedback": self.feedback and self.feedback.as_json(),
             "statements": {"read": self.reads, "write": self.writes},
             "seconds": round(self.seconds, 3),
             "failures": [

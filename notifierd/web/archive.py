@@ -13,6 +13,7 @@ import trio
 from attrs import define, field, frozen
 
 from notifierd.model.errors import DatabaseError, LedgerUnavailable
+from notifierd.model.feedback import TROUBLE
 from notifierd.model.reasons import Reason
 from notifierd.store.database import open_database
 from notifierd.store.feedback import Feedback, LookState, Loss
@@ -29,7 +30,7 @@ from notifierd.store.history import (
     UntoldOffice,
 )
 from notifierd.web.daemon import DaemonView
-from notifierd.web.feedback import LOST, Became, Told, became
+from notifierd.web.feedback import Became, Told, became
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ class WholeDay:
     @property
     def lost_mails(self) -> int:
         """The number of *losses*, also of those beyond LISTED."""
-        return sum(one.counts[status] or 0 for one in self.became for status in LOST)
+        return sum(one.counts[status] or 0 for one in self.became for status in TROUBLE)
 
 
 @frozen

@@ -7,6 +7,7 @@ from attrs import frozen
 
 from notifierd.model.feedback import MailStatus
 from notifierd.send.feedback.open import told_by
+from notifierd.service.feedback.known import counts_of, is_complete, is_known
 from notifierd.store.feedback import FeedbackDay, LookState, Loss
 
 SHOWN = (
@@ -18,9 +19,6 @@ SHOWN = (
     MailStatus.COMPLAINED,
 )
 """The statuses in the order of the columns."""
-
-LOST = frozenset({MailStatus.BOUNCED, MailStatus.REFUSED, MailStatus.SUPPRESSED, MailStatus.COMPLAINED})
-"""The statuses that somebody has to do something about."""
 
 
 @frozen
@@ -67,21 +65,20 @@ def became(
     Args:
         ended: when the runs of the days ended.
     """
-    until = {look.provider: look.complete_until for look in looks}
-    return tuple(_became(day, until.get(day.provider), ended.get(day.day)) for day in days)
+    by_provider = {look.provider: look for look in looks}
+    return tuple(_became(day, by_provider.get(day.provider), ended.get(day.day)) for day in days)
 
 
-def _became(day: FeedbackDay, complete_until: datetime | None, ended: datetime | None) -> Became:
-    told, tells = {status: int(getattr(day, status)) for status in SHOWN}, told_by(day.provider)
-    is_complete = complete_until is not None and ended is not None and complete_until >= ended
-    is_known = is_complete or any(told.values())
+def _became(day: FeedbackDay, look: LookState | None, ended: datetime | None) -> Became:
+    told, tells = counts_of(day), told_by(day.provider)
+    known = is_known(day, look, ended)
     return Became(
         day.day,
         day.provider,
         sum(told.values()) + day.not_known,
-        {status: n if n or (is_known and status in tells) else None for status, n in told.items()},
+        {status: told[status] if told[status] or (known and status in tells) else None for status in SHOWN},
         day.not_known,
-        is_complete and MailStatus.DELIVERED not in tells,
+        is_complete(look, ended) and MailStatus.DELIVERED not in tells,
     )
 
 

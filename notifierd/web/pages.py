@@ -16,11 +16,12 @@ from notifierd.messages.text import clean
 from notifierd.model import delivery
 from notifierd.model.delivery import Channel, State
 from notifierd.model.errors import DatabaseError
+from notifierd.model.feedback import TROUBLE
 from notifierd.store.history import FailureFilter
 from notifierd.web.archive import DAYS, LISTED, Archive
 from notifierd.web.chart import chart
 from notifierd.web.daemon import DaemonView
-from notifierd.web.feedback import LOST, SHOWN, advice, became
+from notifierd.web.feedback import SHOWN, advice, became
 from notifierd.web.live import Live
 from notifierd.web.server.http import Request, Response
 from notifierd.web.words.language import Words, preferred
@@ -85,7 +86,7 @@ class Pages:
             "all_states": STATES,
             "most_listed": LISTED,
             "mail_statuses": SHOWN,
-            "lost_statuses": LOST,
+            "lost_statuses": TROUBLE,
             "advice": advice,
         }
         self._templates.filters["name"] = lambda name: clean(name or "")

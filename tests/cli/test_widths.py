@@ -20,9 +20,10 @@ from notifierd.cli.tables import print_explanation, print_findings, print_histor
 from notifierd.commands.finding import Finding, Level
 from notifierd.commands.plan import AlertCount, Explanation, OfficeDecisions, Plan, PlannedOffice, PlannedStaff
 from notifierd.commands.run_display import print_report
-from notifierd.commands.status import StatusReport
+from notifierd.commands.status import PastDay, StatusReport
 from notifierd.model.counts import Backlog, ChannelCounts, DayCounts, Failure, Untold
 from notifierd.model.delivery import Channel
+from notifierd.model.feedback import DayFeedback, MailStatus
 from notifierd.model.office import OfficeWork
 from notifierd.rules.calendar import Window
 from notifierd.rules.due import Rules, channel_decisions
@@ -56,8 +57,13 @@ WORDS = {
 }
 
 
-def days(holiday: str) -> list[Day]:
+def days(holiday: str) -> list[PastDay]:
     """A good day, a bad one, and one of each other kind."""
+    nothing_told = dict.fromkeys(MailStatus, 0)
+    unasked, quiet = DayFeedback(nothing_told, 5010, is_known=False), DayFeedback(nothing_told, 5010, is_known=True)
+    came_back = DayFeedback(
+        {status: 1200 + 11 * place for place, status in enumerate(MailStatus)}, 47_000, is_known=True
+    )
     good = Day(
         day=DAY,
         state="completed",
@@ -84,11 +90,11 @@ def days(holiday: str) -> list[Day]:
     )
     nothing = evolve(good, started_at=None, finished_at=None, offices=0, email=ChannelCounts(), push=ChannelCounts())
     return [
-        evolve(good, state="running", finished_at=None, untold=None),
-        evolve(nothing, day=date(2026, 11, 23), state="skipped", reason=holiday, untold=None),
-        bad,
-        evolve(nothing, day=date(2026, 11, 19), state="missed", reason="slept_through", untold=None),
-        evolve(good, day=date(2026, 11, 18)),
+        PastDay(evolve(good, state="running", finished_at=None, untold=None), unasked),
+        PastDay(evolve(nothing, day=date(2026, 11, 23), state="skipped", reason=holiday, untold=None)),
+        PastDay(bad, came_back),
+        PastDay(evolve(nothing, day=date(2026, 11, 19), state="missed", reason="slept_through", untold=None)),
+        PastDay(evolve(good, day=date(2026, 11, 18)), quiet),
     ]
 
 
@@ -113,7 +119,7 @@ def explanation(name: str) -> Explanation:
     return Explanation(DAY, None, member.id, (OfficeDecisions(work, channel_decisions(member, work, DAY, Rules())),))
 
 
-def status(found: list[Day], holiday: str) -> StatusReport:
+def status(found: list[PastDay], holiday: str) -> StatusReport:
     opens = NINE + timedelta(days=1)
     return StatusReport(
         now=NINE + timedelta(hours=4),

@@ -81,7 +81,13 @@ async def test_now_asks_and_the_report_has_what_became_of_each_mail(place: Place
         assert words in run(*command, cwd=place.folder, code=0).out
     status = run("status", "--json", cwd=place.folder, code=0).report
     assert (status["looks"], status["held"]) == (found["looks"], 1)
-    assert "mails to 1 staff member" in run("status", cwd=place.folder, code=0).out
+    words = run("status", cwd=place.folder, code=0).out
+    assert "mails to 1 staff member" in words
+    assert "came back    1 complained\n" in words
+    (past,) = json.loads(run("history", "--json", cwd=place.folder, code=0).out)
+    counts = {key: number for key, number in day.items() if key not in {"day", "provider"}}
+    assert past["feedback"] == status["last_run"]["feedback"] == counts
+    assert "came back: 1 complained\n" in run("once", cwd=place.folder, code=0).out
     lifted = run("lift", str(someone), cwd=place.folder, code=0).out.splitlines()
     assert lifted[0] == f"mails to {someone} are not held back any more; the next run sends them"
     assert lifted[2].startswith("  resend: remove the address from the team's suppression list")

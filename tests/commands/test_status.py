@@ -14,11 +14,12 @@ from rich.console import Console
 from notifierd import __version__
 from notifierd.cli.tables import MOST_OFFICES, print_history, print_plan, print_status
 from notifierd.commands.plan import AlertCount, Plan, PlannedOffice, PlannedStaff
-from notifierd.commands.status import StatusReport, status_report
+from notifierd.commands.status import PastDay, StatusReport, status_report
 from notifierd.config.settings import DatabaseSettings, Settings
 from notifierd.demo.servers.trouble import MailConfig
 from notifierd.model.counts import ChannelCounts
 from notifierd.model.delivery import Channel
+from notifierd.model.feedback import DayFeedback, MailStatus
 from notifierd.rules.calendar import Window
 from notifierd.store.history import Day, Open, UntoldTotal
 from tests.support.daemon_process import AHEAD, OPEN, TODAY
@@ -68,6 +69,7 @@ def test_the_last_run_is_told_as_its_report_has_it(place: Place) -> None:
     assert place.content() == before
     for part in ("day", "reason", "offices", "email", "push", "untold"):
         assert last[part] == report[part], part
+    assert last["feedback"] == dict.fromkeys(map(str, MailStatus), 0) | {"not_known": last["email"]["sent"]}
     assert (last["state"], last["holder"]) == ("completed", None)
     took = datetime.fromisoformat(last["finished_at"]) - datetime.fromisoformat(last["started_at"])
     assert timedelta() < took < timedelta(seconds=report["seconds"])
@@ -144,11 +146,11 @@ async def test_the_last_run_is_the_newest_that_was_one_and_what_was_missed_since
     now = datetime.combine(DAY, time(4), UTC)
     found = await status_report(Settings(database=DatabaseSettings(dsn=place.dsn)), now)
     assert found.last
-    assert str(found.last.day) == "2026-11-19"
-    assert [str(day.day) for day in found.missed] == ["2026-11-24", "2026-11-20"]
+    assert str(found.last.day.day) == "2026-11-19"
+    assert [str(missed.day.day) for missed in found.missed] == ["2026-11-24", "2026-11-20"]
     assert (str(found.today), str(found.window.day), found.closed) == ("2026-11-24", "2026-11-25", None)
     sunday = await status_report(Settings(database=DatabaseSettings(dsn=place.dsn)), now - timedelta(days=2))
-    assert (sunday.closed, [str(day.day) for day in sunday.missed]) == ("weekend: sunday", ["2026-11-20"])
+    assert (sunday.closed, [str(missed.day.day) for missed in sunday.missed]) == ("weekend: sunday", ["2026-11-20"])
     assert str(sunday.window.day) == "2026-11-24"
 
 
@@ -178,6 +180,10 @@ BAD = evolve(
     push=ChannelCounts(planned=30, sent=21, gone=9),
     untold=UntoldTotal(alerts=7, overdue=3, offices=2),
 )
+NOTHING = dict.fromkeys(MailStatus, 0)
+LOST = DayFeedback(
+    {**NOTHING, MailStatus.DELIVERED: 3798, MailStatus.BOUNCED: 1200, MailStatus.COMPLAINED: 1}, 1, is_known=True
+)
 REPORT = StatusReport(
     now=NINE + timedelta(hours=4),
     today=DAY,
@@ -198,7 +204,7 @@ def shown(found: StatusReport) -> list[str]:
 
 
 def test_a_good_day_is_told_in_a_few_lines() -> None:
-    assert shown(evolve(REPORT, last=GOOD)) == [
+    assert shown(evolve(REPORT, last=PastDay(GOOD))) == [
         "last run     2026-11-24: completed, began 09:00 JST, took 12 min",
         "             1,200 offices",
         "             5,010 of 5,010 mails sent",
@@ -210,13 +216,14 @@ def test_a_good_day_is_told_in_a_few_lines() -> None:
 
 
 def test_a_bad_day_says_what_is_bad() -> None:
-    lines = shown(evolve(REPORT, last=BAD, open=(Open(DAY, Channel.EMAIL, 4, 0, 0, None),), missed=()))
-    assert lines[:6] == [
+    lines = shown(evolve(REPORT, last=PastDay(BAD, LOST), open=(Open(DAY, Channel.EMAIL, 4, 0, 0, None),), missed=()))
+    assert lines[:7] == [
         "last run     2026-11-24: interrupted (signal), began 09:00 JST, took 2 h 05 min",
         "             1,200 offices, 2 failed",
         "             5,000 of 5,010 mails sent, 1 failed, 2 unknown, 3 expired, 4 open",
         "             21 of 30 pushes sent, 9 gone",
         "             7 alerts reached nobody, 3 overdue, in 2 offices",
+        "came back    1,200 bounced, 1 complained; nothing is known of 1 mail",
         "open         4 mails of 2026-11-24",
     ]
 
@@ -227,7 +234,7 @@ def test_a_closed_day_an_open_window_and_missed_days() -> None:
     opened = evolve(REPORT, window=Window(DAY, NINE, REPORT.now + timedelta(seconds=59)))
     assert shown(opened)[-1] == "window       open until Tue 24 Nov 13:00 Asia/Tokyo (for 59.0 s)"
     missed = evolve(GOOD, state="missed", reason="slept_through")
-    assert shown(evolve(REPORT, missed=(missed,)))[:2] == [
+    assert shown(evolve(REPORT, missed=(PastDay(missed),)))[:2] == [
         "missed       2026-11-24 (slept_through)",
         "last run     none yet",
     ]
@@ -237,13 +244,17 @@ def test_history_is_one_line_a_day_with_figures_for_those_that_had_a_run() -> No
     console, out = screen()
     missed = evolve(GOOD, day=DAY - timedelta(days=1), state="missed", reason="not_running", started_at=None)
     running = evolve(GOOD, state="running", finished_at=None, untold=None)
-    print_history([running, BAD, missed], TOKYO, console)
+    quiet, unasked = DayFeedback(NOTHING, 5010, is_known=True), DayFeedback(NOTHING, 5010, is_known=False)
+    shown = (PastDay(running, unasked), PastDay(BAD, LOST), PastDay(missed), PastDay(GOOD, quiet))
+    print_history(shown, TOKYO, console)
     lines = out.getvalue().splitlines()
-    assert lines[0].split() == ["day", "offices", "mails", "pushes", "lost", "untold", "overdue", "began", "took"]
+    columns = ["day", "offices", "mails", "pushes", "lost", "untold", "overdue", "came back", "began", "took"]
+    assert re.split(r"  +", lines[0]) == columns
     assert ["|".join(re.split(r"  +", line)) for line in lines[1:]] == [
-        "2026-11-24 Tue|running|1,200|5,010|0|0|09:00 JST",
-        "2026-11-24 Tue|interrupted (signal)|1,200|5,000 of 5,010|21 of 30|6|7|3|09:00 JST|2 h 05 min",
+        "2026-11-24 Tue|running|1,200|5,010|0|0|not known|09:00 JST",
+        "2026-11-24 Tue|interrupted (signal)|1,200|5,000 of 5,010|21 of 30|6|7|3|1,201|09:00 JST|2 h 05 min",
         "2026-11-23 Mon|missed (not_running)",
+        "2026-11-24 Tue|completed|1,200|5,010|0|0|0|0|0|09:00 JST|12 min",
     ]
 
 
@@ -252,7 +263,7 @@ def test_history_is_one_line_a_day_with_figures_for_those_that_had_a_run() -> No
     [(0.04, "0.0 s"), (59.9, "59.9 s"), (60, "1 min"), (7140, "119 min"), (7260, "2 h 01 min"), (172_800, "2 days")],
 )
 def test_lengths_of_time_in_words(took: float, words: str) -> None:
-    line = shown(evolve(REPORT, last=evolve(GOOD, finished_at=NINE + timedelta(seconds=took))))[0]
+    line = shown(evolve(REPORT, last=PastDay(evolve(GOOD, finished_at=NINE + timedelta(seconds=took)))))[0]
     assert line.endswith(f", took {words}")
 
 

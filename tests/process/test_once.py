@@ -39,7 +39,7 @@ from tests.support.processes import (
     until,
 )
 
-OF_THIS_PROCESS = ("statements", "seconds")
+OF_THIS_PROCESS = ("statements", "seconds", "feedback")
 
 
 def of_the_day(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,6 +256,7 @@ def test_a_poisoned_office_among_50_fails_alone_and_is_named(place: Place):
 
     again = place.once(code=0)  # what failed was reported; a job runner need not come a third time
     assert of_the_day(again.report) == of_the_day(report) | {"reason": "already_completed"}
+    assert (report["feedback"], again.report["feedback"]["not_known"]) == (None, 98)
     told = run("once", "--force", "--day", str(DAY), cwd=place.folder, code=0).out
     assert "The day was completed before, and nothing was left to do" in told
     assert re.search(r"^ *mails +100 +98 +2 ", told, re.MULTILINE)

@@ -41,6 +41,7 @@ def test_the_shape_is_the_one_that_is_promised():
         "email": {"planned": 21, "sent": 15, "failed": 1, "unknown": 2, "expired": 3, "open": 0},
         "push": {"planned": 13, "sent": 6, "failed": 1, "gone": 2, "unknown": 1, "expired": 3, "open": 0},
         "untold": {"alerts": 5, "overdue": 4, "offices": 2},
+        "feedback": None,
         "statements": {"read": 4, "write": 11},
         "seconds": 1.235,
         "failures": [{"office_id": str(UUID(int=7)), "channel": "email", "reason": "rejected:422"}],

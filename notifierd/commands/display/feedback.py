@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from notifierd.commands.display.columns import Column, print_table
-from notifierd.model.feedback import TROUBLE, MailStatus
+from notifierd.model.counts import counted
+from notifierd.model.feedback import TROUBLE, DayFeedback, MailStatus
 from notifierd.model.reasons import Reason
 from notifierd.store.feedback import FeedbackDay, Held, LookState
 
@@ -53,6 +54,15 @@ def asked_until(look: LookState, zone: ZoneInfo) -> str:
     return f"{until}; [red]the last look was not complete[/] ({escape(look.result)})" + (
         f": {known.english}" if known else ""
     )
+
+
+def came_back(feedback: DayFeedback) -> str:
+    """Return in words which mails of a day came back or were complained of."""
+    if feedback.came_back is None:
+        return "not known"
+    lost = [f"{number:,} {status}" for status, number in feedback.counts.items() if number and status in TROUBLE]
+    rest = f"; nothing is known of {counted(feedback.not_known, 'mail')}" if feedback.not_known else ""
+    return (f"[red]{', '.join(lost)}[/]" if lost else "nothing") + rest
 
 
 def held_since(held: Held) -> str:
