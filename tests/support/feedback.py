@@ -1,15 +1,23 @@
-"""What the tests of the readers share: a provider's API on loopback, and a place for verdicts."""
+"""What the tests of the readers share: providers' APIs, with or without a socket, and a place for verdicts."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 from uuid import UUID
 
 import httpx
 import trio
 from attrs import define, field, frozen
 
-from notifierd.config.providers import PostmarkSettings, ResendSettings, SesSettings
+from notifierd.config.providers import (
+    GmailSettings,
+    MailgunSettings,
+    PostmarkSettings,
+    ResendSettings,
+    SendgridSettings,
+    SesSettings,
+)
 from notifierd.demo.servers.feedback.fake import Fake
 from notifierd.demo.servers.feedback.postmark import FakePostmark
 from notifierd.demo.servers.feedback.resend import FakeResend
@@ -18,9 +26,17 @@ from notifierd.demo.servers.http11 import Answer, Request, serve_connection
 from notifierd.model.feedback import MailStatus, Verdict
 from notifierd.send._http import Client, open_client
 from notifierd.send.feedback import FeedbackReader, Look, Looked
+from notifierd.send.feedback.gmail import GmailFeedback
+from notifierd.send.feedback.mailgun import MailgunFeedback
 from notifierd.send.feedback.postmark import PostmarkFeedback
 from notifierd.send.feedback.resend import ResendFeedback
+from notifierd.send.feedback.sendgrid import SendgridFeedback
 from notifierd.send.feedback.ses import SesFeedback
+from tests.support.feedback_servers.fake import transport
+from tests.support.feedback_servers.gmail import FakeGmail
+from tests.support.feedback_servers.mailgun import DOMAIN, FakeMailgun
+from tests.support.feedback_servers.sendgrid import FakeSendgrid
+from tests.support.google_api import ACCOUNT, account_json, gmail_settings
 from tests.support.loopback import serving
 
 NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
@@ -53,6 +69,26 @@ def ses_insights(client: Client, url: str, key: str = Fake.key) -> FeedbackReade
     return SesFeedback(client, settings, now=lambda: NOW, pace=0)
 
 
+def mailgun(client: Client, url: str, key: str = Fake.key) -> FeedbackReader:
+    settings = MailgunSettings(api_key="sending-key", feedback_key=key, domain=DOMAIN, base_url=url)
+    return MailgunFeedback(client, settings, now=lambda: NOW, pace=0)
+
+
+def sendgrid(client: Client, url: str, key: str = Fake.key) -> FeedbackReader:
+    settings = SendgridSettings(api_key="sending-key", feedback_key=key, base_url=url)
+    return SendgridFeedback(client, settings, now=lambda: NOW, pace=0)
+
+
+def gmail(client: Client, url: str, key: str = Fake.key) -> FeedbackReader:
+    return GmailFeedback(client, _gmail_settings(url, key), now=lambda: NOW, pace=0)
+
+
+@cache
+def _gmail_settings(url: str, key: str) -> GmailSettings:
+    account = account_json(client_email=ACCOUNT if key == Fake.key else f"{key}@example.com")
+    return gmail_settings(service_account=account, base_url=url, token_url=f"{url}/token", feedback=True)
+
+
 @frozen
 class Provider:
     """A provider's API, and how to make its reader with a client, the API's URL, and a key.
@@ -71,7 +107,16 @@ PROVIDERS = {
     "resend": Provider(FakeResend, resend, gives_codes=False),
     "ses, queue": Provider(FakeSes, ses_queue),
     "ses, insights": Provider(FakeSes, ses_insights),
+    "mailgun": Provider(FakeMailgun, mailgun),
+    "sendgrid": Provider(FakeSendgrid, sendgrid),
+    "gmail": Provider(FakeGmail, gmail),
 }
+
+LOG_ENDS = {
+    "mailgun, whose last page names no next one": Provider(partial(FakeMailgun, last="none"), mailgun),
+    "mailgun, whose last page names itself": Provider(partial(FakeMailgun, last="itself"), mailgun),
+}
+"""How Mailgun's logs end is not documented; its other lists end in each of these ways."""
 
 
 @define
@@ -119,9 +164,18 @@ async def reading(
         yield provider.make(client, url, key)
 
 
+@asynccontextmanager
+async def reading_directly(
+    provider: Provider, fake: Fake, key: str = Fake.key, *, torn: bool = False
+) -> AsyncIterator[FeedbackReader]:
+    """Yield a reader that asks *fake* with *key*, without a socket; for *torn* see `transport`."""
+    async with open_client(width=1, transport=transport(fake, torn=torn)) as client:
+        yield provider.make(client, "https://api.example", key)
+
+
 async def looked_at(provider: Provider, fake: Fake, look: Look, kept: Kept) -> Looked:
-    """Look once, by a reader of its own."""
-    async with reading(provider, fake) as reader:
+    """Look once, by a reader of its own, without a socket."""
+    async with reading_directly(provider, fake) as reader:
         return await reader.look(look, kept.keep)
 
 

@@ -74,7 +74,7 @@ class ResendFeedback:
     """The team's mails by ``GET /emails``, from newer to older, up to the oldest one that is asked about.
 
     The list says of each mail only what happened to it last. For mails that bounced, ``GET /emails/metrics`` says
-    whether the bounce was permanent. Both need a key with full access.
+    whether the bounce was permanent, for as many mails as a page has. Both need a key with full access.
     """
 
     name = "resend"
@@ -93,46 +93,58 @@ class ResendFeedback:
         self._headers = {"Authorization": f"Bearer {settings.feedback_key}"}
 
     async def look(self, look: Look, keep: Keep) -> Looked:
-        missing, cursors, query = set(look.sent), set[str](), {"limit": str(PAGE)}
-        for _ in range(MOST_PAGES):
-            page = await self._ask("/emails", query, lambda answer: _read_page(answer, look))
-            if isinstance(page, Failed):
-                return Looked(page.reason)
-            permanent = await self._permanent([mail for mail in page.mails if mail.is_bounced])
-            bounced = frozenset[str]() if isinstance(permanent, Failed) else permanent
-            if page.mails:
-                await keep([_with_kind(mail, bounced) for mail in page.mails])
-            if isinstance(permanent, Failed):
-                return Looked(permanent.reason)
-            missing -= page.ids
-            if not missing or not page.has_more:
-                return Looked()
-            if not page.last or page.last in cursors:
-                return Looked(Reason.UNREADABLE)
-            cursors.add(page.last)
-            query["after"] = page.last
-        return Looked(Reason.TOO_MANY)
+        bounced: list[_Mail] = []
+        incomplete = await self._pages(look, keep, bounced)
+        without_kind = await self._keep_permanent(bounced, keep)
+        return Looked(incomplete or without_kind)
 
     async def probe(self) -> str:
         page = await self._ask("/emails", {"limit": "1"}, _read_list)
         return page.reason if isinstance(page, Failed) else ""
 
-    async def _permanent(self, mails: Sequence[_Mail]) -> frozenset[str] | Failed:
-        """Return the ids of those of *mails* whose bounce was permanent."""
+    async def _pages(self, look: Look, keep: Keep, bounced: list[_Mail]) -> str:
+        """Keep what the list says, a bounce as a refusal at first; return why a part is missing, or "".
+
+        Mails that bounced are added to *bounced*. PAGE of them are asked about at once, and removed.
+        """
+        missing, cursors, query = set(look.sent), set[str](), {"limit": str(PAGE)}
+        for _ in range(MOST_PAGES):
+            page = await self._ask("/emails", query, lambda answer: _read_page(answer, look))
+            if isinstance(page, Failed):
+                return page.reason
+            if page.mails:
+                await keep([mail.verdict for mail in page.mails])
+            bounced += [mail for mail in page.mails if mail.is_bounced]
+            if len(bounced) >= PAGE:
+                asked, bounced[:] = bounced[:PAGE], bounced[PAGE:]
+                if incomplete := await self._keep_permanent(asked, keep):
+                    return incomplete
+            missing -= page.ids
+            if not missing or not page.has_more:
+                return ""
+            if not page.last or page.last in cursors:
+                return Reason.UNREADABLE
+            cursors.add(page.last)
+            query["after"] = page.last
+        return Reason.TOO_MANY
+
+    async def _keep_permanent(self, mails: Sequence[_Mail], keep: Keep) -> str:
+        """Keep which of *mails*, at most PAGE, bounced for good; return why that is not known, or ""."""
         if not mails:
-            return frozenset()
+            return ""
         query = {"dimensions": "email", "metrics": KINDS, "email_id": ",".join(mail.id for mail in mails)}
         if first := min(mail.day for mail in mails):
             query["start_date"] = first
-        return await self._ask("/emails/metrics", query, _read_metrics)
+        permanent = await self._ask("/emails/metrics", query, _read_metrics)
+        if isinstance(permanent, Failed):
+            return permanent.reason
+        if found := [evolve(mail.verdict, status=MailStatus.BOUNCED) for mail in mails if mail.id in permanent]:
+            await keep(found)
+        return ""
 
     async def _ask(self, path: str, query: Mapping[str, str], read: Callable[[Answer], T | Failed]) -> T | Failed:
         await trio.sleep(self._pace)
         return await ask(self._client.get(f"{self._url}{path}?{urlencode(query, safe=',')}", self._headers), read)
-
-
-def _with_kind(mail: _Mail, permanent: frozenset[str]) -> Verdict:
-    return evolve(mail.verdict, status=MailStatus.BOUNCED) if mail.id in permanent else mail.verdict
 
 
 def _failure(answer: Answer) -> Failed:

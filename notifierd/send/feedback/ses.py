@@ -42,6 +42,10 @@ MOST_RECEIVES = 3 * MOST_MAILS // BATCH
 MOST_INSIGHTS = 3000
 """Mails that one look asks for one by one: as many as an hour has turns."""
 
+MOST_CUTS = 20
+"""The most answers of a look at the queue that are too long to be read. A message in such an answer is hidden for a
+while, so that the next answer has others."""
+
 INSIGHTS_SECONDS = 1.0
 """Seconds before each call: .../API_GetMessageInsights.html allows one a second."""
 
@@ -112,13 +116,15 @@ class SesFeedback:
 
     async def _read_queue(self, queue: Queue, look: Look, keep: Keep) -> str:
         """Read the queue until it is empty; return the code of the reason why something is left, "" if nothing is."""
-        left = ""
+        left, cuts = "", 0
         for _ in range(MOST_RECEIVES):
             messages = await queue.receive()
             if isinstance(messages, Failed):
                 return messages.reason
             if messages is None:
-                left = Reason.UNREADABLE
+                left, cuts = Reason.UNREADABLE, cuts + 1
+                if cuts > MOST_CUTS:
+                    return left
                 continue
             if not messages:
                 return left

@@ -17,12 +17,12 @@ from notifierd.send._http import open_client
 from notifierd.send.feedback import Look, Looked
 from notifierd.send.feedback.mailgun import MailgunFeedback
 from tests.support.feedback_servers.fake import transport
-from tests.support.feedback_servers.mailgun import DOMAIN, KEY, FakeMailgun
+from tests.support.feedback_servers.mailgun import DOMAIN, FakeMailgun
 from tests.support.providers import made_by, made_here
 
 NINE = datetime(2026, 11, 24, 0, 0, 0, 300_000, tzinfo=UTC)
 LATER = NINE + timedelta(hours=1)
-SETTINGS = MailgunSettings(api_key="sending-key", feedback_key=KEY, domain=DOMAIN)
+SETTINGS = MailgunSettings(api_key="sending-key", feedback_key=FakeMailgun.key, domain=DOMAIN)
 ONE, TWO = UUID(int=1), UUID(int=2)
 SENT = {"<20261124000000.abc@mg.example.jp>": ONE, f"<{TWO}@example.jp>": TWO}
 
@@ -79,7 +79,7 @@ async def test_the_request_is_the_one_that_mailguns_own_client_makes() -> None:
     body = request.content.decode()
 
     def send(base: str) -> None:
-        with VendorClient(auth=("api", KEY), api_url=base) as client:
+        with VendorClient(auth=("api", FakeMailgun.key), api_url=base) as client:
             client.analytics_logs.create(data=body, headers={"Content-Type": "application/json"})
 
     keep = ("authorization", "content-type")

@@ -16,11 +16,11 @@ from notifierd.send._http import open_client
 from notifierd.send.feedback import Look, Looked
 from notifierd.send.feedback.sendgrid import SendgridFeedback
 from tests.support.feedback_servers.fake import transport
-from tests.support.feedback_servers.sendgrid import KEY, FakeSendgrid
+from tests.support.feedback_servers.sendgrid import FakeSendgrid
 
 NINE = datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
 LATER = NINE + timedelta(hours=1)
-SETTINGS = SendgridSettings(api_key="SG.sending", feedback_key=KEY)
+SETTINGS = SendgridSettings(api_key="SG.sending", feedback_key=FakeSendgrid.key)
 ONE, TWO = UUID(int=1), UUID(int=2)
 SENT = {"Xj5LmNkWSOqRbdvOpR34BA": ONE, "14c5d75ce93.dfd.64b469": TWO}
 

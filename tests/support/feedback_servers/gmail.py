@@ -12,8 +12,10 @@ from uuid import UUID
 
 from attrs import define, field
 
+from notifierd.demo.servers.feedback.fake import Reply
 from notifierd.model.feedback import MailStatus
-from tests.support.feedback_servers.fake import Fake, Response
+from tests.support.feedback_servers.fake import Fake
+from tests.support.google_api import ACCOUNT
 
 ACTIONS = {
     MailStatus.DELAYED: ("delayed", "4.4.1"),
@@ -111,9 +113,13 @@ class FakeGmail(Fake):
     def receive(self, raw: bytes, at: datetime) -> None:
         self.mails[f"m{len(self.mails)}"] = (at, raw)
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Response:
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Reply:
         url = urlsplit(target)
         if (method, url.path) == ("POST", "/token"):
+            (assertion,) = parse_qs(body.decode())["assertion"]
+            claims = json.loads(base64.urlsafe_b64decode(assertion.split(".")[1] + "=="))
+            if claims["iss"] != ACCOUNT:
+                return told(401, {"error": "invalid_client", "error_description": "The account does not exist."})
             if not self.scope_granted:
                 return told(401, {"error": "unauthorized_client", "error_description": "not authorized for a scope"})
             return told(200, {"access_token": "t1", "expires_in": 3599, "token_type": "Bearer"})
@@ -129,7 +135,7 @@ class FakeGmail(Fake):
         raw = base64.urlsafe_b64encode(found[1]).decode()
         return told(200, {"id": url.path.rpartition("/")[2], "threadId": "t", "labelIds": ["INBOX"], "raw": raw})
 
-    def _list(self, query: Mapping[str, str]) -> Response:
+    def _list(self, query: Mapping[str, str]) -> Reply:
         search = QUERY.fullmatch(query["q"])
         assert search, query["q"]
         after, before, smaller = map(int, search.groups())
@@ -150,10 +156,10 @@ class FakeGmail(Fake):
         return told(200, page)
 
 
-def told(status: int, found: Any) -> Response:
+def told(status: int, found: Any) -> Reply:
     return status, {"Content-Type": "application/json"}, json.dumps(found).encode()
 
 
-def problem(status: int, reason: str) -> Response:
+def problem(status: int, reason: str) -> Reply:
     error = {"code": status, "message": "as ordered", "errors": [{"reason": reason, "message": "as ordered"}]}
     return told(status, {"error": error})

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from attrs import define, field
 
+from notifierd.demo.servers.feedback.fake import Reply
 from notifierd.model.feedback import MailStatus
-from tests.support.feedback_servers.fake import Fake, Response
+from tests.support.feedback_servers.fake import Fake
 
-KEY = "feedback-key"
 DOMAIN = "mg.example.jp"
 MOST = 100
 
@@ -85,8 +85,8 @@ class FakeMailgun(Fake):
             }
         )
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Response:
-        if headers.get("authorization") != f"Basic {b64encode(f'api:{KEY}'.encode()).decode()}":
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        if headers.get("authorization") != f"Basic {b64encode(f'api:{self.key}'.encode()).decode()}":
             return 401, {"Content-Type": "text/plain"}, b"Forbidden"
         if (method, target) != ("POST", "/v1/analytics/logs"):
             return 404, {}, b'{"message": "Not Found"}'

@@ -10,10 +10,9 @@ from uuid import UUID
 
 from attrs import define, field
 
+from notifierd.demo.servers.feedback.fake import Reply
 from notifierd.model.feedback import MailStatus
-from tests.support.feedback_servers.fake import Fake, Response
-
-KEY = "feedback-key"
+from tests.support.feedback_servers.fake import Fake
 
 STATUSES = {
     MailStatus.DELAYED: "deferred",
@@ -90,8 +89,8 @@ class FakeSendgrid(Fake):
         elif message.worst is None or message.worst.severity < status.severity:
             message.worst, message.code = status, code
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Response:
-        if headers.get("authorization") != f"Bearer {KEY}":
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        if headers.get("authorization") != f"Bearer {self.key}":
             return error(401, "The provided authorization grant is invalid, expired, or revoked")
         url = urlsplit(target)
         if (method, url.path) == ("POST", "/v3/logs"):
@@ -104,7 +103,7 @@ class FakeSendgrid(Fake):
             return self._reports(query["start_time"], query["end_time"], query["limit"])
         return error(404, "not found")
 
-    def _logs(self, asked: Mapping[str, Any]) -> Response:
+    def _logs(self, asked: Mapping[str, Any]) -> Reply:
         if not 1 <= asked["limit"] <= 1000:
             return error(400, "limit must be between 1 and 1000")
         conditions = [condition_of(text) for text in asked["query"].split(" AND ")]
@@ -112,7 +111,7 @@ class FakeSendgrid(Fake):
         told = [message.told() for message in sorted(found, key=lambda message: message.sg_message_id[::-1])]
         return answer({"messages": told[: asked["limit"]]})
 
-    def _reports(self, start: int, end: int, limit: int) -> Response:
+    def _reports(self, start: int, end: int, limit: int) -> Reply:
         if not 1 <= limit <= 500:
             return error(400, "limit must be at most 500")
         reports = [
@@ -141,10 +140,10 @@ def condition_of(text: str) -> Callable[[Message], bool]:
     return lambda message: message.address == address
 
 
-def answer(found: Any) -> Response:
+def answer(found: Any) -> Reply:
     return 200, {"Content-Type": "application/json"}, json.dumps(found).encode()
 
 
-def error(status: int, message: str) -> Response:
+def error(status: int, message: str) -> Reply:
     found = {"errors": [{"message": message}]}
     return status, {"Content-Type": "application/json"}, json.dumps(found).encode()
