@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from attrs import define, field, frozen
 
+from bench import look
 from bench.application import Application, Applications, Size, running_applications
 from bench.compare import LEANEST, OURS, Result, Shape, peers
 from bench.measure import measured
@@ -302,6 +303,25 @@ def one_person(bench: Bench) -> Iterator[Figure]:
             yield Figure(f"8. time with {what} of one person, over that without", seconds / alone.seconds, 1.5)
 
 
+def looks(bench: Bench) -> Iterator[Figure]:
+    """What it costs to ask what became of 20,000 mails, beside a look at ten."""
+    with bench.applications.of(Size(1)) as application:
+        few = {name: look.look(application, name) for name in look.PROVIDERS}
+    with bench.applications.of(size := Size(2000)) as application:
+        for name, provider in look.PROVIDERS.items():
+            many = look.look(application, name)
+            print(
+                f"look, {name:12}{size.offices:8,}{size.mail_count:9,} mails {many.seconds:8.1f} s"
+                f" {many.cpu:6.2f} s CPU {many.peak:6.1f} MiB {many.calls:6,} calls",
+                flush=True,
+            )
+            needed = provider.calls(size.mail_count)
+            more = (many.peak - few[name].peak) * 1.048576
+            yield Figure(f"9. CPU seconds of a look at 20,000 mails, {name}", many.cpu, 20)
+            yield Figure(f"9. its peak RSS over that of a look at ten mails, in MB, {name}", more, 30)
+            yield Figure(f"9. its calls, over those that full pages need, {name}", many.calls / needed, 1)
+
+
 def year(bench: Bench) -> Iterator[Figure]:
     """The business days of a year, in one process."""
     lines = measured("tests.experiments.days", "--days", "250", "--every", "10", folder=bench.folder).out.splitlines()
@@ -322,6 +342,7 @@ def main() -> None:
         "large": large,
         "planning": lambda bench: planning(bench, 50_000),
         "one-person": one_person,
+        "look": looks,
         "year": year,
     }
     more: dict[str, Callable[[Bench], Iterator[Figure]]] = {

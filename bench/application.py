@@ -19,6 +19,9 @@ DEADLINES = (-3, 4, 11, 25, 45, 60, 90, 120, 150, 170)
 """Days until the plan of each of an office's recipients is due: one of them is overdue, and three are near. The last
 one's assessment is missing, so that a mail tells of five alerts."""
 
+TODAY = "(now() at time zone 'Asia/Tokyo')::date"
+"""Today, in the time zone of the configuration."""
+
 PHONE_AUTH = "AAECAwQFBgcICQoLDA0ODw"
 
 
@@ -59,10 +62,33 @@ class Application:
     _cluster: Cluster
     _database: str
     role: str
+    _config: Mapping[str, Mapping[str, object]]
+
+    def configure(self, folder: Path, tables: Mapping[str, Mapping[str, object]]) -> None:
+        """Write a ``config.toml`` for it into *folder*, with the keys of *tables* beside or instead of its own."""
+        names = self._config.keys() | tables.keys()
+        write_config(folder, {name: {**self._config.get(name, {}), **tables.get(name, {})} for name in sorted(names)})
+
+    def accept_all(self, provider: str) -> str:
+        """Let *provider* have accepted a mail to everybody, in a run that ended today; a line for each, for psql."""
+        self.sql(f"""
+            insert into notifierd.runs (day, state, started_at, finished_at, untold)
+            values ({TODAY}, 'completed', now() - interval '3 h', now() - interval '2 h', '[]');
+            insert into notifierd.deliveries
+                (id, day, office_id, staff_id, channel, state, provider, provider_message_id, try)
+            select gen_random_uuid(), {TODAY}, office_id, id, 'email', 'sent', '{provider}', 'sent-' || id, 1
+            from notifierd.staff where email_enabled;
+            analyze notifierd.deliveries;
+        """)
+        return self._cluster.psql(
+            "select d.id, d.provider_message_id, s.email from notifierd.deliveries d"
+            " join notifierd.staff s on s.office_id = d.office_id and s.id = d.staff_id",
+            self._database,
+        )
 
     def forget(self) -> None:
         """Let the day be one that nothing was done on."""
-        ledger = ("runs", "run_offices", "deliveries", "late_outcomes", "alarms")
+        ledger = ("runs", "run_offices", "deliveries", "late_outcomes", "alarms", "feedback", "feedback_looks", "holds")
         self.sql(f"truncate audit_logs, {', '.join(f'notifierd.{name}' for name in ledger)}; checkpoint")
         self._cluster.psql("select pg_stat_statements_reset()")
 
@@ -134,8 +160,9 @@ class Applications:
         database = folder.name
         dsn = self._cluster.create_database(database, template=self._template)
         self._cluster.psql(rows_sql(size, self._servers.push_urls), database)
-        write_config(folder, self._config(dsn.replace("postgres@", f"{self._role}@", 1)))
-        yield Application(folder, size, self._cluster, database, self._role)
+        config = self._config(dsn.replace("postgres@", f"{self._role}@", 1))
+        write_config(folder, config)
+        yield Application(folder, size, self._cluster, database, self._role, config)
         self._cluster.drop_database(database)
         shutil.rmtree(folder)
 

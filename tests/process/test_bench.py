@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import look
 from bench.application import Size, running_applications
 from bench.compare import LEANEST, OURS, peers
 from bench.measure import measured
@@ -90,3 +91,16 @@ def test_the_time_on_a_processor_goes_to_parts_that_add_up(tmp_path: Path):
     shares = json.loads((tmp_path / "sampled").read_text())
     assert sum(shares.values()) == pytest.approx(1)
     assert shares[IMPORTS] > 0
+
+
+def test_a_look_is_at_all_mails_and_makes_the_calls_that_they_need(tmp_path: Path):
+    with (
+        running_servers() as servers,
+        running_applications(tmp_path, servers) as applications,
+        applications.of(SIZE) as application,
+    ):
+        for name in ("postmark", "ses"):  # Resend may be asked twice a second
+            found = look.look(application, name)
+            assert found.calls == look.PROVIDERS[name].calls(SIZE.mail_count)
+            assert found.cpu > 0
+            assert found.peak > 10
