@@ -1,8 +1,8 @@
 """What the refusals of a mail server mean: by the command that it refused, by its code and its enhanced code.
 
 A reply that names the recipient's address or mailbox fails that mail. One that names our login, our sender or our
-server pauses the sender, so it must not be caused by a single recipient: of what a server says about a recipient, only
-codes count, and no text.
+server pauses the sender, so it must not be caused by a single recipient: of what a server says when a recipient is
+named, only codes count, and Postfix's words for the sender.
 """
 
 import re
@@ -105,7 +105,9 @@ def _about(stage: Stage, reply: Reply) -> About:
             return About.MESSAGE
         case None if reply.code == TOO_BIG:
             return About.MESSAGE
-    if stage in _OF_A_MAIL and (reply.code in _LOGIN_NEEDED or reply.code == CLOSING):
+    if stage in _OF_A_MAIL and (
+        reply.code in _LOGIN_NEEDED or reply.code == CLOSING or _SENDER_REJECTED.search(reply.text)
+    ):
         return About.US
     if stage is Stage.RCPT and reply.code != THROTTLED:
         return About.NOTHING
@@ -121,6 +123,10 @@ LAST_MAILBOX = 4
 
 _LOGIN_NEEDED = {530, 535}
 """RFC 4954, section 6."""
+
+_SENDER_REJECTED = re.compile(r"\b(sender address|client host|helo command) rejected:", re.IGNORECASE)
+"""Postfix says so of the sender, our machine and the domain in EHLO, and by default only when a recipient is named
+(https://www.postfix.org/postconf.5.html#smtpd_delay_reject)."""
 
 _OURS = frozenset({3, *range(8, 15), *range(20, 28), 57, 60, 64, *range(500, 513), *range(606, 650), 705, 708, 750})
 """Details of the subject security that are about us: our login (RFC 3463, section 3.8; RFC 4954, section 6; RFC 5248,

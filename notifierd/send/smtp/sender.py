@@ -109,7 +109,8 @@ class Smtp:
         oldest = trio.current_time() - KEPT_SECONDS
         old = [session for session, since in self._idle if since < oldest]
         self._idle = [(session, since) for session, since in self._idle if since >= oldest]
-        await _quit(old)
+        if old:
+            await _quit(old)
         while self._idle:
             session, _ = self._idle.pop()
             if not session.is_over:
