@@ -79,7 +79,7 @@ docs: $(MANUAL) ## build the manual in docs/_build; a broken link is an error
 sim: $(STAMP) ## simulate runs with faults (RUNS=100000; SEED=n replays one; ARGS="--kinds changes")
 	@$(VENV)/bin/python -m tests.experiments.sim $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),100000)) $(ARGS)
 
-crash: $(STAMP) ## kill real runs at random moments (ROUNDS=200; ARGS=--no-keys, --failover, --restore, "--pool session")
+crash: $(STAMP) ## kill real runs at random moments (ROUNDS=200; ARGS=--no-keys, --smtp, --failover, --restore, "--pool session")
 	@$(VENV)/bin/python -m tests.experiments.crash --rounds $(or $(ROUNDS),200) $(ARGS)
 
 standby: $(STAMP) ## kill the active one of two real daemons (ROUNDS=20)

@@ -2,6 +2,7 @@
 
     python -m tests.experiments.crash --rounds 200              a mail API that honours idempotency keys
     python -m tests.experiments.crash --rounds 200 --no-keys    one that takes no notice of them
+    python -m tests.experiments.crash --rounds 200 --smtp       a mail server, which has none
     python -m tests.experiments.crash --rounds 50 --failover    a replica without the last commits takes over
     python -m tests.experiments.crash --rounds 20 --restore     a base backup from the middle of the run takes over
     python -m tests.experiments.crash --rounds 20 --pool transaction    behind a PgBouncer in that mode
@@ -33,7 +34,9 @@ from tests.experiments.fuzz import BROKEN, Fuzz, open_fuzz, table
 
 
 @contextmanager
-def opened(folder: Path, *, successor: str | None, pool_mode: str, keys: bool, seed: int) -> Iterator[Fuzz]:
+def opened(
+    folder: Path, *, successor: str | None, pool_mode: str, keys: bool, seed: int, smtp: bool = False
+) -> Iterator[Fuzz]:
     """Set up the rounds that were asked for, with a PostgreSQL of their own."""
     if successor is not None:
         with open_failovers(folder, successor, keys=keys, seed=seed) as fuzz:
@@ -41,7 +44,7 @@ def opened(folder: Path, *, successor: str | None, pool_mode: str, keys: bool, s
         return
     with (
         running_postgres(folder / "postgres") as cluster,
-        open_fuzz(cluster, folder, keys=keys, seed=seed, pool_mode=pool_mode) as fuzz,
+        open_fuzz(cluster, folder, keys=keys, seed=seed, pool_mode=pool_mode, smtp=smtp) as fuzz,
     ):
         yield fuzz
 
@@ -57,8 +60,10 @@ def main() -> int:
     worlds = parser.add_mutually_exclusive_group()
     for option, successor in (("--failover", REPLICA), ("--restore", BACKUP)):
         worlds.add_argument(option, dest="successor", action="store_const", const=successor, help=successor)
+    worlds.add_argument("--smtp", action="store_true", help="mails go by SMTP, which has no keys")
     worlds.add_argument("--pool", choices=["session", "transaction"], default="", help="the mode of a PgBouncer")
     options = parser.parse_args()
+    keys = not (options.no_keys or options.smtp)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     total: Counter[str] = Counter()
     with (
@@ -67,7 +72,8 @@ def main() -> int:
             Path(directory),
             successor=options.successor,
             pool_mode=options.pool,
-            keys=not options.no_keys,
+            keys=keys,
+            smtp=options.smtp,
             seed=options.seed,
         ) as fuzz,
         suppress(KeyboardInterrupt),  # what was found so far is told all the same
@@ -78,7 +84,7 @@ def main() -> int:
             sys.stderr.write("".join(f"BROKEN: {line}\n" for line in done.broken))
             if number % 10 == 0:
                 sys.stderr.write(f"{number} rounds, {total['kills']} kills, {total[BROKEN]} broken\n")
-    sys.stdout.write(f"seed {options.seed}\n{table(total, keys=not options.no_keys)}\n")
+    sys.stdout.write(f"seed {options.seed}\n{table(total, keys=keys)}\n")
     return 1 if total[BROKEN] or total["rounds"] < options.rounds else 0
 
 

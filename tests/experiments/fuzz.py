@@ -174,6 +174,7 @@ class Fuzz:
 
     Attributes:
         keys: the mail API honours idempotency keys, and the sender knows it.
+        smtp: mails go by SMTP, which has no keys.
         latency_ms: between which bounds each round chooses how long the servers take to answer.
     """
 
@@ -181,6 +182,7 @@ class Fuzz:
     rows: Rows
     keys: bool
     random: Random
+    smtp: bool = False
     latency_ms: tuple[float, float] = LATENCY_MS
     _number: int = field(default=0, init=False)
     _startup: float = field(default=2.0, init=False)
@@ -249,7 +251,7 @@ class Fuzz:
 
     def process(self, day: date, strike: "Callable[[subprocess.Popen[bytes], Path], None] | None" = None) -> Ended:
         """Run ``once`` for *day*, to its end or until *strike* has killed it, which gets the process and its log."""
-        command = ["-m", "notifierd"] if self.keys else ["-P", KEYLESS]
+        command = ["-m", "notifierd"] if self.keys or self.smtp else ["-P", KEYLESS]
         out, err = self.place.folder / "stdout", self.place.folder / "stderr"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
@@ -426,7 +428,9 @@ def forty_offices(push_url: str, day: date = DAY) -> Rows:
 
 
 @contextmanager
-def open_fuzz(cluster: Cluster, folder: Path, *, keys: bool, seed: int, pool_mode: str = "") -> Iterator[Fuzz]:
+def open_fuzz(
+    cluster: Cluster, folder: Path, *, keys: bool, seed: int, pool_mode: str = "", smtp: bool = False
+) -> Iterator[Fuzz]:
     """Set everything up in *folder*, and in databases of *cluster*: behind a pooler if *pool_mode* names its mode."""
     with (
         running_servers(folder / "servers") as servers,
@@ -434,20 +438,24 @@ def open_fuzz(cluster: Cluster, folder: Path, *, keys: bool, seed: int, pool_mod
         template.place(folder, servers) as place,
     ):
         if not pool_mode:
-            yield fuzz_in(place, keys=keys, random=Random(seed))
+            yield fuzz_in(place, keys=keys, random=Random(seed), smtp=smtp)
             return
         with running_pooler(cluster, pool_mode, [place.role]) as pooler:
-            yield fuzz_in(evolve(place, pooler=pooler), keys=keys, random=Random(seed))
+            yield fuzz_in(evolve(place, pooler=pooler), keys=keys, random=Random(seed), smtp=smtp)
 
 
-def fuzz_in(place: Place, *, keys: bool, random: Random, day: date = DAY) -> Fuzz:
+def fuzz_in(place: Place, *, keys: bool, random: Random, day: date = DAY, smtp: bool = False) -> Fuzz:
     """Fill *place* with forty offices that are due on *day*."""
-    return Fuzz(place, filled(place, day), keys, random)
+    return Fuzz(place, filled(place, day, smtp=smtp), keys, random, smtp)
 
 
-def filled(place: Place, day: date = DAY, limits: Mapping[str, object] | None = None) -> Rows:
+def filled(place: Place, day: date = DAY, limits: Mapping[str, object] | None = None, *, smtp: bool = False) -> Rows:
     """Fill *place* with forty offices that are due on *day*, and keep a copy of their devices there."""
-    place.configure(limits={"send_timeout": SEND_TIMEOUT, **(limits or {})})
+    email: dict[str, Mapping[str, object]] = {
+        "email": {"provider": "smtp"},
+        "email.smtp": {"host": "127.0.0.1", "port": place.servers.smtp_port, "security": "none"},
+    }
+    place.configure(limits={"send_timeout": SEND_TIMEOUT, **(limits or {})}, **(email if smtp else {}))
     rows = forty_offices(place.servers.push_url, day)
     place.load(rows)
     place.sql("create table all_devices as table push_subscriptions")

@@ -38,11 +38,11 @@ IN_FLIGHT = {"mail": {1}, "phone": {1}}
 DOUBTED = evolve(PUSH, doubts=1)
 
 
-@pytest.mark.parametrize("keys", [True, False])
+@pytest.mark.parametrize(("keys", "smtp"), [(True, False), (False, True)], ids=["keys", "smtp"])
 def test_killed_and_started_again_nobody_is_lost_and_nobody_told_twice_but_where_a_kill_left_a_doubt(
-    cluster: Cluster, tmp_path: Path, keys: bool
+    cluster: Cluster, tmp_path: Path, keys: bool, smtp: bool
 ):
-    with open_fuzz(cluster, tmp_path, keys=keys, seed=3) as fuzz:
+    with open_fuzz(cluster, tmp_path, keys=keys, seed=3, smtp=smtp) as fuzz:
         rounds = [fuzz.round() for _ in range(ROUNDS)]
     assert [line for one in rounds for line in one.broken] == []
     total = sum((one.figures for one in rounds), Counter[str]())

@@ -1,4 +1,4 @@
-"""A mail API that speaks Resend's protocol and delivers into a directory.
+"""A mail API that speaks Resend's protocol and delivers into a directory; it accepts mails by SMTP, too.
 
 Sources: resend.com/docs/api-reference (emails, batch emails, errors, rate limit),
 resend.com/docs/dashboard/emails/idempotency-keys, resend.com/changelog/batch-validation-modes.
@@ -11,6 +11,8 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from email import message_from_bytes
+from email.header import decode_header, make_header
 from email.message import Message
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -24,6 +26,7 @@ from attrs import define, field, frozen
 from notifierd.demo.servers.feedback.resend import FakeResend
 from notifierd.demo.servers.http11 import Answer, Request
 from notifierd.demo.servers.journal import Journal
+from notifierd.demo.servers.smtp import Step, good
 from notifierd.demo.servers.trouble import MailConfig, Script
 from notifierd.model.address import encoded_words
 from notifierd.model.feedback import MailStatus
@@ -32,6 +35,7 @@ _MAX_BATCH: Final = 100
 _MAX_KEY: Final = 256
 _MAX_TO: Final = 50
 _KEY_LIFE_SECONDS: Final = 24 * 3600
+_BRACKETED: Final = re.compile(r"<([^>]*)>")
 _ADDRESS: Final = re.compile(r"(?:[^<>]*<)?\s*([^@\s<>]+@[^@\s<>]+)\s*>?")
 
 # The error name for each status: resend.com/docs/api-reference/errors
@@ -125,6 +129,22 @@ class MailApi:
             answer = _error(refused.status, refused.message, refused.name)
         self._journal.call(request.path, None if answer is None else answer.status)
         return answer
+
+    async def submit(self, step: Step) -> str | None:
+        """Reply to a client that submits mails by SMTP, which has no keys; the rules are for calls."""
+        if step.verb == "RCPT" and _BRACKETED.findall(step.argument)[0] in self._config.rejected:
+            return "550 5.1.1 No such user"
+        if step.verb != ".":
+            return await good(step)
+        await trio.sleep(self._config.latency_ms / 1000)
+        found = message_from_bytes(step.mail.content)
+        item = {
+            "from": found["From"],
+            "to": [address for recipient in step.mail.recipients for address in _BRACKETED.findall(recipient)],
+            "subject": str(make_header(decode_header(found["Subject"]))),
+            "headers": dict(found.items()),
+        }
+        return f"250 2.0.0 Ok: queued as {self._deliver(item, '', step.mail.content)['id']}"
 
     def _emails(self, request: Request) -> Sequence[Any]:
         """Return the emails of a call that passes the checks of its head; the emails are not checked yet."""
@@ -232,7 +252,7 @@ class MailApi:
         ):
             raise _Refused(422, "Invalid `headers` or `subject` field.")
 
-    def _deliver(self, item: Mapping[str, Any], key: str) -> dict[str, str]:
+    def _deliver(self, item: Mapping[str, Any], key: str, content: bytes = b"") -> dict[str, str]:
         headers = {name.lower(): str(value) for name, value in item.get("headers", {}).items()}
         mail = AcceptedMail(
             number=self._journal.count + 1,
@@ -246,7 +266,7 @@ class MailApi:
         )
         if self._config.keep_eml:
             path = self._directory / f"{mail.number:04}.eml"
-            path.write_bytes(_message(item).as_bytes())
+            path.write_bytes(content or _message(item).as_bytes())
         self._journal.add(mail)
         became = MailStatus(self._config.became.get(mail.to[0], MailStatus.DELIVERED))
         self._afterwards.add(uuid.UUID(int=0), mail.id, mail.to[0], became, "", datetime.now(UTC))

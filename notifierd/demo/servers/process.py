@@ -26,6 +26,7 @@ from notifierd.demo.servers import journal
 from notifierd.demo.servers.http11 import serve_connection
 from notifierd.demo.servers.mail_api import AcceptedMail, MailApi
 from notifierd.demo.servers.push_service import AcceptedPush, PushService
+from notifierd.demo.servers.smtp import serve_session
 from notifierd.demo.servers.trouble import ServersConfig
 from notifierd.model.errors import NotifierdError
 
@@ -42,6 +43,7 @@ class Ready:
 
     mail_url: str
     push_url: str
+    smtp_port: int
     pid: int
 
 
@@ -52,12 +54,14 @@ class Servers:
     Attributes:
         mail_url: the mail API's origin, for ``email.resend.base_url``.
         push_url: the push service's origin; a device's endpoint is ``{push_url}/push/{token}``.
+        smtp_port: where the mail API accepts mails by SMTP, without TLS.
         pid: the id of the process that runs both.
         out: the directory with ``mails`` and ``pushes``.
     """
 
     mail_url: str
     push_url: str
+    smtp_port: int
     pid: int
     out: Path
     _stdin: IO[bytes] = field(repr=False)
@@ -140,16 +144,19 @@ class _Both:
 async def _serve(out: Path, config: ServersConfig) -> None:
     [mail_listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     [push_listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    mail_url, push_url = (
-        f"http://127.0.0.1:{listener.socket.getsockname()[1]}" for listener in (mail_listener, push_listener)
+    [smtp_listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    mail_port, push_port, smtp_port = (
+        listener.socket.getsockname()[1] for listener in (mail_listener, push_listener, smtp_listener)
     )
+    mail_url, push_url = f"http://127.0.0.1:{mail_port}", f"http://127.0.0.1:{push_port}"
     both = _Both(MailApi.open(out / "mails"), PushService.open(out / "pushes", push_url)).configure(config)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
         nursery.start_soon(_obey_stdin, both, nursery.cancel_scope)
         nursery.start_soon(trio.serve_listeners, partial(serve_connection, handle=both.mail.handle), [mail_listener])
         nursery.start_soon(trio.serve_listeners, partial(serve_connection, handle=both.push.handle), [push_listener])
-        _say(json.dumps(attrs.asdict(Ready(mail_url, push_url, os.getpid()))))
+        nursery.start_soon(trio.serve_listeners, partial(serve_session, handle=both.mail.submit), [smtp_listener])
+        _say(json.dumps(attrs.asdict(Ready(mail_url, push_url, smtp_port, os.getpid()))))
 
 
 async def _stop_at_signal(scope: trio.CancelScope) -> None:
