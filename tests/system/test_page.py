@@ -1,11 +1,14 @@
 """The page in a real browser, before a real daemon: what a person sees, reads and does."""
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from datetime import date
 from itertools import product
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -14,6 +17,9 @@ from tests.support.browser import NARROW, WIDE, Scheme, Window, chromium, window
 from tests.support.daemon_process import TODAY
 from tests.support.pages import BAD_DAY, LOST, TOKEN, Scene, a_scene, await_that
 from tests.support.processes import Place
+from tests.system.programs import installed
+
+VNU = "26.9.27"
 
 expect.set_options(timeout=30_000)
 
@@ -34,6 +40,13 @@ def browser() -> Iterator[Browser]:
 def scene(place: Place) -> Iterator[Scene]:
     with a_scene(place) as made:
         yield made
+
+
+def complaints(pages: list[Path]) -> list[str]:
+    """What vnu finds in them."""
+    jar = installed("vnu-jar", VNU) / "node_modules/vnu-jar/build/dist/vnu.jar"
+    command = ["java", "-jar", str(jar), "--format=gnu", *map(str, pages)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300).stderr.splitlines()
 
 
 def after_the_run(scene: Scene) -> None:
@@ -235,12 +248,18 @@ def test_without_javascript_there_is_all_but_the_live_part(language: str, browse
         expect(look.page.locator("table.counts")).to_be_visible()
 
 
-def test_axe_finds_nothing_on_any_page_in_any_state_and_nothing_is_wider_than_a_phone(browser: Browser, scene: Scene):
+def test_axe_and_vnu_find_nothing_on_any_page_in_any_state_and_nothing_is_wider_than_a_phone(
+    browser: Browser, scene: Scene, tmp_path: Path
+):
+    """Vnu, the W3C's checker, judges what is served; axe, what the browser has made of it."""
     schemes: tuple[Scheme, ...] = ("light", "dark")
     views = list(product(("ja", "en"), schemes, (WIDE, NARROW)))
     found: dict[tuple[object, ...], list[str]] = {}
 
     def judge(when: str, *paths: str) -> None:
+        for language, (place, path) in product(("ja", "en"), enumerate(paths)):
+            served = httpx.get(scene.url + path, headers={"Accept-Language": language}).content
+            (tmp_path / f"{when}-{place}-{language}.html").write_bytes(served)
         for language, scheme, width in views:
             with window(browser, scene.url, language=language, scheme=scheme, width=width) as look:
                 look.expected = "status of 404"
@@ -260,6 +279,9 @@ def test_axe_finds_nothing_on_any_page_in_any_state_and_nothing_is_wider_than_a_
     judge("after", "/", "/?reason=rejected:item", f"/days/{TODAY}", f"/offices/{scene.sample.poisoned_office}")
     assert {view: wrong for view, wrong in found.items() if wrong} == {}
     assert len(found) == 8 * (3 + 1 + 4)
+    pages = list(tmp_path.glob("*.html"))
+    assert len(pages) == 2 * (3 + 1 + 4)
+    assert complaints(pages) == []
 
 
 def test_axe_finds_nothing_on_the_form_that_asks_for_the_token(browser: Browser, place: Place):
