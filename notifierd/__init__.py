@@ -1,4 +1,4 @@
-"""notifierd tells the staff of welfare offices about deadlines: every business day, once, and never loses one."""
+"""notifierd reminds the staff of welfare offices of their deadlines once every business day."""
 
 from pathlib import Path
 

@@ -52,7 +52,7 @@ class InOrder(click.Group):
 @click.version_option(full_version(), prog_name="notifierd")
 @click.pass_context
 def cli(context: click.Context, config_path: Path | None) -> None:
-    """Tell the staff of every office what is due: once every business day, and nobody is missed.
+    """Remind the staff of every office of its deadlines: once every business day, without missing anybody.
 
     \b
     A first run, against the configuration in ./config.toml:
