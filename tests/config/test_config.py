@@ -825,7 +825,7 @@ def test_no_secret_or_address_is_ever_shown(data):
     """Not in the settings' repr, and not in any problem, whatever else is wrong."""
     secret = data.draw(st.text("abcdefgh", min_size=12, max_size=20), label="secret")
     hidden = [dotted for dotted, field in EVERY_KEY.items() if key_of(field).secret or key_of(field).private]
-    environ = {variable(dotted): f"{secret} {secret}" for dotted in hidden}
+    environ = {variable(dotted): f"{secret}\n{secret}" for dotted in hidden}
     lines = problems("", environ)
     assert len(lines) == len(hidden)
     assert secret not in "\n".join(lines)
