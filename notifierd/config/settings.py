@@ -32,7 +32,7 @@ Provider = Literal["resend", "sendgrid", "postmark", "mailgun", "ses", "gmail", 
 Language = Literal["ja", "en"]
 
 Audit = Literal["each", "office", "none"]
-WebhookFormat = Literal["generic", "slack", "teams", "chatwork", "lineworks"]
+WebhookFormat = Literal["slack", "teams", "chatwork", "lineworks"]
 
 
 @attrs.frozen
@@ -271,9 +271,9 @@ class WatchSettings(Table):
     webhook_url: str = key("", checks.optional(checks.HTTP_URL), secret=True)
     """The URL to which alarms are posted; empty: none. A secret, because anybody who knows such a URL can post. For
     Chatwork: https://api.chatwork.com/v2/rooms/ROOM/messages."""
-    format: WebhookFormat = key("generic")
-    """What the receiver understands. `generic`: JSON in the first format of Slack's incoming webhooks, which Mattermost
-    and Rocket.Chat read, too. `slack`: Slack's blocks. `teams`: a card for a webhook of the Workflows app in Microsoft
+    format: WebhookFormat = key("slack")
+    """What the receiver understands. `slack`: JSON of Slack's incoming webhooks, which Mattermost and Rocket.Chat
+    read, too. `teams`: a card for a webhook of the Workflows app in Microsoft
     Teams. `chatwork`: a message to a room of Chatwork. `lineworks`: a message for the Incoming Webhook app of LINE
     WORKS."""
     webhook_token: str = key("", checks.TOKEN, secret=True)

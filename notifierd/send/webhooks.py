@@ -1,9 +1,8 @@
 """The formats of the webhook: an alarm becomes one HTTP request, and its answer is read as the receiver means it.
 
-- generic: a ``text`` and one attachment with fields for programs, as Slack reads it, and Mattermost and Rocket.Chat do:
+- slack: a ``text`` and one attachment with fields for programs, as Slack's incoming webhooks read it, and those of
+  Mattermost and Rocket.Chat: https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks,
   https://developers.mattermost.com/integrate/webhooks/incoming/
-- slack: blocks for Slack's incoming webhooks, which answer 200 with the body "ok":
-  https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
 - teams: an Adaptive Card for a webhook of the Workflows app in Teams, which answers 202. The connectors of Office 365
   that had webhooks before are retired:
   https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using
@@ -31,13 +30,12 @@ from notifierd.send._waits import parse_number, within_bounds
 
 LONGEST: Final = 2000
 """The most characters of a text: a bot of LINE WORKS takes no more
-(https://developers.worksmobile.com/jp/docs/bot-send-text). A section of Slack's takes 3,000
-(https://docs.slack.dev/reference/block-kit/blocks/section-block), a card of Teams 28 KB
+(https://developers.worksmobile.com/jp/docs/bot-send-text). A card of Teams takes 28 KB
 (https://learn.microsoft.com/connectors/teams/#known-issues-and-limitations-with-actions); Chatwork took 40,000, and
 refused 80,000."""
 
 LONGEST_TITLE: Final = 150
-"""The most characters of a title: https://docs.slack.dev/reference/block-kit/blocks/header-block"""
+"""The most characters of a title."""
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
@@ -69,8 +67,6 @@ def of_webhook(answer: Answer, now: datetime, form: WebhookFormat) -> Outcome:
     """
     outcome = of_receiver(answer, now)
     match form, outcome:
-        case ("slack", Delivered()) if answer.body.strip() != b"ok":
-            return Deferred(Reason.NOT_THE_PROVIDER.of(answer.status), blame=Blame.PATH)
         case ("chatwork", Delivered()) if not get(answer.json(), "message_id"):
             return Deferred(Reason.NOT_THE_PROVIDER.of(answer.status), blame=Blame.PATH)
         case _, Deferred(retry_after=None) as deferred if answer.status == 429:  # noqa: PLR2004 - RFC 6585, section 4
@@ -113,7 +109,7 @@ def of_room(answer: Answer, now: datetime) -> tuple[Outcome, tuple[str, ...]]:
 _ROOM = re.compile(r"/v2/rooms/[0-9]{1,20}/messages")
 
 _RECEIVERS: Final[Mapping[str, tuple[WebhookFormat, ...]]] = {
-    "hooks.slack.com": ("generic", "slack"),
+    "hooks.slack.com": ("slack",),
     "api.chatwork.com": ("chatwork",),
     "webhook.worksmobile.com": ("lineworks",),
     "logic.azure.com": ("teams",),
@@ -143,7 +139,7 @@ def mismatch(watch: WatchSettings) -> str:
 # ------------------------------------------------------------------------------------------------------- the bodies
 
 
-def _generic(message: AlarmMessage) -> dict[str, Any]:
+def _slack(message: AlarmMessage) -> dict[str, Any]:
     alarm = message.alarm
     fields = {"Day": str(alarm.day), "Cause": alarm.cause, "Host": _slack_text(message.host)}
     return {
@@ -154,19 +150,6 @@ def _generic(message: AlarmMessage) -> dict[str, Any]:
                 "color": "danger" if alarm.fails else "warning",
                 "fields": [{"title": title, "value": value, "short": True} for title, value in fields.items()],
             }
-        ],
-    }
-
-
-def _slack(message: AlarmMessage) -> dict[str, Any]:
-    title, text = _title(message), message.body(LONGEST, _slack_text)
-    facts = [{"type": "mrkdwn", "text": _slack_text(f"{label}: {fact}")} for label, fact in message.facts.items()]
-    return {
-        "text": _slack_text(title),  # of the notification
-        "blocks": [
-            {"type": "header", "text": {"type": "plain_text", "text": title, "emoji": False}},
-            {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}},
-            {"type": "context", "elements": facts},
         ],
     }
 
@@ -230,7 +213,6 @@ _FULL_WIDTH = str.maketrans("[]*<", "［］＊＜")
 """Brackets for Chatwork (``[toall]``) and for links in cards, asterisks for cards, ``<`` for mentions of LINE WORKS."""
 
 _BODIES: Final[Mapping[WebhookFormat, Callable[[AlarmMessage], dict[str, Any]]]] = {
-    "generic": _generic,
     "slack": _slack,
     "teams": _teams,
     "lineworks": _lineworks,

@@ -258,7 +258,7 @@ async def test_a_format_that_the_receiver_does_not_understand_is_named_without_t
     hook = "https://hooks.slack.com/services/T0/B0/secret"
     place.settings = evolve(place.settings, watch=WatchSettings(webhook_url=hook, format="teams"))
     found = [finding for finding in await check(place.settings) if finding.subject == "watch.format"]
-    text = 'does not understand watch.format = "teams": write watch.format = "generic" or watch.format = "slack"'
+    text = 'does not understand watch.format = "teams": write watch.format = "slack"'
     assert found == [Finding("watch.format", Level.WARN, f"hooks.slack.com {text}")]
 
 

@@ -490,7 +490,7 @@ def test_whatever_push_subject_is_taken_is_visible_ascii_and_stays_the_same(shap
         ('http.bind = "0.0.0.0:9464"', "http.token: required, because 0.0.0.0:9464 is reachable from beyond this machine (or bind to 127.0.0.1 or [::1])"),  # noqa: E501
         ('http.bind = "[::]:9464"', "http.token: required, because [::]:9464 is reachable from beyond this machine (or bind to 127.0.0.1 or [::1])"),  # noqa: E501
         ('http.bind = "db.example:9464"', "http.token: required, because db.example:9464 is reachable from beyond this machine (or bind to 127.0.0.1 or [::1])"),  # noqa: E501
-        ('watch.format = "discord"', 'watch.format: "discord" is not one of "generic", "slack", "teams", "chatwork", "lineworks"'),  # noqa: E501
+        ('watch.format = "discord"', 'watch.format: "discord" is not one of "slack", "teams", "chatwork", "lineworks"'),
         ('watch.format = "chatwork"\nwatch.webhook_url = "https://api.chatwork.com/v2/rooms/1/messages"', 'watch.webhook_token: required, because watch.format = "chatwork": Chatwork accepts a message with a token only'),  # noqa: E501
         ('log.format = "xml"', 'log.format: "xml" is not one of "auto", "json", "text"'),
         ('log.level = "loud"', 'log.level: "loud" is not one of "debug", "info", "warning", "error"'),

@@ -48,9 +48,9 @@ TEXT = "The run of 2026-11-24 failed: what happened.\n`notifierd check` shows wh
 LOOK = "See `notifierd status`, `notifierd history`, the page at 127.0.0.1:9464."
 
 
-def test_generic_is_slacks_first_json_with_a_text_for_people_and_fields_for_programs():
+def test_slack_gets_json_with_a_text_for_people_and_fields_for_programs():
     ids = (an_id("a"), an_id("b"))
-    assert posted("generic", message(offices=ids)) == {
+    assert posted("slack", message(offices=ids)) == {
         "text": f"notifierd: {TEXT}\nOffices:\n{ids[0]}\n{ids[1]}\n{LOOK}",
         "attachments": [
             {
@@ -64,28 +64,7 @@ def test_generic_is_slacks_first_json_with_a_text_for_people_and_fields_for_prog
             }
         ],
     }
-    assert posted("generic", message(language="ja"))["attachments"] == posted("generic", message())["attachments"]
-
-
-def test_slack_gets_a_header_a_section_and_the_facts():
-    assert posted("slack", message()) == {
-        "text": "notifierd: The run failed",
-        "blocks": [
-            {
-                "type": "header",
-                "text": {"type": "plain_text", "text": "notifierd: The run failed", "emoji": False},
-            },
-            {"type": "section", "text": {"type": "mrkdwn", "text": f"{TEXT}\n{LOOK}", "verbatim": True}},
-            {
-                "type": "context",
-                "elements": [
-                    {"type": "mrkdwn", "text": "Day: 2026-11-24"},
-                    {"type": "mrkdwn", "text": "Cause: failed"},
-                    {"type": "mrkdwn", "text": "Host: host.example.jp"},
-                ],
-            },
-        ],
-    }
+    assert posted("slack", message(language="ja"))["attachments"] == posted("slack", message())["attachments"]
 
 
 def test_teams_gets_an_adaptive_card():
@@ -134,7 +113,6 @@ MARKUP = "a <!channel> & [toall] [x](https://example.net) *b* <m userId='u'>"
 @pytest.mark.parametrize(
     ("form", "shown"),
     [
-        ("generic", "a &lt;!channel&gt; &amp; [toall] [x](https://example.net) *b* &lt;m userId='u'&gt;"),
         ("slack", "a &lt;!channel&gt; &amp; [toall] [x](https://example.net) *b* &lt;m userId='u'&gt;"),
         ("teams", "a ＜!channel> & ［toall］ ［x］(https://example.net) ＊b＊ ＜m userId='u'>"),
         ("chatwork", "a ＜!channel> & ［toall］ ［x］(https://example.net) ＊b＊ ＜m userId='u'>"),
@@ -148,11 +126,8 @@ def test_what_a_receiver_would_read_as_markup_or_as_a_call_is_none(form: Webhook
 def longest_texts(form: WebhookFormat, body: Any) -> dict[str, int]:
     """The lengths that a receiver limits, by its name for them."""
     match form:
-        case "generic":
-            return {"text": len(body["text"])}
         case "slack":
-            header, section, _ = (block.get("text", {}).get("text", "") for block in body["blocks"])
-            return {"header": len(header), "section": len(section)}
+            return {"text": len(body["text"])}
         case "teams":
             return {"text": len(body["attachments"][0]["content"]["body"][1]["text"])}
         case "chatwork":
@@ -181,7 +156,6 @@ def test_no_body_is_longer_than_its_receiver_takes(why: str, offices: int, langu
 # What is answered ----------------------------------------------------------------------------------------------------
 
 TAKEN: Mapping[WebhookFormat, Answer] = {
-    "generic": Answer(204, {}),
     "slack": Answer(200, {}, b"ok"),
     "teams": Answer(202, {}),
     "chatwork": Answer(200, {}, b'{"message_id": "1234"}'),
@@ -196,7 +170,7 @@ def test_each_receiver_says_in_its_own_way_that_it_took_a_message(form: WebhookF
 
 @pytest.mark.parametrize(
     ("form", "body"),
-    [("slack", b"<html>"), ("slack", b""), ("chatwork", b"<html>"), ("chatwork", b"{}"), ("chatwork", b"[1]")],
+    [("chatwork", b"<html>"), ("chatwork", b"{}"), ("chatwork", b"[1]")],
 )
 def test_a_200_that_is_not_the_receivers_own_is_tried_again(form: WebhookFormat, body: bytes):
     assert of_webhook(Answer(200, {}, body), NOW, form) == Deferred("not_the_provider:200", blame=Blame.PATH)
@@ -208,7 +182,7 @@ LATER = {"x-ratelimit-reset": str(int(NOW.timestamp()) + 90), "ratelimit-reset":
 @pytest.mark.parametrize(
     ("form", "answer", "expected"),
     [
-        ("slack", Answer(400, {}, b"invalid_blocks"), Rejected("rejected:400")),
+        ("slack", Answer(400, {}, b"invalid_payload"), Rejected("rejected:400")),
         ("slack", Answer(404, {}, b"no_service"), Rejected("rejected:404")),
         ("slack", Answer(410, {}, b"channel_is_archived"), Rejected("rejected:410")),
         ("slack", Answer(403, {}, b"action_prohibited"), Blocked("blocked:403")),
@@ -224,7 +198,7 @@ LATER = {"x-ratelimit-reset": str(int(NOW.timestamp()) + 90), "ratelimit-reset":
         ("chatwork", Answer(503, LATER), Deferred("server_error:503", None, Blame.PATH)),
         ("lineworks", Answer(429, LATER), Deferred("rate_limited:429", 12.0, Blame.PROVIDER)),
         ("lineworks", Answer(404, {}), Rejected("rejected:404")),
-        ("generic", Answer(429, LATER), Deferred("rate_limited:429", None, Blame.PROVIDER)),
+        ("slack", Answer(429, LATER), Deferred("rate_limited:429", None, Blame.PROVIDER)),
     ],
 )
 def test_an_answer_that_is_no_yes_is_read_as_any_receivers(form: WebhookFormat, answer: Answer, expected: Outcome):
@@ -256,12 +230,12 @@ LINEWORKS = "https://webhook.worksmobile.com/message/secret"
 @pytest.mark.parametrize(
     ("url", "formats"),
     [
-        (SLACK, {"generic", "slack"}),
+        (SLACK, {"slack"}),
         (TEAMS, {"teams"}),
         ("https://prod-01.japaneast.logic.azure.com:443/workflows/secret", {"teams"}),
         (ROOM, {"chatwork"}),
         (LINEWORKS, {"lineworks"}),
-        ("https://chat.example.jp/hooks/secret", {"generic", "slack", "teams", "lineworks"}),
+        ("https://chat.example.jp/hooks/secret", {"slack", "teams", "lineworks"}),
         ("https://example.webhook.office.com/webhookb2/secret", set()),
         ("", set(FORMATS)),
     ],
