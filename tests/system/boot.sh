@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Boots the machine's own systemd as PID 1 of namespaces of its own, over a copy of / that is gone when it ends.
 #
-#     unshare --mount boot.sh REPOSITORY SOCKETS
+#     unshare --mount boot.sh REPOSITORY SOCKETS [SYSTEM]
 #
 # REPOSITORY's notifierd is installed in that copy as docs/operations.md says, and upgraded, and the folder SOCKETS is
-# there as /srv/sockets.
+# there as /srv/sockets. With SYSTEM, a folder with another Debian, that is copied instead of /, and nothing installed.
 # "init N" on stdout is systemd's process id as the caller sees it. Ends when systemd ends; nothing stays mounted.
 set -euo pipefail
 
@@ -33,14 +33,14 @@ if [[ $1 == --inside ]]; then
     /lib/systemd/systemd --unit=booted.target </dev/null >/dev/null 2>&1
 fi
 
-repository=$1 sockets=$2
+repository=$1 sockets=$2 system=${3:-/}
 mount --make-rprivate /
 there=$(mktemp -d)
 trap 'umount -l "$there" && rmdir "$there"' EXIT
 mount -t tmpfs -o mode=0755 notifierd-test "$there"
 root=$there/root
 mkdir "$there"/{upper,work,root,cgroup}
-mount -t overlay -o "lowerdir=/,upperdir=$there/upper,workdir=$there/work" notifierd-test "$root"
+mount -t overlay -o "lowerdir=$system,upperdir=$there/upper,workdir=$there/work" notifierd-test "$root"
 
 mount -t tmpfs -o mode=0755 dev "$root/dev"
 mkdir "$root"/dev/{pts,shm}
@@ -73,7 +73,7 @@ mkdir -p "$root"/srv/{notifierd,sockets}
 mount --bind "$sockets" "$root/srv/sockets"
 mount --bind "$repository" "$root/srv/notifierd"
 mount -o remount,bind,ro "$root/srv/notifierd"
-chroot "$root" bash -euc '
+[[ $system != / ]] || chroot "$root" bash -euc '
   cd /srv/notifierd
   PATH=/usr/local/bin:/usr/bin:/bin PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1
   export PATH PIP_QUIET PIP_DISABLE_PIP_VERSION_CHECK

@@ -164,11 +164,15 @@ class Service:
 
 
 @contextmanager
-def booted(cluster: Cluster, log: Path) -> Iterator[Machine]:
-    """Boot a machine for the block; what comes of that goes to *log*."""
+def booted(cluster: Cluster, log: Path, *system: Path) -> Iterator[Machine]:
+    """Boot a machine for the block; what comes of that goes to *log*.
+
+    Args:
+        system: the folder of another Debian, in which notifierd is not installed.
+    """
     if os.geteuid() != 0:
         pytest.fail("these tests boot a systemd, which needs root: sudo make test-system", pytrace=False)
-    boot: list[str | Path] = ["unshare", "--mount", BOOT, REPOSITORY, cluster.socket_dir]
+    boot: list[str | Path] = ["unshare", "--mount", BOOT, REPOSITORY, cluster.socket_dir, *system]
     with log.open("wb") as messages:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *boot],  # it must not outlive these tests, whatever ends them
