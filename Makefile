@@ -120,6 +120,7 @@ image: ## build the container image (PYTHON_IMAGE, IMAGE, ENGINE, BUILD_ARGS: se
 	@release/image
 
 test-image: $(STAMP) ## build the image twice, and run it; needs root, buildah, podman, runc and mmdebstrap
+	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,image]'
 	@$(VENV)/bin/pytest tests/image $(PYTEST_ARGS)
 
 deb: $(STAMP) ## build the Debian package for this machine's Debian release in dist, with its wheel
