@@ -211,7 +211,7 @@ async def test_the_calls_are_those_that_resends_client_makes() -> None:
         "dimensions": ["email"],
         "metrics": ["bounced_permanent", "bounced_transient", "bounced_undetermined"],
         "email_id": bounced,
-        "start_date": "2026-11-24",
+        "start_date": "2026-11-23",  # the day of the oldest one
     }
     calls: list[Callable[[], object]] = [
         lambda: resend.Emails.list({"limit": 100}),
