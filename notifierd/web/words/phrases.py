@@ -80,8 +80,8 @@ PHRASES: Final[Mapping[str, Pair]] = {
     ),
     "untold_later": ("実行の終了後に表示します。", "Shown when the run has ended."),
     "untold_help": (
-        "担当者がいない、全員が通知を切っている、または配信がすべて失敗した事業所です。直接ご連絡ください。",
-        "These offices have no staff, all of their staff opted out, or every delivery failed. Contact them yourself.",
+        "担当者がいない、全員が通知を切っている、または配信がすべて失敗したか不達になった事業所です。直接ご連絡ください。",
+        "No staff, all of the staff opted out, or every delivery failed or came back. Contact these offices yourself.",
     ),
     "overdue": ("期限超過", "Overdue"),
     "alerts": ("アラート", "Alerts"),
