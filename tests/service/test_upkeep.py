@@ -8,11 +8,12 @@ from structlog.testing import capture_logs
 
 from notifierd.config.settings import Settings, WindowSettings
 from notifierd.model.delivery import State
+from notifierd.model.errors import StatementRefused
 from notifierd.model.outcome import Delivered, Rejected
 from notifierd.rules.due import Rules
 from notifierd.run.day import run_day
 from notifierd.store.ledger import LEASE_SECONDS
-from tests.support.daemons import World, in_window, in_zone
+from tests.support.daemons import Diary, World, in_window, in_zone
 from tests.support.samples import some_offices
 from tests.support.scripted_senders import ScriptedSender, a_run, between
 
@@ -74,6 +75,36 @@ async def test_a_daemon_says_what_waits_for_once_and_until_when_and_no_longer_th
     }
     assert world.states() == {"2026-11-24": ("completed", None)}
     assert world.ledger.states() == {State.SENT: 3}
+
+
+async def test_one_day_without_counts_is_counted_at_each_look_until_none_is_left(autojump_clock):
+    """Today's is not: its counts may still change."""
+    world = World(TUESDAY)
+    days = [DAY - timedelta(days=n) for n in range(4)]
+    world.ledger.uncounted |= set(days)
+    left: list[int] = []
+    async with world.serving():
+        for _ in range(4):
+            await trio.sleep(world.slice)
+            left.append(len(world.ledger.uncounted))
+    assert left[0] in (2, 3)
+    assert left[-1] == 1
+    assert world.ledger.uncounted == {DAY}
+
+
+async def test_a_day_that_cannot_be_counted_is_named_once_in_the_log_and_holds_nothing_up(autojump_clock):
+    class Refusing(Diary):
+        async def keep_counts(self, before):
+            raise StatementRefused("database_refused:57014")
+
+    world = World(TUESDAY, app=some_offices(1, staff=1))
+    world.ledger = Refusing(world.ledger.app, clock=world.ledger.clock, down=world.ledger.down)
+    with capture_logs() as lines:
+        async with world.serving():
+            await world.until(in_zone("2026-11-24 12:30"))
+    assert world.ledger.states() == {State.SENT: 1}
+    refused = [line["reason"] for line in lines if line["event"] == "not_counted"]
+    assert refused == ["database_refused:57014"] * 2, "in the morning, and when the window was over"
 
 
 async def test_of_a_closed_day_that_was_forced_it_says_how_it_is_forced_again(autojump_clock):

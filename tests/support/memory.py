@@ -130,6 +130,8 @@ class MemoryLedger:
     not_reached: set[UUID] = field(factory=set)
     """The deliveries that were accepted, and then bounced, refused or suppressed."""
     audit_owed: set[OfficeDay] = field(factory=set)
+    uncounted: set[date] = field(factory=set)
+    """The days whose counts were not kept; what keeps them removes the day."""
     audit: Audit = "each"
 
     # What a database may forget ----------------------------------------------------------------------------------
@@ -407,7 +409,10 @@ class MemoryLedger:
     # A delivery's life ---------------------------------------------------------------------------------------------
 
     async def keep_counts(self, before: date) -> date | None:
-        return None  # nothing is kept here but the deliveries themselves
+        day = max((day for day in self.uncounted if day < before), default=None)
+        if day:
+            self.uncounted.remove(day)
+        return day
 
     async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
         await self._statement()
