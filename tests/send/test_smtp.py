@@ -278,11 +278,14 @@ async def test_a_refused_mail_leaves_the_session_usable(extensions: tuple[str, .
     ]
 
 
-async def test_a_server_that_waits_for_a_mail_without_a_recipient_gets_none() -> None:
-    """RFC 2920, section 3.1: DATA may be accepted although RCPT was not."""
+async def test_a_server_that_waits_for_a_mail_without_a_recipient_gets_none(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """RFC 2920, section 3.1: DATA may be accepted although RCPT was not. Then no command has a reply to wait for."""
     server = MailServer({"RCPT": "550 5.1.1 no such user"})
-    async with sending(server) as sender:
+    async with in_memory(server) as sender:
         assert [await send(sender), await send(sender)] == [Rejected("rejected:550:5.1.1")] * 2
+        assert trio.current_time() == 0
     assert server.connections == 2
     assert "." not in server.verbs
 

@@ -1,0 +1,153 @@
+"""Debian's Postfix, unpacked and not installed, with a queue of its own: it accepts mails and discards them."""
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from attrs import frozen
+
+from tests.support.certificates import certificate
+from tests.support.processes import until
+
+UNKNOWN, BUSY, BANNED = "unknown@example.jp", "busy@example.jp", "banned@example.jp"
+MOST_BYTES = 100_000
+
+MAIN: Final = """
+compatibility_level = 3.6
+queue_directory = {folder}/spool
+data_directory = {folder}/data
+maillog_file = {folder}/log
+maillog_file_prefixes = {folder}
+mail_owner = news
+setgid_group = games
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = mail.example.jp
+mydestination =
+alias_maps =
+mynetworks = 127.0.0.0/8
+default_transport = discard:
+local_transport = discard:
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_recipient_restrictions = check_recipient_access inline:{{{{{unknown}=550 5.1.1 no}}, {{{busy}=450 4.2.1 no}}}}
+smtpd_sender_restrictions = check_sender_access inline:{{{{{banned}=553 5.7.1 not owned by user}}}}
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = {folder}/server.pem
+smtpd_tls_key_file = {folder}/server.pem
+message_size_limit = {most}
+"""
+
+SERVICES: Final = """
+127.0.0.1:{port} inet n - n - - smtpd
+127.0.0.1:{tls_port} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+proxymap unix - - n - - proxymap
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+PRIVATE = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace")
+SHARED = ("maildrop", "public")
+
+
+@frozen
+class Postfix:
+    """A running Postfix.
+
+    Attributes:
+        port: on 127.0.0.1, with STARTTLS.
+        tls_port: with TLS from the begin.
+        certificate: of its server, which signs itself.
+    """
+
+    folder: Path
+    port: int
+    tls_port: int
+    certificate: Path
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text(encoding="utf-8")
+
+    def sent(self) -> list[str]:
+        """The Message-IDs of the mails that went on their way, by the ids in its queue."""
+        log = self.log()
+        ids = dict(re.findall(r"cleanup\[\d+\]: (\w+): message-id=(\S+)", log))
+        return [ids[queued] for queued in re.findall(r"discard\[\d+\]: (\w+): .* status=sent", log)]
+
+
+def unpacked(package: str) -> Path:
+    """The folder with the files of a Debian package, fetched if it is not there."""
+    folder = Path(sys.prefix) / "deb" / package
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as unfinished:
+            subprocess.run(["apt-get", "download", "-qq", package], cwd=unfinished, check=True, timeout=300)
+            (deb,) = Path(unfinished).glob("*.deb")
+            subprocess.run(["dpkg-deb", "-x", deb, f"{unfinished}/files"], check=True)
+            Path(unfinished, "files").rename(folder)
+    return folder
+
+
+@contextmanager
+def running_postfix() -> Iterator[Postfix]:
+    """Run it in a mount namespace, in which its files lie where it was built for."""
+    library = unpacked("postfix") / "usr/lib"
+    with TemporaryDirectory(prefix="notifierd-postfix-") as directory:
+        folder = Path(directory)
+        port, tls_port = _free_ports()
+        _lay_out(folder, port, tls_port)
+        own = certificate(folder / "server.pem")
+        master = f"exec /usr/lib/postfix/sbin/master -c {folder}/conf -d"
+        command = f"mount -t overlay -o lowerdir={library}:/usr/lib overlay /usr/lib && {master}"
+        with (folder / "out").open("wb") as out:
+            process = subprocess.Popen(
+                ["unshare", "--mount", "sh", "-c", command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        postfix = Postfix(folder, port, tls_port, own)
+        with process:
+            try:
+                until(lambda: process.poll() is not None or (folder / "log").exists(), "Postfix")
+                assert process.poll() is None, (folder / "out").read_text()
+                yield postfix
+            finally:
+                process.terminate()  # it ends its children
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+def _lay_out(folder: Path, port: int, tls_port: int) -> None:
+    """Make its folders as `postfix set-permissions` does, for users that every Debian has."""
+    folder.chmod(0o755)
+    for name, content in {
+        "main.cf": MAIN.format(folder=folder, unknown=UNKNOWN, busy=BUSY, banned=BANNED, most=MOST_BYTES),
+        "master.cf": SERVICES.format(port=port, tls_port=tls_port),
+    }.items():
+        (folder / "conf").mkdir(exist_ok=True)
+        (folder / "conf" / name).write_text(content, encoding="utf-8")
+    (folder / "spool/pid").mkdir(parents=True)
+    subprocess.run(["install", "-d", "-o", "news", "-m", "700", folder / "data"], check=True)
+    private, shared = ([folder / "spool" / name for name in names] for names in (PRIVATE, SHARED))
+    subprocess.run(["install", "-d", "-o", "news", "-m", "700", *private], check=True)
+    subprocess.run(["install", "-d", "-o", "news", "-g", "games", "-m", "730", *shared], check=True)
