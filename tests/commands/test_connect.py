@@ -19,11 +19,13 @@ from notifierd.config.settings import (
     Settings,
     WatchSettings,
 )
+from notifierd.model.reasons import Reason
 from tests.support.loopback import OK, Handler, answering, read_request, serving
+from tests.support.smtp_servers import MailServer, running
 
 DOMAINS = b'{"object": "list", "data": [{"status": "verified"}]}'
 SERVER = b'{"ID": 1, "DeliveryType": "Sandbox"}'
-REFUSED = "blocked:401: The provider rejects our credentials or account. Check the API key and the account."
+REFUSED = f"blocked:401: {Reason.BLOCKED.english}"
 NO_RIGHT = "The key may not read what became of the mails. Add the permission that the code names, or use another key."
 OUTAGE = "server_error:503: The provider has an outage or an error. See its status page."
 KEY, TOKEN = "re_secret", "server-secret"
@@ -70,6 +72,28 @@ async def found_at(handler: Handler, change: Callable[[Settings, str], Settings]
 )
 async def test_a_line_says_that_the_key_is_good_or_what_is_wrong(answer: bytes, level: Level, text: str) -> None:
     assert await found_at(answering(answer)) == [Finding("email.resend", level, text)]
+
+
+@pytest.mark.parametrize(
+    ("login", "level", "text"),
+    [
+        ("235 2.7.0 Ok", Level.OK, "accepts the key (a login)"),
+        (
+            "535 5.7.8 no",
+            Level.BAD,
+            f"rejects the key or the account (a login): blocked:535:5.7.8: {Reason.BLOCKED.english}",
+        ),
+    ],
+)
+async def test_a_mail_server_is_asked_by_a_login(login: str, level: Level, text: str) -> None:
+    server = MailServer({"AUTH": login})
+    async with running(server) as table:
+        smtp = evolve(table, username="u", password=KEY)
+        email = EmailSettings(provider="smtp", sender="desk@example.jp", smtp=smtp)
+        findings = await look_at_providers(Settings(email=email, push=PushSettings(enabled=False)))
+    assert findings == [Finding("email.smtp", level, text)]
+    assert server.verbs[:3] == ["CONNECT", "EHLO", "AUTH"]
+    assert "MAIL" not in server.verbs
 
 
 async def test_the_fallback_is_asked_too_and_the_order_is_that_of_the_configuration() -> None:
