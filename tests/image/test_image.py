@@ -111,7 +111,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     made = Engine(folder)
     if "PYTHON_IMAGE" not in os.environ:
         # In its own namespace: what mmdebstrap mounts goes with it, however it ends.
-        base = ["unshare", "--mount", REPOSITORY / "release/python-base", folder / "base.tar"]
+        base: list[str | Path] = ["unshare", "--mount", REPOSITORY / "release/python-base", folder / "base.tar"]
         subprocess.run(base, check=True, timeout=SECONDS)
         made.podman("import", folder / "base.tar", PYTHON)
     with ThreadPoolExecutor() as pool:

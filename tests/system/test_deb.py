@@ -58,8 +58,8 @@ def debian_13(system: Path) -> None:
     include = "--include=ca-certificates,procps,python3,python3-venv,systemd,tzdata"
     same_id = '--customize-hook=systemd-machine-id-setup --root="$1"'  # without one, the first boot asks questions
     # In its own namespace: what mmdebstrap mounts goes with it, however it ends.
-    command = ["unshare", "--mount", "mmdebstrap", "--quiet", "--variant=minbase", include, same_id, "trixie", system]
-    subprocess.run(command, check=True)
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", include, same_id, "trixie", str(system)]
+    subprocess.run(["unshare", "--mount", *command], check=True)
 
 
 def build_in(system: Path, wheel: Path) -> Path:
