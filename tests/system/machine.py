@@ -155,8 +155,12 @@ class Service:
         return self.machine.run("journalctl", "--no-pager", f"--after-cursor={self.cursor}", *options).stdout
 
     def logged(self) -> list[tuple[int, dict[str, Any]]]:
-        """The log lines since the test began, with the priority that the journal gave each."""
-        return [(int(entry["PRIORITY"]), json.loads(entry["MESSAGE"])) for entry in self.journal()]
+        """The log lines since the test began, with the priority that the journal gave each.
+
+        Not what systemd itself says before it executes the unit's process, as that of Debian 13 does of credentials.
+        """
+        lines = [entry for entry in self.journal() if entry["_TRANSPORT"] == "stdout"]
+        return [(int(entry["PRIORITY"]), json.loads(entry["MESSAGE"])) for entry in lines]
 
     def events(self) -> list[str]:
         """What happened since the test began, by the log."""
