@@ -8,7 +8,7 @@ The caller limits the time of a call and the number of calls at once: nothing he
 import logging
 import re
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import lru_cache
 
@@ -21,8 +21,9 @@ from notifierd.model.imports import without
 from notifierd.model.outcome import Unknown
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, NoAnswer
-from notifierd.send._network import CONNECT_SECONDS, Buffered, not_made
+from notifierd.send._network import CONNECT_SECONDS, not_made
 from notifierd.send._unpack import unpack
+from notifierd.send.route.http11 import CUT, HttpConnection, Origin, connect
 from notifierd.send.route.trust import trusted
 from notifierd.send.route.tunnel import routed
 
@@ -48,7 +49,7 @@ class Url:
 
 
 URLS = 1000
-"""How many parsed URLs are kept: each step of a call asks again where it goes."""
+"""How many parsed URLs are kept while a client is open, 2 MB: each step of a call asks again where it goes."""
 
 _url = lru_cache(URLS)(httpx.URL)
 
@@ -84,7 +85,7 @@ _WEB_URL = re.compile(
 dot."""
 
 
-HEADERS = {"User-Agent": "notifierd", "Accept": "application/json", "Accept-Encoding": "identity"}
+HEADERS = {b"User-Agent": b"notifierd", b"Accept": b"application/json", b"Accept-Encoding": b"identity"}
 """``identity``, because answers are short. Resend rejects requests without a User-Agent."""
 
 TIMES = {"timeout": {"connect": CONNECT_SECONDS}}
@@ -123,9 +124,10 @@ class Client:
 
 def _made(method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str]) -> httpx.Request:
     """Return the request, with its own Host and Content-Length: what httpx does to find them takes 20 us."""
-    length = {} if method == "GET" else {"Content-Length": str(len(body))}  # RFC 9110, section 8.6
-    whole = {"Host": url.netloc.decode("ascii"), **length, **HEADERS, **headers}
-    return httpx.Request(method, url, headers=whole, stream=_Body(body), extensions=TIMES)
+    length = {} if method == "GET" else {b"Content-Length": b"%d" % len(body)}  # RFC 9110, section 8.6
+    own = {name.encode("ascii"): value.encode("ascii") for name, value in headers.items()}
+    whole = {b"Host": url.netloc, **length, **HEADERS, **own}
+    return httpx.Request(method, url, headers=list(whole.items()), stream=_Body(body), extensions=TIMES)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -185,8 +187,12 @@ async def open_client(
         logging.getLogger(name).setLevel(logging.WARNING)  # these loggers write URLs, and a push endpoint is a secret
     if transport is None:
         transport = _Transport(width, routed(network, public_only=public_only), trusted(network.ca_file))
-    async with transport as opened:
-        yield Client(opened)
+    try:
+        async with transport as opened:
+            yield Client(opened)
+    finally:
+        parse_url.cache_clear()
+        _url.cache_clear()
 
 
 class _Transport(httpx.AsyncBaseTransport):
@@ -198,50 +204,43 @@ class _Transport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, width: int, network: httpcore.AsyncNetworkBackend, tls: ssl.SSLContext) -> None:
-        self._width, self._network, self._tls = width, Buffered(network), tls
-        self._idle: dict[httpcore.AsyncHTTPConnection, float] = {}
+        self._width, self._network, self._tls = width, network, tls
+        tls.set_alpn_protocols(["http/1.1"])
+        self._idle: dict[HttpConnection, float] = {}
         """Since when each has been idle, by Trio's clock; the longest first."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = httpcore.URL(
-            scheme=request.url.raw_scheme,
-            host=request.url.raw_host,
-            port=request.url.port,
-            target=request.url.raw_path,
-        )
-        connection = await self._connection_to(url.origin)
+        url = request.url
+        origin = Origin(url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80))
+        connection = await self._connection_to(origin, request.extensions["timeout"]["connect"])
         try:
-            answer = await connection.handle_async_request(
-                httpcore.Request(
-                    request.method,
-                    url,
-                    headers=request.headers.raw,
-                    content=request.stream,
-                    extensions=request.extensions,
-                )
-            )
-        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-            raise httpx.ConnectError("") from error
-        except _CUT as error:
+            assert isinstance(request.stream, httpx.AsyncByteStream)  # noqa: S101 - to mypy: an async client's is
+            body = b"".join([piece async for piece in request.stream])
+            head = await connection.request(request.method, url.raw_path, request.headers.raw, body)
+        except CUT as error:
+            await connection.aclose()
             raise httpx.TransportError("") from error
-        except BaseException:  # cancelled before httpcore would close it
-            with trio.CancelScope(shield=True):
-                await connection.aclose()
+        except BaseException:
+            await connection.aclose()
             raise
-        return httpx.Response(answer.status, headers=answer.headers, stream=_AnswerBody(answer, connection, self._keep))
+        headers = head.headers.raw_items()
+        return httpx.Response(head.status_code, headers=headers, stream=_AnswerBody(connection, self._keep))
 
-    async def _connection_to(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+    async def _connection_to(self, origin: Origin, seconds: float) -> HttpConnection:
         """Return the most recently used idle connection to *origin* that is still open, else a new one."""
         await self._close_old()
-        while fitting := [one for one in self._idle if one.can_handle_request(origin)]:
+        while fitting := [one for one in self._idle if one.origin == origin]:
             connection = fitting[-1]
             del self._idle[connection]
-            if not connection.has_expired():
+            if not connection.was_closed():
                 return connection
             await connection.aclose()
-        return httpcore.AsyncHTTPConnection(origin, self._tls, network_backend=self._network)
+        try:
+            return await connect(origin, self._network, self._tls, seconds)
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            raise httpx.ConnectError("") from error
 
-    async def _keep(self, connection: httpcore.AsyncHTTPConnection) -> None:
+    async def _keep(self, connection: HttpConnection) -> None:
         """Keep *connection*, which is open and idle, for another request."""
         self._idle[connection] = trio.current_time()
         await self._close_old()
@@ -256,39 +255,32 @@ class _Transport(httpx.AsyncBaseTransport):
             await connection.aclose()
 
     async def aclose(self) -> None:
-        with trio.CancelScope(shield=True):
-            for connection in self._idle:
-                await connection.aclose()
+        for connection in self._idle:
+            await connection.aclose()
         self._idle.clear()
 
 
 KEPT_SECONDS = 5.0
 """Seconds for which an idle connection is kept, as in httpx. Most servers keep theirs longer."""
 
-_CUT = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
-
 
 class _AnswerBody(httpx.AsyncByteStream):
     """The raw body of an answer. Closing it keeps its connection if the body was read to the end."""
 
-    def __init__(
-        self,
-        answer: httpcore.Response,
-        connection: httpcore.AsyncHTTPConnection,
-        keep: Callable[[httpcore.AsyncHTTPConnection], Awaitable[None]],
-    ) -> None:
-        self._answer, self._connection, self._keep = answer, connection, keep
+    def __init__(self, connection: HttpConnection, keep: Callable[[HttpConnection], Awaitable[None]]) -> None:
+        self._connection, self._keep = connection, keep
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
         try:
-            assert isinstance(self._answer.stream, AsyncIterable)  # noqa: S101 - to mypy: an async connection's is
-            async for piece in self._answer.stream:
-                yield piece
-        except _CUT as error:
+            piece = await self._connection.read()
+        except CUT as error:
             raise httpx.ReadError("") from error
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
-        with trio.CancelScope(shield=True):  # nothing in here waits
-            await self._answer.aclose()
-            if self._connection.is_idle():
-                await self._keep(self._connection)
+        await (self._keep(self._connection) if self._connection.reset() else self._connection.aclose())

@@ -5,12 +5,10 @@ import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from itertools import zip_longest
 
 import httpcore
 import trio
-from attrs import frozen
 
 from notifierd.config.network import numeric_address, plain_name
 from notifierd.model.errors import certificate_reason
@@ -119,56 +117,6 @@ def interleaved(addresses: Iterable[str]) -> Sequence[str]:
     for address in addresses:
         families.setdefault(":" in address, []).append(address)
     return [address for turn in zip_longest(*families.values()) for address in turn if address is not None]
-
-
-@frozen
-class Buffered(httpcore.AsyncNetworkBackend):
-    """Connects through *network*, and gathers what is written until the answer is read.
-
-    A request's head and body then leave in one packet.
-    """
-
-    network: httpcore.AsyncNetworkBackend
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-        local_address: str | None = None,
-        socket_options: SocketOptions | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self.network.connect_tcp(host, port, timeout, local_address, socket_options))
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
-        self._unsent: list[bytes] = []
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
-        if self._unsent:
-            pieces, self._unsent = self._unsent, []
-            with suppress(httpcore.WriteError):  # as httpcore does: a server that stops reading may have answered
-                await self._stream.write(b"".join(pieces), timeout)
-        return await self._stream.read(max_bytes, timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - the same
-        self._unsent.append(buffer)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - the same
-    ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await start_tls(self._stream, ssl_context, server_hostname, timeout))
-
-    def get_extra_info(self, info: str) -> object:
-        return self._stream.get_extra_info(info)
 
 
 async def start_tls(

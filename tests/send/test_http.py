@@ -19,7 +19,7 @@ from trio.testing import MockClock
 
 from notifierd.model.outcome import Blame, Deferred, Unknown
 from notifierd.send._answers import Answer
-from notifierd.send._http import BODY_BYTES, BODY_SECONDS, _Transport, open_client, parse_url
+from notifierd.send._http import BODY_BYTES, BODY_SECONDS, _Transport, _url, open_client, parse_url
 from notifierd.send._network import PublicNetwork, is_public
 from notifierd.send.route.trust import trusted
 from tests.send.test_senders import KINDS
@@ -449,6 +449,15 @@ async def test_no_url_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         await post(port)
     assert "emails" not in caplog.text
     assert "127.0.0.1" not in caplog.text
+
+
+async def test_no_url_is_remembered_once_the_client_is_closed() -> None:
+    """An endpoint is a secret, and thousands of them are two megabytes."""
+    url = "https://push.example/secret"
+    async with open_client(width=1, transport=httpx.MockTransport(lambda _: httpx.Response(201))) as client:
+        assert parse_url(url)
+        assert await client.post(url, b"", {}) == Answer(201, {})
+    assert parse_url.cache_info().currsize == _url.cache_info().currsize == 0
 
 
 class Resolver(trio.abc.HostnameResolver):

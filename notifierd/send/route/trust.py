@@ -13,8 +13,8 @@ from notifierd.model.errors import ConfigError
 def trusted(ca_file: str, *, http: bool = True) -> ssl.SSLContext:
     """Return a context that trusts the system's certificates and those of *ca_file*; empty: no others.
 
-    HTTP has a context of its own, because httpcore sets its ALPN on the context that it is given, and mail servers may
-    reject a client that offers another protocol than theirs (RFC 7301, section 3.2).
+    HTTP has a context of its own, because its ALPN is set on the context, and mail servers may reject a client that
+    offers another protocol than theirs (RFC 7301, section 3.2).
 
     The system's are those of OpenSSL, which the variables SSL_CERT_FILE and SSL_CERT_DIR move elsewhere. If there are
     none, as in a slim container image, it trusts those of the package certifi. They are loaded again only after a file
