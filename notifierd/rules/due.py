@@ -7,6 +7,7 @@ test compares the two.
 
 from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
+from functools import lru_cache
 from uuid import UUID
 
 from attrs import evolve, field, frozen
@@ -17,6 +18,10 @@ from notifierd.model.office import Alert, Kind, LastRun, Notice, OfficeWork, Sta
 from notifierd.model.reasons import Reason
 from notifierd.rules.calendar import Calendar
 from notifierd.rules.reminders import Reminders
+
+RECENT = 16
+"""How many results of a rule are cached: the staff of an office mostly have the same thresholds, and are notified one
+after the other."""
 
 NOT_TODAY = "not_today"
 """The reason for leaving out what is due when nothing that is due is a reason to write on the day."""
@@ -116,9 +121,26 @@ def _the_day_before(day: date) -> LastRun:
 def chosen(
     staff: Staff, channel: Channel, alerts: Iterable[Alert], day: date, rules: Rules, last_run: LastRun | None = None
 ) -> tuple[Alert, ...]:
-    """Return the alerts for one staff member: overdue first, then by deadline, then missing assessments."""
-    decisions = decide(staff, channel, alerts, day, rules, last_run)
-    return tuple(sorted((decision.alert for decision in decisions if decision.included), key=_order))
+    """Return the alerts for one staff member: overdue first, then by deadline, then missing assessments.
+
+    These are the alerts that `decide` includes.
+    """
+    if _shut(staff, channel, rules):
+        return ()
+    in_scope = _in_scope(tuple(alerts), staff.days(channel), day, rules)
+    return in_scope if _is_written_to(staff, channel, in_scope, day, rules, last_run) else ()
+
+
+@lru_cache(RECENT)
+def _in_scope(alerts: tuple[Alert, ...], threshold: int, day: date, rules: Rules) -> tuple[Alert, ...]:
+    """Return those of an office's *alerts* that a message within *threshold* days tells of, in its order."""
+    return tuple(sorted((a for a in alerts if _out_of_scope(a, threshold, day, rules) is None), key=_order))
+
+
+@lru_cache(RECENT)
+def _news(alerts: tuple[Alert, ...], within: int, day: date, last_day: date, rules: Rules) -> tuple[Alert, ...]:
+    """Return those of *alerts* of which something changed since *last_day*."""
+    return tuple(alert for alert in alerts if rules.reminders.is_new(alert, within, day, last_day))
 
 
 def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) -> Notice | Skip:
@@ -136,7 +158,7 @@ def notice_for(delivery: Delivery, work: OfficeWork, day: date, rules: Rules) ->
     if delivery.channel is Channel.PUSH and not _has_device(delivery, work):
         return Skip(Reason.DEVICE_GONE)
     within, last_run = rules.within(staff.days(delivery.channel)), work.last_run or _the_day_before(day)
-    news = tuple(alert for alert in alerts if rules.reminders.is_new(alert, within, day, last_run.day))
+    news = _news(alerts, within, day, last_run.day, rules)
     return Notice(day, work.id, work.name, staff, delivery.channel, alerts, news)
 
 
