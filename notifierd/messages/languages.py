@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from datetime import date
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal
 
 from notifierd.model.office import Alert, Notice
@@ -108,10 +110,16 @@ def tone_of(alert: Alert, day: date) -> Tone:
 
 def counts_of(notice: Notice) -> Mapping[Tone, int]:
     """Return the number of alerts of *notice* by tone."""
+    return count_tones(notice.alerts, notice.day)
+
+
+@lru_cache(16)
+def count_tones(alerts: tuple[Alert, ...], day: date) -> Mapping[Tone, int]:
+    """Return the number of *alerts* by tone. Cached, because the staff of an office mostly get the same ones."""
     counts: dict[Tone, int] = dict.fromkeys(TONES, 0)
-    for alert in notice.alerts:
-        counts[tone_of(alert, notice.day)] += alert.number
-    return counts
+    for alert in alerts:
+        counts[tone_of(alert, day)] += alert.number
+    return MappingProxyType(counts)
 
 
 def _tally(notice: Notice) -> tuple[int, int, int, int]:

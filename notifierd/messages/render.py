@@ -20,7 +20,7 @@ from markupsafe import escape
 
 from notifierd.config.checks import ascii_url
 from notifierd.config.settings import Settings
-from notifierd.messages.languages import TONES, English, Japanese, Tone, counts_of, tone_of
+from notifierd.messages.languages import TONES, English, Japanese, Tone, count_tones, counts_of, tone_of
 from notifierd.messages.text import clean, cut, pad
 from notifierd.model.address import Address, BadAddress, parse_address, parse_mailbox
 from notifierd.model.delivery import LISTED, Channel, Delivery
@@ -110,6 +110,8 @@ class Renderer:
         self._reply_to = parse_mailbox(settings.email.reply_to) if settings.email.reply_to else None
         self._templates = self._load(settings.content.templates)
         self._written = lru_cache(RECENT)(self._write)
+        self._payloads = lru_cache(RECENT)(self._payload)
+        self._details = lru_cache(RECENT)(self._audit)
         self._try_out()
 
     def mail(self, notice: Notice, delivery: Delivery) -> Mail:
@@ -177,7 +179,7 @@ class Renderer:
             delivery_id=delivery.id,
             office_id=notice.office_id,
             device=device,
-            payload=self._payload(notice),
+            payload=self._payload_of(notice),
             topic=_topic(notice.office_id, notice.staff.id),
             ttl=ttl,
             urgency=self._push.urgency,
@@ -213,21 +215,31 @@ class Renderer:
         )
         return Notice(day, office_id, self._words.trial_office, staff, channel, alerts)
 
-    def audit(self, notice: Notice) -> dict[str, object]:
-        """Return the details of the audit row: counts, threshold and office, but no address and no person's name."""
-        counts = counts_of(notice)
+    def audit(self, notice: Notice) -> Mapping[str, object]:
+        """Return the details of the audit row: counts, threshold and office, but no address and no person's name.
+
+        They are one object for staff with the same details, as the process remembers them for a while.
+        """
+        return self._details(notice.office_name, notice.threshold, notice.alerts, notice.day)
+
+    def _audit(self, office_name: str, threshold: int, alerts: tuple[Alert, ...], day: date) -> Mapping[str, object]:
+        counts = count_tones(alerts, day)
         return {
-            "office_name": _name(notice.office_name, self._words.nameless),
+            "office_name": _name(office_name, self._words.nameless),
             "renewal_count": counts["overdue"] + counts["soon"],
             "overdue_count": counts["overdue"],
             "assessment_count": counts["missing"],
-            "threshold_days": notice.threshold,
+            "threshold_days": threshold,
         }
 
-    def _payload(self, notice: Notice) -> bytes:
+    def _payload_of(self, notice: Notice) -> bytes:
+        return self._payloads(notice.office_id, notice.office_name, notice.threshold, notice.alerts, notice.day)
+
+    def _payload(
+        self, office_id: UUID, office_name: str, threshold: int, alerts: tuple[Alert, ...], day: date
+    ) -> bytes:
         """Return the JSON for the application's service worker, always shorter than PUSH_BYTES."""
-        office_name = cut(clean(notice.office_name), NAME)
-        counts = counts_of(notice)
+        office_name, counts = cut(clean(office_name), NAME), count_tones(alerts, day)
         renewals = counts["overdue"] + counts["soon"]
         pictures = {"icon": self._push.icon, "badge": self._push.badge}
         title = self._words.push_title(office_name)
@@ -236,15 +248,15 @@ class Renderer:
             "title": title,
             "body": body,
             **{key: url for key, url in pictures.items() if url},
-            **(self._declaration(title, body, notice.office_id) if self._push.declarative else {}),
+            **(self._declaration(title, body, office_id) if self._push.declarative else {}),
             "requireInteraction": True,
             "data": {
                 "type": "deadline_alert",
-                "office_id": str(notice.office_id),
+                "office_id": str(office_id),
                 "office_name": office_name,
                 "renewal_count": renewals,
                 "assessment_count": counts["missing"],
-                "push_threshold_days": notice.threshold,
+                "push_threshold_days": threshold,
             },
         }
         return _json(payload)
@@ -341,7 +353,7 @@ class Renderer:
                 self.mail(notice, Delivery(nobody, nobody, nobody, Channel.EMAIL))
         # Four bytes a character are the most; with both kinds of alerts, the text counts both.
         longest = evolve(notice, office_name="🌸" * NAME, alerts=(*notice.alerts, alerts[0]))
-        if len(self._payload(longest)) > PUSH_BYTES - 100:  # room for the numbers
+        if len(self._payload_of(longest)) > PUSH_BYTES - 100:  # room for the numbers
             keys = "push.icon, push.badge" + ", content.dashboard_url" * self._push.declarative
             raise ConfigError((f"{keys}: too long for a payload of {PUSH_BYTES} bytes",))
 

@@ -428,6 +428,8 @@ def test_audit_details_have_counts_and_no_person() -> None:
         "assessment_count": 1,
         "threshold_days": 30,
     }
+    colleague = evolve(notice(), staff=evolve(notice().staff, id=OFFICE))
+    assert JAPANESE.audit(colleague) is JAPANESE.audit(notice())
 
 
 @pytest.mark.parametrize(
