@@ -1,9 +1,9 @@
 """The leanest program that does the work: ``python -m bench.peers.leanest``, by asyncio, aiohttp and asyncpg.
 
 It writes each message into a table before the call, and its outcome with the audit row after it, so that nobody is
-written to twice. What it gives up: there is no lease, so two of it would both send; no retry, so a call that fails
-ends everything; no limit on rates or on the day; no fresh look at what is due before a late call; no isolation of bad
-data; no answer read beyond its status; no report, page, log or metrics.
+written to twice. What it gives up: no retry, so a call that fails ends everything, and what was in flight then is never
+sent; no plan, so nobody knows what is missing; no limit on rates or on the day; no fresh look at what is due before a
+late call; no isolation of bad data; no answer read beyond its status; no report, page, log, metrics or alarms.
 """
 
 import asyncio

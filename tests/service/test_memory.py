@@ -1,8 +1,11 @@
 """What a process gives back of its memory."""
 
 import gc
+import linecache
 import os
 from pathlib import Path
+
+from attrs import make_class
 
 from notifierd.service.memory import give_back
 
@@ -36,3 +39,11 @@ def test_circles_of_garbage_go_too() -> None:
         assert not any(isinstance(one, Knot) for one in gc.get_objects())
     finally:
         gc.enable()
+
+
+def test_the_source_of_generated_methods_goes_and_that_of_files_can_be_read_again() -> None:
+    generated = vars(make_class("Generated", ["field"]))["__init__"].__code__.co_filename
+    assert linecache.getlines(generated)
+    give_back()
+    assert not linecache.getlines(generated)
+    assert linecache.getline(__file__, 1).startswith('"""')
