@@ -7,9 +7,10 @@ import re
 import struct
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import chain
 from urllib.parse import urlsplit
 
 import trio
@@ -19,13 +20,19 @@ from tests.support.port_fuzz import Sent, fuzz
 CLIENTS = 40
 VISITS_PER_SECOND = 400.0
 HELD = 200
-"""Connections that say little or nothing."""
+"""Connections that say little or nothing, of all attacks together."""
 
 HOST = b" HTTP/1.1\r\nHost: localhost\r\n"
-ATTACKS = (
-    *("idle", "slow head", "slow body", "wrong tokens", "wrong forms"),
-    *("pages", "health", "readiness", "connections"),
+TOGETHER = (
+    ("idle", "slow head", "slow body"),
+    ("wrong tokens", "wrong forms", "pages"),
+    ("health",),
+    ("readiness",),
+    ("connections",),
 )
+"""The attacks; those stand together that share a quota of the server, and so cost no more at once than one of them."""
+
+ATTACKS = tuple(chain(*TOGETHER))
 
 
 async def open_to(url: str) -> trio.SocketStream:
@@ -71,37 +78,44 @@ async def _connect(url: str) -> None:
 
 
 @asynccontextmanager
-async def attack(url: str, name: str) -> AsyncIterator[None]:
-    """Have it go on for the block."""
-    form = b"Content-Length: 11\r\n\r\ntoken=wrong"
+async def attack(url: str, *names: str) -> AsyncIterator[None]:
+    """Have the attacks *names* go on for the block, all at once."""
+    held = HELD // len(names)
     async with trio.open_nursery() as nursery:
-        match name:
-            case "idle":
-                work, number = partial(_say, url, b"", b""), HELD
-            case "slow head":
-                work, number = partial(_say, url, b"GET /" + HOST + b"X: ", b"x"), HELD
-            case "slow body":
-                work, number = partial(_say, url, b"POST /login" + HOST + b"Content-Length: 4000\r\n\r\n", b"x"), HELD
-            case "wrong tokens":
-                bearer = b"Authorization: Bearer wrong\r\n\r\n"
-                work, number = partial(_ask, url, b"GET /metrics" + HOST + bearer, 1.0), CLIENTS
-            case "wrong forms":
-                work, number = partial(_ask, url, b"POST /login" + HOST + form), CLIENTS
-            case "pages":
-                work, number = partial(_ask, url, b"GET /" + HOST + b"\r\n"), CLIENTS
-            case "health":
-                work, number = partial(_ask, url, b"GET /healthz" + HOST + b"\r\n"), CLIENTS
-            case "readiness":
-                work, number = partial(_ask, url, b"GET /readyz" + HOST + b"\r\n"), CLIENTS
-            case "connections":
-                work, number = partial(_connect, url), CLIENTS
-            case _:
-                raise ValueError(name)
-        for _ in range(number):
-            nursery.start_soon(work)
+        for name in names:
+            work, number = _attack(url, name, held)
+            for _ in range(number):
+                nursery.start_soon(work)
         await trio.sleep(1.0)
         yield
         nursery.cancel_scope.cancel()
+
+
+def _attack(url: str, name: str, held: int) -> tuple[Callable[[], Awaitable[None]], int]:
+    """What each client of an attack does, and how many clients it has: *held*, if they only occupy connections."""
+    match name:
+        case "idle":
+            return partial(_say, url, b"", b""), held
+        case "slow head":
+            return partial(_say, url, b"GET /" + HOST + b"X: ", b"x"), held
+        case "slow body":
+            return partial(_say, url, b"POST /login" + HOST + b"Content-Length: 4000\r\n\r\n", b"x"), held
+        case "wrong tokens":
+            bearer = b"Authorization: Bearer wrong\r\n\r\n"
+            return partial(_ask, url, b"GET /metrics" + HOST + bearer, 1.0), CLIENTS
+        case "wrong forms":
+            form = b"Content-Length: 11\r\n\r\ntoken=wrong"
+            return partial(_ask, url, b"POST /login" + HOST + form), CLIENTS
+        case "pages":
+            return partial(_ask, url, b"GET /" + HOST + b"\r\n"), CLIENTS
+        case "health":
+            return partial(_ask, url, b"GET /healthz" + HOST + b"\r\n"), CLIENTS
+        case "readiness":
+            return partial(_ask, url, b"GET /readyz" + HOST + b"\r\n"), CLIENTS
+        case "connections":
+            return partial(_connect, url), CLIENTS
+        case _:
+            raise ValueError(name)
 
 
 async def fuzzing(url: str, requests: Sequence[Sent], statuses: Counter[bytes]) -> None:

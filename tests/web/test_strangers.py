@@ -2,13 +2,14 @@
 
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.attacks import ATTACKS, attack, fuzzing
+from tests.support.attacks import TOGETHER, attack, fuzzing
 from tests.support.daemon_process import AHEAD, OPEN, TODAY, Service, running_service
 from tests.support.events import listening
 from tests.support.faults import until
@@ -32,8 +33,10 @@ async def _ended_well(service: Service) -> None:
     assert [line for line in service.lines if line.get("level") == "error"] == []
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-async def test_health_metrics_and_sessions_answer_whatever_strangers_do_and_the_run_ends(place: Place, name: str):
+@pytest.mark.parametrize("names", TOGETHER, ids=" and ".join)
+async def test_health_metrics_and_sessions_answer_whatever_strangers_do_and_the_run_ends(
+    place: Place, names: Sequence[str]
+):
     place.load(invent(20, day=TODAY))
     place.configure(window=AHEAD, http={"token": TOKEN})
     async with running_service(place) as service:
@@ -42,7 +45,7 @@ async def test_health_metrics_and_sessions_answer_whatever_strangers_do_and_the_
         quiet = descriptors(service) + SOME
         async with (
             httpx.AsyncClient(base_url=service.url, timeout=30.0) as person,
-            attack(service.url, name),
+            attack(service.url, *names),
         ):
             assert (await person.post("/login", data={"token": TOKEN})).status_code == 303
             place.configure(window=OPEN, http={"token": TOKEN})
