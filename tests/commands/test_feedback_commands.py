@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import pytest
 import trio
 
 from notifierd.demo.servers.feedback.resend import FakeResend
@@ -15,6 +16,8 @@ from tests.support.daemon_process import AHEAD, PAST, TODAY
 from tests.support.documented import differences, documented
 from tests.support.feedback import serving_fake
 from tests.support.processes import API_KEY, Done, Place, an_id, invent, run
+
+pytestmark = pytest.mark.usefixtures("_forked_commands")
 
 SHAPE = documented("feedback --json")
 

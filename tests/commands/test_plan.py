@@ -7,12 +7,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from notifierd.cli.tables import ALERTS, TARGETS
 from notifierd.demo.sample import sample
 from notifierd.model.delivery import OPEN, State
 from notifierd.rules import due as choose
 from tests.support.documented import differences, documented
 from tests.support.processes import DAY, Done, Place, an_id, invent, run, running
+
+pytestmark = pytest.mark.usefixtures("_forked_commands")
 
 HOLIDAY = "2026-11-23"
 

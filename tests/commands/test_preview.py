@@ -10,11 +10,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attrs import define, field
 
 from notifierd.commands.preview import INDEX, MARK
 from notifierd.demo.sample import sample
 from tests.support.processes import DAY, Done, Place, an_id, invent, run
+
+pytestmark = pytest.mark.usefixtures("_forked_commands")
 
 POISON = '{% if office == "事業所 o1" %}{{ office.no_such_thing }}{% endif %}期限のお知らせ'
 

@@ -28,6 +28,8 @@ from tests.support.processes import API_KEY, DOMAIN, Place, ended, invent, run, 
 from tests.support.processes import until as until_now
 from tests.support.samples import DAY, an_id
 
+pytestmark = pytest.mark.usefixtures("_forked_commands")
+
 TOKYO = ZoneInfo("Asia/Tokyo")
 SHAPE = documented("status --json")
 

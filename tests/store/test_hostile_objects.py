@@ -97,6 +97,7 @@ async def test_making_and_migrating_the_schema_use_none(cluster: Cluster, databa
     cluster.psql(f"drop owned by {name}_daemon; drop role {name}_daemon", name)
 
 
+@pytest.mark.usefixtures("_forked_commands")
 def test_no_command_uses_one(place: Place, mallory: str) -> None:
     rows = invent(6, push_url=place.servers.push_url)
     place.load(rows)

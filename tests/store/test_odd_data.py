@@ -23,6 +23,8 @@ from notifierd.model.errors import ConfigError
 from tests.support.odd import NULL, ODD, Case, columns_read, other_application, relax
 from tests.support.processes import DAY, DOMAIN, Place, an_id, invent, run
 
+pytestmark = pytest.mark.usefixtures("_forked_commands")
+
 COMMANDS: Mapping[str, Sequence[str]] = {
     "plan": ("plan", "--day", str(DAY)),
     "plan --json": ("plan", "--day", str(DAY), "--json"),

@@ -80,7 +80,9 @@ def _forked(order: Mapping[str, object]) -> int:
 
 
 if __name__ == "__main__":
-    for name in ("cli.main", "cli.tables", "commands.check", "commands.once", "commands.plan", "commands.status"):
-        import_module(f"notifierd.{name}")
+    for name in ("check", "display.feedback", "once", "plan", "preview", "providers.feedback", "retry", "status"):
+        import_module(f"notifierd.commands.{name}")
+    for name in ("main", "tables", "work"):
+        import_module(f"notifierd.cli.{name}")
     for line in sys.stdin:
         print(_forked(json.loads(line)), flush=True)  # noqa: T201 - to the test
