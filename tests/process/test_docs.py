@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from urllib.parse import urlsplit
@@ -22,10 +23,10 @@ from notifierd.config.dsn import read_dsn
 from notifierd.config.load import keys, parse
 from notifierd.config.settings import NetworkSettings, PushSettings
 from notifierd.demo.application import tables_sql
-from notifierd.demo.postgres import Cluster, running_postgres
+from notifierd.demo.postgres import Cluster
 from notifierd.demo.sample import load, sample
 from notifierd.demo.servers.mail_api import AcceptedMail
-from notifierd.demo.servers.process import Servers, running_servers
+from notifierd.demo.servers.process import Servers
 from notifierd.demo.servers.trouble import MailConfig, ServersConfig
 from notifierd.model.reasons import Reason
 from notifierd.store.contract import RIGHTS, VIEWS
@@ -34,6 +35,8 @@ from tests.support.certificates import certificate
 from tests.support.daemon_process import OPEN, TODAY
 from tests.support.manual import REPOSITORY, SHELL, Block, blocks, pages
 from tests.support.processes import VAPID_KEY, Tables, run, write_config
+
+pytestmark = pytest.mark.usefixtures("_forked_commands")  # those of the tests: the pages' own are started by bash
 
 API_KEY = "re_your_key"
 SECONDS = 120.0
@@ -52,11 +55,16 @@ _LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 @frozen
 class Reader:
-    """Somebody with a fresh checkout, a PostgreSQL with keikakun in it, and an account at a mail provider."""
+    """Somebody with a fresh checkout, a PostgreSQL with keikakun in it, and an account at a mail provider.
+
+    Attributes:
+        seen: mails that the provider had accepted before.
+    """
 
     home: Path
     cluster: Cluster
     servers: Servers
+    seen: int
 
     def follow(self, page: str) -> None:
         """Do what *page* says, from the top."""
@@ -86,7 +94,7 @@ class Reader:
 
     def mails(self) -> list[AcceptedMail]:
         """The mails that the provider took."""
-        return self.servers.mails()
+        return self.servers.mails()[self.seen :]
 
     def _environ(self) -> dict[str, str]:
         path = (Path(sys.executable).parent, self.cluster.bin_dir, os.environ["PATH"])
@@ -126,15 +134,34 @@ def _compare(what: str, shown: str, printed: str) -> None:
         pytest.fail(f"{what}\nthe page shows:\n{shown}\nit prints:\n{printed}", pytrace=False)
 
 
+@contextmanager
+def restored(cluster: Cluster) -> Iterator[None]:
+    """Drop the databases and the roles that the block makes: pages give them names of their own."""
+
+    def names() -> tuple[set[str], set[str]]:
+        databases, roles = "select datname from pg_database", "select rolname from pg_roles"
+        return set(cluster.psql(databases).splitlines()), set(cluster.psql(roles).splitlines())
+
+    before = names()
+    try:
+        yield
+    finally:
+        databases, roles = (now - then for now, then in zip(names(), before, strict=True))
+        for database in databases:
+            cluster.drop_database(database)
+        for role in roles:
+            cluster.psql(f'drop role "{role}"')
+
+
 @pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
+def reader(cluster: Cluster, servers: Servers, tmp_path: Path) -> Iterator[Reader]:
     shutil.copytree(REPOSITORY, tmp_path / "notifierd", ignore=_NOT_CLONED)
     (tmp_path / "tmp").mkdir()
-    with running_postgres(tmp_path / "postgres") as cluster, running_servers(tmp_path / "servers") as servers:
+    with restored(cluster):
         cluster.create_database("keikakun")
         cluster.psql(tables_sql(), "keikakun")
         servers.configure(ServersConfig(MailConfig(api_key=API_KEY)))
-        yield Reader(tmp_path, cluster, servers)
+        yield Reader(tmp_path, cluster, servers, len(servers.mails()))
 
 
 def test_getting_started_ends_in_one_mail(reader: Reader):
