@@ -114,7 +114,7 @@ class Once:
         except Exception as error:
             watch.failed(self.day, first_of(error))
             raise
-        watch.ended(self.day, result)
+        watch.ended(self.day, result if self.progress.leads or result.counts is None else None)
         return result
 
     async def _result(self, site: PostgresSite, watch: Watch) -> RunResult:

@@ -295,6 +295,19 @@ class WatchSettings(Table):
 
 
 @attrs.frozen
+class ClusterSettings(Table):
+    """[cluster]: several daemons on one database."""
+
+    share: bool = key(default=False)
+    """Whether processes share the day; the limits on calls are then those of all of them together. False: one of them
+    runs the day, and the others stand by."""
+    name: str = key("")
+    """The name of this process' machine in the list of members; empty: the host name."""
+    renew_seconds: float = key(2.0, within(0.5, 5), unit="seconds")
+    """How often a process renews its lease on the day, which lasts 15 seconds."""
+
+
+@attrs.frozen
 class Settings(Table):
     """The whole configuration."""
 
@@ -309,6 +322,7 @@ class Settings(Table):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     watch: WatchSettings = WatchSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.push.declarative and not self.content.dashboard_url:

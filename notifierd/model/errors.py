@@ -129,6 +129,10 @@ class LeaseHeld(NotifierdError):
         self.holder = holder
 
 
+class ConfigsDiffer(LeaseHeld):
+    """Another process works on the day, and its configuration would send something else; *holder* leads it."""
+
+
 class LeaseLost(LeaseHeld):
     """Our lease could not be renewed in time, and another process may hold it; the calls of the run were cancelled."""
 

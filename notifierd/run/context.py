@@ -15,6 +15,8 @@ from notifierd.model.counts import Capacity
 from notifierd.model.delivery import Channel, Delivery
 from notifierd.model.message import Mail, Push
 from notifierd.model.office import Device, Notice, Staff
+from notifierd.rules.cluster.grants import ClusterLimits
+from notifierd.rules.cluster.membership import ALONE, Terms
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Policy
 from notifierd.run.progress import Progress
@@ -84,6 +86,12 @@ class Limits:
         }
         return cls(settings.offices, calls, settings.email_per_day, settings.send_timeout, settings.attempts)
 
+    def for_cluster(self) -> ClusterLimits:
+        """The limits that all members of a day keep together."""
+        mail, push = self.calls[Channel.EMAIL], self.calls.get(Channel.PUSH, CallLimits(1))
+        at_once = push.per_destination or push.at_once
+        return ClusterLimits(mail.at_once, push.at_once, at_once, mail.per_second, self.email_per_day)
+
     def mails_left(self, given: int) -> float:
         """How many more mails a provider may get on a day on which it got *given*."""
         return max(0, self.email_per_day - given) if self.email_per_day else inf
@@ -116,6 +124,8 @@ class RunContext:
     Attributes:
         on_unknown: what to do with a mail whose answer was lost, if no idempotency key makes a repetition safe.
         holder: this process' name in the lease.
+        terms: what it says about itself when it joins a day, without its limits.
+        renew_seconds: how often the lease is renewed.
         offices: one slot for each office that is worked on.
     """
 
@@ -128,6 +138,8 @@ class RunContext:
     clock: RunClock
     holder: str
     limits: Limits = field(on_setattr=setters.NO_OP)
+    terms: Terms = ALONE
+    renew_seconds: float = 2.0
     stop: Stop = field(factory=Stop)
     progress: Progress = field(factory=Progress)
     offices: trio.CapacityLimiter = field(
@@ -135,10 +147,14 @@ class RunContext:
     )
 
     def limit(self, limits: Limits) -> None:
-        """Replace the limits, also for calls and offices that wait already."""
+        """Replace the limits, also for calls and offices that wait already.
+
+        If the day is shared, they come into force with the next renewals of the leases.
+        """
         self.limits = limits
-        self.offices.total_tokens = limits.offices
-        self.transports.limit(limits.calls)
+        if not self.terms.shares:
+            self.offices.total_tokens = limits.offices
+            self.transports.limit(limits.calls)
 
     def policy(self, channel: Channel) -> Policy:
         """How tries of *channel* are settled."""

@@ -19,10 +19,12 @@ from notifierd.rules.backoff import Backoff
 from notifierd.rules.due import Rules
 from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
-from notifierd.run.office import DATABASE_PAUSE, RunPass, guard_office
+from notifierd.run.office import guard_office
 from notifierd.run.progress import Progress, keep_deadline
-from notifierd.run.record.lease import hold_lease
+from notifierd.run.record.claims import Claims
+from notifierd.run.record.lease import Lease, hold_lease
 from notifierd.run.record.offices import OfficeRows
+from notifierd.run.record.passes import DATABASE_PAUSE, NEVER, RunPass
 from notifierd.run.record.recorder import open_recorder
 from notifierd.send.webpush import load_ahead
 from notifierd.store.source import CHUNK_LASTS, START, ChunkSize, Place
@@ -41,28 +43,47 @@ async def run_day(day: date, context: RunContext) -> RunResult:
     """Plan *day*, send until nothing is open or the window ends, and return how the day stands.
 
     Raises:
-        LeaseHeld: another process runs the day.
+        LeaseHeld: another process runs the day, and does not share it.
         LedgerUnavailable: PostgreSQL was unreachable for the plan, or at the end; open deliveries stay open.
     """
     counts = None
     with unwrap_groups(), structlog.contextvars.bound_contextvars(run=str(day)):
-        async with hold_lease(context.ledger, day, context.holder, context.progress.trouble) as lease:
+        async with hold_lease(day, context) as lease:
             context.progress.has_day = True
             with context.stop.scope:
-                context.progress.metrics.deliveries.update(await context.ledger.close_earlier(day))
-                planned = context.progress.planned = await context.ledger.plan(day, context.rules, context.capacity())
-                context.progress.metrics.deliveries[Channel.EMAIL, State.FAILED] += planned.held
-                report_plan(planned, context.rules)
-                if planned.push:
-                    load_ahead()
-                counts = await tell_everyone(day, context, planned)
-                if counts.unaudited:
+                if await is_planned(day, context, lease):
+                    counts = await tell_everyone(day, context, lease)
+                if counts and counts.unaudited:
                     await OfficeRows(context.ledger, day, context.progress).complete(counts.unaudited)
             lease.given_back = True
-            result = await conclude(day, context, counts)
+            result = await conclude(day, context, lease, counts)
         context.progress.trouble.over()
         await forget_old(day, context)
     return result
+
+
+async def is_planned(day: date, context: RunContext, lease: Lease) -> bool:
+    """Plan the day if this process leads, else wait for the leader's plan. Return False if the run ended before."""
+    while not (planned := lease.standing.planned):
+        if lease.standing.leads:
+            context.progress.metrics.deliveries.update(await context.ledger.close_earlier(day))
+            planned = await context.ledger.plan(day, context.rules, context.capacity())
+            context.progress.metrics.deliveries[Channel.EMAIL, State.FAILED] += planned.held
+            report_plan(planned, context.rules)
+            if not context.terms.shares:
+                lease.is_planned(planned, members=1)
+                break
+            if members := await context.ledger.note_plan(day, context.holder, planned):
+                lease.is_planned(planned, members)
+                await recount_mails(day, context)
+                break
+        await lease.renewed()
+        if lease.standing.over or context.stop.is_set():
+            return False
+    context.progress.planned = planned
+    if planned.push:
+        load_ahead()
+    return True
 
 
 def report_plan(planned: Planned, rules: Rules) -> None:
@@ -80,8 +101,12 @@ def report_excess(excess: Sequence[Excess]) -> None:
         log.error("plan_does_not_fit", **labels)
 
 
-async def tell_everyone(day: date, context: RunContext, planned: Planned) -> DayCounts:
-    """Make passes until nothing is open or the run is stopped; if the window ended, close the day."""
+async def tell_everyone(day: date, context: RunContext, lease: Lease) -> DayCounts | None:
+    """Make passes until nothing is open or the run is stopped; if the window ended, close the day.
+
+    Returns None if the day goes on without this process, or if another one ended it.
+    """
+    planned = lease.standing.planned
     async with (
         open_recorder(
             context.ledger, day, context.holder, context.progress, last_moment=context.last_moment
@@ -90,29 +115,84 @@ async def tell_everyone(day: date, context: RunContext, planned: Planned) -> Day
     ):
         context.progress.channels = recorder.waiting
         nursery.start_soon(end_window, context)
-        given, size, rows = planned.mails_given, ChunkSize(), OfficeRows(context.ledger, day, context.progress)
-        done = START
+        given, size, rows = (
+            planned.mails_given if planned else 0,
+            ChunkSize(),
+            OfficeRows(context.ledger, day, context.progress),
+        )
+        claims, done = Claims(context.holder, lease, recorder), START
         while True:
-            this_pass = RunPass(day, context, recorder, context.limits.mails_left(given))
-            await pass_over(this_pass, size, done)
+            this_pass = RunPass(day, context, recorder, lease, claims, mails_left(given, context))
+            if lease.grants.channels() != []:
+                await pass_over(this_pass, size, done)
             await recorder.flush()
             if not await recorder.settled():
                 this_pass.skip(DATABASE_PAUSE)
-            counts = await count(day, context, interim=True)
-            if counts.unaudited and counts.backlog.open:
+            counts = await left_to_do(this_pass)
+            if counts and counts.unaudited and counts.backlog.open:
                 await rows.write()
-            if not counts.backlog.open or await context.pause(this_pass.next_turn(counts.backlog)):
+            if (counts and not counts.backlog.open) or lease.standing.over:
                 break
-            given, done = counts.mails_given, counts.backlog.done or START
-        if counts.backlog.open and context.stop.reason == "window_ended":
+            if await context.pause(this_pass.next_turn(counts.backlog) if counts else this_pass.next_look()):
+                break
+            given, done = (counts.mails_given, counts.backlog.done or START) if counts else (0, START)
+        if not (counts and not counts.backlog.open) and context.stop.reason == "window_ended":
             with trio.move_on_after(context.limits.call_expires):  # so that no known outcome is closed as unknown
                 while not await recorder.settled():
                     pass
-            counts = await close_day(day, context)
-        elif counts.backlog.open:
+            counts = None if await leave(day, context, lease) else await close_day(day, context)
+        elif counts and counts.backlog.open:
             counts = await count(day, context)
         nursery.cancel_scope.cancel()
     return counts
+
+
+def mails_left(given: int, context: RunContext) -> float:
+    """Return how many mails a pass may give to a provider. A quota that is shared is drawn office by office."""
+    return NEVER if context.terms.shares else context.limits.mails_left(given)
+
+
+async def left_to_do(this_pass: RunPass) -> DayCounts | None:
+    """Count the day's deliveries if only this process can still do something about them; None: others may, too.
+
+    Of several processes, the leader counts, once no office is open any more.
+    """
+    day, context, lease = this_pass.day, this_pass.context, this_pass.lease
+    if not this_pass.offices:
+        lease.grants.let_go()
+    if not lease.standing.leads:
+        return None
+    if lease.grants.must_recount():
+        await recount_mails(day, context)
+    if not lease.is_alone and await is_open(day, context):
+        return None
+    counts = await count(day, context, interim=True)
+    if counts.backlog.due_now and not this_pass.offices:  # an operator had some retried just when their office was done
+        await retry_while_unavailable(context.progress, "counting", partial(context.ledger.reopen, day))
+    return counts
+
+
+async def is_open(day: date, context: RunContext) -> bool:
+    """Whether an office has open deliveries; wait for the database if it is unavailable."""
+    return await retry_while_unavailable(context.progress, "counting", partial(context.ledger.is_open, day))
+
+
+async def recount_mails(day: date, context: RunContext) -> None:
+    """Count anew what is left of the day's quota, if it is shared: refused mails may have made room."""
+    if context.terms.shares and (quota := context.limits.email_per_day):
+        recount = partial(context.ledger.recount_mails, day, context.holder, quota)
+        await retry_while_unavailable(context.progress, "counting", recount)
+
+
+async def leave(day: date, context: RunContext, lease: Lease) -> bool:
+    """Leave the day to the other processes that share it; return False if there are none, and this one leads."""
+    if not context.terms.shares:
+        return False
+    lease.given_back = True
+    leaving = partial(context.ledger.leave, day, context.holder)
+    lease.has_left = await retry_while_unavailable(context.progress, "the run's end", leaving)
+    lease.given_back = lease.has_left
+    return lease.has_left
 
 
 async def pass_over(this_pass: RunPass, size: ChunkSize, after: Place) -> None:
@@ -134,13 +214,17 @@ async def pass_over(this_pass: RunPass, size: ChunkSize, after: Place) -> None:
                     offices.release_on_behalf_of(slot)
             if work is None:
                 return
-            work = this_pass.within_quota(this_pass.as_known(work))
+            this_pass.offices += 1
+            work = this_pass.as_known(work)
+            await this_pass.draw_mails(work)
+            work = this_pass.within_quota(work)
             nursery.start_soon(guard_office, work, slot, this_pass)
 
 
 async def due_offices(this_pass: RunPass, size: ChunkSize, start: Place) -> AsyncGenerator[OfficeWork, None]:
     """Yield the offices behind *start* that are due, the most urgent first. They are read in chunks, as needed.
 
+    The rest of a chunk that was claimed before other processes joined is left to all of them.
     The rest of a chunk that has become too old is read again, with two exceptions. The first office of a chunk is used
     however long the reading took, so that the pass goes on; its calls check the age of their facts. An office without
     facts is also used, because its facts are read separately.
@@ -148,10 +232,17 @@ async def due_offices(this_pass: RunPass, size: ChunkSize, start: Place) -> Asyn
     context = this_pass.context
     after: Place | None = start
     while after is not None:
-        read = partial(context.source.read, this_pass.day, after, context.rules, size.offices)
+        if this_pass.claims.are_too_many:
+            await release_claims(this_pass)
+        claim = this_pass.claims.next()
+        most = min(size.offices, 2 * int(context.offices.total_tokens)) if claim.members > 1 else size.offices
+        read = partial(context.source.read, this_pass.day, after, context.rules, claim, most)
         chunk = await retry_while_unavailable(context.progress, "reading", read)
         began, after = trio.current_time(), chunk.after
         for begun, work in enumerate(chunk.offices):
+            if begun and this_pass.claims.are_too_many:
+                after = chunk.places[begun - 1]
+                break
             if begun and work.is_read and trio.current_time() - work.as_of > CHUNK_LASTS:
                 size.became_old(begun)
                 after = chunk.places[begun - 1]
@@ -159,6 +250,15 @@ async def due_offices(this_pass: RunPass, size: ChunkSize, start: Place) -> Asyn
             yield work
         else:
             size.used_up(trio.current_time() - began)
+
+
+async def release_claims(this_pass: RunPass) -> None:
+    """Leave what is not begun to the processes that have joined: this one had claimed it for itself alone."""
+    context = this_pass.context
+    kept = this_pass.claims.in_hand | context.progress.in_flight.keys()
+    give = partial(context.ledger.release, this_pass.day, context.holder, kept)
+    await retry_while_unavailable(context.progress, "reading", give)
+    this_pass.claims.are_released()
 
 
 async def end_window(context: RunContext) -> None:
@@ -189,8 +289,10 @@ def unsent_mail_reason(context: RunContext) -> str | None:
     return "email_per_second" if excess else None
 
 
-async def conclude(day: date, context: RunContext, counts: DayCounts | None) -> RunResult:
-    """Write how the run ended, and release the lease. *counts* is None if the run was cut short.
+async def conclude(day: date, context: RunContext, lease: Lease, counts: DayCounts | None) -> RunResult:
+    """Write how the run ended, and release the lease. *counts* is None if this process did not see the end.
+
+    A process that shares the day only leaves it, as long as there are others.
 
     Raises:
         LedgerUnavailable: it could not be written in time: by the window's end or within SETTLE_SECONDS, whichever is
@@ -199,15 +301,31 @@ async def conclude(day: date, context: RunContext, counts: DayCounts | None) -> 
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_deadline, scope, partial(context.last_moment, trio.current_time()))
-            if counts is None:  # whatever the ledger says now, not everything was done
+            if lease.standing.over:
+                await leave(day, context, lease)
+                result = await ended_by_another(day, context)
+            elif counts is not None and not lease.has_left and not counts.backlog.open:
+                result = await finish(day, context, RunResult.of(counts, context.stop.reason))
+            elif lease.has_left or await leave(day, context, lease):
                 result = RunResult("interrupted", context.stop.reason, await count(day, context))
-            else:
-                result = RunResult.of(counts, context.stop.reason)
-            result = await finish(day, context, result)
+            else:  # whatever the ledger says now, not everything was done if the run was cut short
+                counts = counts or await count(day, context)
+                result = await finish(
+                    day, context, RunResult("interrupted", context.stop.reason or Reason.INTERRUPTED, counts)
+                )
             nursery.cancel_scope.cancel()
         log.info("ended", state=result.state, reason=result.reason)
         return result
     raise LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("timeout"))
+
+
+async def ended_by_another(day: date, context: RunContext) -> RunResult:
+    """Return how the leader ended the run, or that another run of the day has begun since."""
+    run = await retry_while_unavailable(context.progress, "counting", partial(context.ledger.run, day))
+    counts = await count(day, context)
+    if run and run.state == "completed":
+        return RunResult("completed", run.reason, counts)
+    return RunResult("interrupted", (run and run.reason) or Reason.INTERRUPTED, counts)
 
 
 async def finish(day: date, context: RunContext, result: RunResult) -> RunResult:

@@ -2,14 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date
 
 import structlog
 import trio
-from attrs import define, evolve
+from attrs import evolve
 
-from notifierd.model.counts import Backlog
-from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
+from notifierd.model.delivery import Delivery, Reservation, Settlement, State
 from notifierd.model.errors import DatabaseError, first_of, frame_locations, may_pass, office_error
 from notifierd.model.message import Push
 from notifierd.model.office import OfficeWork
@@ -20,75 +18,13 @@ from notifierd.run.calls import Call, Content, Prepared
 from notifierd.run.context import RunContext
 from notifierd.run.facts import FRESH, Facts
 from notifierd.run.portions import Portion
-from notifierd.run.record.recorder import Recorder
-
-DATABASE_PAUSE = 2.0
-"""Seconds before another try of an office that had trouble with the database, or of a call that shares a delivery with
-another try."""
-
-QUOTA_PAUSE = 30.0
-"""Seconds before the day's quota of mails is looked at again: refused mails or a reload may have made room."""
+from notifierd.run.record.passes import DATABASE_PAUSE, NEVER, RunPass
 
 AHEAD = 1.0
 """Seconds before its turn at which a call refreshes its facts, so that the turn seldom waits for the database."""
 
-SHORTEST_PAUSE = 0.05
 FAIL_SECONDS = 10.0
-NEVER = float("inf")
-
 log = structlog.get_logger(__name__)
-
-
-@define
-class RunPass:
-    """One pass over the deliveries that are due, and when those that it skipped may be tried again."""
-
-    day: date
-    context: RunContext
-    recorder: Recorder
-    mails_left: float = NEVER
-    """How many more mails may be given to a provider. The offices use them up in their order."""
-    _skipped_for: float = NEVER
-
-    def as_known(self, work: OfficeWork) -> OfficeWork:
-        """*work* with the outcomes that only this process knows, and the ledger does not: such deliveries are not due.
-
-        They stay in *work*, so that a call that carried them can still be repeated whole.
-        """
-        held = {delivery.id for delivery in work.deliveries if self.recorder.has_unwritten(delivery)}
-        if held:  # their outcomes are known, and only not written yet
-            self.skip(DATABASE_PAUSE)
-        left = [evolve(d, due=False) if d.id in held else d for d in work.deliveries]
-        forgotten = self.recorder.settle_forgotten(left)
-        found = tuple(evolve(d, state=State.SENT, due=False) if d.id in forgotten else d for d in left)
-        return evolve(work, deliveries=found) if held or forgotten else work
-
-    def within_quota(self, work: OfficeWork) -> OfficeWork:
-        """*work* without the mails that exceed the day's quota.
-
-        Mails of a call that is to be repeated stay in *work*, not due: without them, it would be another call.
-        """
-        mails = [d for d in work.deliveries if d.channel is Channel.EMAIL and d.due and d.state is State.PLANNED]
-        if len(mails) <= self.mails_left:
-            self.mails_left -= len(mails)
-            return work
-        beyond = {delivery.id for delivery in mails[int(self.mails_left) :]}
-        self.mails_left = 0
-        self.context.progress.withheld += len(beyond)
-        self.skip(QUOTA_PAUSE)
-        again = {delivery.call_id for delivery in work.deliveries if delivery.state is State.SENDING}
-        left = [d for d in work.deliveries if d.id not in beyond or d.call_id in again]
-        return evolve(work, deliveries=tuple(evolve(d, due=False) if d.id in beyond else d for d in left))
-
-    def skip(self, seconds: float) -> None:
-        """Note that deliveries that were due were left planned, for at least *seconds*."""
-        self._skipped_for = min(self._skipped_for, seconds)
-
-    def next_turn(self, backlog: Backlog) -> float:
-        """Seconds until another pass can do something."""
-        if backlog.due_now and self._skipped_for == NEVER:
-            return SHORTEST_PAUSE
-        return max(SHORTEST_PAUSE, min(self._skipped_for, NEVER if backlog.next_in is None else backlog.next_in))
 
 
 async def guard_office(work: OfficeWork, slot: object, this_pass: RunPass) -> None:
@@ -107,6 +43,8 @@ async def guard_office(work: OfficeWork, slot: object, this_pass: RunPass) -> No
             this_pass.skip(DATABASE_PAUSE)
     finally:
         this_pass.context.offices.release_on_behalf_of(slot)
+        this_pass.claims.finish(work.id)
+        this_pass.lease.grants.finish(work.id)
         progress.offices_done += 1
         del progress.in_flight[work.id], progress.names[work.id]
 
@@ -174,10 +112,10 @@ async def end_others(todo: Prepared, this_pass: RunPass) -> None:
     context = this_pass.context
     this_pass.recorder.settle([abandon(delivery, context) for delivery in todo.lost])
     if todo.expired:
-        await context.ledger.expire(todo.expired)
+        await context.ledger.expire(this_pass.day, context.holder, todo.expired)
         context.progress.end(Counter((delivery.channel, State.EXPIRED) for delivery in todo.expired))
     if todo.failed:
-        await context.ledger.fail(todo.failed)
+        await context.ledger.fail(this_pass.day, context.holder, todo.failed)
         context.progress.end(Counter((delivery.channel, State.FAILED) for delivery in todo.failed))
 
 
@@ -373,7 +311,7 @@ async def fail_office(work: OfficeWork, this_pass: RunPass, error: BaseException
     with trio.CancelScope(shield=True, deadline=trio.current_time() + FAIL_SECONDS):
         await this_pass.recorder.flush()  # the outcomes of its calls first, as they may put deliveries back to planned
         try:
-            context.progress.end(await context.ledger.fail_office(this_pass.day, work.id, reason))
+            context.progress.end(await context.ledger.fail_office(this_pass.day, context.holder, work.id, reason))
         except DatabaseError as database:
             context.progress.trouble.met("offices", database.reason)
             this_pass.skip(DATABASE_PAUSE)

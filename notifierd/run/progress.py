@@ -102,6 +102,8 @@ class Progress:
     metrics: ProcessMetrics = field(factory=ProcessMetrics)
     has_day: bool = False
     """Whether this run took the lease on its day."""
+    leads: bool = False
+    """Whether this process leads the day: it plans, closes and ends it, and reports on it."""
     planned: Planned | None = None
     offices_done: int = 0
     """Offices that were finished, counted again in each pass."""

@@ -234,7 +234,7 @@ class Daemon:
                 result = await run_day(window.day, attempt.context)
         if result.state != "interrupted":
             self._done = window.day
-        self.watch.ended(window.day, result)
+        self.watch.ended(window.day, result if attempt.progress.leads else None)
         log_report(window.day, result)
         return result
 

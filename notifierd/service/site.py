@@ -6,18 +6,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime
 from functools import cache
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
 import trio
 from attrs import frozen
 
+from notifierd import __version__
 from notifierd.config.settings import Settings
 from notifierd.model.delivery import Channel
 from notifierd.model.errors import ConfigError, LedgerUnavailable
 from notifierd.model.reasons import Reason
 from notifierd.rules.breaker import Breakers
 from notifierd.rules.calendar import Calendar
+from notifierd.rules.cluster.membership import Terms
 from notifierd.rules.due import Rules
 from notifierd.run.context import Limits, RunClock, RunContext
 from notifierd.run.progress import Progress
@@ -42,6 +45,23 @@ def utc_now() -> datetime:
 def holder_name() -> str:
     """The name of this process in the ledger. It stays the same, so that the process can take its own lease again."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+def terms(settings: Settings) -> Terms:
+    """What this process says about itself when it joins a day."""
+    cluster = settings.cluster
+    return Terms(
+        shares=cluster.share,
+        host=cluster.name or socket.gethostname(),
+        version=__version__,
+        config_hash=content_hash(settings),
+    )
+
+
+def content_hash(settings: Settings) -> str:
+    """Return a hash of what decides which messages are sent, and what they say. Their repr leaves secrets out."""
+    tables = settings.window, settings.content, settings.email, settings.push, settings.safety
+    return sha256("\n".join([__version__, *map(repr, tables)]).encode()).hexdigest()[:16]
 
 
 async def require_fit(db: Database, settings: Settings, *, read_only: bool = False) -> None:
@@ -162,6 +182,8 @@ async def open_context(
             clock=RunClock(utc_now, window_left, Calendar(settings.window).day_ends),
             holder=holder_name(),
             limits=limits,
+            terms=terms(settings),
+            renew_seconds=settings.cluster.renew_seconds,
             stop=stop,
             progress=progress,
         )

@@ -180,7 +180,8 @@ class Watch:
             return
         if self._running is None or self._running[0] != day:
             self._running = day, now
-            self._ping("start", day)
+            if progress.leads:
+                self._ping("start", day)
         breakers = context.transports.breakers
         blocked, out = breakers.blocked(), breakers.outages()
         self._out_since = {destination: self._out_since.get(destination, now) for destination in out}

@@ -51,6 +51,7 @@ RIGHTS: Final[Mapping[str, str]] = {
     "audit_log": "insert",
     "migrations": "select",
     "runs": "select, insert, update, delete",
+    "run_members": "select, insert, update, delete",
     "run_offices": "select, insert, update, delete",
     "deliveries": "select, insert, update, delete",
     "late_outcomes": "select, insert, update, delete",

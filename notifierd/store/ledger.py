@@ -10,6 +10,7 @@ from attrs import frozen
 
 from notifierd.model.counts import Capacity, DayCounts, Planned, Untold
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
+from notifierd.rules.cluster.membership import ALONE, Standing, Terms, Use
 from notifierd.rules.due import Rules
 
 LEASE_SECONDS = 15.0
@@ -41,18 +42,50 @@ class Ledger(Protocol):
     statement. Without an answer, the change may have been made; repeating the call is harmless.
     """
 
-    async def take_lease(self, day: date, holder: str) -> None:
-        """Take the lease: become the one process that runs *day*, for LEASE_SECONDS from now.
+    async def take_lease(self, day: date, holder: str, terms: Terms = ALONE) -> Standing:
+        """Join *day* for LEASE_SECONDS from now: as the one process that runs it or, if its *terms* say so, others.
 
         Raises:
-            LeaseHeld: another process has the lease, and it has not expired.
+            LeaseHeld: another process has a lease that has not expired, and does not share the day with this one.
+            ConfigsDiffer: the others would send something else.
         """
 
-    async def renew_lease(self, day: date, holder: str) -> bool:
-        """Renew the lease for LEASE_SECONDS from now; return False if another process has taken it."""
+    async def renew_lease(self, day: date, holder: str, use: Use = Use()) -> Standing | None:  # noqa: B008 - it is frozen
+        """Renew the lease for LEASE_SECONDS from now; return None if it has expired, or another process has the day.
+
+        If nobody leads any more, this member does.
+        """
+
+    async def leave(self, day: date, holder: str) -> bool:
+        """Leave *day* to its other members; return False if there are none, in which case *holder* stays, and leads."""
 
     async def give_back(self, day: date, holder: str, reason: str) -> None:
-        """Release the lease of *holder* before it expires; record that *reason* interrupted the run."""
+        """Release the lease of *holder* before it expires; if no other member is left, *reason* interrupted the run."""
+
+    async def recount_mails(self, day: date, holder: str, quota: int) -> None:
+        """Count anew how many mails of the day's *quota* nobody was given or has drawn. Only the leader does."""
+
+    async def draw_mails(self, day: date, holder: str, needed: int) -> int:
+        """Draw mails from the day's quota, *needed* ones or more; return how many, which is fewer if no more are left.
+
+        What a member leaves unused when it leaves or dies is there for the others once the leader has counted anew.
+        """
+        ...
+
+    async def note_plan(self, day: date, holder: str, planned: Planned) -> int:
+        """Let the members begin: the leader planned the day. Offices that have open deliveries again are reopened.
+
+        Returns the number of members; 0 if *holder* does not lead, in which case nothing is changed.
+        """
+
+    async def release(self, day: date, holder: str, kept: Collection[UUID]) -> None:
+        """Give up the claims of *holder* to offices that are not done, except to those that are *kept*."""
+
+    async def reopen(self, day: date) -> None:
+        """Reopen the offices that were done and have open deliveries again, because an operator had some retried."""
+
+    async def is_open(self, day: date) -> bool:
+        """Return whether an office that is not done has open deliveries. Looks at no office that is done."""
 
     async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
         """Write the due deliveries of *day* that are new; return what is open, and what exceeds *capacity*."""
@@ -76,7 +109,7 @@ class Ledger(Protocol):
         """Mark the deliveries of each call as being sent; return the ids of the calls that may be made.
 
         A call is reserved as a whole or not at all. It is not reserved if one of its deliveries is settled or held by
-        another try, or if *holder* does not have the lease.
+        another try, or if *holder* is no member of the day.
         """
 
     async def settle(self, settlements: Sequence[Settlement], *, without_audit: bool = False) -> set[UUID]:
@@ -115,14 +148,20 @@ class Ledger(Protocol):
     async def give_up_audit(self, office: OfficeDay) -> None:
         """Leave an office without a row that the database refuses for its content; its deliveries keep their marks."""
 
-    async def expire(self, reasons: Mapping[Delivery, str]) -> None:
-        """Settle as expired the planned deliveries that are no longer due, or whose target is gone."""
+    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+        """Settle as expired the planned deliveries that are no longer due, or whose target is gone.
 
-    async def fail(self, reasons: Mapping[Delivery, str]) -> None:
-        """Settle as failed the planned deliveries that can never be sent."""
+        Deliveries of offices that *holder* does not claim any more are left to who claims them now.
+        """
 
-    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Ended:
-        """Settle an office that cannot be processed: planned deliveries fail, those with a lost try become unknown."""
+    async def fail(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+        """Settle as failed the planned deliveries that can never be sent, of offices that *holder* claims."""
+
+    async def fail_office(self, day: date, holder: str, office_id: UUID, reason: str) -> Ended:
+        """Settle an office that cannot be processed: planned deliveries fail, those with a lost try become unknown.
+
+        Nothing is changed if *holder* does not claim the office any more.
+        """
 
     async def close(self, day: date, unsent_mail_reason: str | None = None) -> Ended:
         """End the day's window: planned deliveries expire, and those whose try was lost become unknown.
@@ -141,7 +180,7 @@ class Ledger(Protocol):
     async def finish(
         self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
     ) -> bool:
-        """Release the lease; write how the run ended, and which alerts stay *untold*, for the history.
+        """End the day's run, which *holder* leads: write how it ended, and which alerts stay *untold*, for the history.
 
         Returns False if `retry` planned deliveries again before that. The run is then interrupted, not completed.
         """

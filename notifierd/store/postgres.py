@@ -13,11 +13,12 @@ from attrs import asdict, evolve, frozen
 from notifierd.config.settings import Audit
 from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Excess, Failure, Planned, Untold
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
-from notifierd.model.errors import LeaseHeld
+from notifierd.rules.cluster.membership import ALONE, Standing, Terms, Use
 from notifierd.rules.due import Rules
+from notifierd.store.cluster.members import PostgresMembers
 from notifierd.store.database import Connection, Database, Row, columns
-from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, OfficeDay, Run
-from notifierd.store.sql import counts, deliveries, history, plans
+from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, UNLIMITED, Ended, OfficeDay, Run
+from notifierd.store.sql import counts, deliveries, history, members, plans
 from notifierd.store.sql import runs as days
 
 MOST_FAILURES = 1000
@@ -31,16 +32,40 @@ class PostgresLedger:
     _plan_timeout: float = 300.0
     _audit: Audit = "each"
 
-    async def take_lease(self, day: date, holder: str) -> None:
-        if not await self._db.fetch(days.TAKE_LEASE, day, holder, LEASE_SECONDS):
-            rows = await self._db.fetch(days.HOLDER, day)
-            raise LeaseHeld(str(rows[0]["holder"]) if rows else "nobody any more")
+    @property
+    def _members(self) -> PostgresMembers:
+        return PostgresMembers(self._db)
 
-    async def renew_lease(self, day: date, holder: str) -> bool:
-        return bool(await self._db.fetch(days.RENEW_LEASE, day, holder, LEASE_SECONDS))
+    async def take_lease(self, day: date, holder: str, terms: Terms = ALONE) -> Standing:
+        return await self._members.take_lease(day, holder, terms)
+
+    async def renew_lease(self, day: date, holder: str, use: Use = Use()) -> Standing | None:  # noqa: B008 - it is frozen
+        return await self._members.renew_lease(day, holder, use)
+
+    async def leave(self, day: date, holder: str) -> bool:
+        return await self._members.leave(day, holder)
 
     async def give_back(self, day: date, holder: str, reason: str) -> None:
-        await self._db.fetch(days.GIVE_BACK, day, holder, reason)
+        await self._members.give_back(day, holder, reason)
+
+    async def recount_mails(self, day: date, holder: str, quota: int) -> None:
+        await self._members.recount_mails(day, holder, quota)
+
+    async def draw_mails(self, day: date, holder: str, needed: int) -> int:
+        return await self._members.draw_mails(day, holder, needed)
+
+    async def note_plan(self, day: date, holder: str, planned: Planned) -> int:
+        return await self._members.note_plan(day, holder, planned)
+
+    async def release(self, day: date, holder: str, kept: Collection[UUID]) -> None:
+        await self._db.write(members.RELEASE, day, holder, list(kept))
+
+    async def reopen(self, day: date) -> None:
+        await self._db.write(members.REOPEN, day)
+
+    async def is_open(self, day: date) -> bool:
+        (row,) = await self._db.read(members.IS_OPEN, day)
+        return bool(row["open"])
 
     async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
         plan, limits = plans.PLAN[rules.reminders.selective], _limits(capacity)
@@ -119,18 +144,18 @@ class PostgresLedger:
     async def give_up_audit(self, office: OfficeDay) -> None:
         await self._db.write(days.GIVE_UP_AUDIT, *office)
 
-    async def expire(self, reasons: Mapping[Delivery, str]) -> None:
-        await self._end_planned(State.EXPIRED, reasons)
+    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+        await self._end_planned(State.EXPIRED, day, holder, reasons)
 
-    async def fail(self, reasons: Mapping[Delivery, str]) -> None:
-        await self._end_planned(State.FAILED, reasons)
+    async def fail(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+        await self._end_planned(State.FAILED, day, holder, reasons)
 
-    async def _end_planned(self, state: State, reasons: Mapping[Delivery, str]) -> None:
+    async def _end_planned(self, state: State, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
         rows = [(delivery.id, delivery.try_no, reason) for delivery, reason in reasons.items()]
-        await self._db.write(deliveries.END_PLANNED, *columns(rows, 3), state.value)
+        await self._db.write(deliveries.END_PLANNED, *columns(rows, 3), state.value, day, holder)
 
-    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Ended:
-        return _ended(await self._db.write(deliveries.FAIL_OFFICE, day, office_id, reason))
+    async def fail_office(self, day: date, holder: str, office_id: UUID, reason: str) -> Ended:
+        return _ended(await self._db.write(deliveries.FAIL_OFFICE, day, office_id, reason, holder))
 
     async def close(self, day: date, unsent_mail_reason: str | None = None) -> Ended:
         return _ended(await self._db.write(deliveries.CLOSE, day, unsent_mail_reason))

@@ -1,6 +1,6 @@
 """Read the data that an office's messages are made from: open deliveries in the ledger, and the five views."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -30,6 +30,24 @@ START: Place = (-(2**31), UUID(int=0))
 CHUNK_LASTS = 4.0
 """Seconds after which the rest of a chunk is read again. An office that begins within this time finds its facts fresh
 for its first calls."""
+
+
+@frozen
+class Claim:
+    """By whom the offices that are read are claimed. No other member reads them as long as its membership lasts.
+
+    Attributes:
+        holder: the member.
+        members: how many members work on the day: with others, it takes no more than a part of what nobody has claimed.
+        channels: those that it serves now: offices with deliveries of other channels that are due are left to others.
+            None: all.
+        finished: its offices that the work is finished on: those without open deliveries are done.
+    """
+
+    holder: str
+    members: int = 1
+    channels: Collection[Channel] | None = None
+    finished: Sequence[UUID] = ()
 
 
 @define
@@ -67,8 +85,10 @@ class Chunk:
 class Source(Protocol):
     """Where a pass reads its work."""
 
-    async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
-        """Return the next offices behind *after*, in order of urgency, that have deliveries whose turn has come.
+    async def read(self, day: date, after: Place, rules: Rules, claim: Claim, most: int = CHUNK) -> Chunk:
+        """Claim the next offices behind *after*, in order of urgency, that have deliveries whose turn has come.
+
+        Offices that another member has claimed are left out.
 
         Args:
             most: how many offices are read at most.
@@ -95,11 +115,14 @@ class PostgresSource:
     _db: Database
     chunk: int = field(default=CHUNK)
 
-    async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
-        # One office beyond the chunk tells whether there are more, without another statement.
-        most = min(most, self.chunk)
-        rows = await self._db.read(source.WORK, day, *after, most + 1)
-        chunk, more = rows[:most], len(rows) > most
+    async def read(self, day: date, after: Place, rules: Rules, claim: Claim, most: int = CHUNK) -> Chunk:
+        # One office beyond the chunk tells whether there are more, without another statement. If there are other
+        # members, the statement decides how many it claims, and only an empty chunk is the last one.
+        most, channels = min(most, self.chunk), None if claim.channels is None else [*claim.channels]
+        beyond = claim.members == 1
+        by_whom = claim.holder, claim.members, list(claim.finished), channels
+        rows = await self._db.write(source.CLAIM, day, *after, most + beyond, *by_whom)
+        chunk, more = rows[:most], not beyond or len(rows) > most
         if not chunk:
             return Chunk((), (), None)
         deliveries: dict[UUID, str] = {row["office_id"]: row["deliveries"] for row in chunk}

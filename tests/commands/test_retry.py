@@ -14,8 +14,9 @@ from notifierd.config.settings import DatabaseSettings, Settings, WindowSettings
 from notifierd.demo.servers.trouble import MailConfig, Rule
 from notifierd.model.delivery import State
 from notifierd.rules.due import Rules
-from notifierd.store.database import Connection, open_database
+from notifierd.store.database import Connection, Database, open_database
 from notifierd.store.postgres import PostgresLedger
+from notifierd.store.source import START, Claim, PostgresSource
 from notifierd.store.sql import deliveries
 from tests.support import application
 from tests.support.daemon_process import AHEAD, OPEN, PAST, TODAY, running_service
@@ -239,17 +240,19 @@ async def retried_at(dsn: str, settings: Settings, now: str, *, ran: bool = True
         await application.create(db)
         await application.replace(db, some_offices(1, staff=1))
         if ran:
-            await fail_one(PostgresLedger(db))
+            await fail_one(db)
     moment = datetime.combine(DAY, time.fromisoformat(now), UTC)
     return await retry(evolve(settings, database=DatabaseSettings(dsn=dsn)), [State.FAILED], moment)
 
 
-async def fail_one(ledger: PostgresLedger) -> None:
+async def fail_one(db: Database) -> None:
     """A run of DAY, whose deliveries all failed."""
+    ledger = PostgresLedger(db)
     await ledger.take_lease(DAY, "me")
     await ledger.plan(DAY, Rules())
     (office,) = some_offices(1).offices
-    await ledger.fail_office(DAY, office, "office_error:ValueError")
+    await PostgresSource(db).read(DAY, START, Rules(), Claim("me"))
+    await ledger.fail_office(DAY, "me", office, "office_error:ValueError")
     await ledger.finish(DAY, "me", "completed", None)
 
 
@@ -262,7 +265,7 @@ async def test_a_run_that_ends_while_a_retry_is_being_written_waits_for_it_and_i
         await application.create(db)
         await application.replace(db, some_offices(1, staff=1))
         ledger = PostgresLedger(db)
-        await fail_one(ledger)
+        await fail_one(db)
         await ledger.take_lease(DAY, "me")
         written, commit = trio.Event(), trio.Event()
 

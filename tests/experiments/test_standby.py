@@ -129,7 +129,7 @@ async def cut_off(pair: Pair) -> float:
 
 async def cut_off_in_its_plan(pair: Pair) -> float:
     """What it has planned is not committed, and locked."""
-    pair.door.last_words = b"COMMIT"
+    pair.door.last_words = (b"insert into notifierd.deliveries", b"COMMIT")
     pair.active.tell(signal.SIGHUP)
     await until(lambda: pair.door.is_hushed, "the plan's end")
     pair.standby.tell(signal.SIGHUP)

@@ -192,11 +192,11 @@ def reads_and_writes(statements: list[str]) -> tuple[int, int]:
 
 def test_five_statements_read_a_day_however_many_offices_there_are(logged: tuple[dict[str, Any], list[str]]):
     """On a machine that needs longer for them than a chunk lasts: 4 more for each further chunk, and 1 for each office
-    that was at work when a chunk was old.
+    that was at work when a chunk was old. The statement that claims a chunk counts among those that write.
     """
     report, statements = logged
     chunks = int(report["seconds"] / CHUNK_LASTS)
-    assert 5 <= reads_and_writes(statements)[0] <= 5 + chunks * (4 + LimitsSettings().offices)
+    assert 4 <= reads_and_writes(statements)[0] <= 5 + chunks * (4 + LimitsSettings().offices)
 
 
 def test_the_report_counts_the_statements_that_the_server_saw(logged: tuple[dict[str, Any], list[str]]):

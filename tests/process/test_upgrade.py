@@ -53,6 +53,18 @@ ROWS: Mapping[int, str] = {
     from notifierd.feedback f join notifierd.deliveries d on d.id = f.delivery_id;
     insert into notifierd.lifts (staff_id, lifted_at) select staff_id, now() from notifierd.holds;
     """,
+    7: """
+    insert into notifierd.run_members (
+        day, name, host, version, config_hash, shares, epoch, joined_at, renewed_at, until,
+        email, push, per_destination, per_second
+    )
+    values ('2026-01-06', 'host:1:2', 'host', '0.1.0', 'ab', true, 1, now(), now(), now(), 5, 20, 5, 0);
+    update notifierd.runs set epoch = 1, plan = '{"offices": 1, "email": 1, "push": 0}', limits = '{"email": 5}',
+        mails_room = 10
+    where day = '2026-01-06';
+    update notifierd.run_offices set claimed_by = 'host:1:2';
+    update notifierd.deliveries set try_by = 7 where state = 'sending';
+    """,
 }
 """What a program of each schema version had written, beyond the version before it. A migration needs its line here."""
 

@@ -22,6 +22,7 @@ from notifierd.rules.due import Rules
 from notifierd.run.calls import SHORTEST_TTL, Call, Prepared, describe, prepare
 from notifierd.run.context import RunContext
 from notifierd.run.transport import Transports
+from notifierd.store.source import Claim
 from tests.support.memory import Application, MemoryLedger
 from tests.support.samples import DAY, a_renewal, an_id, some_offices
 from tests.support.scripted_senders import NINE_O_CLOCK, PlainRenderer, ScriptedSender, a_run, limited
@@ -61,7 +62,7 @@ async def an_office(*, staff: int = 7, devices: int = 0, email: ScriptedSender =
     ledger = MemoryLedger(app, clock=lambda: 0.0)
     context = a_run(ledger, email, ScriptedSender(), now=lambda: NINE_O_CLOCK)
     await ledger.plan(DAY, context.rules)
-    (work,) = (await ledger.read(DAY, (-(2**31), UUID(int=0)), context.rules)).offices
+    (work,) = (await ledger.read(DAY, (-(2**31), UUID(int=0)), context.rules, Claim("me"))).offices
     return Office(work, context)
 
 

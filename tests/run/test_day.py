@@ -29,7 +29,7 @@ from notifierd.run.record.lease import GIVE_BACK_SECONDS
 from notifierd.run.record.recorder import GATHER
 from notifierd.run.stop import SETTLE_SECONDS
 from notifierd.store.ledger import LEASE_SECONDS, UNLIMITED
-from notifierd.store.source import CHUNK, START, Chunk, Place
+from notifierd.store.source import CHUNK, START, Chunk, Claim, Place
 from tests.support.memory import Application
 from tests.support.samples import DAY, an_id, some_offices
 from tests.support.scripted_senders import (
@@ -136,9 +136,9 @@ async def test_a_pass_begins_behind_the_offices_that_are_done(autojump_clock):
 
     @define
     class Watched(ShakyLedger):
-        async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
+        async def read(self, day: date, after: Place, rules: Rules, claim: Claim, most: int = CHUNK) -> Chunk:
             starts.append(after)
-            return await super().read(day, after, rules, most)
+            return await super().read(day, after, rules, claim, most)
 
     app = Application()
     staff = a_staff_of(app, 30)
@@ -811,10 +811,10 @@ async def test_a_renewal_that_is_never_answered_ends_the_run_before_the_lease_do
     """Renewed at 8 s, and the connection hangs from 10 s on: cut at 21 s. Never renewed: cut at 13 s."""
 
     class Hanging(ShakyLedger):
-        async def renew_lease(self, day, holder):
+        async def renew_lease(self, *args):
             if trio.current_time() >= hangs_from:
                 await trio.sleep_forever()
-            return await super().renew_lease(day, holder)
+            return await super().renew_lease(*args)
 
     email = ScriptedSender(seconds=25.0)
     with pytest.raises(LedgerUnavailable, match="timeout"):
@@ -827,10 +827,10 @@ async def test_a_renewal_whose_connection_fell_silent_does_not_keep_the_next_one
     silent = iter([True])
 
     class Silent(ShakyLedger):
-        async def renew_lease(self, day, holder):
+        async def renew_lease(self, *args):
             if next(silent, False):
                 await trio.sleep_forever()
-            return await super().renew_lease(day, holder)
+            return await super().renew_lease(*args)
 
     email = ScriptedSender(seconds=25.0)
     result = await ended(a_run(Silent(some_offices(3, staff=1)), email))
@@ -1114,10 +1114,10 @@ async def test_a_database_that_is_away_when_an_office_is_begun_puts_it_off_and_f
     """What is no longer due cannot be expired for 3 s."""
 
     class Away(ShakyLedger):
-        async def expire(self, reasons):
+        async def expire(self, day, holder, reasons):
             if trio.current_time() < 3.0:
                 raise LedgerUnavailable("database_unavailable:08006")
-            await super().expire(reasons)
+            await super().expire(day, holder, reasons)
 
     app = Application()
     leaver, stays = (a_member(app, name, office="one") for name in ("leaver", "stays"))

@@ -5,6 +5,7 @@ seconds before it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -29,7 +30,7 @@ from notifierd.run.facts import FRESH, MOST_AGE
 from notifierd.run.office import AHEAD
 from notifierd.run.record.recorder import GATHER
 from notifierd.run.trouble import MOST_SLOW
-from notifierd.store.source import CHUNK, CHUNK_LASTS, Chunk, ChunkSize, Place
+from notifierd.store.source import CHUNK, CHUNK_LASTS, Chunk, ChunkSize, Claim, Place
 from tests.support.memory import Application
 from tests.support.samples import DAY, a_renewal, some_offices
 from tests.support.scripted_senders import (
@@ -101,9 +102,9 @@ class Town(ShakyLedger):
         self.again.append((self.clock(), work.id))
         return await super().read_again(work, day, rules)
 
-    async def expire(self, reasons: Mapping[Delivery, str]) -> None:
+    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
         self.ended |= {delivery.id: (self.clock(), reason) for delivery, reason in reasons.items()}
-        await super().expire(reasons)
+        await super().expire(day, holder, reasons)
 
     def meet(self, change: Change, who: int) -> None:
         """Let *change* happen, or be undone."""
@@ -451,8 +452,8 @@ class Slow(Town):
         await self._pass(self.reserving)
         return await super().reserve(day, holder, reservations)
 
-    async def read(self, day: Any, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
-        chunk = await super().read(day, after, rules, most)
+    async def read(self, day: Any, after: Place, rules: Rules, claim: Claim, most: int = CHUNK) -> Chunk:
+        chunk = await super().read(day, after, rules, claim, most)
         await self._pass(self.reading)
         return chunk
 
@@ -605,9 +606,9 @@ async def test_a_chunk_is_as_large_as_what_is_begun_while_it_is_fresh(autojump_c
     email = ScriptedSender(seconds=lambda _: 1.0 if trio.current_time() < 40 else 0.01)
 
     class Noting(Town):
-        async def read(self, day: Any, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
+        async def read(self, day: Any, after: Place, rules: Rules, claim: Claim, most: int = CHUNK) -> Chunk:
             chunks.append(most)
-            return await super().read(day, after, rules, most)
+            return await super().read(day, after, rules, claim, most)
 
     town = Noting(some_offices(100, staff=1))
     await told(town, a_run(town, email, offices=1))

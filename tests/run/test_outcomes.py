@@ -517,7 +517,7 @@ async def test_calls_wait_while_too_many_outcomes_are_refused_and_go_on_when_the
         flying = await flying_under(desk, MOST_UNWRITTEN + 5)
         desk.recorder.settle([sent(delivery) for delivery in flying])
         await desk.recorder.flush()
-        ledger.runs[DAY].lease_until = 900.0
+        ledger.extend(DAY, 900.0)
         with trio.fail_after(100.0):
             assert await desk.reserve(desk.deliveries[-1])
         assert trio.current_time() >= 30.0

@@ -13,7 +13,7 @@ from notifierd.rules.calendar import Window
 from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
 from notifierd.run.day import run_day
-from notifierd.run.office import QUOTA_PAUSE
+from notifierd.run.record.passes import QUOTA_PAUSE
 from notifierd.service.state import Attempt
 from tests.support.processes import Place, invent
 from tests.support.samples import DAY, an_id, some_offices

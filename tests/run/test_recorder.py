@@ -69,7 +69,7 @@ async def test_reservations_go_one_by_one_until_they_come_thick_and_fast(began, 
     """From the 30th in 0.1 s on, those go together that come within a few turns."""
     ledger = a_ledger(60)
     async with open_desk(ledger) as desk:
-        ledger.runs[DAY].lease_until = 2 * began + 60.0
+        ledger.extend(DAY, 2 * began + 60.0)
         await trio.sleep_until(began)
         for delivery in desk.deliveries[:30]:
             assert await desk.reserve(delivery)

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from notifierd.model.delivery import State
 from notifierd.run.day import run_day
-from notifierd.run.office import DATABASE_PAUSE
+from notifierd.run.record.passes import DATABASE_PAUSE
 from notifierd.send.open import honouring_keys
 from tests.support.samples import DAY, some_offices
 from tests.support.scripted_senders import ScriptedSender, ShakyLedger, Swallowed, a_run

@@ -12,7 +12,7 @@ from notifierd.model.office import Notice, OfficeWork
 from notifierd.rules.due import Rules, notice_for
 from notifierd.store.database import Database, open_database
 from notifierd.store.postgres import PostgresLedger
-from notifierd.store.source import MOST_DEVICES, START, PostgresSource
+from notifierd.store.source import MOST_DEVICES, START, Claim, PostgresSource
 from tests.support import application
 from tests.support.memory import Application, MemoryLedger
 from tests.support.processes import Place, invent
@@ -25,7 +25,7 @@ MEGABYTE = 1_000_000
 async def read(db: Database, rules: Rules) -> OfficeWork:
     """Plan the day, and read its only office."""
     await PostgresLedger(db).plan(DAY, rules)
-    (work,) = (await PostgresSource(db).read(DAY, START, rules)).offices
+    (work,) = (await PostgresSource(db).read(DAY, START, rules, Claim("me"))).offices
     return work
 
 
@@ -140,7 +140,7 @@ async def test_of_alerts_beyond_those_that_a_mail_lists_only_numbers_are_read(da
             again = await PostgresSource(db).read_again(work, DAY, rules)
             memory = MemoryLedger(app)
             await memory.plan(DAY, rules)
-            (whole,) = (await memory.read(DAY, START, rules)).offices
+            (whole,) = (await memory.read(DAY, START, rules, Claim("me"))).offices
             assert len(whole.alerts) > 380
             assert len(work.alerts) <= 200 + 41 + 1
             assert said(work, rules) == said(again, rules) == said(whole, rules)

@@ -15,7 +15,7 @@ from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement,
 from notifierd.model.errors import LeaseHeld
 from notifierd.model.office import OfficeWork
 from notifierd.rules.due import Rules
-from notifierd.store.source import START
+from notifierd.store.source import START, Claim
 from tests.support.ledgers import Desk, open_desk
 from tests.support.memory import Application, Hold
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_assessment, an_id, some_offices
@@ -39,7 +39,7 @@ async def work_of(desk: Desk, rules: Rules = RULES) -> list[OfficeWork]:
     found: list[OfficeWork] = []
     place = START
     while True:
-        chunk = await desk.source.read(DAY, place, rules)
+        chunk = await desk.source.read(DAY, place, rules, Claim(ME))
         found += chunk.offices
         if chunk.after is None:
             return found
@@ -92,7 +92,7 @@ async def test_no_more_offices_are_read_than_are_asked_for(desk: Desk) -> None:
     all_at_once = [work.id for work in await work_of(desk)]
     found, place = [], START
     for most in (2, 1, 500):
-        chunk = await desk.source.read(DAY, place, RULES, most)
+        chunk = await desk.source.read(DAY, place, RULES, Claim(ME), most)
         works = list(chunk.offices)
         assert [office for _, office in chunk.places] == [work.id for work in works]
         assert len(works) == min(most, 2)
@@ -437,9 +437,9 @@ async def test_a_late_delivered_is_evidence_only_of_what_is_settled_or_being_sen
     stale = [a_call(delivery) for delivery in (first, second)]
     assert await reserved(desk, *stale)
     await desk.ledger.settle([s for call in stale for s in ending(call, State.PLANNED, put_back=1)])
-    await desk.ledger.expire({first: "no_longer_due"})
+    await desk.ledger.expire(DAY, ME, {first: "no_longer_due"})
     found = {delivery.id: delivery for delivery in await deliveries_of(desk)}
-    await desk.ledger.expire({found[first.id]: "no_longer_due"})
+    await desk.ledger.expire(DAY, ME, {found[first.id]: "no_longer_due"})
     assert await reserved(desk, a_call(found[second.id]))
     said = [s for call in stale for s in ending(call, State.SENT, audit={})]
     assert await desk.ledger.settle(said) == {first.id, second.id}
@@ -551,8 +551,8 @@ async def test_settled_bare_lacks_its_extras(desk: Desk) -> None:
 async def test_expiring_and_failing_touch_only_what_is_planned(desk: Desk) -> None:
     first, second, third = await planned(desk, some_offices(1, staff=3))
     assert await reserved(desk, a_call(first))
-    await desk.ledger.expire({first: "no_longer_due", second: "staff_gone"})
-    await desk.ledger.fail({first: "bad_address", second: "bad_address", third: "no_address"})
+    await desk.ledger.expire(DAY, ME, {first: "no_longer_due", second: "staff_gone"})
+    await desk.ledger.fail(DAY, ME, {first: "bad_address", second: "bad_address", third: "no_address"})
     states = await desk.states()
     expected = [("sending", None), ("expired", "staff_gone"), ("failed", "no_address")]
     assert [states[delivery.id] for delivery in (first, second, third)] == expected
@@ -566,7 +566,7 @@ async def test_a_failed_office_fails_alone(desk: Desk) -> None:
     assert await reserved(desk, a_call(poisoned[0], expires=5))
     await desk.age(6)
     await desk.ledger.take_lease(DAY, ME)
-    ended = await desk.ledger.fail_office(DAY, bad, "office_error:ValueError")
+    ended = await desk.ledger.fail_office(DAY, ME, bad, "office_error:ValueError")
     assert ended == {(Channel.EMAIL, State.FAILED): 1, (Channel.EMAIL, State.UNKNOWN): 1}
     counts = await desk.ledger.counts(DAY, RULES)
     assert (counts.offices, counts.offices_failed) == (2, 1)
@@ -580,7 +580,7 @@ async def test_each_persons_first_failure_comes_before_anybodys_second(desk: Des
     (home, everywhere), *others = app.staff
     app.staff += [(office, everywhere) for office in app.offices if office != home]
     deliveries = await planned(desk, app)
-    await desk.ledger.fail(dict.fromkeys(deliveries, "rejected:item"))
+    await desk.ledger.fail(DAY, ME, dict.fromkeys(deliveries, "rejected:item"))
     failures = [failure.office_id for failure in (await desk.ledger.counts(DAY, RULES)).failures]
     first, *more = sorted(app.offices)
     assert failures == [*sorted([first, *(office for office, _ in others)]), *more]
@@ -588,11 +588,11 @@ async def test_each_persons_first_failure_comes_before_anybodys_second(desk: Des
 
 async def test_while_anything_is_open_an_interim_count_tells_neither_failures_nor_what_is_untold(desk: Desk) -> None:
     first, second = await planned(desk, some_offices(2, staff=1))
-    await desk.ledger.fail({first: "rejected:item"})
+    await desk.ledger.fail(DAY, ME, {first: "rejected:item"})
     whole, interim = await desk.ledger.counts(DAY, RULES), await desk.ledger.counts(DAY, RULES, interim=True)
     assert ([failure.office_id for failure in whole.failures], len(whole.untold)) == ([first.office_id], 2)
     assert interim == evolve(whole, failures=(), failures_omitted=0, untold=())
-    await desk.ledger.fail({second: "rejected:item"})
+    await desk.ledger.fail(DAY, ME, {second: "rejected:item"})
     whole, interim = await desk.ledger.counts(DAY, RULES), await desk.ledger.counts(DAY, RULES, interim=True)
     assert (len(whole.failures), len(whole.untold)) == (2, 2)
     assert interim == whole
@@ -602,8 +602,8 @@ async def test_the_backlog_names_the_last_office_before_the_first_with_anything_
     """So the next pass need not look at the others again."""
     await planned(desk, some_offices(4, staff=2))
     works = await work_of(desk)
-    chunk = await desk.source.read(DAY, START, RULES)
-    places = [*chunk.places, *(await desk.source.read(DAY, chunk.places[-1], RULES)).places]
+    chunk = await desk.source.read(DAY, START, RULES, Claim(ME))
+    places = [*chunk.places, *(await desk.source.read(DAY, chunk.places[-1], RULES, Claim(ME))).places]
 
     async def done() -> object:
         return (await desk.ledger.counts(DAY, RULES)).backlog.done
@@ -834,7 +834,7 @@ async def test_a_retry_plans_again_what_ended_badly_and_nothing_else(desk: Desk)
     assert await reserved(desk, *calls)
     await desk.ledger.settle(ending(calls[0], State.FAILED, reason="rejected:422", attempts=2, doubts=1))
     await desk.ledger.settle(ending(calls[1], State.SENT, audit={}))
-    await desk.ledger.expire({expired: "no_longer_due"})
+    await desk.ledger.expire(DAY, ME, {expired: "no_longer_due"})
     again = await desk.ledger.retry(DAY, [State.FAILED])
     assert (again.offices, again.email, again.push) == (1, 1, 0)
     states = await desk.states()
@@ -852,7 +852,7 @@ async def test_a_retry_leaves_an_unknown_call_of_a_provider_with_keys_to_be_made
     lost, taken, also_lost = ending(call, State.UNKNOWN, reason="timeout", attempts=1, doubts=1)
     taken = evolve(taken, state=State.SENT, reason=None, audit={})
     await desk.ledger.settle([lost, taken, also_lost, *ending(other, State.FAILED, reason="rejected:422")])
-    await desk.ledger.fail({untried: "no_address"})
+    await desk.ledger.fail(DAY, ME, {untried: "no_address"})
     again = await desk.ledger.retry(DAY, [State.UNKNOWN, State.FAILED], ["resend"])
     assert (again.offices, again.email) == (1, 4)
     found = {delivery.id: delivery for delivery in await deliveries_of(desk)}
@@ -889,7 +889,7 @@ async def test_a_failed_office_is_open_again_after_a_retry(desk: Desk) -> None:
     app = some_offices(1, staff=2)
     (office,) = app.offices
     await planned(desk, app)
-    await desk.ledger.fail_office(DAY, office, "office_error:ValueError")
+    await desk.ledger.fail_office(DAY, ME, office, "office_error:ValueError")
     assert (await desk.ledger.retry(DAY, [State.FAILED, State.EXPIRED])).email == 2
     assert (await desk.ledger.counts(DAY, RULES)).offices_failed == 0
 
@@ -910,7 +910,7 @@ async def test_a_completed_run_is_to_be_resumed_after_a_retry_that_found_somethi
 
 async def test_a_retry_leaves_a_run_that_goes_on_as_it_is_which_then_cannot_be_completed(desk: Desk) -> None:
     (delivery,) = await planned(desk, some_offices(1, staff=1))
-    await desk.ledger.expire({delivery: "no_longer_due"})
+    await desk.ledger.expire(DAY, ME, {delivery: "no_longer_due"})
     await desk.ledger.retry(DAY, [State.EXPIRED])
     assert await how_it_ended(desk) == ("running", None)
     assert not await desk.ledger.finish(DAY, ME, "completed", None)
@@ -921,7 +921,7 @@ async def test_a_retry_leaves_a_run_that_goes_on_as_it_is_which_then_cannot_be_c
 
 async def test_what_nobody_came_back_to_after_a_retry_is_settled_by_the_next_day(desk: Desk) -> None:
     (delivery,) = await planned(desk, some_offices(1, staff=1))
-    await desk.ledger.expire({delivery: "no_longer_due"})
+    await desk.ledger.expire(DAY, ME, {delivery: "no_longer_due"})
     await desk.ledger.finish(DAY, ME, "completed", None)
     await desk.ledger.retry(DAY, [State.EXPIRED])
     assert await desk.ledger.close_earlier(DAY + timedelta(days=1)) == {(Channel.EMAIL, State.EXPIRED): 1}

@@ -14,7 +14,7 @@ from notifierd.demo.postgres import Cluster
 from notifierd.model.delivery import Channel, Delivery, Settlement, State
 from notifierd.rules.due import Rules
 from notifierd.store.ledger import AUDIT_TOGETHER, Ledger
-from notifierd.store.source import START
+from notifierd.store.source import START, Claim
 from tests.support.ledgers import Desk, PostgresDesk, open_desk
 from tests.support.memory import Application
 from tests.support.recording import a_call
@@ -43,7 +43,7 @@ async def planned(desk: Desk, app: Application) -> list[Delivery]:
 
 
 async def due(desk: Desk) -> list[Delivery]:
-    chunk = await desk.source.read(DAY, START, RULES)
+    chunk = await desk.source.read(DAY, START, RULES, Claim(ME))
     return [delivery for work in chunk.offices for delivery in work.deliveries if delivery.due]
 
 

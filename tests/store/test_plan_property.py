@@ -28,7 +28,7 @@ from notifierd.store.database import Connection, Database, open_database
 from notifierd.store.feedback import Feedback
 from notifierd.store.ledger import UNLIMITED, Ledger
 from notifierd.store.postgres import PostgresLedger
-from notifierd.store.source import START, PostgresSource
+from notifierd.store.source import START, Claim, PostgresSource
 from tests.support import application
 from tests.support.ledgers import ADD_HOLD
 from tests.support.memory import Application, EarlierRun, Hold, MemoryLedger
@@ -349,7 +349,8 @@ async def read_by_both(source: PostgresSource, memory: MemoryLedger, rules: Rule
     """Read what is due from both, chunk by chunk, and compare; return the deliveries."""
     place, found = START, set()
     while True:
-        ours, theirs = await source.read(DAY, place, rules), await evolve(memory, chunk=2).read(DAY, place, rules)
+        ours = await source.read(DAY, place, rules, Claim("me"))
+        theirs = await evolve(memory, chunk=2).read(DAY, place, rules, Claim("me"))
         assert ours.after == theirs.after
         for work, other in zip(ours.offices, theirs.offices, strict=True):
             assert (work.id, work.name, work.staff) == (other.id, other.name, other.staff)

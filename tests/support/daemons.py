@@ -13,6 +13,7 @@ from attrs import define, evolve, field, frozen
 
 from notifierd.config.settings import HttpSettings, Settings, WindowSettings
 from notifierd.model.errors import ConfigError, LedgerUnavailable, StatementRefused
+from notifierd.rules.cluster.membership import ALONE, Standing, Terms
 from notifierd.run.context import RunContext
 from notifierd.run.progress import Progress
 from notifierd.run.stop import Stop
@@ -55,9 +56,10 @@ class Diary(ShakyLedger):
     taken: list[tuple[date, datetime]] = field(factory=list)
     refuses_alarms: bool = False
 
-    async def take_lease(self, day: date, holder: str) -> None:
-        await super().take_lease(day, holder)
+    async def take_lease(self, day: date, holder: str, terms: Terms = ALONE) -> Standing:
+        standing = await super().take_lease(day, holder, terms)
         self.taken.append((day, self.now()))
+        return standing
 
     async def claim_alarm(self, day: date, cause: str) -> bool:
         if self.refuses_alarms:

@@ -142,6 +142,7 @@ class PostgresDesk:
     async def age(self, seconds: float) -> None:
         past = timedelta(seconds=seconds)
         await self.db.fetch("update notifierd.runs set lease_until = lease_until - $1::interval", past)
+        await self.db.fetch("update notifierd.run_members set until = until - $1::interval", past)
         await self.db.fetch(
             "update notifierd.deliveries"
             " set not_before = not_before - $1::interval, try_until = try_until - $1::interval",

@@ -18,13 +18,14 @@ from attrs import define, evolve, field, frozen
 from notifierd.config.settings import Audit
 from notifierd.model.counts import Backlog, Capacity, ChannelCounts, DayCounts, Excess, Failure, Planned, Untold
 from notifierd.model.delivery import OPEN, Channel, Delivery, Reservation, Settlement, State, delivery_id
-from notifierd.model.errors import LeaseHeld
 from notifierd.model.office import Alert, Device, Kind, LastRun, OfficeWork, Staff
 from notifierd.model.reasons import Reason
+from notifierd.rules.cluster.grants import ClusterLimits
+from notifierd.rules.cluster.membership import ALONE, Day, Member, Standing, Terms, Use, join, renew
 from notifierd.rules.due import Rules, chosen
 from notifierd.rules.reminders import LOOK_BACK
 from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, OfficeDay, Run
-from notifierd.store.source import CHUNK, Chunk, Place
+from notifierd.store.source import CHUNK, Chunk, Claim, Place
 
 T = TypeVar("T")
 
@@ -62,6 +63,7 @@ class _Row:
     not_before: float | None = None
     try_until: float | None = None
     reserved_at: float = -math.inf
+    reserved_by: str = ""
     provider_message_id: str | None = None
     audit_missing: bool = False
 
@@ -73,7 +75,19 @@ class _Run:
     lease_until: float
     reason: str | None = None
     finished_at: datetime | None = None
-    held_since: float = math.inf
+    epoch: int = 0
+    plan: Planned | None = None
+    limits: ClusterLimits | None = None
+    mails_room: int = 0
+
+
+@define
+class _Membership:
+    member: Member
+    joined_at: float
+    until: float
+    drawn: int = 0
+    used: int = 0
 
 
 @frozen
@@ -87,6 +101,9 @@ class Version:
     late: list[Settlement]
     alarms: set[tuple[date, str]]
     audit_owed: set[OfficeDay]
+    memberships: dict[tuple[date, str], _Membership]
+    claims: dict[OfficeDay, str]
+    done: set[OfficeDay]
     devices: dict[UUID, Device]
     audit_log: list[dict[str, Any]]
 
@@ -132,6 +149,9 @@ class MemoryLedger:
     audit_owed: set[OfficeDay] = field(factory=set)
     uncounted: set[date] = field(factory=set)
     """The days whose counts were not kept; what keeps them removes the day."""
+    memberships: dict[tuple[date, str], _Membership] = field(factory=dict)
+    claims: dict[OfficeDay, str] = field(factory=dict)
+    done: set[OfficeDay] = field(factory=set)
     audit: Audit = "each"
 
     # What a database may forget ----------------------------------------------------------------------------------
@@ -146,6 +166,9 @@ class MemoryLedger:
             list(self.late),
             set(self.alarms),
             set(self.audit_owed),
+            {key: copy(membership) for key, membership in self.memberships.items()},
+            dict(self.claims),
+            set(self.done),
             dict(self.app.devices),
             list(self.app.audit_log),
         )
@@ -155,29 +178,142 @@ class MemoryLedger:
         self.runs, self.offices, self.failed_offices = version.runs, version.offices, version.failed_offices
         self.rows, self.late, self.alarms = version.rows, version.late, version.alarms
         self.audit_owed = version.audit_owed
+        self.memberships, self.claims, self.done = version.memberships, version.claims, version.done
         self.app.devices, self.app.audit_log = version.devices, version.audit_log
 
     # The lease ---------------------------------------------------------------------------------------------------
 
-    async def take_lease(self, day: date, holder: str) -> None:
+    async def take_lease(self, day: date, holder: str, terms: Terms = ALONE) -> Standing:
         await self._statement()
-        run = self.runs.get(day)
-        if run and run.holder not in (None, holder) and run.lease_until > self.clock():
-            raise LeaseHeld(str(run.holder))
-        held_since = run.held_since if run and self._holds(day, holder) else self.clock()
-        self.runs[day] = _Run("running", holder, self.clock() + LEASE_SECONDS, held_since=held_since)
+        standing = join(self._day(day), holder, terms)
+        run = self.runs.setdefault(day, _Run("running", None, -math.inf))
+        run.state, run.epoch, run.limits = "running", standing.epoch, standing.limits
+        if standing.begins:
+            run.reason = run.finished_at = run.plan = None
+        before = self.memberships.get((day, holder))
+        joined_at = before.joined_at if before and self._is_member(day, holder) else self.clock()
+        if standing.leads:
+            run.holder, run.lease_until = holder, self.clock() + LEASE_SECONDS
+        member = Member(holder, standing.epoch, standing.kept, terms.shares, terms.config_hash)
+        self.memberships[day, holder] = _Membership(member, joined_at, self.clock() + LEASE_SECONDS)
+        return standing
 
-    async def renew_lease(self, day: date, holder: str) -> bool:
+    async def renew_lease(self, day: date, holder: str, use: Use = Use()) -> Standing | None:  # noqa: B008 - it is frozen
         await self._statement()
-        if not self._holds(day, holder):
-            return False
-        self.runs[day].lease_until = self.clock() + LEASE_SECONDS
-        return True
+        standing = renew(self._day(day), holder, use)
+        if standing is None:
+            return None
+        run, membership = self.runs[day], self.memberships[day, holder]
+        membership.until = self.clock() + LEASE_SECONDS
+        membership.used = max(membership.used, use.mails_used)
+        asked = max(membership.member.asked, use.asked)
+        membership.member = evolve(membership.member, grant=standing.kept, asked=asked)
+        if standing.leads:
+            run.holder, run.lease_until, run.limits = holder, self.clock() + LEASE_SECONDS, standing.limits
+        return standing
+
+    def extend(self, day: date, until: float) -> None:
+        """Let the lease of *day*, and the memberships, end at *until*."""
+        self.runs[day].lease_until = until
+        for (of, _), membership in self.memberships.items():
+            if of == day:
+                membership.until = until
+
+    async def leave(self, day: date, holder: str) -> bool:
+        await self._statement()
+        last = self._day(day).is_last(holder)
+        if last:
+            self.runs[day].holder, self.runs[day].lease_until = holder, self.clock() + LEASE_SECONDS
+        else:
+            self._remove(day, holder)
+        return not last
 
     async def give_back(self, day: date, holder: str, reason: str) -> None:
         await self._statement()
-        if self.runs[day].holder == holder:
-            self.runs[day] = _Run("interrupted", None, self.clock(), reason, self.now())
+        run = self.runs[day]
+        found = self._day(day)
+        if not found.peers(holder) and (found.is_last(holder) or run.holder == holder):
+            self._end_run(day, "interrupted", reason)
+        self._remove(day, holder)
+
+    def _remove(self, day: date, holder: str) -> None:
+        run = self.runs[day]
+        self.memberships.pop((day, holder), None)
+        if run.holder == holder:
+            run.holder, run.lease_until = None, self.clock()
+
+    def _end_run(self, day: date, state: str, reason: str | None) -> None:
+        epoch = self.runs[day].epoch
+        self.runs[day] = _Run(state, None, self.clock(), reason, self.now(), epoch)
+
+    def _day(self, day: date) -> Day:
+        """The day as the rules of the membership want it."""
+        run = self.runs.get(day) or _Run("", None, -math.inf)
+        there = [(kept.joined_at, name) for (on, name), kept in self.memberships.items() if on == day]
+        members = tuple(self.memberships[day, name].member for _, name in sorted(there) if self._is_member(day, name))
+        leader = run.holder if run.lease_until > self.clock() else None
+        return Day(run.state == "running", leader, run.epoch, run.plan, run.limits, members)
+
+    def _is_member(self, day: date, name: str) -> bool:
+        membership, run = self.memberships.get((day, name)), self.runs.get(day)
+        if membership is None or run is None or membership.until <= self.clock():
+            return False
+        return membership.member.shares or (run.holder == name and run.lease_until > self.clock())
+
+    def _in_progress(self, day: date) -> bool:
+        run = self.runs[day]
+        return run.state == "running" and (run.lease_until > self.clock() or bool(self._day(day).peers("")))
+
+    async def note_plan(self, day: date, holder: str, planned: Planned) -> int:
+        await self._statement()
+        run = self.runs[day]
+        if run.holder != holder or run.lease_until <= self.clock():
+            return 0
+        run.plan = Planned(planned.offices, planned.email, planned.push)
+        self._reopen(day)
+        return len(self._day(day).peers(""))
+
+    async def recount_mails(self, day: date, holder: str, quota: int) -> None:
+        await self._statement()
+        drawn = sum(
+            kept.drawn - kept.used
+            for (on, name), kept in self.memberships.items()
+            if on == day and self._is_member(on, name)
+        )
+        if self.runs[day].holder == holder and self.runs[day].lease_until > self.clock():
+            self.runs[day].mails_room = max(0, quota - self._given(day) - drawn)
+
+    async def draw_mails(self, day: date, holder: str, needed: int) -> int:
+        await self._statement()
+        run = self.runs[day]
+        if not self._is_member(day, holder):
+            return 0
+        mails = min(run.mails_room, max(needed, run.mails_room // (2 * max(1, len(self._day(day).peers(""))))))
+        run.mails_room -= mails
+        self.memberships[day, holder].drawn += mails
+        return mails
+
+    async def release(self, day: date, holder: str, kept: Collection[UUID]) -> None:
+        await self._statement()
+        for (on, office), claimed_by in list(self.claims.items()):
+            if (on, claimed_by) == (day, holder) and office not in kept and (on, office) not in self.done:
+                del self.claims[on, office]
+
+    async def reopen(self, day: date) -> None:
+        await self._statement()
+        self._reopen(day)
+
+    def _reopen(self, day: date) -> None:
+        again = {(day, row.delivery.office_id) for row in self._of(day) if row.delivery.state in OPEN} & self.done
+        self.done -= again
+        for office in again:
+            self.claims.pop(office, None)
+
+    async def is_open(self, day: date) -> bool:
+        await self._statement()
+        return any(
+            row.delivery.state in OPEN and (day, row.delivery.office_id) not in self.done for row in self._of(day)
+        )
 
     async def finish(
         self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
@@ -187,7 +323,8 @@ class MemoryLedger:
             return True
         again = state == "completed" and any(row.delivery.state in OPEN for row in self._of(day))
         state, reason = ("interrupted", "retried") if again else (state, reason)
-        self.runs[day] = _Run(state, None, self.clock(), reason, self.now())
+        self._end_run(day, state, reason)
+        self.memberships.pop((day, holder), None)
         return not again
 
     async def run(self, day: date) -> Run | None:
@@ -214,10 +351,6 @@ class MemoryLedger:
         known = (day, cause) in self.alarms
         self.alarms.add((day, cause))
         return not known
-
-    def _holds(self, day: date, holder: str) -> bool:
-        run = self.runs.get(day)
-        return run is not None and run.holder == holder and run.lease_until > self.clock()
 
     # Planning ----------------------------------------------------------------------------------------------------
 
@@ -329,14 +462,20 @@ class MemoryLedger:
 
     # Reading -----------------------------------------------------------------------------------------------------
 
-    async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
+    async def read(self, day: date, after: Place, rules: Rules, claim: Claim, most: int = CHUNK) -> Chunk:
         as_of = trio.current_time()
         await self._statement()
+        self._finish_offices(day, claim)
         places = sorted((urgency, office) for (on, office), urgency in self.offices.items() if on == day)
         rows = _by_office((row.delivery.office_id, row) for row in self._of(day))
         members, alerts = _by_office(self.app.staff), _by_office(self.app.alerts)
-        due = [place for place in places if place > after and any(map(self._due, rows[place[1]]))]
-        chunk = due[: min(most, self.chunk)]
+        free = [place for place in places if self._can_claim((day, place[1]), claim)]
+        due = [place for place in free if place > after and self._to_do(rows[place[1]], claim)]
+        most = min(most, self.chunk)
+        if claim.members > 1:
+            most = min(most, max(1, len(free) // (4 * claim.members)))
+        chunk = due[:most]
+        self.claims |= {(day, office): claim.holder for _, office in chunk}
         horizon, last_runs = day + timedelta(days=rules.horizon_days), self.last_runs(day)
         works = tuple(
             evolve(
@@ -345,7 +484,29 @@ class MemoryLedger:
             )
             for _, office in chunk
         )
-        return Chunk(works, chunk, chunk[-1] if len(due) > len(chunk) else None)
+        more = len(due) > len(chunk) or (claim.members > 1 and chunk)
+        return Chunk(works, chunk, chunk[-1] if more else None)
+
+    def _finish_offices(self, day: date, claim: Claim) -> None:
+        """Mark those of the member's offices as done that are finished."""
+        unfinished = {row.delivery.office_id for row in self._of(day) if row.delivery.state in OPEN}
+        self.done |= {
+            (day, office)
+            for office in claim.finished
+            if self.claims.get((day, office)) == claim.holder
+            and office not in unfinished
+            and (day, office) not in self.failed_offices
+        }
+
+    def _can_claim(self, office: OfficeDay, claim: Claim) -> bool:
+        if office in self.done:
+            return False
+        claimed_by = self.claims.get(office)
+        return claimed_by in (None, claim.holder) or not self._is_member(office[0], str(claimed_by))
+
+    def _to_do(self, rows: Iterable[_Row], claim: Claim) -> bool:
+        due = {row.delivery.channel for row in rows if self._due(row)}
+        return bool(due) and (claim.channels is None or due <= set(claim.channels))
 
     async def read_again(self, work: OfficeWork, day: date, rules: Rules) -> OfficeWork:
         as_of = trio.current_time()
@@ -416,10 +577,12 @@ class MemoryLedger:
 
     async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
         await self._statement()
-        if not self._holds(day, holder):
+        if not self._is_member(day, holder) or self.memberships[day, holder].member.epoch != self.runs[day].epoch:
             return set()
-        since = self.runs[day].held_since
-        granted = [r for r in reservations if all(self._free(marked, r.call_id, since) for marked in r.deliveries)]
+        since = self.memberships[day, holder].joined_at
+        granted = [
+            r for r in reservations if all(self._free(marked, r.call_id, holder, since) for marked in r.deliveries)
+        ]
         for reservation in granted:
             for marked in reservation.deliveries:
                 row = self.rows[marked.id]
@@ -427,16 +590,16 @@ class MemoryLedger:
                     marked, payload_hash=reservation.payload_hash, provider=reservation.provider, reason=None
                 )
                 row.try_until = self.clock() + reservation.expires
-                row.not_before, row.reserved_at = None, self.clock()
+                row.not_before, row.reserved_at, row.reserved_by = None, self.clock(), holder
         return {reservation.call_id for reservation in granted}
 
-    def _free(self, marked: Delivery, call_id: UUID, held_since: float) -> bool:
+    def _free(self, marked: Delivery, call_id: UUID, holder: str, since: float) -> bool:
         row = self.rows[marked.id]
         now = row.delivery
         if now.try_no == marked.try_no - 1:
             stale = row.try_until is not None and row.try_until <= self.clock()
             return now.state is State.PLANNED or (now.state is State.SENDING and stale)
-        ours = now.call_id == call_id and row.reserved_at >= held_since
+        ours = now.call_id == call_id and row.reserved_by == holder and row.reserved_at >= since
         return now.try_no == marked.try_no and now.state is State.SENDING and ours
 
     async def settle(self, settlements: Sequence[Settlement], *, without_audit: bool = False) -> set[UUID]:
@@ -558,23 +721,30 @@ class MemoryLedger:
         await self._statement()
         self.audit_owed.discard(office)
 
-    async def expire(self, reasons: Mapping[Delivery, str]) -> None:
-        await self._end_planned(State.EXPIRED, reasons)
+    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+        await self._end_planned(State.EXPIRED, day, holder, reasons)
 
-    async def fail(self, reasons: Mapping[Delivery, str]) -> None:
-        await self._end_planned(State.FAILED, reasons)
+    async def fail(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+        await self._end_planned(State.FAILED, day, holder, reasons)
 
-    async def _end_planned(self, state: State, reasons: Mapping[Delivery, str]) -> None:
+    def _claims(self, holder: str, office: OfficeDay) -> bool:
+        return self.claims.get(office) == holder and self._is_member(office[0], holder)
+
+    async def _end_planned(self, state: State, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
         await self._statement()
         for delivery, reason in reasons.items():
             row = self.rows[delivery.id]
+            if not self._claims(holder, (day, row.delivery.office_id)):
+                continue
             if row.delivery.state is State.PLANNED and row.delivery.try_no == delivery.try_no:
                 self._end(row, state, reason)
 
-    async def fail_office(self, day: date, office_id: UUID, reason: str) -> Ended:
+    async def fail_office(self, day: date, holder: str, office_id: UUID, reason: str) -> Ended:
         await self._statement()
-        self.failed_offices[day, office_id] = reason
         ended: Ended = Counter()
+        if not self._claims(holder, (day, office_id)):
+            return ended
+        self.failed_offices[day, office_id] = reason
         for row in self._of(day):
             if row.delivery.office_id == office_id and self._can_end(row):
                 state = State.FAILED if row.delivery.state is State.PLANNED else State.UNKNOWN
@@ -592,7 +762,7 @@ class MemoryLedger:
             earlier
             for earlier, run in self.runs.items()
             if earlier < day
-            and (run.holder is None or run.lease_until <= self.clock())
+            and not self._in_progress(earlier)
             and run.state in ("running", "interrupted")
             and not (run.reason or "").startswith("never_resumed")
         ]
@@ -601,14 +771,14 @@ class MemoryLedger:
             reason = self.runs[earlier].reason
             reason = None if reason == "retried" else reason
             reason = "never_resumed" + (f" ({reason})" if reason else "")
-            self.runs[earlier] = _Run("interrupted", None, self.clock(), reason)
+            self.runs[earlier] = _Run("interrupted", None, self.clock(), reason, epoch=self.runs[earlier].epoch)
         return self._end_windows(ending)
 
     async def leave_open(self, day: date) -> int:
         await self._statement()
         run = self.runs.get(day)
-        if run and run.state == "running" and (run.holder is None or run.lease_until <= self.clock()):
-            self.runs[day] = _Run("interrupted", None, self.clock(), "run_died", self.now())
+        if run and run.state == "running" and not self._in_progress(day):
+            self._end_run(day, "interrupted", "run_died")
         return sum(row.delivery.state in OPEN for row in self._of(day))
 
     def _can_end(self, row: _Row) -> bool:
@@ -647,9 +817,13 @@ class MemoryLedger:
                 put_back=now.put_back + (0 if same_call or now.state is State.EXPIRED else 1),
             )
             row.not_before, row.try_until = None, self.clock() if same_call else None
-            self.failed_offices.pop((day, row.delivery.office_id), None)
-        if again and self.runs[day].lease_until <= self.clock():
-            self.runs[day] = _Run("interrupted", None, self.clock(), "retried", self.runs[day].finished_at)
+            office = day, row.delivery.office_id
+            if self.failed_offices.pop(office, None) or office in self.done:
+                self.claims.pop(office, None)
+                self.done.discard(office)
+        if again and not self._in_progress(day):
+            run = self.runs[day]
+            self.runs[day] = _Run("interrupted", None, self.clock(), "retried", run.finished_at, run.epoch)
         channels = Counter(row.delivery.channel for row in again)
         offices = {row.delivery.office_id for row in again}
         return Planned(len(offices), channels[Channel.EMAIL], channels[Channel.PUSH])
@@ -672,6 +846,8 @@ class MemoryLedger:
             self.audit_owed = {office for office in self.audit_owed if office[0] != old}
             self.offices = {key: urgency for key, urgency in self.offices.items() if key[0] != old}
             self.failed_offices = {key: why for key, why in self.failed_offices.items() if key[0] != old}
+            self.claims = {key: who for key, who in self.claims.items() if key[0] != old}
+            self.memberships = {key: member for key, member in self.memberships.items() if key[0] != old}
         return True
 
     # How the day stands ----------------------------------------------------------------------------------------------

@@ -25,13 +25,13 @@ class Door:
     Attributes:
         port: where it is, on 127.0.0.1.
         delay: seconds that whatever passes is late, each way.
-        last_words: a client that says this is the last that is heard of; it is hushed, and that does not pass.
+        last_words: a client that has said all of this, in turn, is hushed; the last of it does not pass.
     """
 
     _path: Path
     port: int = 0
     delay: float = 0.0
-    last_words: bytes = b""
+    last_words: tuple[bytes, ...] = ()
     is_hushed: bool = False
     _is_shut: bool = False
     _passages: set[_Passage] = field(factory=set)
@@ -53,7 +53,7 @@ class Door:
 
     def speak(self) -> None:
         """Let everything pass again, first what was held up."""
-        self.is_hushed, self.last_words = False, b""
+        self.is_hushed, self.last_words = False, ()
         for passage in self._passages:
             passage.speaking.set()
 
@@ -80,8 +80,10 @@ class Door:
         with suppress(trio.BrokenResourceError):
             while data := await source.receive_some():
                 await trio.sleep(self.delay)
-                if self.last_words and self.last_words in data:
-                    self.hush()
+                if self.last_words and self.last_words[0] in data:
+                    self.last_words = self.last_words[1:]
+                    if not self.last_words:
+                        self.hush()
                 await passage.speaking.wait()
                 await to.send_all(data)
         passage.scope.cancel()

@@ -20,7 +20,7 @@ from notifierd.rules.due import Rules
 from notifierd.run.context import Limits, RunClock, RunContext, lasting
 from notifierd.run.transport import CallLimits, Transports
 from notifierd.send import Sender
-from notifierd.store.source import CHUNK, Chunk, Place
+from notifierd.store.source import CHUNK, Chunk, Claim, Place
 from tests.support.memory import Application, MemoryLedger
 from tests.support.messages import SENDER
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_id
@@ -227,8 +227,8 @@ class ShakyLedger(MemoryLedger):
     reserved: list[tuple[float, int]] = field(factory=list)
     written: list[tuple[float, int]] = field(factory=list)
 
-    async def read(self, day: date, after: Place, rules: Rules, most: int = CHUNK) -> Chunk:
-        chunk = await super().read(day, after, rules, most)
+    async def read(self, day: date, after: Place, rules: Rules, claim: Claim, most: int = CHUNK) -> Chunk:
+        chunk = await super().read(day, after, rules, claim, most)
         self.reads.append(self.clock())
         return chunk
 

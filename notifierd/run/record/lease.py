@@ -1,7 +1,8 @@
-"""The lease on a day: only its holder sends, and a holder that cannot renew it stops before it expires.
+"""The lease on a day: only who has one sends, and a process that cannot renew it stops before it expires.
 
 The ledger's statements check the lease, too, by the database's clock. So the lease also fences: a process that was
-suspended or cut off, and wakes up later, can reserve nothing.
+suspended or cut off, and wakes up later, can reserve nothing. If processes share the day, each has its own lease, and
+one of them leads.
 """
 
 from collections.abc import AsyncIterator
@@ -10,14 +11,16 @@ from datetime import date
 
 import structlog
 import trio
-from attrs import define
+from attrs import define, evolve, field
 
+from notifierd.model.counts import Planned
 from notifierd.model.errors import DatabaseError, LeaseLost, LeaseNotRenewed, LedgerUnavailable, first_of
 from notifierd.model.reasons import Reason
-from notifierd.run.trouble import DatabaseTrouble
-from notifierd.store.ledger import LEASE_SECONDS, Ledger
+from notifierd.rules.cluster.membership import Standing
+from notifierd.run.context import RunContext
+from notifierd.run.record.grants import Grants
+from notifierd.store.ledger import LEASE_SECONDS
 
-RENEW_EVERY = 2.0
 MOST_RENEWALS = 2
 """The most renewals under way at once. Over a connection that fell silent, a renewal gets no answer for half a minute;
 the next one uses another connection."""
@@ -30,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTrouble) -> AsyncIterator["Lease"]:
+async def hold_lease(day: date, context: RunContext) -> AsyncIterator["Lease"]:
     """Hold the lease on *day* during the block. The block is cancelled if the lease cannot be renewed in time.
 
     If the block raises an error, the lease is released, so that the next run does not have to wait until it expires. If
@@ -42,15 +45,18 @@ async def hold_lease(ledger: Ledger, day: date, holder: str, trouble: DatabaseTr
         LeaseNotRenewed: the database did not renew it in time.
     """
     asked = trio.current_time()
-    await ledger.take_lease(day, holder)
-    lease = Lease(trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN))
+    terms = evolve(context.terms, limits=context.limits.for_cluster())
+    standing = await context.ledger.take_lease(day, context.holder, terms)
+    lease = Lease(trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN), standing, Grants(context))
+    lease.grants.answer(0, standing)
+    context.progress.leads = standing.leads
     with lease.scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep, ledger, day, holder, lease, trouble)
+            nursery.start_soon(_keep, day, context, lease)
             try:
                 yield lease
             except Exception as error:
-                await _give_back(ledger, day, holder, lease, first_of(error))
+                await _give_back(day, context, lease, first_of(error))
                 raise
             nursery.cancel_scope.cancel()
     if lease.scope.cancelled_caught:
@@ -65,38 +71,69 @@ class Lease:
 
     Attributes:
         scope: around everything that requires the lease.
+        standing: whether the process leads, with how many others, and whether the day is planned.
+        grants: its part of the limits.
         trouble: why the database did not renew the lease when it was last asked to.
         given_back: whether the lease is being released. A renewal that fails is then no error.
+        has_left: whether the process left the day to others.
     """
 
     scope: trio.CancelScope
+    standing: Standing
+    grants: Grants
     trouble: str | None = None
     given_back: bool = False
+    has_left: bool = False
+    _renewed: trio.Event = field(factory=trio.Event)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other process works on the day."""
+        return self.standing.leads and self.standing.members == 1
+
+    def is_planned(self, planned: Planned, members: int) -> None:
+        """Note that this process planned the day, and how many *members* may begin now."""
+        self.standing = evolve(self.standing, planned=planned, members=members)
+
+    async def renewed(self) -> None:
+        """Wait for the next answer to a renewal."""
+        await self._renewed.wait()
+
+    def renew(self, asked: int, standing: Standing) -> None:
+        """Note the answer to the renewal number *asked*."""
+        self.standing = standing
+        self.grants.answer(asked, standing)
+        self._renewed.set()
+        self._renewed = trio.Event()
 
 
-async def _give_back(ledger: Ledger, day: date, holder: str, lease: Lease, error: BaseException) -> None:
+async def _give_back(day: date, context: RunContext, lease: Lease, error: BaseException) -> None:
     if isinstance(error, LedgerUnavailable):
         return
     lease.given_back = True
     reason = error.reason if isinstance(error, DatabaseError) else "run_died"
     deadline = trio.current_time() + GIVE_BACK_SECONDS
     with trio.CancelScope(shield=True, deadline=deadline), suppress(DatabaseError):
-        await ledger.give_back(day, holder, reason)
+        await context.ledger.give_back(day, context.holder, reason)
 
 
-async def _keep(ledger: Ledger, day: date, holder: str, lease: Lease, trouble: DatabaseTrouble) -> None:
+async def _keep(day: date, context: RunContext, lease: Lease) -> None:
+    trouble = context.progress.trouble
+
     async def renew() -> None:
-        asked = trio.current_time()
+        asked, use = trio.current_time(), lease.grants.ask()
         lease.trouble = lease.trouble or Reason.DATABASE_UNAVAILABLE.of("timeout")  # until it answers
         try:
-            renewed = await ledger.renew_lease(day, holder)
+            standing = await context.ledger.renew_lease(day, context.holder, use)
         except DatabaseError as error:
             lease.trouble = error.reason
             trouble.met("the lease", error.reason)
             return
         trouble.passed("the lease")
         lease.trouble = None
-        if renewed:
+        if standing:
+            lease.renew(use.asked, standing)
+            context.progress.leads = standing.leads
             lease.scope.deadline = max(lease.scope.deadline, asked + LEASE_SECONDS - MARGIN)
         elif not lease.given_back:
             lease.scope.cancel()
@@ -104,7 +141,7 @@ async def _keep(ledger: Ledger, day: date, holder: str, lease: Lease, trouble: D
     try:
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.sleep(RENEW_EVERY)
+                await trio.sleep(context.renew_seconds)
                 if len(nursery.child_tasks) < MOST_RENEWALS:
                     nursery.start_soon(renew)
     finally:

@@ -77,6 +77,10 @@ class OutcomeWriter:
             if settlement.state is State.SENT:
                 self._progress.metrics.sent.add(settlement)
 
+    def offices_aside(self) -> set[UUID]:
+        """The offices of the outcomes that are set aside."""
+        return {settlement.delivery.office_id for settlement in self._aside.values()}
+
     def has_unwritten(self, delivery: UUID) -> bool:
         """Whether an outcome of *delivery* is set aside."""
         return delivery in self._aside

@@ -136,6 +136,10 @@ class Recorder:
         """Whether an outcome of *delivery* is known here and the database refuses to write it at the moment."""
         return self._writer.has_unwritten(delivery.id)
 
+    def offices_unwritten(self) -> set[UUID]:
+        """The offices of which the database refuses to write an outcome at the moment."""
+        return self._writer.offices_aside()
+
     def waiting(self) -> dict[str, int]:
         """How many tasks wait for a reservation, and how many settlements are not written yet."""
         return {"reserving": self._requests[0].statistics().tasks_waiting_send, "unwritten": self._unwritten}
@@ -145,6 +149,16 @@ class Recorder:
         with trio.move_on_after(PATIENCE):
             await self._writer.settled()
         return not self._writer.aside
+
+    @property
+    def handed_on(self) -> int:
+        """How many settlements were handed on so far."""
+        return self._handed_on
+
+    @property
+    def written(self) -> int:
+        """How many of them are written or refused: always the first ones."""
+        return self._written
 
     async def flush(self) -> None:
         """Wait until everything that was handed on so far is written or refused; later settlements do not count."""

@@ -18,12 +18,31 @@ def _states(states: Container[State]) -> str:
 OPEN_STATES, LOST_STATES = _states(delivery.OPEN), _states(delivery.LOST)
 """The states that are not final, and those of deliveries that reached nobody."""
 
+IS_MEMBER = """(m.until > clock_timestamp() and (m.shares or exists (
+    select from notifierd.runs led
+    where led.day = m.day and led.holder = m.name and led.lease_until > clock_timestamp()
+)))"""
+"""Condition for the lease of member *m* to be in force. One that shares nothing is a member only while it leads."""
+
+IN_PROGRESS = f"""(r.state = 'running' and (
+    coalesce(r.lease_until > clock_timestamp(), false) or exists (
+        select from notifierd.run_members m where m.day = r.day and m.epoch = r.epoch and {IS_MEMBER}
+    )
+))"""
+"""Condition for a process to work on run *r*. If its leader died, another member leads at its next renewal."""
+
 DUE = """(
     (d.state = 'planned' and (d.not_before is null or d.not_before <= clock_timestamp()))
     or (d.state = 'sending' and d.try_until <= clock_timestamp()
         and (d.not_before is null or d.not_before <= clock_timestamp()))
 )"""
 """Condition for a delivery whose turn has come: it is planned, or its last try can no longer settle it."""
+
+GIVEN = """(
+    select count(*) from notifierd.deliveries d
+    where d.day = $1::date and d.channel = 'email' and (d.state in ('sent', 'sending', 'unknown') or d.doubts > 0)
+)"""
+"""The number of mails of the day that a provider accepted, or may have accepted."""
 
 # `created_at` is the view's own column if it has one, because the inner name wins; else it is the null of `absent`.
 # A column of another type may have no order (json, point), and a statement that orders by it would be refused for

@@ -4,31 +4,36 @@ from typing import get_args
 
 from notifierd.config.settings import Audit
 from notifierd.model.reasons import Reason
-from notifierd.store.sql import HOLDS, IS_HELD
+from notifierd.store.sql import HOLDS, IN_PROGRESS, IS_HELD, IS_MEMBER
 
-# All deliveries of a call or none: a call that lost some of them would not match its recorded payload hash.
-RESERVE = """
+# All deliveries of a call or none: a call that lost some of them would not match its recorded payload hash. The rows
+# are locked in the order of their ids, so that two processes that want the same rows never deadlock.
+RESERVE = f"""
 with lease as materialized (
-    select r.held_since from notifierd.runs r
-    where r.day = $1::date and r.holder = $2::text and r.lease_until > clock_timestamp()
+    select m.joined_at, hashtextextended(m.name, 0) as number
+    from notifierd.run_members m join notifierd.runs r on r.day = m.day and r.epoch = m.epoch
+    where m.day = $1::date and m.name = $2::text and {IS_MEMBER}
 ), want as materialized (
     select * from unnest($3::uuid[], $4::int[], $5::uuid[], $6::int[], $7::bytea[], $8::text[], $9::float8[])
         as w (id, try, call_id, position, payload_hash, provider, seconds)
 ), mine as materialized (
-    select w.*
+    select w.*, l.number
     from lease l cross join want w join notifierd.deliveries d on d.id = w.id
     where (d.try = w.try - 1 and d.state = 'planned')
        or (d.try = w.try - 1 and d.state = 'sending' and d.try_until <= clock_timestamp())
        -- Ours: the answer to this got lost. Another process may have reserved the same call as the same try, since ids
-       -- are derived, but not since we have the lease.
-       or (d.try = w.try and d.state = 'sending' and d.call_id = w.call_id and d.updated_at >= l.held_since)
+       -- are derived.
+       or (d.try = w.try and d.state = 'sending' and d.call_id = w.call_id and d.try_by = l.number
+           and d.updated_at >= l.joined_at)
+    order by d.id
     for update of d
 ), whole as materialized (
     select call_id from mine group by call_id
     having count(*) = (select count(*) from want where want.call_id = mine.call_id)
 )
 update notifierd.deliveries d
-set state = 'sending', try = m.try, call_id = m.call_id, position = m.position, payload_hash = m.payload_hash,
+set state = 'sending', try = m.try, try_by = m.number, call_id = m.call_id, position = m.position,
+    payload_hash = m.payload_hash,
     call_tries = case when d.call_id is distinct from m.call_id then 1
                       when d.try = m.try then d.call_tries else d.call_tries + 1 end,
     provider = m.provider, try_until = clock_timestamp() + make_interval(secs => m.seconds), not_before = null,
@@ -143,22 +148,34 @@ SETTLE = {audit: _settle(audit) for audit in get_args(Audit)}
 SETTLE_EXTRAS = {"each": _SETTLE_EXTRAS, "office": _SAID_EXTRAS + _DELETE_GONE, "none": _SAID_EXTRAS + _DELETE_GONE}
 """Write what SETTLE left out for bare settlements, by `content.audit`."""
 
-END_PLANNED = """
+_IS_CLAIMED = f"""exists (
+    select from notifierd.run_members m where m.day = o.day and m.name = o.claimed_by and {IS_MEMBER}
+)"""
+"""Condition for the claim to office *o* to be in force. It has passed on to nobody then."""
+
+# $5 the day, $6 the member. An office that it does not claim any more is another's, who reads its facts anew.
+END_PLANNED = f"""
 update notifierd.deliveries d set state = $4::text, reason = x.reason, not_before = null, updated_at = now()
 from unnest($1::uuid[], $2::int[], $3::text[]) as x (id, try, reason)
-where d.id = x.id and d.state = 'planned' and d.try = x.try
+where d.id = x.id and d.state = 'planned' and d.try = x.try and exists (
+    select from notifierd.run_offices o
+    where o.day = $5::date and o.office_id = d.office_id and o.claimed_by = $6::text and {_IS_CLAIMED}
+)
 returning d.id
 """
 
-FAIL_OFFICE = """
+# $4 the member
+FAIL_OFFICE = f"""
 with office as (
-    update notifierd.run_offices set state = 'failed', reason = $3::text
-    where day = $1::date and office_id = $2::uuid
+    update notifierd.run_offices o set state = 'failed', reason = $3::text
+    where o.day = $1::date and o.office_id = $2::uuid and o.claimed_by = $4::text and {_IS_CLAIMED}
+    returning o.office_id
 )
 update notifierd.deliveries d
 set state = case d.state when 'planned' then 'failed' else 'unknown' end, reason = $3::text, not_before = null,
     try_until = null, updated_at = now()
-where d.day = $1::date and d.office_id = $2::uuid
+from office
+where d.day = $1::date and d.office_id = office.office_id
   and (d.state = 'planned' or (d.state = 'sending' and d.try_until <= clock_timestamp()))
 returning d.id, d.channel, d.state
 """
@@ -202,13 +219,14 @@ with held as materialized (
     where d.id = f.id
     returning d.office_id, d.channel
 ), offices as (
-    update notifierd.run_offices r set state = 'open', reason = null
+    update notifierd.run_offices r
+    set state = 'open', reason = null, claimed_by = case r.state when 'open' then r.claimed_by end
     where r.day = $1::date and r.office_id in (select office_id from again)
 ), run as (
     update notifierd.runs r
     set counts = null,
-        state = case when r.lease_until > clock_timestamp() then r.state else 'interrupted' end,
-        reason = case when r.lease_until > clock_timestamp() then r.reason else '{Reason.RETRIED}' end
+        state = case when {IN_PROGRESS} then r.state else 'interrupted' end,
+        reason = case when {IN_PROGRESS} then r.reason else '{Reason.RETRIED}' end
     where r.day = $1::date and exists (select from again)
 )
 select count(distinct office_id) as offices,

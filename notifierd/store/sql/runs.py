@@ -1,38 +1,8 @@
 """A day's run: its lease, its result, and the deletion of old days."""
 
 from notifierd.model.reasons import Reason
-from notifierd.store.sql import NAME, OPEN_STATES, STANDS
+from notifierd.store.sql import IN_PROGRESS, NAME, OPEN_STATES, STANDS
 from notifierd.store.sql.deliveries import END
-
-TAKE_LEASE = """
-insert into notifierd.runs as r (day, state, holder, lease_until, held_since, started_at)
-values (
-    $1::date, 'running', $2::text, clock_timestamp() + make_interval(secs => $3::float8), clock_timestamp(), now()
-)
-on conflict (day) do update
-set state = 'running', reason = null, holder = excluded.holder, lease_until = excluded.lease_until,
-    held_since = case
-        when r.holder = excluded.holder and r.lease_until > clock_timestamp() then r.held_since
-        else clock_timestamp()
-    end,
-    started_at = coalesce(r.started_at, excluded.started_at), finished_at = null, counts = null, untold = null
-where r.holder is null or r.holder = excluded.holder or r.lease_until <= clock_timestamp()
-returning holder
-"""
-
-HOLDER = "select holder from notifierd.runs where day = $1::date"
-
-RENEW_LEASE = """
-update notifierd.runs set lease_until = clock_timestamp() + make_interval(secs => $3::float8)
-where day = $1::date and holder = $2::text and lease_until > clock_timestamp()
-returning holder
-"""
-
-GIVE_BACK = """
-update notifierd.runs
-set state = 'interrupted', reason = $3::text, holder = null, lease_until = null, finished_at = now()
-where day = $1::date and holder = $2::text
-"""
 
 # A concurrent RETRY either waits for FINISH, or has committed before and is seen by it.
 LOCK_RUN = "select from notifierd.runs where day = $1::date for update"
@@ -42,14 +12,18 @@ with again as materialized (
     select $3::text = 'completed' and exists (
         select from notifierd.deliveries d where d.day = $1::date and d.state in {OPEN_STATES}
     ) as planned
+), finished as (
+    update notifierd.runs r
+    set state = case when again.planned then 'interrupted' else $3::text end,
+        reason = case when again.planned then '{Reason.RETRIED}' else $4::text end,
+        finished_at = now(), holder = null, lease_until = null, counts = {STANDS}, untold = $5::jsonb
+    from again
+    where r.day = $1::date and r.holder = $2::text
+    returning again.planned
+), gone as (
+    delete from notifierd.run_members m using finished where m.day = $1::date and m.name = $2::text
 )
-update notifierd.runs r
-set state = case when again.planned then 'interrupted' else $3::text end,
-    reason = case when again.planned then '{Reason.RETRIED}' else $4::text end,
-    finished_at = now(), holder = null, lease_until = null, counts = {STANDS}, untold = $5::jsonb
-from again
-where r.day = $1::date and r.holder = $2::text
-returning again.planned
+select planned from finished
 """
 
 # The offices whose row is due: something of theirs was sent that no row counts, and nothing of theirs is open.
@@ -132,6 +106,8 @@ with old as materialized (
     delete from notifierd.holds h using old where h.until <= old.day
 ), lifts as (
     delete from notifierd.lifts l using old where l.lifted_at < old.day
+), members as (
+    delete from notifierd.run_members m using old where m.day <= old.day
 ), runs as (
     delete from notifierd.runs r using old where r.day = old.day and not exists (select from step)
 )
@@ -143,7 +119,7 @@ LEAVE_OPEN = f"""
 with died as (
     update notifierd.runs r
     set state = 'interrupted', reason = '{Reason.RUN_DIED}', holder = null, lease_until = null, finished_at = now()
-    where r.day = $1::date and r.state = 'running' and (r.holder is null or r.lease_until <= clock_timestamp())
+    where r.day = $1::date and r.state = 'running' and not {IN_PROGRESS}
 )
 select count(*) as open from notifierd.deliveries d where d.day = $1::date and d.state in {OPEN_STATES}
 """
@@ -155,7 +131,7 @@ with left_open as (
     set state = 'interrupted',
         reason = '{Reason.NEVER_RESUMED}' || coalesce(' (' || nullif(r.reason, '{Reason.RETRIED}') || ')', ''),
         holder = null, lease_until = null, finished_at = coalesce(r.finished_at, now()), counts = null
-    where r.day < $1::date and (r.holder is null or r.lease_until <= clock_timestamp())
+    where r.day < $1::date and not {IN_PROGRESS}
       and (r.state = 'running'
            or (r.state = 'interrupted' and coalesce(r.reason, '') not like '{Reason.NEVER_RESUMED}%'))
     returning r.day

@@ -8,7 +8,7 @@ any other text that is too long is replaced by an invalid one. A row whose id is
 """
 
 from notifierd.model.delivery import LISTED
-from notifierd.store.sql import DEADLINE, DEVICES_BY_AGE, DUE, NAME, OFFICE_NAME, in_scope
+from notifierd.store.sql import DEADLINE, DEVICES_BY_AGE, DUE, IS_MEMBER, NAME, OFFICE_NAME, OPEN_STATES, in_scope
 from notifierd.store.sql.reminders import missed, previous_day
 
 _DELIVERY = """json_build_object(
@@ -33,15 +33,53 @@ _DEVICE = """json_build_object(
     'auth', case when octet_length(v.auth) <= 64 then v.auth end
 )"""
 
-# $2 and $3: read on after this (urgency, office); $4: how many offices
-WORK = f"""
-with chunk as materialized (
-    select r.office_id, r.urgency
+# A claim is in force as long as the membership of who made it. The member's own offices are claimed again.
+_OTHERS = f"""(
+    select coalesce(array_agg(m.name), '{{}}') from notifierd.run_members m
+    where m.day = $1::date and m.name <> $5::text and {IS_MEMBER}
+)"""
+
+# Claim offices, and read their deliveries. $2 and $3: read on after this (urgency, office); $4: how many offices; $5:
+# the member; $6: how many members there are; $7: its offices that are finished; $8: the channels that it serves, null
+# for all. If there are others, a member claims a quarter of its fair part of what nobody claims. So the chunks become
+# smaller towards the end, and no member waits long for the last one.
+CLAIM = f"""
+with others as materialized (
+    select {_OTHERS} as names
+), finished as (
+    update notifierd.run_offices r set state = 'done'
+    where r.day = $1::date and r.office_id = any ($7::uuid[]) and r.state = 'open' and r.claimed_by = $5::text
+      and not exists (
+          select from notifierd.deliveries d
+          where d.day = r.day and d.office_id = r.office_id and d.state in {OPEN_STATES}
+      )
+), size as materialized (
+    select case $6::int when 1 then $4::int else least($4::int, greatest(1, (
+        select count(*) from (
+            select from notifierd.run_offices r
+            where r.day = $1::date and r.state <> 'done'
+              and (r.claimed_by is null or r.claimed_by <> all ((select o.names from others o)::text[]))
+            limit 4 * $6::int * $4::int
+        ) free
+    ) / (4 * $6::int))) end as offices
+), chunk as materialized (
+    select r.office_id, r.urgency, r.claimed_by
     from notifierd.run_offices r
-    where r.day = $1::date and (r.urgency, r.office_id) > ($2::int, $3::uuid)
+    where r.day = $1::date and r.state <> 'done' and (r.urgency, r.office_id) > ($2::int, $3::uuid)
+      and (r.claimed_by is null or r.claimed_by = $5::text
+           or r.claimed_by <> all ((select o.names from others o)::text[]))
       and exists (select from notifierd.deliveries d where d.day = r.day and d.office_id = r.office_id and {DUE})
+      and ($8::text[] is null or not exists (
+          select from notifierd.deliveries d
+          where d.day = r.day and d.office_id = r.office_id and d.channel <> all ($8::text[]) and {DUE}
+      ))
     order by r.urgency, r.office_id
-    limit $4::int
+    limit (select offices from size)
+    for update of r skip locked
+), claimed as (
+    update notifierd.run_offices r set claimed_by = $5::text
+    from chunk c
+    where r.day = $1::date and r.office_id = c.office_id and c.claimed_by is distinct from $5::text
 ), again as materialized (
     select distinct d.call_id
     from chunk c join notifierd.deliveries d on d.day = $1::date and d.office_id = c.office_id

@@ -1,0 +1,131 @@
+"""Join a day, renew the membership, leave: each in one transaction that locks the day's row.
+
+So the parts of the limits are granted to one member at a time. None of the statements count in the statistics: they
+belong to the lease.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import date
+from typing import TypeVar
+
+from attrs import asdict, frozen
+
+from notifierd.model.counts import Planned
+from notifierd.rules.cluster import membership
+from notifierd.rules.cluster.grants import ClusterLimits, Grant
+from notifierd.rules.cluster.membership import Day, Member, Standing, Terms, Use
+from notifierd.store.database import Connection, Database, Row
+from notifierd.store.ledger import LEASE_SECONDS
+from notifierd.store.sql import members
+
+T = TypeVar("T")
+
+
+@frozen
+class PostgresMembers:
+    """The members of days, in PostgreSQL: see `Ledger`."""
+
+    _db: Database
+
+    async def take_lease(self, day: date, holder: str, terms: Terms) -> Standing:
+        async def unit(connection: Connection) -> Standing:
+            await connection.execute(members.OPEN_DAY, day)
+            found = await _locked(connection, day)
+            standing = membership.join(found, holder, terms)
+            limits, grant = json.dumps(asdict(standing.limits)), _columns(standing.kept)
+            run = standing.epoch, standing.begins, standing.leads, limits
+            about = terms.host, terms.version, terms.config_hash, terms.shares
+            await connection.execute(
+                members.JOIN, day, holder, LEASE_SECONDS, *run, *about, *grant, _has(found, holder)
+            )
+            return standing
+
+        return await self._in_turn(unit)
+
+    async def renew_lease(self, day: date, holder: str, use: Use) -> Standing | None:
+        async def unit(connection: Connection) -> Standing | None:
+            standing = membership.renew(await _locked(connection, day), holder, use)
+            if standing is not None:
+                limits, grant = json.dumps(asdict(standing.limits)), _columns(standing.kept)
+                now = standing.leads, limits, use.asked, use.mails_used
+                await connection.execute(members.RENEW, day, holder, LEASE_SECONDS, *now, *grant)
+            return standing
+
+        return await self._in_turn(unit)
+
+    async def leave(self, day: date, holder: str) -> bool:
+        async def unit(connection: Connection) -> bool:
+            last = (await _locked(connection, day)).is_last(holder)
+            if last:
+                await connection.execute(members.LEAD, day, holder, LEASE_SECONDS)
+            else:
+                await connection.execute(members.LEAVE, day, holder)
+            return not last
+
+        return await self._in_turn(unit)
+
+    async def give_back(self, day: date, holder: str, reason: str) -> None:
+        async def unit(connection: Connection) -> None:
+            found = await _locked(connection, day)
+            if not found.peers(holder):
+                await connection.execute(members.INTERRUPT, day, holder, reason, found.is_last(holder))
+            await connection.execute(members.LEAVE, day, holder)
+
+        await self._in_turn(unit)
+
+    async def recount_mails(self, day: date, holder: str, quota: int) -> None:
+        async def unit(connection: Connection) -> None:
+            await _locked(connection, day)
+            await connection.execute(members.RECOUNT, day, holder, quota)
+
+        await self._in_turn(unit)
+
+    async def draw_mails(self, day: date, holder: str, needed: int) -> int:
+        async def unit(connection: Connection) -> int:
+            await _locked(connection, day)
+            return int(await connection.fetchval(members.DRAW, day, holder, needed) or 0)
+
+        return await self._in_turn(unit)
+
+    async def note_plan(self, day: date, holder: str, planned: Planned) -> int:
+        plan = {"offices": planned.offices, "email": planned.email, "push": planned.push}
+        rows = await self._db.write(members.PLANNED, day, holder, json.dumps(plan))
+        return int(rows[0]["members"]) if rows else 0
+
+    async def _in_turn(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async def unit(connection: Connection) -> T:
+            async with connection.transaction():
+                return await work(connection)
+
+        return await self._db.unit(unit)
+
+
+async def _locked(connection: Connection, day: date) -> Day:
+    """Lock the row of *day*, and read it with its members."""
+    run = await connection.fetchrow(members.DAY, day)
+    if run is None:
+        return Day(False, None, 0, None, None, ())  # noqa: FBT003 - there is no run
+    rows = await connection.fetch(members.MEMBERS, day)
+    plan, limits = (json.loads(run[column]) if run[column] else None for column in ("plan", "limits"))
+    return Day(
+        run["running"],
+        run["leader"],
+        run["epoch"],
+        Planned(**plan) if plan else None,
+        ClusterLimits(**limits) if limits else None,
+        tuple(map(_member, rows)),
+    )
+
+
+def _has(day: Day, name: str) -> bool:
+    return any(member.name == name for member in day.members)
+
+
+def _member(row: Row) -> Member:
+    grant = Grant(row["email"], row["push"], row["per_destination"], row["per_second"])
+    return Member(row["name"], row["epoch"], grant, row["shares"], row["config_hash"], row["asked"])
+
+
+def _columns(grant: Grant) -> tuple[int, int, int, float]:
+    return grant.email, grant.push, grant.per_destination, grant.per_second

@@ -1,0 +1,162 @@
+"""The members of a day: their leases, their parts of the limits, and who leads.
+
+Each change is decided in Python (`rules.cluster.membership`) from DAY and MEMBERS, in a transaction that has locked the
+day's row.
+"""
+
+from notifierd.store.sql import GIVEN, IS_MEMBER, OPEN_STATES
+
+OPEN_DAY = """
+insert into notifierd.runs (day, state, started_at) values ($1::date, 'running', now()) on conflict do nothing
+"""
+
+DAY = """
+select r.state = 'running' as running, r.epoch, r.plan::text, r.limits::text,
+       case when r.lease_until > clock_timestamp() then r.holder end as leader
+from notifierd.runs r
+where r.day = $1::date
+for update
+"""
+
+# The eldest first
+MEMBERS = f"""
+select m.name, m.epoch, m.shares, m.config_hash, m.asked, m.email, m.push, m.per_destination, m.per_second
+from notifierd.run_members m
+where m.day = $1::date and {IS_MEMBER}
+order by m.joined_at, m.name
+"""
+
+# What expired members drew is in no account any more: the leader counts it anew.
+_EXPIRED = """
+    delete from notifierd.run_members m where m.day = $1::date and m.until <= clock_timestamp() and m.name <> $2::text
+"""
+
+# $3 seconds of the lease, $4 epoch, $5 whether the run begins, $6 whether this member leads, $7 the limits in force,
+# $16 whether the process is a member already: then there was no break
+JOIN = f"""
+with expired as ({_EXPIRED}), run as (
+    update notifierd.runs r
+    set state = 'running', epoch = $4::int, limits = $7::jsonb,
+        holder = case when $6::bool then $2::text else r.holder end,
+        lease_until = case when $6::bool then clock_timestamp() + make_interval(secs => $3::float8)
+                      else r.lease_until end,
+        reason = case when $5::bool then null else r.reason end,
+        plan = case when $5::bool then null else r.plan end,
+        mails_room = case when $5::bool then null else r.mails_room end,
+        started_at = coalesce(r.started_at, now()),
+        finished_at = case when $5::bool then null else r.finished_at end,
+        counts = case when $5::bool then null else r.counts end,
+        untold = case when $5::bool then null else r.untold end
+    where r.day = $1::date
+)
+insert into notifierd.run_members as m (
+    day, name, until, epoch, host, version, config_hash, shares, email, push, per_destination, per_second,
+    joined_at, renewed_at
+)
+values (
+    $1::date, $2::text, clock_timestamp() + make_interval(secs => $3::float8), $4::int, $8::text, $9::text, $10::text,
+    $11::bool, $12::int, $13::int, $14::int, $15::float8, clock_timestamp(), clock_timestamp()
+)
+on conflict (day, name) do update
+set until = excluded.until, epoch = excluded.epoch, host = excluded.host, version = excluded.version,
+    config_hash = excluded.config_hash, shares = excluded.shares, email = excluded.email, push = excluded.push,
+    per_destination = excluded.per_destination, per_second = excluded.per_second, asked = 0,
+    mails_drawn = 0, mails_used = 0, renewed_at = excluded.renewed_at,
+    joined_at = case when $16::bool then m.joined_at else excluded.joined_at end
+"""
+
+# $3 seconds of the lease, $4 whether this member leads, $5 the limits in force, $6 the renewal's number, $7 how many of
+# the mails that it drew are used, $8 to $11 what is kept for it
+RENEW = f"""
+with expired as ({_EXPIRED}), run as (
+    update notifierd.runs r
+    set holder = $2::text, lease_until = clock_timestamp() + make_interval(secs => $3::float8), limits = $5::jsonb
+    where r.day = $1::date and $4::bool
+)
+update notifierd.run_members m
+set until = clock_timestamp() + make_interval(secs => $3::float8), renewed_at = clock_timestamp(),
+    asked = greatest(m.asked, $6::int), mails_used = greatest(m.mails_used, $7::int),
+    email = $8::int, push = $9::int, per_destination = $10::int, per_second = $11::float8
+where m.day = $1::date and m.name = $2::text
+"""
+
+# What the member drew from the quota and did not use is counted anew by the leader.
+LEAVE = """
+with left_it as (
+    delete from notifierd.run_members m where m.day = $1::date and m.name = $2::text
+)
+update notifierd.runs r set holder = null, lease_until = null where r.day = $1::date and r.holder = $2::text
+"""
+
+LEAD = """
+update notifierd.runs r
+set holder = $2::text, lease_until = clock_timestamp() + make_interval(secs => $3::float8)
+where r.day = $1::date
+"""
+
+# $3 why, $4 whether the process is a member still; else it ends only a run that it led last
+INTERRUPT = """
+update notifierd.runs r
+set state = 'interrupted', reason = $3::text, holder = null, lease_until = null, finished_at = now()
+where r.day = $1::date and ($4::bool or r.holder = $2::text)
+"""
+
+RELEASE = """
+update notifierd.run_offices o set claimed_by = null
+where o.day = $1::date and o.state <> 'done' and o.claimed_by = $2::text and o.office_id <> all ($3::uuid[])
+"""
+
+# Offices that were done have open deliveries again if the plan added some, or an operator had some retried.
+REOPEN = f"""
+update notifierd.run_offices o set state = 'open', claimed_by = null
+where o.day = $1::date and o.state = 'done' and exists (
+    select from notifierd.deliveries d where d.day = o.day and d.office_id = o.office_id and d.state in {OPEN_STATES}
+)
+"""
+
+PLANNED = f"""
+with again as ({REOPEN})
+update notifierd.runs r set plan = $3::jsonb
+where r.day = $1::date and r.holder = $2::text and r.lease_until > clock_timestamp()
+returning (
+    select count(*) from notifierd.run_members m where m.day = r.day and m.epoch = r.epoch and {IS_MEMBER}
+) as members
+"""
+
+# $3 the day's quota. What a live member drew and did not use yet is given to nobody else.
+RECOUNT = f"""
+update notifierd.runs r
+set mails_room = greatest(0, $3::int - {GIVEN} - (
+    select coalesce(sum(m.mails_drawn - m.mails_used), 0)
+    from notifierd.run_members m where m.day = r.day and {IS_MEMBER}
+))
+where r.day = $1::date and r.holder = $2::text and r.lease_until > clock_timestamp()
+"""
+
+# $3 how many it needs. It draws more, as long as the others are left their part: so it seldom has to ask.
+DRAW = f"""
+with room as materialized (
+    select least(r.mails_room, greatest($3::int, r.mails_room / (2 * greatest(1, (
+        select count(*)::int from notifierd.run_members m where m.day = r.day and m.epoch = r.epoch and {IS_MEMBER}
+    ))))) as mails
+    from notifierd.runs r where r.day = $1::date and r.mails_room is not null
+), drawn as (
+    update notifierd.run_members m set mails_drawn = m.mails_drawn + room.mails
+    from room
+    where m.day = $1::date and m.name = $2::text and {IS_MEMBER} and room.mails > 0
+    returning room.mails
+), taken as (
+    update notifierd.runs r set mails_room = r.mails_room - drawn.mails from drawn where r.day = $1::date
+)
+select mails from drawn
+"""
+
+IS_OPEN = f"""
+select exists (
+    select from notifierd.run_offices o
+    where o.day = $1::date and o.state <> 'done' and exists (
+        select from notifierd.deliveries d
+        where d.day = o.day and d.office_id = o.office_id and d.state in {OPEN_STATES}
+    )
+) as open
+"""

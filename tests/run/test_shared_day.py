@@ -1,0 +1,225 @@
+"""Several processes on one day, in virtual time: the real run of each over one ledger in memory and one provider."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+import trio
+from attrs import define, evolve, field
+
+from notifierd.model.delivery import State
+from notifierd.rules.cluster.membership import Terms
+from notifierd.rules.report import RunResult
+from notifierd.run.context import RunContext
+from notifierd.run.day import run_day
+from notifierd.store.ledger import LEASE_SECONDS
+from tests.support.memory import Application
+from tests.support.samples import DAY, some_offices
+from tests.support.scripted_senders import ScriptedSender, ShakyLedger, a_run, limited, most_at_once, spans
+
+SHARED = Terms(shares=True, config_hash="same")
+
+
+@define
+class Members:
+    """Processes that share the day, and one provider: each process has a sender of its own, the calls are looked at
+    together."""
+
+    ledger: ShakyLedger
+    seconds: float = 0.5
+    slots: int = 5
+    per_second: float = 0.0
+    contexts: dict[str, RunContext] = field(factory=dict)
+    senders: dict[str, ScriptedSender] = field(factory=dict)
+    results: dict[str, RunResult] = field(factory=dict)
+    scopes: dict[str, trio.CancelScope] = field(factory=dict)
+
+    async def work(self, name: str, after: float = 0.0, **more: object) -> None:
+        """Let process *name* run the day, from so many seconds on."""
+        await trio.sleep_until(after)
+        self.senders[name] = email = ScriptedSender(max_batch=1, seconds=self.seconds)
+        sender = limited(email, self.slots, per_second=self.per_second)
+        self.contexts[name] = a_run(self.ledger, sender, holder=name, terms=SHARED, **more)  # type: ignore[arg-type]
+        with trio.CancelScope() as self.scopes[name]:
+            self.results[name] = await run_day(DAY, self.contexts[name])
+
+    def spans(self) -> list[tuple[float, float]]:
+        """When each call began and ended, over all processes."""
+        return sorted(span for sender in self.senders.values() for span in spans(sender.calls))
+
+    def told(self) -> Counter[str]:
+        return Counter(to for sender in self.senders.values() for to in sender.told)
+
+    def shares(self) -> dict[str, int]:
+        """How many calls each process made."""
+        return {name: len(sender.calls) for name, sender in self.senders.items()}
+
+
+async def all_of(works: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    with trio.fail_after(86_400):
+        async with trio.open_nursery() as nursery:
+            for work in works:
+                nursery.start_soon(work)
+
+
+def together(members: Members, **begin: float) -> list[Callable[[], Awaitable[None]]]:
+    """One process for each name, which begins at that time."""
+
+    def one(name: str, after: float) -> Callable[[], Awaitable[None]]:
+        return lambda: members.work(name, after)
+
+    return [one(name, after) for name, after in begin.items()]
+
+
+def everybody_was_told_once(members: Members, number: int) -> bool:
+    return (
+        members.ledger.states() == {State.SENT: number}
+        and len(members.told()) == number
+        and set(members.told().values()) == {1}
+    )
+
+
+async def test_four_processes_share_a_day_and_its_limit(autojump_clock):
+    """800 mails of 0.5 s, 8 at once: 50 s. Each process has two slots once the first one's calls have landed."""
+    members = Members(ShakyLedger(some_offices(400, staff=2)), slots=8)
+    await all_of(together(members, a=0.0, b=0.1, c=0.1, d=0.1))
+    assert everybody_was_told_once(members, 800)
+    assert most_at_once(members.spans()) == 8
+    assert min(members.shares().values()) > 150
+    assert trio.current_time() < 50 / 0.9
+    assert {result.state for result in members.results.values()} == {"completed"}
+    assert (members.ledger.runs[DAY].state, members.ledger.runs[DAY].epoch) == ("completed", 1)
+    assert not members.ledger.memberships
+
+
+async def test_a_process_that_joins_in_mid_run_takes_its_part(autojump_clock):
+    members = Members(ShakyLedger(some_offices(400, staff=2)), slots=8)
+    await all_of(together(members, a=0.0, b=20.0))
+    assert everybody_was_told_once(members, 800)
+    assert most_at_once(members.spans()) == 8
+    assert members.shares()["b"] > 150
+
+
+async def test_where_there_are_more_processes_than_slots_the_youngest_waits_until_an_elder_dies(autojump_clock):
+    members = Members(ShakyLedger(some_offices(60, staff=2)), slots=2)
+
+    async def kill() -> None:
+        await trio.sleep_until(10.0)
+        assert members.shares()["c"] == 0
+        members.scopes["b"].cancel()
+
+    await all_of([*together(members, a=0.0, b=0.1, c=0.2), kill])
+    assert members.ledger.states() == {State.SENT: 120}
+    assert members.shares()["c"] > 10
+    assert most_at_once(members.spans()) == 2
+
+
+@pytest.mark.parametrize("victim", ["a", "b"])
+async def test_when_a_process_dies_the_others_go_on_at_once_and_one_of_them_leads(victim: str, autojump_clock):
+    """Its own offices are taken up when its lease is over, and its tries are repeated after their time."""
+    members = Members(ShakyLedger(some_offices(200, staff=2)), slots=6)
+
+    async def kill() -> None:
+        await trio.sleep_until(12.0)
+        members.scopes[victim].cancel()
+
+    await all_of([*together(members, a=0.0, b=0.1, c=0.2), kill])
+    assert members.ledger.states() == {State.SENT: 400}
+    assert sum(members.told().values()) <= 400 + 6, "only calls that were in flight are repeated"
+    gaps = [began for began, _ in members.spans() if 12.0 < began < 12.0 + LEASE_SECONDS]
+    assert len(gaps) > 40, "the others do not wait for the lease"
+    assert most_at_once(members.spans()) <= 6
+    assert {name: result.state for name, result in members.results.items() if name != victim} == dict.fromkeys(
+        {"a", "b", "c"} - {victim}, "completed"
+    )
+
+
+@pytest.mark.parametrize("leaver", ["a", "b"])
+async def test_a_process_that_is_terminated_leaves_the_day_to_the_others(leaver: str, autojump_clock):
+    members = Members(ShakyLedger(some_offices(200, staff=2)), slots=6)
+
+    async def terminate() -> None:
+        await trio.sleep_until(12.0)
+        members.contexts[leaver].stop.set("signal", 5.0)
+
+    await all_of([*together(members, a=0.0, b=0.1), terminate])
+    assert everybody_was_told_once(members, 400)
+    assert members.results[leaver].state == "interrupted"
+    (other,) = {"a", "b"} - {leaver}
+    assert members.results[other].state == members.ledger.runs[DAY].state == "completed"
+
+
+async def test_the_last_one_that_is_terminated_interrupts_the_run(autojump_clock):
+    members = Members(ShakyLedger(some_offices(200, staff=2)), slots=6)
+
+    async def terminate() -> None:
+        for name, when in (("a", 5.0), ("b", 8.0)):
+            await trio.sleep_until(when)
+            members.contexts[name].stop.set("signal", 5.0)
+
+    await all_of([*together(members, a=0.0, b=0.1), terminate])
+    assert (members.ledger.runs[DAY].state, members.ledger.runs[DAY].reason) == ("interrupted", "signal")
+    assert not members.ledger.memberships
+
+
+async def test_at_the_windows_end_the_last_one_closes_the_day(autojump_clock):
+    members = Members(ShakyLedger(some_offices(200, staff=2)), slots=6)
+    works = [
+        lambda: members.work("a", 0.0, window_left=20.0),
+        lambda: members.work("b", 0.1, window_left=20.0),
+        lambda: members.work("c", 0.2, window_left=10.0),
+    ]
+    await all_of(works)
+    states = members.ledger.states()
+    assert set(states) == {State.SENT, State.EXPIRED}
+    assert states[State.SENT] == sum(members.told().values())
+    assert sorted(result.state for result in members.results.values()) == ["completed", "interrupted", "interrupted"]
+    assert members.ledger.runs[DAY].state == "completed"
+    assert max(began for began, _ in members.spans()) > 19.0, "who has less time does not end the day for all"
+
+
+async def test_calls_per_second_are_those_of_all_processes_together(autojump_clock):
+    """Three a second, and one process more than that."""
+    members = Members(ShakyLedger(some_offices(60, staff=2)), slots=8, per_second=3.0)
+    await all_of(together(members, a=0.0, b=0.1, c=0.2, d=7.3))
+    assert everybody_was_told_once(members, 120)
+    began = [began for began, _ in members.spans()]
+    assert all(sum(at <= other < at + 1.0 - 1e-6 for other in began) <= 3 for at in began)
+    assert trio.current_time() < 120 / 3 * 1.35
+
+
+async def test_the_days_quota_is_used_up_to_the_last_mail_and_never_exceeded(autojump_clock):
+    """40 mails, of which 33 may go; one process leaves, another dies."""
+    members = Members(ShakyLedger(some_offices(20, staff=2)), slots=4, seconds=2.0)
+
+    async def trouble() -> None:
+        await trio.sleep_until(7.0)
+        members.contexts["b"].stop.set("signal", 5.0)
+
+    def one(name: str, after: float) -> Callable[[], Awaitable[None]]:
+        return lambda: members.work(name, after, email_per_day=33, window_left=300.0)
+
+    await all_of([one("a", 0.0), one("b", 0.1), one("c", 0.2), trouble])
+    states = members.ledger.states()
+    assert (states[State.SENT], states[State.EXPIRED]) == (33, 7)
+    assert sum(members.told().values()) == 33
+
+
+async def test_a_process_of_another_configuration_stays_out(autojump_clock):
+    members = Members(ShakyLedger(some_offices(20, staff=1)))
+    other = evolve(SHARED, config_hash="other")
+    context = a_run(members.ledger, ScriptedSender(), holder="b", terms=other)
+
+    async def join() -> None:
+        await trio.sleep_until(1.0)
+        with pytest.raises(Exception, match="the lease is held by a"):
+            await run_day(DAY, context)
+
+    await all_of([*together(members, a=0.0), join])
+    assert everybody_was_told_once(members, 20)
+
+
+async def test_a_day_without_anything_due_ends_for_all(autojump_clock):
+    members = Members(ShakyLedger(Application()))
+    await all_of(together(members, a=0.0, b=0.0, c=0.0))
+    assert {result.state for result in members.results.values()} == {"completed"}
