@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-all demo test test-system coverage docs sim crash standby days bench bench-full pages strangers mutants screenshots lint clean image test-image deb release test-release
+.PHONY: help venv venv-all demo test test-system coverage docs sim crash cluster standby days bench bench-full pages strangers mutants screenshots lint clean image test-image deb release test-release
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,9 @@ sim: $(STAMP) ## simulate runs with faults (RUNS=100000; SEED=n replays one; ARG
 
 crash: $(STAMP) ## kill real runs at random moments (ROUNDS=200; ARGS=--no-keys, --smtp, --failover, --restore, "--pool session")
 	@$(VENV)/bin/python -m tests.experiments.crash --rounds $(or $(ROUNDS),200) $(ARGS)
+
+cluster: $(STAMP) ## kill, terminate and add real daemons that share a day (ROUNDS=20)
+	@$(VENV)/bin/python -m tests.experiments.cluster --rounds $(or $(ROUNDS),20) $(ARGS)
 
 standby: $(STAMP) ## kill the active one of two real daemons (ROUNDS=20)
 	@$(VENV)/bin/python -m tests.experiments.standby --rounds $(or $(ROUNDS),20) $(ARGS)

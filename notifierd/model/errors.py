@@ -132,6 +132,10 @@ class LeaseHeld(NotifierdError):
 class ConfigsDiffer(LeaseHeld):
     """Another process works on the day, and its configuration would send something else; *holder* leads it."""
 
+    def __init__(self, holder: str) -> None:
+        super().__init__(holder)
+        self.args = (f"the day is led by {holder}, whose version or configuration would send something else",)
+
 
 class LeaseLost(LeaseHeld):
     """Our lease could not be renewed in time, and another process may hold it; the calls of the run were cancelled."""

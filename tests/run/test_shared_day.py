@@ -212,7 +212,7 @@ async def test_a_process_of_another_configuration_stays_out(autojump_clock):
 
     async def join() -> None:
         await trio.sleep_until(1.0)
-        with pytest.raises(Exception, match="the lease is held by a"):
+        with pytest.raises(Exception, match="the day is led by a, whose version or configuration"):
             await run_day(DAY, context)
 
     await all_of([*together(members, a=0.0), join])
