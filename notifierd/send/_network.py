@@ -134,6 +134,22 @@ async def start_tls(
         raise
 
 
+def has_arrived(stream: httpcore.AsyncNetworkStream) -> bool:
+    """Return whether something has arrived on *stream*, on which nothing is expected: data, or its end."""
+    if stream.get_extra_info("is_readable"):
+        return True
+    tls: ssl.SSLObject | None = stream.get_extra_info("ssl_object")
+    if tls is None:
+        return False
+    try:
+        tls.read(1)  # a segment may have had more than the record that was read
+    except ssl.SSLWantReadError:
+        return False
+    except ssl.SSLError:
+        return True
+    return True
+
+
 def not_made(error: BaseException | None) -> Deferred | Blocked:
     """Return why there was no connection, by *error* and its causes."""
     while error is not None:

@@ -367,6 +367,9 @@ class Wires(httpcore.AsyncMockBackend):
                 await trio.sleep(0.1)
                 return OK
 
+            def get_extra_info(self, info: str) -> None:
+                """Nothing has arrived, and there is no TLS."""
+
             async def aclose(self) -> None:
                 wires.open -= 1
                 await trio.lowlevel.checkpoint()
@@ -421,6 +424,28 @@ async def test_a_connection_that_the_other_end_closed_meanwhile_is_not_used() ->
         for _ in range(3):
             assert isinstance(await client.post(f"http://127.0.0.1:{port}/", b"", {}), Answer)
             await closed.acquire()
+
+
+@pytest.mark.parametrize("head", [OK, b"HTTP/1.1 204 No Content\r\n\r\n"])
+@pytest.mark.parametrize("surplus", [b"HTTP/1.1 500 Bad\r\nContent-Length: 0\r\n\r\n", b"{}"])
+async def test_what_follows_an_answer_is_not_read_as_the_answer_to_the_next_request(
+    head: bytes, surplus: bytes
+) -> None:
+    connections = 0
+
+    async def handler(stream: trio.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await read_request(stream)
+            await stream.send_all(head + surplus)
+
+    async with serving(handler) as port, open_client(width=1) as client:
+        for made in range(1, 4):
+            answer = await client.post(f"http://127.0.0.1:{port}/", b"", {})
+            assert isinstance(answer, Answer)
+            assert answer.status == int(head.split()[1])
+            assert connections == made
 
 
 async def test_redirects_cookies_and_proxies_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

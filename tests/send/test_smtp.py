@@ -90,8 +90,12 @@ MAIL, RCPT, CONTENT = Stage.MAIL, Stage.RCPT, Stage.CONTENT
         (RCPT, "550 5.2.1 Account disabled", Rejected("rejected:550:5.2.1")),
         (CONTENT, "550 5.1.1 no such user", Rejected("rejected:550:5.1.1")),
         (RCPT, "450 4.2.1 Mailbox busy", Deferred("refused:450:4.2.1")),
+        (CONTENT, "452 Mailbox over quota", Deferred("refused:452")),
+        (CONTENT, "550 mailbox quota exceeded", Rejected("rejected:550", Blame.UNCLEAR)),
+        (CONTENT, "550 5.7.1 sender blocked by the recipient's policy", Rejected("rejected:550:5.7.1", Blame.UNCLEAR)),
         (RCPT, "452 4.2.2 The account is over quota", Deferred("refused:452:4.2.2")),
         # the size of the mail
+        (CONTENT, "452 4.3.4 too big for now", Deferred("refused:452:4.3.4")),
         (MAIL, "552 5.3.4 Message size exceeds fixed limit", Rejected("rejected:552:5.3.4")),
         (MAIL, "552 too big", Rejected("rejected:552")),
         (CONTENT, "552 5.3.4 Message too big", Rejected("rejected:552:5.3.4")),
@@ -296,6 +300,17 @@ async def test_a_session_that_cannot_be_reset_is_not_used_again() -> None:
         for _ in range(2):
             assert await send(sender) == Deferred("server_error:451:4.3.0", blame=Blame.PROVIDER)
     assert server.connections == 2
+
+
+async def test_a_refusal_stands_although_the_server_ends_the_session_after_it() -> None:
+    async def recipient(step: Step) -> str | None:
+        return "550 5.1.1 no such user" if step.argument == "TO:<taro1@example.jp>" else await good(step)
+
+    server = MailServer({"RCPT": recipient, "RSET": None}, PLAIN_ONLY)
+    async with sending(server) as sender:
+        assert [await send(sender, number) for number in range(3)] == [SENT, Rejected("rejected:550:5.1.1"), SENT]
+    assert server.connections == 2
+    assert server.verbs.count("RCPT") == 3
 
 
 @pytest.mark.parametrize("end", ["421 4.4.2 too many mails in this session", None])

@@ -9,7 +9,7 @@ from attrs import define, frozen
 
 from notifierd.config.network import plain_name
 from notifierd.config.settings import NetworkSettings
-from notifierd.send._network import CONNECT_SECONDS, NotMade, not_made, start_tls
+from notifierd.send._network import CONNECT_SECONDS, NotMade, has_arrived, not_made, start_tls
 from notifierd.send.route.trust import trusted
 from notifierd.send.route.tunnel import Routed, routed
 
@@ -29,7 +29,7 @@ class Connection:
     @property
     def is_over(self) -> bool:
         """Whether something has arrived while nothing was expected: the end of the connection, or a farewell."""
-        return bool(self._stream.get_extra_info("is_readable"))
+        return has_arrived(self._stream)
 
     async def read(self) -> bytes:
         """Return what arrives, at least one byte.

@@ -11,7 +11,7 @@ import h11
 import httpcore
 import trio
 
-from notifierd.send._network import start_tls
+from notifierd.send._network import has_arrived, start_tls
 
 HEAD_BYTES = 100 * 1024
 """How long the head of an answer may be, as in httpcore."""
@@ -73,15 +73,19 @@ class HttpConnection:
         return event
 
     def reset(self) -> bool:
-        """Make the connection ready for another request; return False if it cannot carry one."""
-        if self._state.our_state is not h11.DONE or self._state.their_state is not h11.DONE:
+        """Make the connection ready for another request; return False if it cannot carry one.
+
+        What follows an answer, unasked, would be read as the answer to the next request.
+        """
+        both_done = self._state.our_state is h11.DONE and self._state.their_state is h11.DONE
+        if not both_done or any(self._state.trailing_data):
             return False
         self._state.start_next_cycle()
         return True
 
     def was_closed(self) -> bool:
-        """Whether the server closed the connection while no request was made."""
-        return bool(self._stream.get_extra_info("is_readable"))
+        """Whether the server closed the connection while no request was made, or said something unasked."""
+        return has_arrived(self._stream)
 
     async def aclose(self) -> None:
         """Close it, even if the task is cancelled."""

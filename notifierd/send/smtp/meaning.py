@@ -67,7 +67,7 @@ def _cause(stage: Stage, reply: Reply, said: About) -> tuple[Reason, Blame]:
     if (
         stage in {Stage.STARTTLS, Stage.AUTH}
         or (reply.code == CLOSING and subject != Subject.SECURITY)
-        or subject == Subject.SYSTEM
+        or (subject == Subject.SYSTEM and said is not About.MESSAGE)
     ):
         return Reason.SERVER_ERROR, Blame.PROVIDER
     if reply.code != CLOSING and (
@@ -109,7 +109,8 @@ def _about(stage: Stage, reply: Reply) -> About:
         reply.code in _LOGIN_NEEDED or reply.code == CLOSING or _SENDER_REJECTED.search(reply.text)
     ):
         return About.US
-    if stage is Stage.RCPT and reply.code != THROTTLED:
+    speaks_of_recipient = stage is Stage.RCPT or (stage in _OF_A_MAIL and _RECIPIENT.search(reply.text))
+    if speaks_of_recipient and reply.code != THROTTLED:
         return About.NOTHING
     said = about(reply.text)
     return said if stage in _OF_A_MAIL or said is About.QUOTA else About.US
@@ -127,6 +128,9 @@ _LOGIN_NEEDED = {530, 535}
 _SENDER_REJECTED = re.compile(r"\b(sender address|client host|helo command) rejected:", re.IGNORECASE)
 """Postfix says so of the sender, our machine and the domain in EHLO, and by default only when a recipient is named
 (https://www.postfix.org/postconf.5.html#smtpd_delay_reject)."""
+
+_RECIPIENT = re.compile(r"\b(mailbox|recipient|inbox)\b", re.IGNORECASE)
+"""Some servers refuse a recipient only after the content, in words that would otherwise be read as about us."""
 
 _OURS = frozenset({3, *range(8, 15), *range(20, 28), 57, 60, 64, *range(500, 513), *range(606, 650), 705, 708, 750})
 """Details of the subject security that are about us: our login (RFC 3463, section 3.8; RFC 4954, section 6; RFC 5248,

@@ -22,12 +22,13 @@ from notifierd.send.route.connection import Connection, ConnectionLost, Connecto
 from notifierd.send.smtp.meaning import CLOSING, Refusal, Stage, refusal
 from notifierd.send.smtp.replies import NotSmtp, Replies, Reply
 
-OPENING_SECONDS = 10.0
-"""The longest time from the greeting to the login. With the time to connect and the next one, it lies within the
-default of `limits.send_timeout`: a mail that the caller cancels may have been sent, a mail that ends here was certainly
-not. RFC 5321, section 4.5.3.2, recommends minutes, for a queue that can wait."""
+OPENING_SECONDS = 8.0
+"""The longest time from the greeting to the login. With the time to connect, the next one, and the time to end sessions
+that were idle, it lies within the default of `limits.send_timeout`: a mail that the caller cancels may have been sent,
+and a mail that ends here was certainly not. RFC 5321, section 4.5.3.2, recommends minutes, for a queue that can wait.
+"""
 
-ENVELOPE_SECONDS = 10.0
+ENVELOPE_SECONDS = 8.0
 """The longest time from the first command of a mail to the last byte before its end."""
 
 LAST_BYTES = 65536
@@ -285,9 +286,10 @@ class Session:
 
     async def _reset(self) -> bool:
         """End a mail that was refused; return whether the session is usable."""
-        with trio.move_on_after(QUIT_SECONDS), suppress(NotSent):
+        with trio.move_on_after(QUIT_SECONDS, shield=True), suppress(NotSent):  # the refusal must not be lost
             await self._command("RSET", 2, Stage.MAIL)
             return True
+        self.was_over = False
         return False
 
 
