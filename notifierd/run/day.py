@@ -71,6 +71,7 @@ async def is_planned(day: date, context: RunContext, lease: Lease) -> bool:
             context.progress.metrics.deliveries[Channel.EMAIL, State.FAILED] += planned.held
             report_plan(planned, context.rules)
             if not context.terms.shares:
+                await context.ledger.reopen(day)
                 lease.is_planned(planned, members=1)
                 break
             if members := await context.ledger.note_plan(day, context.holder, planned):
@@ -167,7 +168,8 @@ async def left_to_do(this_pass: RunPass) -> DayCounts | None:
     if not lease.is_alone and await is_open(day, context):
         return None
     counts = await count(day, context, interim=True)
-    if counts.backlog.due_now and not this_pass.offices:  # an operator had some retried just when their office was done
+    if counts.backlog.due_now and (not this_pass.offices or this_pass.claims.may_reopen()):
+        # An operator had some retried just when their office was done.
         await retry_while_unavailable(context.progress, "counting", partial(context.ledger.reopen, day))
     return counts
 

@@ -82,7 +82,7 @@ class Ledger(Protocol):
         """Give up the claims of *holder* to offices that are not done, except to those that are *kept*."""
 
     async def reopen(self, day: date) -> None:
-        """Reopen the offices that were done and have open deliveries again, because an operator had some retried."""
+        """Reopen the offices that were done and have open deliveries again: planned since, or retried."""
 
     async def is_open(self, day: date) -> bool:
         """Return whether an office that is not done has open deliveries. Looks at no office that is done."""

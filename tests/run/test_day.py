@@ -154,6 +154,20 @@ async def test_a_pass_begins_behind_the_offices_that_are_done(autojump_clock):
     assert starts == [START, (19, staff[19].office)]
 
 
+async def test_an_office_that_was_done_gets_what_a_later_plan_adds_while_another_waits_for_its_provider(autojump_clock):
+    app = Application()
+    first = a_member(app, "a", office="first")
+    ledger = ShakyLedger(app)
+    await ended(a_run(ledger, ScriptedSender()))
+    ledger.done.add((DAY, first.office))
+    again = trio.current_time()
+    a_member(app, "newcomer", office="first", hosts=["push.example"])
+    a_member(app, "b", office="second")
+    push = ScriptedSender(Channel.PUSH)
+    await ended(a_run(ledger, ScriptedSender(script=lambda _: Blocked("blocked:401")), push, window_left=120.0))
+    assert [call.began for call in push.calls] == [exactly(again)]
+
+
 async def test_no_task_waits_for_an_office_that_is_not_begun(autojump_clock):
     """200 offices, 2 at a time: no more tasks than 2 need, and a chunk is read when there is a slot for its first."""
     ledger = ShakyLedger(some_offices(200, staff=1), chunk=5)

@@ -1,13 +1,18 @@
 """The offices that this process claims, and those that it has finished."""
 
+import math
 from collections import deque
 from uuid import UUID
 
+import trio
 from attrs import define, field
 
 from notifierd.run.record.lease import Lease
 from notifierd.run.record.recorder import Recorder
 from notifierd.store.source import Claim
+
+REOPEN_SECONDS = 5.0
+"""How often, while other offices are in hand, it is asked whether offices that were done have something due again."""
 
 
 @define
@@ -21,6 +26,7 @@ class Claims:
     """The offices that the work is finished on, each with the settlements that had been handed on by then."""
 
     _claimed_alone: bool = False
+    _reopened_at: float = -math.inf
 
     @property
     def are_too_many(self) -> bool:
@@ -31,6 +37,13 @@ class Claims:
     def in_hand(self) -> set[UUID]:
         """The offices that are finished, and whose outcomes are not written yet."""
         return {office for _, office in self._finished} | self._recorder.offices_unwritten()
+
+    def may_reopen(self) -> bool:
+        """Whether REOPEN_SECONDS have passed since this was last true."""
+        passed = trio.current_time() - self._reopened_at >= REOPEN_SECONDS
+        if passed:
+            self._reopened_at = trio.current_time()
+        return passed
 
     def are_released(self) -> None:
         """Note that the claims to all offices that are not in hand were given up."""

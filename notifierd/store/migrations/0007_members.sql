@@ -22,11 +22,10 @@ create table notifierd.run_members (
     primary key (day, name)
 ) with (fillfactor = 50);
 
-alter table notifierd.runs
-    add column epoch integer not null default 0,      -- how often the day's run began
-    add column plan jsonb,                            -- what was open after the plan of this epoch; null: not planned
-    add column limits jsonb,                          -- the limits in force: the leader's
-    add column mails_room integer;                    -- mails of the day's quota that nobody has drawn; null: no quota
+-- Who reserved the last try: the hash of a member's name. Derived call ids are the same in every process, so a call's id
+-- does not tell whose reservation it is.
+alter table notifierd.deliveries
+    add column try_by bigint;
 
 -- An office belongs to the member that claimed it. Once nothing of it is open, it is done, and no longer looked at.
 alter table notifierd.run_offices
@@ -36,7 +35,9 @@ alter table notifierd.run_offices
     set (fillfactor = 70);
 create index run_offices_to_do on notifierd.run_offices (day, urgency, office_id) where state <> 'done';
 
--- Who reserved the last try: the hash of a member's name. Derived call ids are the same in every process, so a call's id
--- does not tell whose reservation it is.
-alter table notifierd.deliveries
-    add column try_by bigint;
+-- Last, as every renewal of a lease needs its rows: it must not be locked while another table is waited for.
+alter table notifierd.runs
+    add column epoch integer not null default 0,      -- how often the day's run began
+    add column plan jsonb,                            -- what was open after the plan of this epoch; null: not planned
+    add column limits jsonb,                          -- the limits in force: the leader's
+    add column mails_room integer;                    -- mails of the day's quota that nobody has drawn; null: no quota

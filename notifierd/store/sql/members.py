@@ -10,9 +10,11 @@ OPEN_DAY = """
 insert into notifierd.runs (day, state, started_at) values ($1::date, 'running', now()) on conflict do nothing
 """
 
+# A connection that falls silent while it has the lock would keep it, and every other renewal waiting, for longer.
 DAY = """
 select r.state = 'running' as running, r.epoch, r.plan::text, r.limits::text,
-       case when r.lease_until > clock_timestamp() then r.holder end as leader
+       case when r.lease_until > clock_timestamp() then r.holder end as leader,
+       set_config('idle_in_transaction_session_timeout', '3s', true)
 from notifierd.runs r
 where r.day = $1::date
 for update
