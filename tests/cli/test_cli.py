@@ -296,6 +296,7 @@ def test_the_report_has_the_promised_shape(place: Place):
         "email": sorted(counts),
         "push": sorted([*counts, "gone"]),
         "untold": ["alerts", "offices", "overdue"],
+        "feedback": type(None),
         "statements": ["read", "write"],
         "seconds": float,
         "failures": list,

@@ -16,7 +16,7 @@ from notifierd.model.delivery import OPEN, Delivery, Reservation, State, call_id
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.rules.due import Rules
 from notifierd.rules.lifecycle import Circumstances, Policy, settle
-from notifierd.store.source import START
+from notifierd.store.source import START, Claim
 from tests.support.memory import Application, MemoryLedger
 from tests.support.samples import DAY, a_renewal, a_staff, an_id
 
@@ -81,7 +81,7 @@ class Life(RuleBasedStateMachine):
         """After a while, begin a call for it, if its turn has come: the same if it is in doubt, else a new one."""
         self.time += wait
         self.lead()
-        chunk = self.do(self.ledger.read, DAY, START, Rules())
+        chunk = self.do(self.ledger.read, DAY, START, Rules(), Claim(ME))
         found = [delivery for work in chunk.offices for delivery in work.deliveries if delivery.due]
         if not found:
             return
@@ -133,7 +133,9 @@ class Life(RuleBasedStateMachine):
                 self.lead()
                 self.do(self.ledger.close, DAY)
             case "fail office":
-                self.do(self.ledger.fail_office, DAY, self.now.office_id, "office_error:ValueError")
+                self.lead()
+                self.do(self.ledger.read, DAY, START, Rules(), Claim(ME))
+                self.do(self.ledger.fail_office, DAY, ME, self.now.office_id, "office_error:ValueError")
             case _:
                 self.do(
                     self.ledger.retry,
