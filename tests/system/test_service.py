@@ -222,6 +222,7 @@ def test_every_secret_can_be_given_and_is_the_services_alone(installation: Insta
         "email.sendgrid.feedback_key": "sendgrid-feedback-of-the-tests",
         "email.postmark.feedback_key": "postmark-feedback-of-the-tests",
         "email.mailgun.feedback_key": "mailgun-feedback-of-the-tests",
+        "email.smtp.password": "smtp-of-the-tests",
         "http.token": "token-of-the-tests",
         "watch.webhook_url": "https://example.jp/webhook-of-the-tests",
         "watch.webhook_token": "chatwork-of-the-tests",
