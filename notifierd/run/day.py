@@ -27,6 +27,7 @@ from notifierd.run.record.offices import OfficeRows
 from notifierd.run.record.passes import DATABASE_PAUSE, NEVER, RunPass
 from notifierd.run.record.recorder import open_recorder
 from notifierd.send.webpush import load_ahead
+from notifierd.store.ledger import LEASE_SECONDS
 from notifierd.store.source import CHUNK_LASTS, START, ChunkSize, Place
 
 T = TypeVar("T")
@@ -141,6 +142,10 @@ async def tell_everyone(day: date, context: RunContext, lease: Lease) -> DayCoun
             with trio.move_on_after(context.limits.call_expires):  # so that no known outcome is closed as unknown
                 while not await recorder.settled():
                     pass
+            if lease.standing.leads:
+                with trio.move_on_after(LEASE_SECONDS):  # another process that has just died closes no day
+                    while not lease.is_alone:
+                        await lease.renewed()
             counts = None if await leave(day, context, lease) else await close_day(day, context)
         elif counts and counts.backlog.open:
             counts = await count(day, context)

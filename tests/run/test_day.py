@@ -277,7 +277,7 @@ async def test_poisoned_offices_hold_nobody_up_however_busy_the_recorder_is(auto
     context = a_run(ledger, email, renderer=PlainRenderer(set(bad)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ended, context)
-        await trio.sleep_until(1.0)
+        await trio.sleep_until(1.03)
         poisoned = [row.delivery for row in ledger.rows.values() if row.delivery.office_id in bad]
         assert {delivery.state for delivery in poisoned} == {State.FAILED}
         assert ledger.states()[State.PLANNED] > 50, "the recorder was busy all the time"
@@ -983,14 +983,14 @@ async def test_a_stopped_run_goes_on_where_it_stopped(autojump_clock):
 
 @pytest.mark.parametrize("grace", [20.0, 0.0])
 async def test_a_call_that_is_being_reserved_when_the_run_is_stopped_is_not_begun(grace: float, autojump_clock):
-    """Statements take 1 s: lease, earlier days, plan, work, and at 4 s the reservation. Stopped at 4.5 s."""
+    """Statements take 1 s: lease, earlier days, plan, done offices, work; at 5 s the reservation. Stopped at 5.5 s."""
     ledger = ShakyLedger(some_offices(1, staff=1), latency=1.0)
     email = ScriptedSender()
     context = a_run(ledger, email)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(at, 4.5, lambda: context.stop.set("signal", grace))
+        nursery.start_soon(at, 5.5, lambda: context.stop.set("signal", grace))
         result = await ended(context)
-    assert ledger.reserved == [(5.0, 1)]
+    assert ledger.reserved == [(6.0, 1)]
     assert email.calls == []
     assert ledger.reasons() == {(State.PLANNED, "not_begun"): 1}
     assert result.state == "interrupted"

@@ -178,6 +178,18 @@ async def test_at_the_windows_end_the_last_one_closes_the_day(autojump_clock):
     assert max(began for began, _ in members.spans()) > 19.0, "who has less time does not end the day for all"
 
 
+async def test_who_leads_at_the_windows_end_closes_the_day_although_another_one_has_just_died(autojump_clock):
+    members = Members(ShakyLedger(some_offices(200, staff=2)), slots=6)
+
+    async def kill() -> None:
+        await trio.sleep_until(18.0)
+        members.scopes["b"].cancel()
+
+    await all_of([lambda: members.work("a", 0.0, window_left=20.0), lambda: members.work("b", 0.1), kill])
+    assert members.results["a"].state == members.ledger.runs[DAY].state == "completed"
+    assert set(members.ledger.states()) <= {State.SENT, State.EXPIRED, State.UNKNOWN}
+
+
 async def test_calls_per_second_are_those_of_all_processes_together(autojump_clock):
     """Three a second, and one process more than that."""
     members = Members(ShakyLedger(some_offices(60, staff=2)), slots=8, per_second=3.0)
