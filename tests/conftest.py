@@ -39,8 +39,14 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Run a PostgreSQL for all tests of this worker, with ``keikakun_template`` to make databases from."""
-    with TemporaryDirectory(prefix="notifierd-tests-") as directory, running_postgres(Path(directory)) as running:
+    """Run a PostgreSQL for all tests of this worker, with ``keikakun_template`` to make databases from.
+
+    Without autovacuum: it takes transaction ids, and a test sees that none is taken.
+    """
+    with (
+        TemporaryDirectory(prefix="notifierd-tests-") as directory,
+        running_postgres(Path(directory), options={"autovacuum": "off"}) as running,
+    ):
         running.create_database(TEMPLATE)
         running.psql(tables_sql(), TEMPLATE)
         yield running
