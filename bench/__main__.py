@@ -246,7 +246,7 @@ def large(bench: Bench) -> Iterator[Figure]:
 def planning(bench: Bench, offices: int) -> Iterator[Figure]:
     """One statement for all deliveries."""
     with bench.applications.of(Size(offices, devices=10)) as application:
-        deliveries, seconds = measured("bench.planning", folder=application.folder).out.split()
+        deliveries, seconds, *_ = measured("bench.planning", folder=application.folder).out.split()
     yield Figure(f"5. seconds to plan {int(deliveries):,} deliveries", float(seconds), 30)
 
 
@@ -257,13 +257,25 @@ def reminders(bench: Bench, offices: int) -> Iterator[Figure]:
         for _ in range(2):
             for arguments, taken in seconds.items():
                 application.forget()
-                deliveries, took = measured("bench.planning", *arguments, folder=application.folder).out.split()
+                deliveries, took, *_ = measured("bench.planning", *arguments, folder=application.folder).out.split()
                 assert int(deliveries) == application.size.mail_count + application.size.push_count
                 taken.append(float(took))
     without, with_keys = map(min, seconds.values())
     yield Figure(
         f"5. time to plan {int(deliveries):,} deliveries with three keys, over that without", with_keys / without, 1.5
     )
+
+
+def steps(bench: Bench) -> Iterator[Figure]:
+    """Print what it takes to plan days that are planned in steps. Promises nothing."""
+    print(f"\n{'deliveries':>12}{'s':>9}{'first step, s':>15}{'WAL, MB':>9}{'database, MB':>14}")
+    for offices in (300_000, 1_000_000):
+        with bench.applications.of(Size(offices)) as application:
+            before = application.megabytes()
+            deliveries, seconds, first = measured("bench.planning", folder=application.folder).out.split()
+            wal, size = (now - then for now, then in zip(application.megabytes(), before, strict=True))
+            print(f"{int(deliveries):12,}{seconds:>9}{first:>15}{wal:9,}{size:14,}", flush=True)
+    yield from ()
 
 
 def explain(bench: Bench) -> Iterator[Figure]:
@@ -353,13 +365,16 @@ def main() -> None:
         "reminders": lambda bench: reminders(bench, 50_000),
         "explain": explain,
     }
+    apart: dict[str, Callable[[Bench], Iterator[Figure]]] = {"steps": steps}
     parser = argparse.ArgumentParser(prog="python -m bench", description="How fast notifierd is.")
-    parser.add_argument("--only", choices=[*parts, *more], metavar="PART", help="%(choices)s")
+    parser.add_argument("--only", choices=[*parts, *more, *apart], metavar="PART", help="%(choices)s")
     parser.add_argument("--full", action="store_true", help="with more latencies and sizes, and PostgreSQL's plans")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where to draw the table; needs matplotlib")
     options = parser.parse_args()
     if options.full or options.only in more:
         parts |= more
+    if options.only in apart:
+        parts |= apart
     with (
         TemporaryDirectory(prefix="notifierd-bench-") as folder,
         running_servers() as servers,

@@ -88,7 +88,8 @@ class Application:
 
     def forget(self) -> None:
         """Let the day be one that nothing was done on."""
-        ledger = ("runs", "run_offices", "deliveries", "late_outcomes", "alarms", "feedback", "feedback_looks", "holds")
+        days = ("runs", "run_offices", "offices_to_plan", "deliveries", "late_outcomes", "alarms")
+        ledger = (*days, "feedback", "feedback_looks", "holds")
         self.sql(f"truncate audit_logs, {', '.join(f'notifierd.{name}' for name in ledger)}; checkpoint")
         self._cluster.psql("select pg_stat_statements_reset()")
 
@@ -123,6 +124,12 @@ class Application:
     def dsn(self, role: str) -> str:
         """The database, for *role*."""
         return self._cluster.dsn(self._database, role)
+
+    def megabytes(self) -> tuple[int, int]:
+        """How much WAL the server wrote, and how large the database is, in MB."""
+        wal = "((pg_current_wal_insert_lsn() - '0/0') / 1000000)::int"
+        written, size = self.sql(f"select {wal}, pg_database_size(current_database()) / 1000000").split("|")
+        return int(written), int(size)
 
     def audit_rows(self) -> int:
         """How many rows the audit log has."""

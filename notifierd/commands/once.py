@@ -24,8 +24,9 @@ from notifierd.rules.calendar import Calendar
 from notifierd.rules.due import Rules
 from notifierd.rules.report import ALREADY_COMPLETED, RunReport, RunResult
 from notifierd.run.context import RunContext, lasting
-from notifierd.run.day import report_excess, run_day
+from notifierd.run.day import run_day
 from notifierd.run.progress import Progress
+from notifierd.run.record.planning import report_excess
 from notifierd.run.stop import Stop
 from notifierd.send.open import mail_capacity
 from notifierd.service.feedback.known import feedback_of

@@ -102,6 +102,8 @@ class DatabaseSettings(Table):
     """The longest time that the statement that plans the day may take."""
     pooler: bool = key(default=False)
     """Whether connections go through a pooler such as PgBouncer, in session or transaction mode."""
+    retention_days: int = key(400, within(31, 36500), unit="days")
+    """The age at which a day's deliveries and its run are deleted, in small steps after a run."""
 
 
 @attrs.frozen

@@ -1,11 +1,17 @@
 """The numbers of a day: what was planned, what the limits allow, what was sent, and which alerts reached nobody."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from attrs import field, frozen
 
 from notifierd.model.delivery import LOST, OPEN, Channel, State
+
+MOST_NAMED = 50
+"""The most offices that an excess names."""
+MOST_CROWDED = 10
+"""The most staff members with too many devices that a plan names."""
 
 
 @frozen
@@ -38,6 +44,14 @@ class Capacity:
     calls: int | None = None
     batch: int = 1
 
+    def without(self, planned: "Planned") -> "Capacity":
+        """Return the capacity that *planned* leaves to what is planned later."""
+        return Capacity(
+            None if self.mails is None else max(0, self.mails - planned.mails_given - planned.email),
+            None if self.calls is None else max(0, self.calls - planned.calls),
+            self.batch,
+        )
+
     @classmethod
     def of(cls, seconds: float, *, per_day: int, per_second: float, batch: int) -> "Capacity":
         """Return the capacity of *seconds* with so many mails *per_day* and calls *per_second*; 0 means no limit."""
@@ -59,6 +73,27 @@ class Excess:
     offices: int
     first: tuple[UUID, ...]
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> "Excess":
+        """Return the excess that JSON of the ledger describes."""
+        return cls(found["limit"], found["mails"], found["offices"], tuple(map(UUID, found["first"])))
+
+    @classmethod
+    def merged(cls, parts: Sequence["Excess"]) -> tuple["Excess", ...]:
+        """Return one excess for each limit in *parts*; the offices of an earlier part are more urgent."""
+        of = {
+            limit: [part for part in parts if part.limit == limit] for limit in sorted({part.limit for part in parts})
+        }
+        return tuple(
+            cls(
+                limit,
+                sum(part.mails for part in same),
+                sum(part.offices for part in same),
+                tuple(office for part in same for office in part.first)[:MOST_NAMED],
+            )
+            for limit, same in of.items()
+        )
+
     @property
     def words(self) -> str:
         """Return a text that describes it, without the offices' ids."""
@@ -74,6 +109,9 @@ class Planned:
         excess: the excess over each limit that is exceeded.
         held: mails that were written as failed, because mails to their addresses are held back.
         crowded: the staff members with more devices than pushes go to, and their number of devices; at most 10 members.
+        calls: the calls to the mail provider that take the mails, at least.
+        later: the number of offices that are not planned yet, because the day is planned in steps. None: the day was
+            planned before, and what is new since then is still to be planned.
     """
 
     offices: int
@@ -83,6 +121,28 @@ class Planned:
     mails_given: int = 0
     excess: tuple[Excess, ...] = ()
     crowded: Mapping[UUID, int] = field(factory=dict)
+    calls: int = 0
+    later: int | None = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all offices are planned."""
+        return self.later == 0
+
+    def followed_by(self, step: "Planned") -> "Planned":
+        """Return what is open after the next step of the plan."""
+        crowded = sorted({**self.crowded, **step.crowded}.items(), key=lambda item: (-item[1], item[0]))
+        return Planned(
+            self.offices + step.offices,
+            self.email + step.email,
+            self.push + step.push,
+            self.held + step.held,
+            self.mails_given,
+            Excess.merged([*self.excess, *step.excess]),
+            dict(crowded[:MOST_CROWDED]),
+            self.calls + step.calls,
+            step.later,
+        )
 
 
 @frozen

@@ -30,9 +30,13 @@ class RunResult:
     counts: DayCounts | None
 
     @classmethod
-    def of(cls, counts: DayCounts, stopped: str | None) -> "RunResult":
-        """Return the result of a run that ended by itself, or was *stopped* for a reason."""
-        if counts.backlog.open:
+    def of(cls, counts: DayCounts, stopped: str | None, *, is_planned: bool = True) -> "RunResult":
+        """Return the result of a run that ended by itself, or was *stopped* for a reason.
+
+        Args:
+            is_planned: whether the day's plan is complete.
+        """
+        if counts.backlog.open or not is_planned:
             return cls("interrupted", stopped or Reason.INTERRUPTED, counts)
         return cls("completed", None, counts)
 

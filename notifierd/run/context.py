@@ -126,6 +126,7 @@ class RunContext:
         holder: this process' name in the lease.
         terms: what it says about itself when it joins a day, without its limits.
         renew_seconds: how often the lease is renewed.
+        retention_days: how old a day is when it is deleted.
         offices: one slot for each office that is worked on.
     """
 
@@ -140,6 +141,7 @@ class RunContext:
     limits: Limits = field(on_setattr=setters.NO_OP)
     terms: Terms = ALONE
     renew_seconds: float = 2.0
+    retention_days: int = 400
     stop: Stop = field(factory=Stop)
     progress: Progress = field(factory=Progress)
     offices: trio.CapacityLimiter = field(

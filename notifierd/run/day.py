@@ -1,41 +1,30 @@
 """Run one day: take the lease, plan, make passes over the offices that are due, conclude."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import date, timedelta
 from functools import partial
-from typing import TypeVar
 
 import structlog
 import trio
-from attrs import asdict
 
-from notifierd.model.counts import DayCounts, Excess, Planned
-from notifierd.model.delivery import Channel, State
+from notifierd.model.counts import DayCounts
+from notifierd.model.delivery import Channel
 from notifierd.model.errors import DatabaseError, LedgerUnavailable, unwrap_groups
 from notifierd.model.office import OfficeWork
 from notifierd.model.reasons import Reason
-from notifierd.rules.backoff import Backoff
-from notifierd.rules.due import Rules
 from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
 from notifierd.run.office import guard_office
-from notifierd.run.progress import Progress, keep_deadline
+from notifierd.run.progress import RETRIES, keep_deadline, retry_while_unavailable
 from notifierd.run.record.claims import Claims
 from notifierd.run.record.lease import Lease, hold_lease
 from notifierd.run.record.offices import OfficeRows
-from notifierd.run.record.passes import DATABASE_PAUSE, NEVER, RunPass
-from notifierd.run.record.recorder import open_recorder
-from notifierd.send.webpush import load_ahead
+from notifierd.run.record.passes import DATABASE_PAUSE, IDLE, NEVER, RunPass
+from notifierd.run.record.planning import is_planned, plan_rest, recount_mails
+from notifierd.run.record.recorder import Recorder, open_recorder
 from notifierd.store.ledger import LEASE_SECONDS
 from notifierd.store.source import CHUNK_LASTS, START, ChunkSize, Place
-
-T = TypeVar("T")
-
-RETENTION = timedelta(days=400)
-
-BACKOFF = Backoff(first=0.5, longest=5.0)
-"""Pauses before the next tries of a statement that the database does not carry out."""
 
 log = structlog.get_logger(__name__)
 
@@ -63,52 +52,11 @@ async def run_day(day: date, context: RunContext) -> RunResult:
     return result
 
 
-async def is_planned(day: date, context: RunContext, lease: Lease) -> bool:
-    """Plan the day if this process leads, else wait for the leader's plan. Return False if the run ended before."""
-    while not (planned := lease.standing.planned):
-        if lease.standing.leads:
-            context.progress.metrics.deliveries.update(await context.ledger.close_earlier(day))
-            planned = await context.ledger.plan(day, context.rules, context.capacity())
-            context.progress.metrics.deliveries[Channel.EMAIL, State.FAILED] += planned.held
-            report_plan(planned, context.rules)
-            if not context.terms.shares:
-                await context.ledger.reopen(day)
-                lease.is_planned(planned, members=1)
-                break
-            if members := await context.ledger.note_plan(day, context.holder, planned):
-                lease.is_planned(planned, members)
-                await recount_mails(day, context)
-                break
-        await lease.renewed()
-        if lease.standing.over or context.stop.is_set():
-            return False
-    context.progress.planned = planned
-    if planned.push:
-        load_ahead()
-    return True
-
-
-def report_plan(planned: Planned, rules: Rules) -> None:
-    """Log what is open, which mails exceed a limit, and who has more devices than get pushes."""
-    log.info("planned", offices=planned.offices, email=planned.email, push=planned.push, held=planned.held)
-    report_excess(planned.excess)
-    for staff, devices in planned.crowded.items():
-        log.warning("devices_left_out", staff=str(staff), devices=devices, pushed=rules.devices_per_person)
-
-
-def report_excess(excess: Sequence[Excess]) -> None:
-    """Log which mails of a plan exceed the limits."""
-    for over in excess:
-        labels = asdict(over) | {"first": [str(office) for office in over.first]}
-        log.error("plan_does_not_fit", **labels)
-
-
 async def tell_everyone(day: date, context: RunContext, lease: Lease) -> DayCounts | None:
     """Make passes until nothing is open or the run is stopped; if the window ended, close the day.
 
     Returns None if the day goes on without this process, or if another one ended it.
     """
-    planned = lease.standing.planned
     async with (
         open_recorder(
             context.ledger, day, context.holder, context.progress, last_moment=context.last_moment
@@ -117,28 +65,12 @@ async def tell_everyone(day: date, context: RunContext, lease: Lease) -> DayCoun
     ):
         context.progress.channels = recorder.waiting
         nursery.start_soon(end_window, context)
-        given, size, rows = (
-            planned.mails_given if planned else 0,
-            ChunkSize(),
-            OfficeRows(context.ledger, day, context.progress),
-        )
-        claims, done = Claims(context.holder, lease, recorder), START
-        while True:
-            this_pass = RunPass(day, context, recorder, lease, claims, mails_left(given, context))
-            if lease.grants.channels() != []:
-                await pass_over(this_pass, size, done)
-            await recorder.flush()
-            if not await recorder.settled():
-                this_pass.skip(DATABASE_PAUSE)
-            counts = await left_to_do(this_pass)
-            if counts and counts.unaudited and counts.backlog.open:
-                await rows.write()
-            if (counts and not counts.backlog.open) or lease.standing.over:
-                break
-            if await context.pause(this_pass.next_turn(counts.backlog) if counts else this_pass.next_look()):
-                break
-            given, done = (counts.mails_given, counts.backlog.done or START) if counts else (0, START)
-        if not (counts and not counts.backlog.open) and context.stop.reason == "window_ended":
+        async with trio.open_nursery() as planning:
+            planning.start_soon(plan_rest, day, context, lease)
+            counts = await make_passes(day, context, lease, recorder)
+            planning.cancel_scope.cancel()
+        is_done = counts is not None and not counts.backlog.open and lease.all_are_planned
+        if not is_done and context.stop.reason == "window_ended":
             with trio.move_on_after(context.limits.call_expires):  # so that no known outcome is closed as unknown
                 while not await recorder.settled():
                     pass
@@ -151,6 +83,30 @@ async def tell_everyone(day: date, context: RunContext, lease: Lease) -> DayCoun
             counts = await count(day, context)
         nursery.cancel_scope.cancel()
     return counts
+
+
+async def make_passes(day: date, context: RunContext, lease: Lease, recorder: Recorder) -> DayCounts | None:
+    """Make passes until nothing is open or the run is stopped; return how the day stands, as far as it is known."""
+    rows, size = OfficeRows(context.ledger, day, context.progress), ChunkSize()
+    claims, done = Claims(context.holder, lease, recorder), START
+    given = lease.standing.planned.mails_given if lease.standing.planned else 0
+    while True:
+        this_pass = RunPass(day, context, recorder, lease, claims, mails_left(given, context))
+        if lease.grants.channels() != []:
+            await pass_over(this_pass, size, done)
+        await recorder.flush()
+        if not await recorder.settled():
+            this_pass.skip(DATABASE_PAUSE)
+        counts = await left_to_do(this_pass)
+        if counts and counts.unaudited and counts.backlog.open:
+            await rows.write()
+        if lease.standing.over or (counts and not counts.backlog.open and lease.all_are_planned):
+            return counts
+        wait = this_pass.next_turn(counts.backlog) if counts else this_pass.next_look()
+        if await context.pause(wait if lease.all_are_planned else min(wait, IDLE)):
+            return counts
+        given = counts.mails_given if counts else 0
+        done = counts.backlog.done if counts and counts.backlog.done and lease.all_are_planned else START
 
 
 def mails_left(given: int, context: RunContext) -> float:
@@ -170,6 +126,8 @@ async def left_to_do(this_pass: RunPass) -> DayCounts | None:
         return None
     if lease.grants.must_recount():
         await recount_mails(day, context)
+    if not lease.all_are_planned and (context.terms.shares or not context.limits.email_per_day):
+        return None  # more is coming, so only a quota that no other process counts has to be counted
     if not lease.is_alone and await is_open(day, context):
         return None
     counts = await count(day, context, interim=True)
@@ -182,13 +140,6 @@ async def left_to_do(this_pass: RunPass) -> DayCounts | None:
 async def is_open(day: date, context: RunContext) -> bool:
     """Whether an office has open deliveries; wait for the database if it is unavailable."""
     return await retry_while_unavailable(context.progress, "counting", partial(context.ledger.is_open, day))
-
-
-async def recount_mails(day: date, context: RunContext) -> None:
-    """Count anew what is left of the day's quota, if it is shared: refused mails may have made room."""
-    if context.terms.shares and (quota := context.limits.email_per_day):
-        recount = partial(context.ledger.recount_mails, day, context.holder, quota)
-        await retry_while_unavailable(context.progress, "counting", recount)
 
 
 async def leave(day: date, context: RunContext, lease: Lease) -> bool:
@@ -283,7 +234,7 @@ async def close_day(day: date, context: RunContext) -> DayCounts:
         counts = await count(day, context)
         if not counts.backlog.open:
             return counts
-        await context.progress.sleep(max(BACKOFF.first, counts.backlog.next_in or 0.0))  # negative if it is past
+        await context.progress.sleep(max(RETRIES.first, counts.backlog.next_in or 0.0))  # negative if it is past
 
 
 def unsent_mail_reason(context: RunContext) -> str | None:
@@ -312,7 +263,8 @@ async def conclude(day: date, context: RunContext, lease: Lease, counts: DayCoun
                 await leave(day, context, lease)
                 result = await ended_by_another(day, context)
             elif counts is not None and not lease.has_left and not counts.backlog.open:
-                result = await finish(day, context, RunResult.of(counts, context.stop.reason))
+                ended = RunResult.of(counts, context.stop.reason, is_planned=lease.all_are_planned)
+                result = await finish(day, context, ended)
             elif lease.has_left or await leave(day, context, lease):
                 result = RunResult("interrupted", context.stop.reason, await count(day, context))
             else:  # whatever the ledger says now, not everything was done if the run was cut short
@@ -345,15 +297,16 @@ async def finish(day: date, context: RunContext, result: RunResult) -> RunResult
 
 
 async def forget_old(day: date, context: RunContext) -> None:
-    """Delete what is older than RETENTION, in small steps. What cannot be deleted now is left to the next run.
+    """Delete what is older than `retention_days`, in small steps. What cannot be deleted now is left to the next run.
 
     The end of the window does not stop that. A signal does, and bounds the step that is under way.
     """
+    before = day - timedelta(days=context.retention_days)
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_deadline, scope, lambda: context.stop.over_by)
             try:
-                while context.stop.reason != "signal" and await context.ledger.forget(day - RETENTION):
+                while context.stop.reason != "signal" and await context.ledger.forget(before):
                     pass
             except DatabaseError as error:
                 log.warning("not_forgotten", reason=error.reason)
@@ -364,26 +317,3 @@ async def count(day: date, context: RunContext, *, interim: bool = False) -> Day
     """Count the day's deliveries; wait for the database if it is unavailable. *interim*: see `Ledger.counts`."""
     counts = partial(context.ledger.counts, day, context.rules, interim=interim)
     return await retry_while_unavailable(context.progress, "counting", counts)
-
-
-async def retry_while_unavailable(progress: Progress, what: str, statement: Callable[[], Awaitable[T]]) -> T:
-    """Make *statement*, after growing pauses again, until the database carries it out; *what* is its name in the log.
-
-    Only a cancellation ends that earlier.
-
-    Raises:
-        StatementRefused: the database refused a row's content, so another try would not help.
-    """
-    pauses = BACKOFF.pauses()
-    with progress.trouble.place(what):
-        while True:
-            try:
-                answer = await statement()
-            except DatabaseError as error:
-                if error.about_row:
-                    raise
-                progress.trouble.met(what, error.reason)
-                await progress.wait(next(pauses), what, error.reason)
-            else:
-                progress.passed(what)
-                return answer

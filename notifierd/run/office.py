@@ -1,13 +1,12 @@
 """One office: prepare its calls; for each, wait for its turn, check that its facts are fresh, reserve, send, settle."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import structlog
 import trio
 from attrs import evolve
 
-from notifierd.model.delivery import Delivery, Reservation, Settlement, State
+from notifierd.model.delivery import Delivery, Reservation, Settlement
 from notifierd.model.errors import DatabaseError, first_of, frame_locations, may_pass, office_error
 from notifierd.model.message import Push
 from notifierd.model.office import OfficeWork
@@ -112,11 +111,9 @@ async def end_others(todo: Prepared, this_pass: RunPass) -> None:
     context = this_pass.context
     this_pass.recorder.settle([abandon(delivery, context) for delivery in todo.lost])
     if todo.expired:
-        await context.ledger.expire(this_pass.day, context.holder, todo.expired)
-        context.progress.end(Counter((delivery.channel, State.EXPIRED) for delivery in todo.expired))
+        context.progress.end(await context.ledger.expire(this_pass.day, context.holder, todo.expired))
     if todo.failed:
-        await context.ledger.fail(this_pass.day, context.holder, todo.failed)
-        context.progress.end(Counter((delivery.channel, State.FAILED) for delivery in todo.failed))
+        context.progress.end(await context.ledger.fail(this_pass.day, context.holder, todo.failed))
 
 
 async def make_call(

@@ -2,7 +2,8 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 from uuid import UUID
 
 import trio
@@ -10,12 +11,19 @@ from attrs import define, evolve, field
 
 from notifierd.model.counts import Planned
 from notifierd.model.delivery import Channel, Delivery, Settlement, State
+from notifierd.model.errors import DatabaseError
+from notifierd.rules.backoff import Backoff
 from notifierd.run.trouble import CallTroubles, DatabaseTrouble
+
+T = TypeVar("T")
 
 SLICE = 1.0
 """The longest single wait of a run, in seconds. Longer waits are sliced, so that they count as progress and a change of
 the clock is noticed."""
 
+
+RETRIES = Backoff(first=0.5, longest=5.0)
+"""Pauses before the next tries of a statement that the database does not carry out."""
 
 CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 RUN_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 10800.0)
@@ -167,6 +175,29 @@ class Progress:
         while (left := ends - trio.current_time()) > 0:
             await trio.sleep(min(self.slice_seconds, left))
             self.slices += 1
+
+
+async def retry_while_unavailable(progress: Progress, what: str, statement: Callable[[], Awaitable[T]]) -> T:
+    """Make *statement*, after growing pauses again, until the database carries it out; *what* is its name in the log.
+
+    Only a cancellation ends that earlier.
+
+    Raises:
+        StatementRefused: the database refused a row's content, so another try would not help.
+    """
+    pauses = RETRIES.pauses()
+    with progress.trouble.place(what):
+        while True:
+            try:
+                answer = await statement()
+            except DatabaseError as error:
+                if error.about_row:
+                    raise
+                progress.trouble.met(what, error.reason)
+                await progress.wait(next(pauses), what, error.reason)
+            else:
+                progress.passed(what)
+                return answer
 
 
 async def keep_deadline(scope: trio.CancelScope, last_moment: Callable[[], float]) -> None:

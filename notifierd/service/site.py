@@ -184,6 +184,7 @@ async def open_context(
             limits=limits,
             terms=terms(settings),
             renew_seconds=settings.cluster.renew_seconds,
+            retention_days=settings.database.retention_days,
             stop=stop,
             progress=progress,
         )

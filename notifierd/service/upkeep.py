@@ -14,7 +14,6 @@ from notifierd.model.reasons import Reason
 from notifierd.rules import alarms
 from notifierd.rules.calendar import Calendar
 from notifierd.run.context import Site
-from notifierd.run.day import RETENTION
 from notifierd.service.state import Status, in_zone
 from notifierd.service.watch import Watch
 from notifierd.store.ledger import Ledger
@@ -106,7 +105,8 @@ class Upkeep:
             return
         try:
             async with self.open_site(settings) as site:
-                last = await self._record_days(site.ledger, calendar, day)
+                keep = timedelta(days=settings.database.retention_days)
+                last = await self._record_days(site.ledger, calendar, day, keep)
                 self.status.metrics.deliveries.update(await site.ledger.close_earlier(today))
                 left = await site.ledger.leave_open(last) if last else 0
                 run = await site.ledger.run(last) if last else None
@@ -132,14 +132,15 @@ class Upkeep:
             log.warning("not_counted", reason=error.reason)
             return False
 
-    async def _record_days(self, ledger: Ledger, calendar: Calendar, day: date) -> date | None:
+    async def _record_days(self, ledger: Ledger, calendar: Calendar, day: date, keep: timedelta) -> date | None:
         """Record the days before *day* that have no row, and tell the operator which were missed.
 
         Returns:
             The last day that had a row before; None if no day had one.
         """
         last = await ledger.last_day(day - _DAY)
-        runs = without_run(calendar, last, day, self.began, self._troubles)
+        kept = last and max(last, day - keep)
+        runs = without_run(calendar, kept, day, self.began, self._troubles)
         new = {each: runs[each] for each in await ledger.record(runs)}
         for each, (state, reason) in new.items():
             (log.error if state == "missed" else log.info)(state, run=str(each), reason=reason)
@@ -172,7 +173,6 @@ def without_run(
     """
     if last is None:
         last = calendar.first_to_come(began) - _DAY
-    last = max(last, day - RETENTION)
     between = [last + n * _DAY for n in range(1, (day - last).days)]
     return {
         each: ("skipped", closed)

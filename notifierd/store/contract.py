@@ -53,6 +53,7 @@ RIGHTS: Final[Mapping[str, str]] = {
     "runs": "select, insert, update, delete",
     "run_members": "select, insert, update, delete",
     "run_offices": "select, insert, update, delete",
+    "offices_to_plan": "select, insert, delete",
     "deliveries": "select, insert, update, delete",
     "late_outcomes": "select, insert, update, delete",
     "alarms": "select, insert, delete",

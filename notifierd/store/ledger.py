@@ -17,6 +17,9 @@ LEASE_SECONDS = 15.0
 FORGET_STEP = 5000
 UNLIMITED = Capacity()
 
+PLAN_STEP = 100_000
+"""The most offices that are planned in one step, in which nothing is sent yet."""
+
 AUDIT_TOGETHER = 500
 """The most offices whose own audit rows are written in one statement."""
 
@@ -66,9 +69,10 @@ class Ledger(Protocol):
         """Count anew how many mails of the day's *quota* nobody was given or has drawn. Only the leader does."""
 
     async def draw_mails(self, day: date, holder: str, needed: int) -> int:
-        """Draw mails from the day's quota, *needed* ones or more; return how many, which is fewer if no more are left.
+        """Draw mails from the day's quota until *holder* has drawn *needed* since it joined, or more.
 
-        What a member leaves unused when it leaves or dies is there for the others once the leader has counted anew.
+        Returns how many it has drawn since then, which is fewer if no more are left. What a member leaves unused when
+        it leaves or dies is there for the others once the leader has counted anew.
         """
         ...
 
@@ -88,7 +92,23 @@ class Ledger(Protocol):
         """Return whether an office that is not done has open deliveries. Looks at no office that is done."""
 
     async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
-        """Write the due deliveries of *day* that are new; return what is open, and what exceeds *capacity*."""
+        """Write the due deliveries of *day* that are new; return what is open, and what exceeds *capacity*.
+
+        Of a day with more than PLAN_STEP offices, only the most urgent ones are planned; `plan_next` plans the others.
+        """
+
+    async def plan_next(self, day: date, rules: Rules, capacity: Capacity) -> Planned:
+        """Plan the next PLAN_STEP offices that `plan` left; return what was written, and what exceeds *capacity*.
+
+        Args:
+            capacity: what the offices that are planned already leave.
+        """
+
+    async def resume(self, day: date) -> Planned | None:
+        """Return what is open of a *day* that was planned before, if it has more than PLAN_STEP offices; else None.
+
+        So a process that takes over such a day sends at once what stands in the ledger, and plans beside that.
+        """
 
     async def close_earlier(self, day: date) -> Ended:
         """Settle what earlier days left open because no process resumed them."""
@@ -148,13 +168,13 @@ class Ledger(Protocol):
     async def give_up_audit(self, office: OfficeDay) -> None:
         """Leave an office without a row that the database refuses for its content; its deliveries keep their marks."""
 
-    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> Ended:
         """Settle as expired the planned deliveries that are no longer due, or whose target is gone.
 
         Deliveries of offices that *holder* does not claim any more are left to who claims them now.
         """
 
-    async def fail(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+    async def fail(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> Ended:
         """Settle as failed the planned deliveries that can never be sent, of offices that *holder* claims."""
 
     async def fail_office(self, day: date, holder: str, office_id: UUID, reason: str) -> Ended:

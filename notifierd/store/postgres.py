@@ -17,7 +17,7 @@ from notifierd.rules.cluster.membership import ALONE, Standing, Terms, Use
 from notifierd.rules.due import Rules
 from notifierd.store.cluster.members import PostgresMembers
 from notifierd.store.database import Connection, Database, Row, columns
-from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, UNLIMITED, Ended, OfficeDay, Run
+from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, PLAN_STEP, UNLIMITED, Ended, OfficeDay, Run
 from notifierd.store.sql import counts, deliveries, history, members, plans
 from notifierd.store.sql import runs as days
 
@@ -31,6 +31,7 @@ class PostgresLedger:
     _db: Database
     _plan_timeout: float = 300.0
     _audit: Audit = "each"
+    _plan_step: int = PLAN_STEP
 
     @property
     def _members(self) -> PostgresMembers:
@@ -68,12 +69,20 @@ class PostgresLedger:
         return bool(row["open"])
 
     async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
-        plan, limits = plans.PLAN[rules.reminders.selective], _limits(capacity)
-        (row,) = await self._db.write(
-            plan, day, *_due(rules), *limits, *reminder_keys(rules), timeout=self._plan_timeout
-        )
+        return await self._plan(plans.PLAN, day, rules, capacity)
+
+    async def plan_next(self, day: date, rules: Rules, capacity: Capacity) -> Planned:
+        return await self._plan(plans.PLAN_NEXT, day, rules, capacity)
+
+    async def _plan(self, plan: Mapping[bool, str], day: date, rules: Rules, capacity: Capacity) -> Planned:
+        given = *_due(rules), *_limits(capacity), self._plan_step, *reminder_keys(rules)
+        (row,) = await self._db.write(plan[rules.reminders.selective], day, *given, timeout=self._plan_timeout)
         crowded = {UUID(one["staff_id"]): one["devices"] for one in json.loads(row["crowded"])}
         return Planned(**{**row, "excess": _excess(row), "crowded": crowded})
+
+    async def resume(self, day: date) -> Planned | None:
+        rows = await self._db.read(plans.RESUME, day, self._plan_step)
+        return Planned(**rows[0], later=None) if rows else None
 
     async def count_due(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> DayCounts:
         """Count what would be due if the day were planned now, as if nothing had been sent yet. Writes nothing."""
@@ -144,15 +153,15 @@ class PostgresLedger:
     async def give_up_audit(self, office: OfficeDay) -> None:
         await self._db.write(days.GIVE_UP_AUDIT, *office)
 
-    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
-        await self._end_planned(State.EXPIRED, day, holder, reasons)
+    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> Ended:
+        return await self._end_planned(State.EXPIRED, day, holder, reasons)
 
-    async def fail(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
-        await self._end_planned(State.FAILED, day, holder, reasons)
+    async def fail(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> Ended:
+        return await self._end_planned(State.FAILED, day, holder, reasons)
 
-    async def _end_planned(self, state: State, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+    async def _end_planned(self, state: State, day: date, holder: str, reasons: Mapping[Delivery, str]) -> Ended:
         rows = [(delivery.id, delivery.try_no, reason) for delivery, reason in reasons.items()]
-        await self._db.write(deliveries.END_PLANNED, *columns(rows, 3), state.value, day, holder)
+        return _ended(await self._db.write(deliveries.END_PLANNED, *columns(rows, 3), state.value, day, holder))
 
     async def fail_office(self, day: date, holder: str, office_id: UUID, reason: str) -> Ended:
         return _ended(await self._db.write(deliveries.FAIL_OFFICE, day, office_id, reason, holder))
@@ -251,10 +260,7 @@ def _limits(capacity: Capacity) -> tuple[int | None, int | None, int]:
 
 
 def _excess(row: Row) -> tuple[Excess, ...]:
-    return tuple(
-        Excess(one["limit"], one["mails"], one["offices"], tuple(map(UUID, one["first"])))
-        for one in json.loads(row["excess"])
-    )
+    return tuple(map(Excess.of, json.loads(row["excess"])))
 
 
 def _foreseen(row: Row) -> Delivery:

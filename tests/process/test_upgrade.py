@@ -65,6 +65,10 @@ ROWS: Mapping[int, str] = {
     update notifierd.run_offices set claimed_by = 'host:1:2';
     update notifierd.deliveries set try_by = 7 where state = 'sending';
     """,
+    8: """
+    insert into notifierd.offices_to_plan (day, urgency, office_id)
+    values ('2026-01-06', 3, '00000000-0000-4000-8000-000000000009');
+    """,
 }
 """What a program of each schema version had written, beyond the version before it. A migration needs its line here."""
 

@@ -1131,7 +1131,7 @@ async def test_a_database_that_is_away_when_an_office_is_begun_puts_it_off_and_f
         async def expire(self, day, holder, reasons):
             if trio.current_time() < 3.0:
                 raise LedgerUnavailable("database_unavailable:08006")
-            await super().expire(day, holder, reasons)
+            return await super().expire(day, holder, reasons)
 
     app = Application()
     leaver, stays = (a_member(app, name, office="one") for name in ("leaver", "stays"))

@@ -30,6 +30,7 @@ from notifierd.run.facts import FRESH, MOST_AGE
 from notifierd.run.office import AHEAD
 from notifierd.run.record.recorder import GATHER
 from notifierd.run.trouble import MOST_SLOW
+from notifierd.store.ledger import Ended
 from notifierd.store.source import CHUNK, CHUNK_LASTS, Chunk, ChunkSize, Claim, Place
 from tests.support.memory import Application
 from tests.support.samples import DAY, a_renewal, some_offices
@@ -102,9 +103,9 @@ class Town(ShakyLedger):
         self.again.append((self.clock(), work.id))
         return await super().read_again(work, day, rules)
 
-    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> Ended:
         self.ended |= {delivery.id: (self.clock(), reason) for delivery, reason in reasons.items()}
-        await super().expire(day, holder, reasons)
+        return await super().expire(day, holder, reasons)
 
     def meet(self, change: Change, who: int) -> None:
         """Let *change* happen, or be undone."""

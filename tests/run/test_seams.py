@@ -12,14 +12,16 @@ from notifierd.model.delivery import State
 from notifierd.model.errors import LedgerUnavailable
 from notifierd.model.message import Message
 from notifierd.model.outcome import Blocked, Outcome, Unknown
-from notifierd.run.day import RETENTION, run_day
+from notifierd.run.day import run_day
 from notifierd.run.progress import SLICE
 from notifierd.run.stop import EXIT_SLACK, SETTLE_SECONDS
 from tests.support.checked_database import settings_for
 from tests.support.samples import DAY, some_offices
 from tests.support.scripted_senders import DOWN, TAKEN, ScriptedSender, ShakyLedger, a_run
 
-OLD = DAY - RETENTION - timedelta(days=1)
+KEPT = 60
+"""Days that a run keeps, here."""
+OLD = DAY - timedelta(days=KEPT + 1)
 
 
 async def test_a_locked_row_does_not_keep_a_run_that_lost_its_lease_from_going_on(autojump_clock):
@@ -89,10 +91,11 @@ async def test_an_item_that_an_answer_refuses_beside_others_that_it_took_gets_a_
 async def test_a_day_that_its_windows_end_closes_forgets_what_is_old_too(autojump_clock):
     """Where something is open at each window's end, nothing would ever be forgotten else."""
     ledger = ShakyLedger(some_offices(1, staff=1))
-    await ledger.record({OLD: ("completed", "")})
-    result = await run_day(DAY, a_run(ledger, ScriptedSender(script=lambda _: DOWN), window_left=60.0))
+    await ledger.record({OLD: ("completed", ""), OLD + timedelta(days=1): ("completed", "")})
+    sender = ScriptedSender(script=lambda _: DOWN)
+    result = await run_day(DAY, a_run(ledger, sender, window_left=60.0, retention_days=KEPT))
     assert (result.state, ledger.states()) == ("completed", {State.EXPIRED: 1})
-    assert OLD not in ledger.runs
+    assert set(ledger.runs) == {DAY, OLD + timedelta(days=1)}
 
 
 async def test_a_stop_is_bounded_though_what_is_old_is_being_deleted_by_a_database_that_hangs(autojump_clock):

@@ -8,10 +8,12 @@ import trio
 from attrs import define, evolve, field
 
 from notifierd.model.delivery import State
+from notifierd.model.errors import LedgerUnavailable
 from notifierd.rules.cluster.membership import Terms
 from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
 from notifierd.run.day import run_day
+from notifierd.run.record.grants import Grants
 from notifierd.store.ledger import LEASE_SECONDS
 from tests.support.memory import Application
 from tests.support.samples import DAY, some_offices
@@ -215,6 +217,51 @@ async def test_the_days_quota_is_used_up_to_the_last_mail_and_never_exceeded(aut
     states = members.ledger.states()
     assert (states[State.SENT], states[State.EXPIRED]) == (33, 7)
     assert sum(members.told().values()) == 33
+
+
+async def test_a_process_that_joins_again_numbers_its_renewals_on(autojump_clock):
+    """A renewal of its first membership may be carried out in the second: it must not overtake those of that one."""
+    ledger = ShakyLedger(some_offices(1))
+    context = a_run(ledger, ScriptedSender(), terms=SHARED)
+    first, second = Grants(context), Grants(context)
+    assert first.ask().asked < first.ask().asked < second.ask().asked
+
+
+async def test_mails_whose_draw_was_not_answered_are_sent_all_the_same(autojump_clock):
+    """Every other draw is carried out, and its answer lost."""
+
+    class Forgetful(ShakyLedger):
+        draws = 0
+
+        async def draw_mails(self, day, holder, needed):
+            drawn = await super().draw_mails(day, holder, needed)
+            self.draws += 1
+            if self.draws % 2:
+                raise LedgerUnavailable("database_unavailable:08006")
+            return drawn
+
+    members = Members(Forgetful(some_offices(20, staff=2)), slots=4)
+
+    def one(name: str, after: float) -> Callable[[], Awaitable[None]]:
+        return lambda: members.work(name, after, email_per_day=33, window_left=120.0)
+
+    await all_of([one("a", 0.0), one("b", 0.1)])
+    states = members.ledger.states()
+    assert (states[State.SENT], states[State.EXPIRED]) == (33, 7)
+
+
+async def test_who_closes_the_day_knows_what_the_plan_exceeded_although_another_one_planned(autojump_clock):
+    """Two calls a second for 100 s, and the leader ends after 10 s."""
+    members = Members(ShakyLedger(some_offices(200, staff=2)), slots=4, per_second=2.0)
+
+    async def terminate() -> None:
+        await trio.sleep_until(10.0)
+        members.contexts["a"].stop.set("signal", 5.0)
+
+    works = [lambda name=name: members.work(name, 0.1 * (name == "b"), window_left=100.0) for name in "ab"]
+    await all_of([*works, terminate])
+    late = {reason for state, reason in members.ledger.reasons() if state is State.EXPIRED}
+    assert late == {"window_ended (email_per_second)"}
 
 
 async def test_a_process_of_another_configuration_stays_out(autojump_clock):

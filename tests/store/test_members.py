@@ -9,7 +9,7 @@ import trio
 from attrs import evolve
 
 from notifierd.demo.postgres import Cluster
-from notifierd.model.counts import Planned
+from notifierd.model.counts import Capacity, Planned
 from notifierd.model.delivery import Channel, Delivery, Reservation, Settlement, State
 from notifierd.model.errors import ConfigsDiffer, LeaseHeld
 from notifierd.rules.cluster.grants import ClusterLimits, Grant
@@ -19,6 +19,7 @@ from notifierd.store.database import Connection, open_database
 from notifierd.store.ledger import LEASE_SECONDS
 from notifierd.store.postgres import PostgresLedger
 from notifierd.store.source import START, Claim, PostgresSource
+from notifierd.store.sql import members
 from tests.support import application
 from tests.support.ledgers import Desk, open_desk
 from tests.support.memory import Application
@@ -92,8 +93,19 @@ async def renewed(desk: Desk, member: str, asked: int = 1, holding: Grant | None
 async def test_a_newcomer_finds_the_plan_and_does_not_lead(desk: Desk) -> None:
     standing = await begun(desk, some_offices(3, staff=2), "b")
     assert (standing.leads, standing.members, standing.epoch, standing.begins) == (False, 2, 1, False)
-    assert standing.planned == Planned(3, 6, 0)
+    assert standing.planned == Planned(3, 6, 0, calls=6)
     assert (await renewed(desk, "a")).leads
+
+
+async def test_a_newcomer_finds_what_the_plan_exceeds(desk: Desk) -> None:
+    await desk.load(some_offices(3, staff=2))
+    await desk.ledger.take_lease(DAY, "a", SHARED)
+    planned = await desk.ledger.plan(DAY, RULES, Capacity(mails=3, calls=2))
+    await desk.ledger.note_plan(DAY, "a", planned)
+    standing = await desk.ledger.take_lease(DAY, "b", SHARED)
+    assert standing.planned is not None
+    assert standing.planned.excess == planned.excess
+    assert [(over.limit, over.mails) for over in planned.excess] == [("email_per_day", 3), ("email_per_second", 4)]
 
 
 async def test_until_the_leader_has_planned_a_newcomer_has_no_plan(desk: Desk) -> None:
@@ -256,8 +268,8 @@ async def test_what_ends_an_office_or_a_delivery_asks_for_the_claim(desk: Desk) 
     await begun(desk, some_offices(1, staff=2), "b")
     first, second = await claimed(desk, "a")
     for stranger in ("b", "nobody"):
-        await desk.ledger.expire(DAY, stranger, {first: "no_longer_due"})
-        await desk.ledger.fail(DAY, stranger, {first: "no_address"})
+        assert not await desk.ledger.expire(DAY, stranger, {first: "no_longer_due"})
+        assert not await desk.ledger.fail(DAY, stranger, {first: "no_address"})
         assert not await desk.ledger.fail_office(DAY, stranger, first.office_id, "office_error:ValueError")
     await desk.age(LONG)
     await renewed(desk, "b")
@@ -342,6 +354,24 @@ async def test_a_newcomer_gains_what_the_others_have_let_go(desk: Desk) -> None:
     assert (await renewed(desk, "b", 3)).grant == Grant(5, 20, 5)
 
 
+async def test_a_leader_whose_lease_runs_out_while_another_one_renews_costs_that_one_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease ends between the two statements that read the day."""
+    reads_late = members.MEMBERS.replace("from notifierd", "from (select pg_sleep(1.0)) late cross join notifierd")
+    monkeypatch.setattr(members, "MEMBERS", reads_late)
+    name = f"ledger_{uuid4().hex[:12]}"
+    dsn = cluster.create_database(name)
+    async with open_desk("postgres", dsn) as desk:
+        await begun(desk, some_offices(1), "b")
+        await desk.age(LEASE_SECONDS - 0.5)
+        async with open_database(dsn) as db:
+            await db.fetch("update notifierd.run_members set until = until + interval '1 min' where name = 'b'")
+        assert (await renewed(desk, "b")).members in {1, 2}
+        assert (await renewed(desk, "b", 2)).leads
+    cluster.drop_database(name)
+
+
 async def test_the_limits_in_force_are_the_leaders(desk: Desk) -> None:
     await begun(desk, some_offices(1), "b")
     more = evolve(LIMITS, email=50)
@@ -356,14 +386,16 @@ async def test_the_days_quota_is_drawn_and_what_is_not_used_comes_back(desk: Des
     assert await desk.ledger.draw_mails(DAY, "a", 1) == 0, "only the leader counts"
     await desk.ledger.recount_mails(DAY, "a", 100)
     assert await desk.ledger.draw_mails(DAY, "a", 1) == 100 // 4
+    assert await desk.ledger.draw_mails(DAY, "a", 1) == 100 // 4, "its answer was lost: nothing more is drawn"
     assert await desk.ledger.draw_mails(DAY, "b", 70) == 70
-    assert await desk.ledger.draw_mails(DAY, "b", 70) == 5
+    assert await desk.ledger.draw_mails(DAY, "b", 140) == 75
     assert await desk.ledger.draw_mails(DAY, "stranger", 1) == 0
     (delivery,) = await claimed(desk, "a")
     await desk.ledger.reserve(DAY, "a", [a_call(delivery)])
     await desk.ledger.renew_lease(DAY, "a", Use(1, mails_used=20))  # of which one is being sent
     await desk.ledger.recount_mails(DAY, "a", 100)
     assert await desk.ledger.leave(DAY, "b")
-    assert await desk.ledger.draw_mails(DAY, "a", 1000) == 100 - 1 - 5 - 75
+    first = 100 // 4
+    assert await desk.ledger.draw_mails(DAY, "a", 1000) == first + (100 - 1 - 5 - 75)
     await desk.ledger.recount_mails(DAY, "a", 100)
-    assert await desk.ledger.draw_mails(DAY, "a", 1000) == 75
+    assert await desk.ledger.draw_mails(DAY, "a", 1000) == first + (100 - 1 - 5 - 75) + 75

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from notifierd.commands import plan as plans
 from notifierd.config.settings import ContentSettings, DatabaseSettings, PushSettings, SafetySettings, Settings
 from notifierd.demo.postgres import Cluster
-from notifierd.model.counts import Capacity, DayCounts, Untold
+from notifierd.model.counts import Capacity, DayCounts, Planned, Untold
 from notifierd.model.delivery import OPEN, Channel, Delivery, State, delivery_id
 from notifierd.model.feedback import UNREACHED, MailStatus, Verdict
 from notifierd.model.office import Alert, Device, Kind, Notice, OfficeWork, Staff
@@ -387,6 +387,14 @@ async def tell(db: Database, memory: MemoryLedger, told: dict[UUID, MailStatus |
     assert await recorded(db) == after.untold
 
 
+async def plan_in_steps(ledger: Ledger, rules: Rules, capacity: Capacity) -> Planned:
+    """Plan the day step by step; return what all steps planned."""
+    plan = await ledger.plan(DAY, rules, capacity)
+    while plan.later:
+        plan = plan.followed_by(await ledger.plan_next(DAY, rules, capacity.without(plan)))
+    return plan
+
+
 async def hold_together(world: World, dsn: str) -> None:
     app, rules = world.app, world.rules
     memory = world.memory()
@@ -414,6 +422,13 @@ async def hold_together(world: World, dsn: str) -> None:
         found = (due_counts.email.planned, due_counts.push.planned, due_counts.offices)
         offices = {delivery.office_id for delivery in due.values()}
         assert found == (channels[Channel.EMAIL], channels[Channel.PUSH], len(offices))
+
+        # In steps, the same is written, and the same counted.
+        await db.fetch("delete from notifierd.deliveries where day = $1", DAY)
+        await db.fetch("delete from notifierd.run_offices where day = $1", DAY)
+        assert await plan_in_steps(PostgresLedger(db, plan_step=1), rules, world.capacity) == plan
+        assert await planned(db) == due
+        assert await urgencies(db) == memory.offices
 
         # What is read for them, alert by alert.
         assert await read_by_both(source, memory, rules) == set(due) - set(held)

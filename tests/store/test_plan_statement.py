@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from notifierd.rules.due import Rules
 from notifierd.store.database import Connection, Database, Row, open_database
+from notifierd.store.ledger import PLAN_STEP
 from notifierd.store.sql.plans import PLAN
 from tests.support import application
 from tests.support.samples import DAY
@@ -33,7 +34,7 @@ async def explained(db: Database, option: str) -> list[str]:
             await connection.execute("set local work_mem = '64kB'; set local hash_mem_multiplier = 1")
             due = DAY, RULES.horizon_days, RULES.overdue, RULES.push
             return await connection.fetch(
-                f"explain ({option}) {PLAN[False]}", *due, [], RULES.devices_per_person, None, None, 1
+                f"explain ({option}) {PLAN[False]}", *due, [], RULES.devices_per_person, None, None, 1, PLAN_STEP
             )
 
     return [row[0] for row in await db.unit(unit)]

@@ -39,6 +39,9 @@ class Desk(Protocol):
     def with_audit(self, audit: Audit) -> Ledger:
         """The same ledger, as a process with another `content.audit` has it."""
 
+    def in_steps(self, offices: int) -> Ledger:
+        """The same ledger, which plans so many offices in a step."""
+
     async def load(self, app: Application) -> None:
         """Make the application hold what *app* does."""
 
@@ -83,6 +86,9 @@ class MemoryDesk:
 
     def with_audit(self, audit: Audit) -> Ledger:
         return evolve(self.ledger, audit=audit)
+
+    def in_steps(self, offices: int) -> Ledger:
+        return evolve(self.ledger, plan_step=offices)
 
     async def load(self, app: Application) -> None:
         self.ledger.app = app
@@ -130,6 +136,9 @@ class PostgresDesk:
 
     def with_audit(self, audit: Audit) -> Ledger:
         return PostgresLedger(self.db, audit=audit)
+
+    def in_steps(self, offices: int) -> Ledger:
+        return PostgresLedger(self.db, plan_step=offices)
 
     async def load(self, app: Application) -> None:
         self.app = app

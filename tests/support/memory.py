@@ -24,7 +24,16 @@ from notifierd.rules.cluster.grants import ClusterLimits
 from notifierd.rules.cluster.membership import ALONE, Day, Member, Standing, Terms, Use, join, renew
 from notifierd.rules.due import Rules, chosen
 from notifierd.rules.reminders import LOOK_BACK
-from notifierd.store.ledger import AUDIT_TOGETHER, FORGET_STEP, LEASE_SECONDS, UNLIMITED, Ended, OfficeDay, Run
+from notifierd.store.ledger import (
+    AUDIT_TOGETHER,
+    FORGET_STEP,
+    LEASE_SECONDS,
+    PLAN_STEP,
+    UNLIMITED,
+    Ended,
+    OfficeDay,
+    Run,
+)
 from notifierd.store.source import CHUNK, Chunk, Claim, Place
 
 T = TypeVar("T")
@@ -101,6 +110,7 @@ class Version:
     late: list[Settlement]
     alarms: set[tuple[date, str]]
     audit_owed: set[OfficeDay]
+    to_plan: dict[date, list[UUID]]
     memberships: dict[tuple[date, str], _Membership]
     claims: dict[OfficeDay, str]
     done: set[OfficeDay]
@@ -153,6 +163,10 @@ class MemoryLedger:
     claims: dict[OfficeDay, str] = field(factory=dict)
     done: set[OfficeDay] = field(factory=set)
     audit: Audit = "each"
+    plan_step: int = PLAN_STEP
+    to_plan: defaultdict[date, list[UUID]] = field(factory=lambda: defaultdict(list))
+    """The offices that `plan` left to `plan_next`, the most urgent first."""
+    _held: int = 0
 
     # What a database may forget ----------------------------------------------------------------------------------
 
@@ -166,6 +180,7 @@ class MemoryLedger:
             list(self.late),
             set(self.alarms),
             set(self.audit_owed),
+            {day: list(offices) for day, offices in self.to_plan.items()},
             {key: copy(membership) for key, membership in self.memberships.items()},
             dict(self.claims),
             set(self.done),
@@ -178,6 +193,7 @@ class MemoryLedger:
         self.runs, self.offices, self.failed_offices = version.runs, version.offices, version.failed_offices
         self.rows, self.late, self.alarms = version.rows, version.late, version.alarms
         self.audit_owed = version.audit_owed
+        self.to_plan = defaultdict(list, version.to_plan)
         self.memberships, self.claims, self.done = version.memberships, version.claims, version.done
         self.app.devices, self.app.audit_log = version.devices, version.audit_log
 
@@ -269,7 +285,7 @@ class MemoryLedger:
         run = self.runs[day]
         if run.holder != holder or run.lease_until <= self.clock():
             return 0
-        run.plan = Planned(planned.offices, planned.email, planned.push)
+        run.plan = evolve(planned, held=0, crowded={})
         self._reopen(day)
         return len(self._day(day).peers(""))
 
@@ -285,13 +301,16 @@ class MemoryLedger:
 
     async def draw_mails(self, day: date, holder: str, needed: int) -> int:
         await self._statement()
-        run = self.runs[day]
-        if not self._is_member(day, holder):
+        run, membership = self.runs[day], self.memberships.get((day, holder))
+        if membership is None or not self._is_member(day, holder):
             return 0
-        mails = min(run.mails_room, max(needed, run.mails_room // (2 * max(1, len(self._day(day).peers(""))))))
-        run.mails_room -= mails
-        self.memberships[day, holder].drawn += mails
-        return mails
+        lacking = needed - membership.drawn
+        if lacking > 0:
+            share = run.mails_room // (2 * max(1, len(self._day(day).peers(""))))
+            mails = min(run.mails_room, max(lacking, share))
+            run.mails_room -= mails
+            membership.drawn += mails
+        return membership.drawn
 
     async def release(self, day: date, holder: str, kept: Collection[UUID]) -> None:
         await self._statement()
@@ -356,28 +375,67 @@ class MemoryLedger:
 
     async def plan(self, day: date, rules: Rules, capacity: Capacity = UNLIMITED) -> Planned:
         await self._statement()
+        alerts, due = _by_office(self.app.alerts), self.due(day, rules)
+        ranked = sorted({d.office_id for d in due}, key=lambda office: (_urgency(alerts[office], day, rules), office))
+        first, self.to_plan[day] = set(ranked[: self.plan_step]), ranked[self.plan_step :]
+        self._write([delivery for delivery in due if delivery.office_id in first], day, rules)
+        waiting = [row.delivery for row in self._of(day) if row.delivery.state in OPEN]
+        return self._planned(waiting, day, rules, capacity, self._given(day))
+
+    async def plan_next(self, day: date, rules: Rules, capacity: Capacity) -> Planned:
+        await self._statement()
+        step, self.to_plan[day] = set(self.to_plan[day][: self.plan_step]), self.to_plan[day][self.plan_step :]
+        written = self._write([delivery for delivery in self.due(day, rules) if delivery.office_id in step], day, rules)
+        return self._planned([row for row in written if row.state in OPEN], day, rules, capacity, 0)
+
+    async def resume(self, day: date) -> Planned | None:
+        await self._statement()
+        waiting = [row.delivery for row in self._of(day) if row.delivery.state in OPEN]
+        if not waiting or sum(on == day for on, _ in self.offices) <= self.plan_step:
+            return None
+        channels = Counter(delivery.channel for delivery in waiting)
+        offices = sum(on == day and (on, office) not in self.done for on, office in self.offices)
+        return Planned(
+            offices, channels[Channel.EMAIL], channels[Channel.PUSH], mails_given=self._given(day), later=None
+        )
+
+    def _write(self, due: Sequence[Delivery], day: date, rules: Rules) -> list[Delivery]:
+        """Write what is new of what is *due*; return it."""
         told = {
             (row.delivery.office_id, row.delivery.staff_id)
             for row in self._of(day)
             if row.delivery.channel is Channel.PUSH and row.delivery.state is State.SENT
         }
         alerts = _by_office(self.app.alerts)
-        held = 0
-        for delivery in self.due(day, rules):
+        written = []
+        for delivery in due:
             if delivery.channel is Channel.PUSH and (delivery.office_id, delivery.staff_id) in told:
                 continue
             self.offices.setdefault((day, delivery.office_id), _urgency(alerts[delivery.office_id], day, rules))
             if delivery.id not in self.rows:
                 reason = self.held(delivery, day)
-                held += reason is not None
                 state = State.FAILED if reason else State.PLANNED
                 self.rows[delivery.id] = _Row(day, evolve(delivery, state=state, reason=reason))
-        waiting = [row.delivery for row in self._of(day) if row.delivery.state in OPEN]
+                written.append(self.rows[delivery.id].delivery)
+        self._held = sum(delivery.state is State.FAILED for delivery in written)
+        return written
+
+    def _planned(self, waiting: Sequence[Delivery], day: date, rules: Rules, capacity: Capacity, given: int) -> Planned:
+        """What a statement that plans returns: it counts what is *waiting*, beside mails that were given before."""
         channels = Counter(delivery.channel for delivery in waiting)
         offices = {delivery.office_id for delivery in waiting}
-        excess = tuple(self._excess(day, capacity))
-        mails, pushes = channels[Channel.EMAIL], channels[Channel.PUSH]
-        return Planned(len(offices), mails, pushes, held, self._given(day), excess, self._crowded(day, rules))
+        mails = Counter(d.office_id for d in waiting if d.channel is Channel.EMAIL and d.state is State.PLANNED)
+        return Planned(
+            len(offices),
+            channels[Channel.EMAIL],
+            channels[Channel.PUSH],
+            self._held,
+            given,
+            tuple(self._excess(day, mails, capacity, given)),
+            self._crowded(day, rules),
+            sum(math.ceil(n / capacity.batch) for n in mails.values()),
+            len(self.to_plan[day]),
+        )
 
     def held(self, delivery: Delivery, day: date) -> str | None:
         """Why a mail is held back on *day*."""
@@ -402,15 +460,10 @@ class MemoryLedger:
         mails = [row.delivery for row in self._of(day) if row.delivery.channel is Channel.EMAIL]
         return sum(mail.state in given or mail.doubts > 0 for mail in mails)
 
-    def _excess(self, day: date, capacity: Capacity) -> Iterator[Excess]:
-        mails = Counter(
-            row.delivery.office_id
-            for row in self._of(day)
-            if row.delivery.channel is Channel.EMAIL and row.delivery.state is State.PLANNED
-        )
+    def _excess(self, day: date, mails: Counter[UUID], capacity: Capacity, given: int) -> Iterator[Excess]:
         ranked = sorted(mails, key=lambda office: (self.offices[day, office], office))
         if capacity.mails is not None:
-            yield from _beyond("email_per_day", ranked, mails, max(0, capacity.mails - self._given(day)))
+            yield from _beyond("email_per_day", ranked, mails, max(0, capacity.mails - given))
         if capacity.calls is not None:
             calls = Counter({office: math.ceil(mails[office] / capacity.batch) for office in ranked})
             fit = sum(total <= capacity.calls for total in accumulate(calls[office] for office in ranked))
@@ -721,23 +774,26 @@ class MemoryLedger:
         await self._statement()
         self.audit_owed.discard(office)
 
-    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
-        await self._end_planned(State.EXPIRED, day, holder, reasons)
+    async def expire(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> Ended:
+        return await self._end_planned(State.EXPIRED, day, holder, reasons)
 
-    async def fail(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
-        await self._end_planned(State.FAILED, day, holder, reasons)
+    async def fail(self, day: date, holder: str, reasons: Mapping[Delivery, str]) -> Ended:
+        return await self._end_planned(State.FAILED, day, holder, reasons)
 
     def _claims(self, holder: str, office: OfficeDay) -> bool:
         return self.claims.get(office) == holder and self._is_member(office[0], holder)
 
-    async def _end_planned(self, state: State, day: date, holder: str, reasons: Mapping[Delivery, str]) -> None:
+    async def _end_planned(self, state: State, day: date, holder: str, reasons: Mapping[Delivery, str]) -> Ended:
         await self._statement()
+        ended: Ended = Counter()
         for delivery, reason in reasons.items():
             row = self.rows[delivery.id]
             if not self._claims(holder, (day, row.delivery.office_id)):
                 continue
             if row.delivery.state is State.PLANNED and row.delivery.try_no == delivery.try_no:
                 self._end(row, state, reason)
+                ended[row.delivery.channel, state] += 1
+        return ended
 
     async def fail_office(self, day: date, holder: str, office_id: UUID, reason: str) -> Ended:
         await self._statement()

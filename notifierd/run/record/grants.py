@@ -1,6 +1,8 @@
 """The part of the limits that a member has: what it reports at each renewal of its lease, and what it may use then."""
 
 from collections.abc import Collection
+from datetime import date
+from itertools import count
 from math import inf
 from uuid import UUID
 
@@ -13,6 +15,10 @@ from notifierd.rules.cluster.membership import Standing, Use
 from notifierd.run.context import RunContext
 from notifierd.run.transport import CallLimits
 
+_NUMBERS = count(1)
+"""Of the renewals of all memberships of this process: one that is carried out late, when the process has joined again
+under the same name, is then older than those of the new membership."""
+
 RECOUNT_SECONDS = 5.0
 """Seconds between two counts of the day's quota, which read all of the day's mails."""
 
@@ -22,8 +28,10 @@ class Grants:
     """See the module. Without other members (`[cluster] share`), the configuration's limits are in force unchanged."""
 
     _context: RunContext
+    mails_drawn: int = 0
+    """Mails that were drawn from the day's quota."""
     mails: int = 0
-    """Mails that were drawn from the day's quota, and that no office has been given yet."""
+    """Those of them that no office has been given yet."""
     mails_used: int = 0
     """Mails that were drawn and belong to offices that are finished."""
     _given: dict[UUID, int] = field(factory=dict)
@@ -43,6 +51,18 @@ class Grants:
     def has_quota(self) -> bool:
         """Whether mails must be drawn from the quota of a day that is shared."""
         return self._context.terms.shares and bool(self._limits.per_day)
+
+    async def draw(self, day: date, needed: int) -> None:
+        """Draw mails from the day's quota, if fewer than *needed* ones are left of those that were drawn.
+
+        Raises:
+            DatabaseError: as of `Ledger.draw_mails`. What was drawn nevertheless comes with the next answer.
+        """
+        if needed > self.mails:
+            wanted = self.mails_drawn + needed - self.mails
+            drawn = await self._context.ledger.draw_mails(day, self._context.holder, wanted)
+            self.mails = max(0, self.mails + drawn - self.mails_drawn)
+            self.mails_drawn = drawn
 
     def give(self, office_id: UUID, mails: int) -> None:
         """Give *mails* that were drawn to an office. They are used once it is finished: what it sent counts then."""
@@ -68,7 +88,7 @@ class Grants:
 
     def ask(self) -> Use:
         """Return what to report with the next renewal."""
-        self._asked += 1
+        self._asked = next(_NUMBERS)
         self._reported = self._holding()
         return Use(self._asked, self._reported, self._context.limits.for_cluster(), self.mails_used)
 

@@ -91,6 +91,11 @@ class Lease:
         """Whether no other process works on the day."""
         return self.standing.leads and self.standing.members == 1
 
+    @property
+    def all_are_planned(self) -> bool:
+        """Whether the plan of the day is complete, as far as this process knows."""
+        return self.standing.planned is not None and self.standing.planned.is_complete
+
     def is_planned(self, planned: Planned, members: int) -> None:
         """Note that this process planned the day, and how many *members* may begin now."""
         self.standing = evolve(self.standing, planned=planned, members=members)
@@ -100,7 +105,10 @@ class Lease:
         await self._renewed.wait()
 
     def renew(self, asked: int, standing: Standing) -> None:
-        """Note the answer to the renewal number *asked*."""
+        """Note the answer to the renewal number *asked*. It may be older than what this process knows of the plan."""
+        known = self.standing.planned
+        if known and (standing.planned is None or known.is_complete):
+            standing = evolve(standing, planned=known)
         self.standing = standing
         self.grants.answer(asked, standing)
         self._renewed.set()

@@ -68,13 +68,10 @@ class RunPass:
             return
         needed = sum(d.channel is Channel.EMAIL and d.due and d.state is State.PLANNED for d in work.deliveries)
         grants = self.lease.grants
-        if needed > grants.mails:
-            try:
-                grants.mails += await self.context.ledger.draw_mails(
-                    self.day, self.context.holder, needed - grants.mails
-                )
-            except DatabaseError as error:
-                self.context.progress.trouble.met("offices", error.reason)
+        try:
+            await grants.draw(self.day, needed)
+        except DatabaseError as error:
+            self.context.progress.trouble.met("offices", error.reason)
         self.mails_left = given = min(needed, grants.mails)
         grants.give(work.id, given)
 

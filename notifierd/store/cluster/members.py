@@ -5,13 +5,13 @@ belong to the lease.
 """
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import asdict, frozen
 
-from notifierd.model.counts import Planned
+from notifierd.model.counts import Excess, Planned
 from notifierd.rules.cluster import membership
 from notifierd.rules.cluster.grants import ClusterLimits, Grant
 from notifierd.rules.cluster.membership import Day, Member, Standing, Terms, Use
@@ -20,6 +20,9 @@ from notifierd.store.ledger import LEASE_SECONDS
 from notifierd.store.sql import members
 
 T = TypeVar("T")
+
+_COUNTED = ("offices", "email", "push", "mails_given", "calls", "later")
+"""What the day's row keeps of a plan, besides what exceeds the limits: who leads next goes on from there."""
 
 
 @frozen
@@ -89,8 +92,7 @@ class PostgresMembers:
         return await self._in_turn(unit)
 
     async def note_plan(self, day: date, holder: str, planned: Planned) -> int:
-        plan = {"offices": planned.offices, "email": planned.email, "push": planned.push}
-        rows = await self._db.write(members.PLANNED, day, holder, json.dumps(plan))
+        rows = await self._db.write(members.PLANNED, day, holder, _plan_json(planned))
         return int(rows[0]["members"]) if rows else 0
 
     async def _in_turn(self, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -106,15 +108,27 @@ async def _locked(connection: Connection, day: date) -> Day:
     run = await connection.fetchrow(members.DAY, day)
     if run is None:
         return Day(False, None, 0, None, None, ())  # noqa: FBT003 - there is no run
-    rows = await connection.fetch(members.MEMBERS, day)
+    rows = await connection.fetch(members.MEMBERS, day, run["at"], run["leader"])
     plan, limits = (json.loads(run[column]) if run[column] else None for column in ("plan", "limits"))
     return Day(
         run["running"],
         run["leader"],
         run["epoch"],
-        Planned(**plan) if plan else None,
+        _plan(plan) if plan else None,
         ClusterLimits(**limits) if limits else None,
         tuple(map(_member, rows)),
+    )
+
+
+def _plan_json(planned: Planned) -> str:
+    plan = {name: getattr(planned, name) for name in (*_COUNTED, "excess")}
+    return json.dumps(plan, default=lambda value: asdict(value) if isinstance(value, Excess) else str(value))
+
+
+def _plan(plan: Mapping[str, Any]) -> Planned:
+    """Return the plan that the day's row keeps; an older program kept less of it."""
+    return Planned(
+        **{name: plan.get(name, 0) for name in _COUNTED}, excess=tuple(map(Excess.of, plan.get("excess", ())))
     )
 
 

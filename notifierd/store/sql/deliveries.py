@@ -161,7 +161,7 @@ where d.id = x.id and d.state = 'planned' and d.try = x.try and exists (
     select from notifierd.run_offices o
     where o.day = $5::date and o.office_id = d.office_id and o.claimed_by = $6::text and {_IS_CLAIMED}
 )
-returning d.id
+returning d.id, d.channel, d.state
 """
 
 # $4 the member

@@ -13,18 +13,19 @@ insert into notifierd.runs (day, state, started_at) values ($1::date, 'running',
 # A connection that falls silent while it has the lock would keep it, and every other renewal waiting, for longer.
 DAY = """
 select r.state = 'running' as running, r.epoch, r.plan::text, r.limits::text,
-       case when r.lease_until > clock_timestamp() then r.holder end as leader,
+       case when r.lease_until > clock_timestamp() then r.holder end as leader, clock_timestamp() as at,
        set_config('idle_in_transaction_session_timeout', '3s', true)
 from notifierd.runs r
 where r.day = $1::date
 for update
 """
 
-# The eldest first
-MEMBERS = f"""
+# As IS_MEMBER, but at the moment $2 at which DAY found the leader $3: else one whose lease runs out between the two
+# statements would lead, and be no member. The eldest first.
+MEMBERS = """
 select m.name, m.epoch, m.shares, m.config_hash, m.asked, m.email, m.push, m.per_destination, m.per_second
 from notifierd.run_members m
-where m.day = $1::date and {IS_MEMBER}
+where m.day = $1::date and m.until > $2::timestamptz and (m.shares or m.name = $3::text)
 order by m.joined_at, m.name
 """
 
@@ -135,22 +136,25 @@ set mails_room = greatest(0, $3::int - {GIVEN} - (
 where r.day = $1::date and r.holder = $2::text and r.lease_until > clock_timestamp()
 """
 
-# $3 how many it needs. It draws more, as long as the others are left their part: so it seldom has to ask.
+# $3 how many it must have drawn since it joined, so that repeating the statement draws nothing more. It draws more, as
+# long as the others are left their part: so it seldom has to ask.
 DRAW = f"""
-with room as materialized (
-    select least(r.mails_room, greatest($3::int, r.mails_room / (2 * greatest(1, (
-        select count(*)::int from notifierd.run_members m where m.day = r.day and m.epoch = r.epoch and {IS_MEMBER}
-    ))))) as mails
-    from notifierd.runs r where r.day = $1::date and r.mails_room is not null
+with me as materialized (
+    select m.mails_drawn, case when $3::int > m.mails_drawn then least(
+        coalesce(r.mails_room, 0),
+        greatest($3::int - m.mails_drawn, r.mails_room / (2 * greatest(1, (
+            select count(*)::int from notifierd.run_members m where m.day = r.day and m.epoch = r.epoch and {IS_MEMBER}
+        ))))
+    ) else 0 end as mails
+    from notifierd.run_members m join notifierd.runs r on r.day = m.day
+    where m.day = $1::date and m.name = $2::text and {IS_MEMBER}
 ), drawn as (
-    update notifierd.run_members m set mails_drawn = m.mails_drawn + room.mails
-    from room
-    where m.day = $1::date and m.name = $2::text and {IS_MEMBER} and room.mails > 0
-    returning room.mails
+    update notifierd.run_members m set mails_drawn = m.mails_drawn + me.mails
+    from me where m.day = $1::date and m.name = $2::text and me.mails > 0
 ), taken as (
-    update notifierd.runs r set mails_room = r.mails_room - drawn.mails from drawn where r.day = $1::date
+    update notifierd.runs r set mails_room = r.mails_room - me.mails from me where r.day = $1::date and me.mails > 0
 )
-select mails from drawn
+select mails_drawn + mails from me
 """
 
 IS_OPEN = f"""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from notifierd.model.reasons import Reason
-from notifierd.store.sql import DAYS_LEFT, DEVICES_BY_AGE, HOLDS, IS_HELD, OPEN_STATES, in_scope
+from notifierd.store.sql import DAYS_LEFT, DEVICES_BY_AGE, GIVEN, HOLDS, IS_HELD, OPEN_STATES, in_scope
 from notifierd.store.sql.reminders import MISSED, REASONS, has_reason, reminder
 
 # A null in the view means no choice, and stands for the default. For push_enabled the default is false, as a null
@@ -12,8 +12,8 @@ BY_MAIL = "coalesce(s.email_enabled, true) and s.email <> ''"
 EMAIL_DAYS = "coalesce(s.email_days, 30)"
 PUSH_DAYS = "coalesce(s.push_days, 10)"
 
-# $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices, $6 devices_per_person; PLAN and COUNT_DUE also take
-# $7 mails, $8 calls and $9 batch
+# $1 day, $2 horizon_days, $3 overdue, $4 push, $5 only_offices, $6 devices_per_person; PLAN, PLAN_NEXT and COUNT_DUE
+# also take $7 mails, $8 calls and $9 batch, PLAN and PLAN_NEXT $10: how many offices one step plans
 IN_SCOPE = in_scope(day="$1::date", last="$1::date + $2::int", overdue="$3")
 OFFICE_IN_SCOPE = "(cardinality($5::uuid[]) = 0 or o.id = any ($5::uuid[]))"
 
@@ -26,8 +26,11 @@ def by_selectivity(statement: Callable[[bool], str]) -> Mapping[bool, str]:
     return {selective: statement(selective) for selective in (False, True)}
 
 
-def scope(first: int, *, selective: bool) -> str:
+def scope(first: int, *, selective: bool, among: str = "") -> str:
     """Return the tables that decide for whom offices have a reason. *first*: see `reminder`.
+
+    Args:
+        among: the table of the offices that are looked at; empty: all of them.
 
     The alerts are grouped by the offices' own ids: of these PostgreSQL knows how many there are, while for ids in a
     view with a UNION it assumes 200, and then reads the staff of 50,000 offices in nested loops.
@@ -39,6 +42,7 @@ def scope(first: int, *, selective: bool) -> str:
            bool_or(a.kind = 'assessment') as assessment
            {REASONS if selective else ""}
     from notifierd.offices o join notifierd.alerts a on a.office_id = o.id
+    {f"join {among} on {among}.office_id = o.id" if among else ""}
     {"cross join reminder" if selective else ""}
     where {OFFICE_IN_SCOPE} and {IN_SCOPE}
     group by o.id
@@ -51,21 +55,29 @@ def due_within(threshold: str, channel: str, *, selective: bool) -> str:
     return f"({within} and {has_reason(threshold, channel)})" if selective else within
 
 
-def _who_is_due(first: int, *, selective: bool) -> str:
+def _who_is_due(scopes: str, *, selective: bool, offices: str = "scope", among: str = "") -> str:
+    """Return the tables up to `due`: who is written to.
+
+    Args:
+        scopes: the tables of `scope`, and what restricts it.
+        offices: that of them whose staff are looked at.
+        among: see `scope`; what is looked up for a whole day otherwise is then looked up for these offices.
+    """
     return f"""
-with {scope(first, selective=selective)},
+with {scopes},
 member as materialized ( -- the view is dear: it is read once, for both channels
     select o.office_id, s.id as staff_id,
            {BY_MAIL} and {due_within(EMAIL_DAYS, "email", selective=selective)} as by_mail,
            $4::bool and s.push_enabled and {due_within(PUSH_DAYS, "push", selective=selective)} as by_push,
            h.reason as held -- why their mails are held back
-    from scope o join notifierd.staff s on s.office_id = o.office_id left join {HOLDS} h on {IS_HELD}
+    from {offices} o join notifierd.staff s on s.office_id = o.office_id left join {HOLDS} h on {IS_HELD}
     {f"cross join reminder {MISSED}" if selective else ""}
     where s.id is not null -- who has no id can be told nothing, and would end the plan of all
 ), mail as not materialized (
     select office_id, staff_id, held from member where by_mail
 ), crowded as materialized ( -- nearly nobody; only their devices are put in order
     select v.staff_id from notifierd.devices v where $4::bool and v.id is not null
+    {"and v.staff_id in (select staff_id from member where by_push)" if among else ""}
     group by v.staff_id having count(*) > $6::int
 ), newest as materialized (
     select id from (
@@ -83,6 +95,7 @@ member as materialized ( -- the view is dear: it is read once, for both channels
     select distinct d.office_id, d.staff_id
     from notifierd.deliveries d
     where d.day = $1::date and d.channel = 'push' and d.state = 'sent'
+    {f"and d.office_id in (select office_id from {among})" if among else ""}
 ), due as (
     select office_id, staff_id, 'email' as channel, null::uuid as device_id, held from mail
     union all
@@ -97,8 +110,7 @@ member as materialized ( -- the view is dear: it is read once, for both channels
 # calls, for each office in open_mails (office_id, mails), most urgent first.
 _EXCESS = """
 given as materialized (
-    select count(*) as mails from notifierd.deliveries d
-    where d.day = $1::date and d.channel = 'email' and (d.state in ('sent', 'sending', 'unknown') or d.doubts > 0)
+    select {given} as mails
 ), ranked as (
     select m.office_id, o.nearest, m.mails, sum(m.mails) over urgent as mails_to,
            sum(ceil(m.mails / $9::numeric)) over urgent as calls_to
@@ -134,13 +146,14 @@ _CROWDED_JSON = """(
 
 _WHY_HELD = f"'{Reason.HELD}:' || held"  # null for what is not held back
 
-PLAN = by_selectivity(
-    lambda selective: (
-        f"""
-{_who_is_due(10, selective=selective)}, offices as (
+
+def _planned(offices: str) -> str:
+    """Return the tables that write what is due in *offices*: `run_offices`, and `planned`, the new deliveries."""
+    return f"""
+offices as (
     insert into notifierd.run_offices as r (day, office_id, urgency)
     select $1::date, o.office_id, coalesce(o.nearest, 100000)
-    from scope o
+    from {offices} o
     -- PostgreSQL hashes this in batches that fit work_mem; two exists() in an `or` only if their rows fit it at once.
     where o.office_id in (select office_id from mail union all select office_id from push)
     on conflict do nothing
@@ -154,34 +167,111 @@ PLAN = by_selectivity(
     order by id -- so that the primary key's index grows at its end
     on conflict (id) do nothing -- an id is derived from all that makes a delivery unique
     returning office_id, channel, state
-), tally as materialized ( -- what is open now, and the mails that were just written as failed
+)"""
+
+
+_OPEN_MAILS = """
+open_mails as (
+    select office_id, sum(n)::bigint as mails from tally where channel = 'email' and state = 'planned'
+    group by office_id
+)"""
+
+_COUNTS = f"""
+select count(distinct office_id) filter (where state <> 'failed') as offices,
+       coalesce(sum(n) filter (where channel = 'email' and state <> 'failed'), 0)::bigint as email,
+       coalesce(sum(n) filter (where channel = 'push'), 0)::bigint as push,
+       coalesce(sum(n) filter (where state = 'failed'), 0)::bigint as held,
+       (select coalesce(sum(ceil(mails / $9::numeric)), 0)::bigint from open_mails) as calls,
+       (select mails from given) as mails_given,
+       {{later}} as later,
+       {_CROWDED_JSON} as crowded,
+       {_EXCESS_JSON} as excess
+from tally
+"""
+
+
+def _begin(*, selective: bool) -> str:
+    """Return the tables that divide the offices into those that are planned at first, and those that are later."""
+    return f"""{scope(11, selective=selective)}, first as materialized (
+    select * from scope order by nearest, office_id limit $10::int
+), later as (
+    insert into notifierd.offices_to_plan (day, urgency, office_id)
+    select $1::date, coalesce(o.nearest, 100000), o.office_id
+    from (select * from scope order by nearest, office_id offset $10::int) o
+    on conflict do nothing
+)"""
+
+
+PLAN = by_selectivity(
+    lambda selective: (
+        f"""
+{_who_is_due(_begin(selective=selective), selective=selective, offices="first")}, {_planned("first")},
+tally as materialized ( -- what is open now, and the mails that were just written as failed
     select office_id, channel, state, count(*) as n from (
         select office_id, channel, state from planned
         union all
         select office_id, channel, state from notifierd.deliveries
         where day = $1::date and state in {OPEN_STATES}
     ) there group by office_id, channel, state
-), open_mails as (
-    select office_id, sum(n)::bigint as mails from tally where channel = 'email' and state = 'planned'
-    group by office_id
-), {_EXCESS}
-select count(distinct office_id) filter (where state <> 'failed') as offices,
-       coalesce(sum(n) filter (where channel = 'email' and state <> 'failed'), 0)::bigint as email,
-       coalesce(sum(n) filter (where channel = 'push'), 0)::bigint as push,
-       coalesce(sum(n) filter (where state = 'failed'), 0)::bigint as held,
-       (select mails from given) as mails_given,
-       {_CROWDED_JSON} as crowded,
-       {_EXCESS_JSON} as excess
-from tally
+), {_OPEN_MAILS}, {_EXCESS.format(given=GIVEN)}
+{_COUNTS.format(later="(select greatest(0, count(*) - $10::int) from scope)")}
 """
     )
 )
-"""Write what is due on the day and not planned yet, mails that are held back as failed; count what is then open."""
+"""Write what is due on the day and not planned yet, mails that are held back as failed; count what is then open.
+
+Of a day with more offices than one step plans, the most urgent ones are planned, and the others noted for PLAN_NEXT.
+"""
+
+
+def _go_on(*, selective: bool) -> str:
+    """Return the tables that take the next offices that PLAN noted, and decide for whom they have a reason."""
+    return f"""step as materialized (
+    delete from notifierd.offices_to_plan w
+    using (
+        select n.office_id from notifierd.offices_to_plan n where n.day = $1::date
+        order by n.urgency, n.office_id limit $10::int
+    ) n
+    where w.day = $1::date and w.office_id = n.office_id
+    returning w.office_id
+), {scope(11, selective=selective, among="step")}"""
+
+
+_LEFT = """(
+    select count(*) from notifierd.offices_to_plan where day = $1::date
+) - (select count(*) from step)"""
+
+PLAN_NEXT = by_selectivity(
+    lambda selective: (
+        f"""
+{_who_is_due(_go_on(selective=selective), selective=selective, among="step")}, {_planned("scope")},
+tally as materialized (
+    select office_id, channel, state, count(*) as n from planned group by office_id, channel, state
+), {_OPEN_MAILS}, {_EXCESS.format(given="0::bigint")}
+{_COUNTS.format(later=_LEFT)}
+"""
+    )
+)
+"""Do the same for the next offices that PLAN noted, and count what was written. $7 and $8: what is left for them."""
+
+# $2: how many offices one step plans
+RESUME = f"""
+select (select count(*) from notifierd.run_offices r where r.day = $1::date and r.state <> 'done') as offices,
+       count(*) filter (where d.channel = 'email') as email,
+       count(*) filter (where d.channel = 'push') as push,
+       {GIVEN} as mails_given
+from notifierd.deliveries d
+where d.day = $1::date and d.state in {OPEN_STATES} and (
+    select count(*) from (select from notifierd.run_offices where day = $1::date limit $2::int + 1) planned
+) > $2::int
+having count(*) > 0
+"""
+"""Count what is open of a large day that was planned before."""
 
 LIST_DUE = by_selectivity(
     lambda selective: (
         f"""
-{_who_is_due(7, selective=selective)}, todo as (
+{_who_is_due(scope(7, selective=selective), selective=selective)}, todo as (
     select notifierd.delivery_id($1::date, office_id, staff_id, channel, device_id) as id,
            office_id, staff_id, channel, device_id
     from due where held is null
@@ -204,14 +294,14 @@ order by coalesce(r.urgency, o.nearest, 100000), t.office_id, t.channel, t.staff
 COUNT_DUE = by_selectivity(
     lambda selective: (
         f"""
-{_who_is_due(10, selective=selective)}, open_mails as (
+{_who_is_due(scope(10, selective=selective), selective=selective)}, open_mails as (
     select m.office_id, count(*) as mails
     from mail m
     left join notifierd.deliveries d
         on d.day = $1::date and d.channel = 'email' and d.office_id = m.office_id and d.staff_id = m.staff_id
     where coalesce(d.state, case when m.held is null then 'planned' end) = 'planned'
     group by m.office_id
-), {_EXCESS}
+), {_EXCESS.format(given=GIVEN)}
 select count(distinct office_id) as offices,
        count(*) filter (where channel = 'email') as email,
        count(*) filter (where channel = 'push') as push,

@@ -108,6 +108,8 @@ with old as materialized (
     delete from notifierd.lifts l using old where l.lifted_at < old.day
 ), members as (
     delete from notifierd.run_members m using old where m.day <= old.day
+), to_plan as (
+    delete from notifierd.offices_to_plan o using old where o.day <= old.day
 ), runs as (
     delete from notifierd.runs r using old where r.day = old.day and not exists (select from step)
 )
