@@ -31,7 +31,7 @@ from notifierd.send.smtp.meaning import Stage, refusal
 from notifierd.send.smtp.replies import Reply
 from notifierd.send.smtp.sender import KEPT_SECONDS, Smtp, open_smtp
 from notifierd.send.smtp.session import COMMAND_BYTES, ENVELOPE_SECONDS, OPENING_SECONDS, Envelope, Session
-from tests.support.certificates import certificate
+from tests.support.certificates import certificate, over_tls
 from tests.support.connect_proxy import ConnectProxy, proxying
 from tests.support.loopback import serving
 from tests.support.messages import mail
@@ -219,6 +219,62 @@ async def test_a_cut_amid_a_mail_is_no_doubt() -> None:
     assert outcome == Deferred("connection_failed:content", blame=Blame.PROVIDER)
 
 
+SHORT, MEDIUM, LONG = 100, 500, 160_000
+"""Lines of 100 bytes: mails that leave at once, in one packet or in several, and one that is more than the network can
+hold."""
+
+
+@pytest.mark.parametrize("security", ["none", "tls"])
+@pytest.mark.parametrize("lines", [SHORT, MEDIUM, LONG])
+@pytest.mark.parametrize("then", ["close", "stay"])
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        ("552 5.3.4 Message too big", Rejected("rejected:552:5.3.4")),
+        ("554-5.7.1 Spam\r\n554 5.7.1 refused", Rejected("rejected:554:5.7.1", Blame.UNCLEAR)),
+        ("421 4.3.2 Bye", Deferred("server_error:421:4.3.2", blame=Blame.PROVIDER)),
+    ],
+)
+async def test_a_refusal_amid_a_mail_is_read(
+    shown: tuple[Path, Path], security: str, lines: int, then: str, said: str, outcome: Outcome
+) -> None:
+    """The server reads a part of the mail, refuses it, and closes the connection, or reads no further."""
+    assert await amid_a_mail(shown, security, lines, said, stay=then == "stay") == outcome
+
+
+@pytest.mark.parametrize("security", ["none", "tls"])
+async def test_a_mail_is_not_accepted_by_a_reply_that_comes_amid_it(shown: tuple[Path, Path], security: str) -> None:
+    for said in ("250 2.0.0 Ok", "354 go on", "nonsense"):
+        outcome = await amid_a_mail(shown, security, LONG, said, stay=True)
+        assert outcome == Deferred("not_the_provider:content", blame=Blame.PATH)
+
+
+async def amid_a_mail(shown: tuple[Path, Path], security: str, lines: int, said: str, *, stay: bool) -> Outcome:
+    """What becomes of a mail of so many lines to a server that has *said* something before it has all of the mail."""
+
+    async def refuse(stream: trio.abc.Stream) -> None:
+        async def replies(step: Step) -> str | None:
+            await stream.send_all(f"{await good(step)}\r\n".encode())
+            await stream.receive_some(1000)
+            for half in (said[:6], said[6:]):
+                await stream.send_all(half.encode())
+            await stream.send_all(b"\r\n")
+            if stay:
+                await trio.sleep_forever()
+            return None
+
+        await MailServer({"DATA": replies}).serve(stream)
+
+    handler = over_tls(refuse, shown[1]) if security == "tls" else refuse
+    connector = Connector.of(NetworkSettings(ca_file=str(shown[0])))
+    async with serving(handler) as port:
+        session = await Session.open(connector, smtp_settings(port, security=security), "example.jp", lambda: NOW)
+        outcome = await session.send(ENVELOPE, (b"x" * 98 + b"\r\n") * lines)
+        assert lines != LONG or not session.is_usable
+        await session.aclose()
+    return outcome
+
+
 async def test_a_server_that_is_out_of_reach_or_unknown() -> None:
     assert await send(sender_for(smtp_settings(1))) == Deferred("connection_failed", blame=Blame.PROVIDER)
     trio.socket.set_custom_hostname_resolver(None)
@@ -311,6 +367,18 @@ async def test_a_refusal_stands_although_the_server_ends_the_session_after_it() 
         assert [await send(sender, number) for number in range(3)] == [SENT, Rejected("rejected:550:5.1.1"), SENT]
     assert server.connections == 2
     assert server.verbs.count("RCPT") == 3
+
+
+async def test_a_refusal_stands_although_the_caller_gives_up_before_the_session_is_reset(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Without its shield, the reset would take the caller's cancellation, and the mail would be in doubt."""
+    async with in_memory(MailServer({"RCPT": "550 5.1.1 no such user", "RSET": hang}, PLAIN_ONLY)) as sender:
+        outcomes = []
+        with trio.move_on_after(0.5):
+            outcomes.append(await send(sender))
+        assert outcomes == [Rejected("rejected:550:5.1.1")]
+        assert trio.current_time() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("end", ["421 4.4.2 too many mails in this session", None])

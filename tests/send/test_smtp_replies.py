@@ -86,3 +86,29 @@ def test_pieces_make_no_difference(said: list[bytes], data: st.DataObject) -> No
     while replies.next():
         pass
     assert replies.pending == bool(whole)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"250", b"550", b"-", b" ", b"x", b"\r\n", b"\n", b"250-a\r\n", b"250 b\r\n"]), max_size=9
+    )
+)
+def test_a_reply_is_whole_before_it_is_read(pieces: list[bytes]) -> None:
+    replies = Replies()
+    replies.feed(b"".join(pieces))
+    whole = replies.is_whole
+    try:
+        assert replies.next() is None or whole
+    except NotSmtp:
+        assert any(b"\n" in piece for piece in pieces)
+    else:
+        assert whole or not replies.is_whole
+
+
+@pytest.mark.parametrize("flood", [b"250-a\r\n" * (REPLY_LINES + 1), b"2" * (LINE_BYTES + 1)])
+def test_a_flood_needs_no_more(flood: bytes) -> None:
+    replies = Replies()
+    replies.feed(flood)
+    assert replies.is_whole
+    with pytest.raises(NotSmtp):
+        replies.next()

@@ -66,6 +66,12 @@ class Replies:
         """Whether something has arrived that no reply contained yet."""
         return bool(self._buffer or self._lines)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a whole reply has arrived, or something that cannot become one."""
+        *lines, rest = self._buffer.split(b"\n")
+        return len(lines) > REPLY_LINES or len(rest) > LINE_BYTES or any(line[3:4] != b"-" for line in lines)
+
     def feed(self, data: bytes) -> None:
         """Add what arrived."""
         self._buffer += data
