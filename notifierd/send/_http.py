@@ -18,12 +18,12 @@ from attrs import frozen
 
 from notifierd.config.settings import NetworkSettings
 from notifierd.model.imports import without
-from notifierd.model.outcome import Unknown
+from notifierd.model.outcome import Deferred, Unknown
 from notifierd.model.reasons import Reason
 from notifierd.send._answers import Answer, NoAnswer
 from notifierd.send._network import CONNECT_SECONDS, not_made
 from notifierd.send._unpack import unpack
-from notifierd.send.route.http11 import CUT, HttpConnection, Origin, connect
+from notifierd.send.route.http11 import CUT, HttpConnection, NotHttp, Origin, connect
 from notifierd.send.route.trust import trusted
 from notifierd.send.route.tunnel import routed
 
@@ -112,14 +112,23 @@ class Client:
     async def _request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer | NoAnswer:
         try:
             request = _made(method, _url(url), body, headers)
+        except (httpx.InvalidURL, UnicodeError):
+            return _NO_REQUEST
+        try:
             async with aclosing(await self._transport.handle_async_request(request)) as response:
                 return await _answer(response)
+        except httpx.LocalProtocolError:
+            return _NO_REQUEST
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             return not_made(error)
         except httpx.RequestError:
             # Even after a failed write, the request may have arrived: httpcore goes on to read, and raises the error
             # of the read.
             return Unknown(Reason.CONNECTION_LOST)
+
+
+_NO_REQUEST = Deferred(Reason.CONNECTION_FAILED.of("request"))
+"""Nothing was sent, because HTTP has no such request. Whether other messages pass decides what prevented it."""
 
 
 def _made(method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str]) -> httpx.Request:
@@ -217,6 +226,9 @@ class _Transport(httpx.AsyncBaseTransport):
             assert isinstance(request.stream, httpx.AsyncByteStream)  # noqa: S101 - to mypy: an async client's is
             body = b"".join([piece async for piece in request.stream])
             head = await connection.request(request.method, url.raw_path, request.headers.raw, body)
+        except NotHttp as error:
+            await connection.aclose()
+            raise httpx.LocalProtocolError("") from error
         except CUT as error:
             await connection.aclose()
             raise httpx.TransportError("") from error
@@ -255,9 +267,9 @@ class _Transport(httpx.AsyncBaseTransport):
             await connection.aclose()
 
     async def aclose(self) -> None:
-        for connection in self._idle:
+        while self._idle:  # a call that ends meanwhile adds its connection
+            connection, _ = self._idle.popitem()
             await connection.aclose()
-        self._idle.clear()
 
 
 KEPT_SECONDS = 5.0

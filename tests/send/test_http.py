@@ -15,7 +15,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from notifierd.model.outcome import Blame, Deferred, Unknown
 from notifierd.send._answers import Answer
@@ -354,10 +354,13 @@ async def test_as_many_calls_as_the_client_is_wide_are_made_at_once() -> None:
 
 
 class Wires(httpcore.AsyncMockBackend):
-    """A network that answers each request with OK, and knows which of its connections are open."""
+    """A network that answers each request with OK, and knows which of its connections are open.
 
-    def __init__(self) -> None:
-        self.made, self.open = 0, 0
+    To close one takes *closing* seconds.
+    """
+
+    def __init__(self, closing: float = 0.0) -> None:
+        self.made, self.open, self.closing = 0, 0, closing
 
     async def connect_tcp(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
         wires = self
@@ -372,7 +375,7 @@ class Wires(httpcore.AsyncMockBackend):
 
             async def aclose(self) -> None:
                 wires.open -= 1
-                await trio.lowlevel.checkpoint()
+                await trio.sleep(wires.closing)
 
         self.made, self.open = self.made + 1, self.open + 1
         return Wire([])
@@ -408,6 +411,32 @@ async def test_old_connections_are_closed_once_by_whoever_comes_first(autojump_c
                     nursery.start_soon(client.post, "http://one.example/", b"", {})
             await trio.sleep(5.1)
         assert (wires.made, wires.open) == (8, 4)
+
+
+async def test_a_call_that_ends_while_all_connections_are_closed_leaves_none_open(autojump_clock: MockClock) -> None:
+    """The idle ones take 0.3 s to close; the call ends after 0.1 s."""
+    wires = Wires(closing=0.15)
+    transport = _Transport(4, wires, trusted(""))
+    async with open_client(width=4, transport=transport) as client:
+        for name in ("one", "two"):
+            await client.post(f"http://{name}.example/", b"", {})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.post, "http://three.example/", b"", {})
+            await wait_all_tasks_blocked()
+            await transport.aclose()
+    assert (wires.made, wires.open) == (3, 0)
+
+
+@pytest.mark.parametrize("headers", [{"X-Key": "a\nb"}, {"X-Key": "ａ"}, {"X Key": "a"}])
+async def test_a_request_that_http_does_not_have_was_certainly_not_sent(headers: dict[str, str]) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    not_sent = Deferred("connection_failed:request")
+    async with serving(answering(OK, seen)) as port, open_client(width=1) as client:
+        for _ in range(2):
+            assert await client.post(f"http://127.0.0.1:{port}/", b"1", headers) == not_sent
+            assert isinstance(await client.post(f"http://127.0.0.1:{port}/", b"2", {}), Answer)
+        assert await client.post("http://host:x/", b"3", {}) == not_sent
+    assert [body for _, body in seen] == [b"2", b"2"]
 
 
 async def test_a_connection_that_the_other_end_closed_meanwhile_is_not_used() -> None:
@@ -568,7 +597,9 @@ async def test_the_checked_address_is_the_one_connected_to() -> None:
     assert f"Host: push:{port}".encode() in seen[0][0]
 
 
-async def test_tls_names_the_host_and_not_its_address() -> None:
+@pytest.mark.parametrize("host", ["push.example", "push.example."])
+async def test_tls_names_the_host_and_not_its_address_nor_the_dot_of_the_root(host: str) -> None:
+    """RFC 6066, section 3."""
     names: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sni_callback = lambda _socket, name, _context: names.append(name)
@@ -576,12 +607,12 @@ async def test_tls_names_the_host_and_not_its_address() -> None:
     async def handler(stream: trio.SocketStream) -> None:
         await trio.SSLStream(stream, context, server_side=True).do_handshake()
 
-    trio.socket.set_custom_hostname_resolver(Resolver(push=["127.0.0.1"]))
+    trio.socket.set_custom_hostname_resolver(Resolver(**{host: ["127.0.0.1"]}))
     transport = _Transport(1, Anywhere(), trusted(""))
     async with serving(handler) as port, open_client(width=1, transport=transport) as client:
-        outcome = await client.post(f"https://push:{port}/", b"", {})
+        outcome = await client.post(f"https://{host}:{port}/", b"", {})
     assert outcome == Deferred("connection_failed", blame=Blame.PROVIDER)
-    assert names == ["push"]
+    assert names == ["push.example"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import h11
 import httpcore
 import trio
 
+from notifierd.config.network import plain_name
 from notifierd.send._network import has_arrived, start_tls
 
 HEAD_BYTES = 100 * 1024
@@ -21,6 +22,10 @@ READ_BYTES = 64 * 1024
 
 CUT = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, h11.ProtocolError)
 """The errors of a request over a connection that stands: the request may have arrived."""
+
+
+class NotHttp(Exception):
+    """HTTP has no request as the one that was to be made: a header has a line end, for example."""
 
 
 class Origin(NamedTuple):
@@ -45,10 +50,15 @@ class HttpConnection:
         """Make a request, and return the head of its answer. Interim answers are skipped.
 
         Raises:
+            NotHttp: nothing was written.
             errors of CUT: there was no answer, or none that follows HTTP.
         """
-        send, request = self._state.send, h11.Request(method=method, target=target, headers=headers)
-        pieces = [send(request), send(h11.Data(data=body)) if body else b"", send(h11.EndOfMessage())]
+        send = self._state.send
+        try:
+            request = h11.Request(method=method, target=target, headers=headers)
+            pieces = [send(request), send(h11.Data(data=body)) if body else b"", send(h11.EndOfMessage())]
+        except h11.LocalProtocolError as error:
+            raise NotHttp from error
         try:
             await self._stream.write(b"".join(pieces))
         except httpcore.WriteError:
@@ -103,5 +113,7 @@ async def connect(
     """
     stream = await network.connect_tcp(origin.host, origin.port, timeout=seconds)
     if origin.scheme == "https":
-        stream = await start_tls(stream, tls, origin.host, seconds)
+        stream = await start_tls(
+            stream, tls, plain_name(origin.host), seconds
+        )  # RFC 6066, section 3: no dot at its end
     return HttpConnection(origin, stream)
