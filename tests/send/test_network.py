@@ -1,16 +1,28 @@
 """Which of a host's addresses is connected to, when, and what becomes of the others (RFC 8305)."""
 
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpcore
 import pytest
 import trio
 from attrs import define, field
 
-from notifierd.send._network import ATTEMPT_SECONDS, Network, PublicNetwork, interleaved, race
-from tests.support.loopback import serving
+from notifierd.send._network import (
+    ATTEMPT_SECONDS,
+    Network,
+    PublicNetwork,
+    has_arrived,
+    interleaved,
+    race,
+    start_tls,
+)
+from notifierd.send.route.trust import trusted
+from tests.support.certificates import certificate
+from tests.support.loopback import receive, serving
 
 V4, V6 = ("17.0.0.1", "17.0.0.2", "17.0.0.3"), ("2620:149::1", "2620:149::2")
 NEVER = 1e9
@@ -179,4 +191,63 @@ async def test_a_host_whose_addresses_are_all_silent_is_given_up_in_time():
 async def test_a_name_that_the_guard_does_not_know_is_left_to_trio():
     async with serving(hold) as port:
         stream = await Network().connect_tcp("localhost", port, timeout=30.0)
+        await stream.aclose()
+
+
+@define
+class Corked(trio.abc.Stream):
+    """A connection on which what is sent is held back, to leave as one segment."""
+
+    _stream: trio.SocketStream
+    held: bytearray | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.held is None:
+            await self._stream.send_all(data)
+        else:
+            self.held += data
+
+    async def let_go(self) -> None:
+        held, self.held = self.held or bytearray(), None
+        await self._stream.send_all(held)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """The connection stands when TLS has ended."""
+
+
+@pytest.mark.parametrize("surplus", [b"more", b""], ids=["data", "the end of TLS"])
+async def test_a_record_that_came_with_the_one_that_was_read_has_arrived(surplus: bytes, tmp_path: Path):
+    """The socket has nothing any more: TLS has it."""
+    shown = certificate(tmp_path / "server.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown)
+
+    async def answer(stream: trio.SocketStream) -> None:
+        corked = Corked(stream)
+        secure = trio.SSLStream(corked, context, server_side=True)
+        await secure.receive_some()
+        await secure.send_all(b"alone")
+        await secure.receive_some()
+        corked.held = bytearray()
+        await secure.send_all(b"first")
+        await (secure.send_all(surplus) if surplus else secure.aclose())
+        await corked.let_go()
+        await receive(stream)
+
+    async with serving(answer) as port:
+        plain = await Network().connect_tcp("127.0.0.1", port, timeout=30.0)
+        stream = await start_tls(plain, trusted(str(shown), http=False), "127.0.0.1", 30.0)
+        await stream.write(b"?")
+        assert await stream.read(65536) == b"alone"
+        assert not has_arrived(stream)
+        await stream.write(b"?")
+        assert await stream.read(65536) == b"first"
+        assert not stream.get_extra_info("is_readable")
+        assert has_arrived(stream)
         await stream.aclose()
