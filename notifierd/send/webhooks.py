@@ -155,11 +155,12 @@ def _slack(message: AlarmMessage) -> dict[str, Any]:
 
 
 def _slack_text(text: str) -> str:
-    """Escape what Slack reads as markup.
+    """Escape what Slack reads as markup, and replace ``@``, by which Mattermost and Rocket.Chat call people.
 
-    https://docs.slack.dev/messaging/formatting-message-text#escaping
+    https://docs.slack.dev/messaging/formatting-message-text#escaping,
+    https://docs.mattermost.com/end-user-guide/collaborate/mention-people.html
     """
-    return escape(text, quote=False)
+    return escape(text, quote=False).replace("@", "＠")
 
 
 def _teams(message: AlarmMessage) -> dict[str, Any]:

@@ -107,16 +107,16 @@ def test_line_works_gets_a_title_and_a_text():
     }
 
 
-MARKUP = "a <!channel> & [toall] [x](https://example.net) *b* <m userId='u'>"
+MARKUP = "a <!channel> & [toall] [x](https://example.net) *b* <m userId='u'> @all @here"
 
 
 @pytest.mark.parametrize(
     ("form", "shown"),
     [
-        ("slack", "a &lt;!channel&gt; &amp; [toall] [x](https://example.net) *b* &lt;m userId='u'&gt;"),
-        ("teams", "a ＜!channel> & ［toall］ ［x］(https://example.net) ＊b＊ ＜m userId='u'>"),
-        ("chatwork", "a ＜!channel> & ［toall］ ［x］(https://example.net) ＊b＊ ＜m userId='u'>"),
-        ("lineworks", "a ＜!channel> & ［toall］ ［x］(https://example.net) ＊b＊ ＜m userId='u'>"),
+        ("slack", "a &lt;!channel&gt; &amp; [toall] [x](https://example.net) *b* &lt;m userId='u'&gt; ＠all ＠here"),
+        ("teams", "a ＜!channel> & ［toall］ ［x］(https://example.net) ＊b＊ ＜m userId='u'> @all @here"),
+        ("chatwork", "a ＜!channel> & ［toall］ ［x］(https://example.net) ＊b＊ ＜m userId='u'> @all @here"),
+        ("lineworks", "a ＜!channel> & ［toall］ ［x］(https://example.net) ＊b＊ ＜m userId='u'> @all @here"),
     ],
 )
 def test_what_a_receiver_would_read_as_markup_or_as_a_call_is_none(form: WebhookFormat, shown: str):
