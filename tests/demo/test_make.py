@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,10 @@ def test_uv_is_used_where_it_is_there_and_pip_where_uv_fails(checkout: Checkout)
     assert checkout.asked() == [f"{UV} .[demo]"]
     assert checkout.make(".venv/.complete", uv="exit 1").returncode == 0
     assert checkout.asked() == [f"{UV} .[demo,dev]", f"{PIP} .[demo,dev]"]
+
+
+def test_the_files_that_mutation_tests_are_made_of_are_there():
+    """mutmut ends at the first one that is missing."""
+    mutmut = tomllib.loads((MAKEFILE.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
+    named = [*mutmut["only_mutate"], *mutmut["pytest_add_cli_args_test_selection"]]
+    assert [name for name in named if not (MAKEFILE.parent / name).is_file()] == []
