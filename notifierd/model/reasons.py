@@ -360,6 +360,11 @@ class Reason(StrEnum):
         "実行中にプロセスが終了しました。当日中は notifierd once で再開できます。",
         "The process died during the run. On the same day, `notifierd once` resumes it.",
     )
+    PLAN_INCOMPLETE = (
+        "plan_incomplete",
+        "実行時間帯が終わるまでに、一部の事業所の通知を計画できませんでした。当日中は notifierd once で続行できます。",
+        "The window ended before all offices were planned. On the same day, `notifierd once` goes on.",
+    )
     SIGNAL = ("signal", "停止の指示で中断しました。", "The process was told to stop.")
     RETRIED = (
         "retried",

@@ -29,6 +29,11 @@ class RunResult:
     reason: str | None
     counts: DayCounts | None
 
+    @property
+    def will_be_resumed(self) -> bool:
+        """Whether the next start goes on with the run. The end of its window ends it, even if not all was planned."""
+        return self.state == "interrupted" and self.reason != Reason.PLAN_INCOMPLETE
+
     @classmethod
     def of(cls, counts: DayCounts, stopped: str | None, *, is_planned: bool = True) -> "RunResult":
         """Return the result of a run that ended by itself, or was *stopped* for a reason.
@@ -36,8 +41,10 @@ class RunResult:
         Args:
             is_planned: whether the day's plan is complete.
         """
-        if counts.backlog.open or not is_planned:
+        if counts.backlog.open or (not is_planned and stopped == "signal"):
             return cls("interrupted", stopped or Reason.INTERRUPTED, counts)
+        if not is_planned:
+            return cls("interrupted", Reason.PLAN_INCOMPLETE, counts)
         return cls("completed", None, counts)
 
 

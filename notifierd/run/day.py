@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 import trio
 
-from notifierd.model.counts import DayCounts
+from notifierd.model.counts import DayCounts, Planned
 from notifierd.model.delivery import Channel
 from notifierd.model.errors import DatabaseError, LedgerUnavailable, unwrap_groups
 from notifierd.model.office import OfficeWork
@@ -67,9 +67,8 @@ async def tell_everyone(day: date, context: RunContext, lease: Lease) -> DayCoun
         nursery.start_soon(end_window, context)
         async with trio.open_nursery() as planning:
             planning.start_soon(plan_rest, day, context, lease)
-            counts = await make_passes(day, context, lease, recorder)
+            counts, is_done = await make_passes(day, context, lease, recorder)
             planning.cancel_scope.cancel()
-        is_done = counts is not None and not counts.backlog.open and lease.all_are_planned
         if not is_done and context.stop.reason == "window_ended":
             with trio.move_on_after(context.limits.call_expires):  # so that no known outcome is closed as unknown
                 while not await recorder.settled():
@@ -78,40 +77,54 @@ async def tell_everyone(day: date, context: RunContext, lease: Lease) -> DayCoun
                 with trio.move_on_after(LEASE_SECONDS):  # another process that has just died closes no day
                     while not lease.is_alone:
                         await lease.renewed()
-            counts = None if await leave(day, context, lease) else await close_day(day, context)
+            counts = None if await leave(day, context, lease) else await close_day(day, context, lease.standing.planned)
         elif counts and counts.backlog.open:
             counts = await count(day, context)
         nursery.cancel_scope.cancel()
     return counts
 
 
-async def make_passes(day: date, context: RunContext, lease: Lease, recorder: Recorder) -> DayCounts | None:
-    """Make passes until nothing is open or the run is stopped; return how the day stands, as far as it is known."""
+async def make_passes(
+    day: date, context: RunContext, lease: Lease, recorder: Recorder
+) -> tuple[DayCounts | None, bool]:
+    """Make passes until nothing is open or the run is stopped.
+
+    Returns:
+        How the day stands, as far as it is known, and whether everything is planned and nothing is open.
+    """
     rows, size = OfficeRows(context.ledger, day, context.progress), ChunkSize()
     claims, done = Claims(context.holder, lease, recorder), START
-    given = lease.standing.planned.mails_given if lease.standing.planned else 0
+    given = lease.standing.planned.mails_given if lease.standing.planned else None
     while True:
-        this_pass = RunPass(day, context, recorder, lease, claims, mails_left(given, context))
+        this_pass = RunPass(day, context, recorder, lease, claims, await mails_left(given, day, context))
         if lease.grants.channels() != []:
             await pass_over(this_pass, size, done)
         await recorder.flush()
         if not await recorder.settled():
             this_pass.skip(DATABASE_PAUSE)
+        all_are_planned = lease.all_are_planned  # asked first: what is planned during the count is not in it
         counts = await left_to_do(this_pass)
         if counts and counts.unaudited and counts.backlog.open:
             await rows.write()
-        if lease.standing.over or (counts and not counts.backlog.open and lease.all_are_planned):
-            return counts
+        is_done = counts is not None and not counts.backlog.open and all_are_planned
+        if lease.standing.over or is_done:
+            return counts, is_done
         wait = this_pass.next_turn(counts.backlog) if counts else this_pass.next_look()
-        if await context.pause(wait if lease.all_are_planned else min(wait, IDLE)):
-            return counts
-        given = counts.mails_given if counts else 0
-        done = counts.backlog.done if counts and counts.backlog.done and lease.all_are_planned else START
+        if await context.pause(wait if all_are_planned else min(wait, IDLE)):
+            return counts, False
+        given = counts.mails_given if counts else None
+        done = counts.backlog.done if counts and counts.backlog.done and all_are_planned else START
 
 
-def mails_left(given: int, context: RunContext) -> float:
-    """Return how many mails a pass may give to a provider. A quota that is shared is drawn office by office."""
-    return NEVER if context.terms.shares else context.limits.mails_left(given)
+async def mails_left(given: int | None, day: date, context: RunContext) -> float:
+    """Return how many mails a pass may give to a provider. A quota that is shared is drawn office by office.
+
+    Args:
+        given: how many a provider was given before; None: that is not known.
+    """
+    if context.terms.shares or not context.limits.email_per_day:
+        return NEVER
+    return context.limits.mails_left((await count(day, context, interim=True)).mails_given if given is None else given)
 
 
 async def left_to_do(this_pass: RunPass) -> DayCounts | None:
@@ -121,7 +134,7 @@ async def left_to_do(this_pass: RunPass) -> DayCounts | None:
     """
     day, context, lease = this_pass.day, this_pass.context, this_pass.lease
     if not this_pass.offices:
-        lease.grants.let_go()
+        await lease.grants.let_go(day)
     if not lease.standing.leads:
         return None
     if lease.grants.must_recount():
@@ -226,9 +239,12 @@ async def end_window(context: RunContext) -> None:
     context.stop.set("window_ended", grace=2 * context.limits.call_expires)
 
 
-async def close_day(day: date, context: RunContext) -> DayCounts:
-    """Close what the window left open. A try of a dead process is closed once that process can no longer settle it."""
-    close = partial(context.ledger.close, day, unsent_mail_reason(context))
+async def close_day(day: date, context: RunContext, planned: Planned | None) -> DayCounts:
+    """Close what the window left open of what was *planned*.
+
+    A try of a dead process is closed once that process can no longer settle it.
+    """
+    close = partial(context.ledger.close, day, unsent_mail_reason(context, planned))
     while True:
         context.progress.end(await retry_while_unavailable(context.progress, "closing", close))
         counts = await count(day, context)
@@ -237,14 +253,13 @@ async def close_day(day: date, context: RunContext) -> DayCounts:
         await context.progress.sleep(max(RETRIES.first, counts.backlog.next_in or 0.0))  # negative if it is past
 
 
-def unsent_mail_reason(context: RunContext) -> str | None:
+def unsent_mail_reason(context: RunContext, planned: Planned | None) -> str | None:
     """Why mails that were due were not tried; None if neither a limit nor an outage is the reason."""
     if context.progress.withheld:
         return "email_per_day"
     if out := context.transports.breakers.outages().get(context.transports.preferred(Channel.EMAIL).sender.name):
         return out
-    excess = context.progress.planned.excess if context.progress.planned else ()
-    return "email_per_second" if excess else None
+    return "email_per_second" if planned and planned.excess else None
 
 
 async def conclude(day: date, context: RunContext, lease: Lease, counts: DayCounts | None) -> RunResult:

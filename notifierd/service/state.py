@@ -216,7 +216,7 @@ def log_report(day: date, result: RunResult) -> None:
         email=asdict(counts.email),
         push=asdict(counts.push),
     )
-    if counts.untold_alerts and result.state != "interrupted":  # otherwise the next start may still notify them
+    if counts.untold_alerts and not result.will_be_resumed:  # otherwise the next start may still notify them
         log.error(
             "untold",
             run=str(day),

@@ -134,7 +134,7 @@ class Watch:
 
     def ended(self, day: date, result: RunResult | None) -> None:
         """Report how the run of *day* ended, unless it will be resumed. With None, another process completed it."""
-        if result and result.state == "interrupted":
+        if result and result.will_be_resumed:
             return
         self._running = None
         if result is None:

@@ -121,8 +121,8 @@ class Database:
             if timeout is None:
                 return await connection.fetch(sql, *args)
             async with connection.transaction():
-                long = f"set local statement_timeout = {int(timeout * 1000)}; set local plan_cache_mode = auto"
-                await connection.execute(long)
+                limit = f"set local statement_timeout = {int(timeout * 1000)}"
+                await connection.execute(f"{limit}; set local plan_cache_mode = force_custom_plan")
                 return await connection.fetch(sql, *args)
 
         return await self.unit(unit, patience=None if timeout is None else timeout + DEAD_AFTER)

@@ -1,20 +1,21 @@
 """A large day: its first messages leave before its last offices are planned. In virtual time, two offices in a step."""
 
 from collections.abc import Awaitable, Callable
+from datetime import date
 
 import trio
 from attrs import define, evolve
 from structlog.testing import capture_logs
 
-from notifierd.model.counts import Capacity, Planned
+from notifierd.model.counts import Capacity, DayCounts, Planned
 from notifierd.model.delivery import State
-from notifierd.model.errors import LedgerUnavailable
+from notifierd.model.errors import LedgerUnavailable, StatementRefused
 from notifierd.rules.cluster.membership import ALONE, Terms
 from notifierd.rules.due import Rules
 from notifierd.run.day import run_day
 from notifierd.store.ledger import LEASE_SECONDS, UNLIMITED
 from tests.support.samples import DAY, some_offices
-from tests.support.scripted_senders import ScriptedSender, ShakyLedger, a_run
+from tests.support.scripted_senders import ScriptedSender, ShakyLedger, a_run, limited
 
 SHARED = Terms(shares=True, config_hash="same")
 STEP_SECONDS = 10.0
@@ -71,7 +72,7 @@ async def test_a_window_that_ends_before_all_is_planned_interrupts_the_run(autoj
     ledger, sender = SlowPlan(some_offices(7, staff=2)), ScriptedSender(max_batch=1)
     with trio.fail_after(3600):
         result = await run_day(DAY, a_run(ledger, sender, window_left=15.0))
-    assert (result.state, result.reason) == ("interrupted", "window_ended")
+    assert (result.state, result.reason, result.will_be_resumed) == ("interrupted", "plan_incomplete", False)
     assert (ledger.runs[DAY].state, ledger.states()) == ("interrupted", {State.SENT: 4})
     assert result.counts is not None
     assert {untold.office_id for untold in result.counts.untold} == {
@@ -145,11 +146,83 @@ async def test_who_leads_next_goes_on_with_the_plan(autojump_clock):
     assert trio.current_time() < 2.5 * STEP_SECONDS + LEASE_SECONDS + 4 * STEP_SECONDS
 
 
+async def test_what_is_planned_while_the_day_is_counted_is_sent(autojump_clock):
+    """A count takes longer than the rest of the plan, and does not see it."""
+
+    class SlowCount(SlowPlan):
+        async def counts(self, day: date, rules: Rules, *, interim: bool = False) -> DayCounts:
+            counted = await super().counts(day, rules, interim=interim)
+            await trio.sleep(1.5 * STEP_SECONDS)
+            return counted
+
+    ledger, sender = SlowCount(some_offices(5, staff=2)), ScriptedSender(max_batch=1)
+    with trio.fail_after(3600):
+        result = await run_day(DAY, a_run(ledger, sender, email_per_day=100))
+    assert (result.state, ledger.states()) == ("completed", {State.SENT: 10})
+
+
+async def test_a_step_whose_answer_was_lost_is_counted_all_the_same(autojump_clock):
+    class Deaf(SlowPlan):
+        async def plan_next(self, day: object, rules: Rules, capacity: Capacity) -> Planned:
+            planned = await super().plan_next(day, rules, capacity)
+            if self.steps == 1:
+                raise LedgerUnavailable("database_unavailable:08006")
+            return planned
+
+    ledger, sender = Deaf(some_offices(5, staff=2)), ScriptedSender(max_batch=1)
+    context = a_run(ledger, sender)
+    with trio.fail_after(3600):
+        assert (await run_day(DAY, context)).state == "completed"
+    assert ledger.states() == {State.SENT: 10}
+    assert context.progress.planned is not None
+    assert (context.progress.planned.email, context.progress.planned.later) == (10, 0)
+
+
+async def test_a_plan_that_could_not_be_noted_is_noted_later(autojump_clock):
+    class Refusing(SlowPlan):
+        refused = 0
+
+        async def note_plan(self, day: date, holder: str, planned: Planned) -> int:
+            if planned.is_complete and not self.refused:
+                self.refused += 1
+                return 0
+            return await super().note_plan(day, holder, planned)
+
+    ledger, sender = Refusing(some_offices(5, staff=2)), ScriptedSender(max_batch=1)
+    with trio.fail_after(3600):
+        assert (await run_day(DAY, a_run(ledger, sender))).state == "completed"
+    assert trio.current_time() < 5 * STEP_SECONDS
+
+
+async def test_who_closes_the_day_knows_what_a_later_step_exceeded(autojump_clock):
+    """One call a second for 60 s: the first steps fit, the last ones do not. The leader ends after its last step."""
+    ledger = SlowPlan(some_offices(40, staff=2), plan_step=10)
+    senders = {name: ScriptedSender(max_batch=1) for name in "ab"}
+    contexts = {
+        name: a_run(ledger, limited(senders[name], 4, per_second=1.0), holder=name, terms=SHARED, window_left=60.0)
+        for name in "ab"
+    }
+
+    async def terminate() -> None:
+        await trio.sleep(4.5 * STEP_SECONDS)
+        contexts["a"].stop.set("signal", 5.0)
+
+    with trio.fail_after(3600):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_day, DAY, contexts["a"])
+            await trio.sleep(0.1)
+            nursery.start_soon(run_day, DAY, contexts["b"])
+            nursery.start_soon(terminate)
+    late = {reason for state, reason in ledger.reasons() if state is State.EXPIRED}
+    assert "window_ended (email_per_second)" in late
+    assert "window_ended" not in late
+
+
 async def test_a_step_that_the_database_does_not_carry_out_is_tried_again(autojump_clock):
     class Away(SlowPlan):
         async def plan_next(self, day: object, rules: Rules, capacity: Capacity) -> Planned:
             if trio.current_time() < 3 * STEP_SECONDS:
-                raise LedgerUnavailable("database_unavailable:08006")
+                raise StatementRefused("database_refused:55P03")
             return await super().plan_next(day, rules, capacity)
 
     ledger, sender = Away(some_offices(5, staff=2)), ScriptedSender(max_batch=1)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from notifierd.rules.due import Rules
 from notifierd.store.database import Connection, Database, Row, open_database
 from notifierd.store.ledger import PLAN_STEP
-from notifierd.store.sql.plans import PLAN
+from notifierd.store.sql.plans import PLAN, PLAN_NEXT
 from tests.support import application
 from tests.support.samples import DAY
 
@@ -26,15 +26,15 @@ select * from app.alerts where kind = 'renewal' union all select * from app.aler
 """
 
 
-async def explained(db: Database, option: str) -> list[str]:
-    """The lines of PostgreSQL's plan for PLAN where a hash table may have 64 kB."""
+async def explained(db: Database, option: str, statement: str = PLAN[False]) -> list[str]:
+    """The lines of PostgreSQL's plan for *statement* where a hash table may have 64 kB."""
 
     async def unit(connection: Connection) -> list[Row]:
         async with connection.transaction():
             await connection.execute("set local work_mem = '64kB'; set local hash_mem_multiplier = 1")
             due = DAY, RULES.horizon_days, RULES.overdue, RULES.push
             return await connection.fetch(
-                f"explain ({option}) {PLAN[False]}", *due, [], RULES.devices_per_person, None, None, 1, PLAN_STEP
+                f"explain ({option}) {statement}", *due, [], RULES.devices_per_person, None, None, 1, PLAN_STEP
             )
 
     return [row[0] for row in await db.unit(unit)]
@@ -76,3 +76,18 @@ async def test_a_delivery_is_looked_for_by_its_id_alone(database: str) -> None:
     assert [line.strip() for line in plan if "Conflict Arbiter" in line] == [
         "Conflict Arbiter Indexes: deliveries_pkey",
     ]
+
+
+async def test_a_step_finds_its_offices_by_one_look_at_those_that_are_left(database: str) -> None:
+    """Statistics that name only an earlier day let PostgreSQL expect one row of today's: a join would be a loop."""
+    async with open_database(database) as db:
+        await application.create(db)
+        await load(db, MANY)
+        await load(db, "insert into notifierd.offices_to_plan select '2026-11-20', 3, id from app.offices")
+        await load(db, "analyze notifierd.offices_to_plan")
+        await load(db, f"insert into notifierd.offices_to_plan select '{DAY}', 3, id from app.offices")
+        plan = [line.strip() for line in await explained(db, "costs off", PLAN_NEXT[False])]
+    step = plan[plan.index("CTE step") :]
+    step = step[: 1 + next(n for n, line in enumerate(step[1:]) if line.startswith("CTE "))]
+    assert any("Delete on offices_to_plan" in line for line in step)
+    assert [line for line in step if "Join" in line or "Nested Loop" in line] == []

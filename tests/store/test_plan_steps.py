@@ -1,19 +1,23 @@
 """A large day is planned in steps, in PostgreSQL and in memory; `test_plan_property` compares the rows."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
+from attrs import evolve
 
 from notifierd.demo.postgres import Cluster
 from notifierd.model.counts import Capacity, Excess
 from notifierd.model.delivery import State
-from notifierd.rules.due import Rules
+from notifierd.rules.due import Rules, Skip, notice_for
+from notifierd.rules.reminders import Reminders
 from notifierd.store.ledger import UNLIMITED
 from notifierd.store.source import START, Claim
 from tests.support.ledgers import Desk, open_desk
-from tests.support.samples import DAY, an_id, some_offices
+from tests.support.recording import a_call, sent
+from tests.support.samples import DAY, a_renewal, an_id, some_offices
 
 RULES = Rules()
 
@@ -76,6 +80,40 @@ async def test_planning_again_begins_anew_and_finds_who_came_since(desk: Desk) -
     assert (plan.email, plan.later) == (4, 2)
     assert (await ledger.plan_next(DAY, RULES, UNLIMITED)).later == 0
     assert len(await desk.states()) == 8
+
+
+async def test_who_was_not_planned_for_before_the_window_ended_has_a_reason_on_the_next_day(desk: Desk) -> None:
+    """Renewals are a reason with 30 days left only. On the first day, one of two offices is planned."""
+    app = some_offices(2, staff=1)
+    app.alerts = [(office, a_renewal(30, "somebody")) for office in app.offices]
+    app.staff = [(office, evolve(staff, email_days=60)) for office, staff in app.staff]
+    await desk.load(app)
+    rules = Rules(horizon_days=60, reminders=Reminders(frozenset({30}), frozenset(), frozenset()))
+    ledger = desk.in_steps(1)
+    await ledger.take_lease(DAY, "a")
+    plan = await ledger.plan(DAY, rules)
+    assert (plan.offices, plan.later) == (1, 1)
+    (work,) = (await desk.source.read(DAY, START, rules, Claim("a", 1))).offices
+    call = a_call(*work.deliveries)
+    assert await ledger.reserve(DAY, "a", [call])
+    await ledger.settle([sent(delivery) for delivery in call.deliveries])
+    await ledger.finish(DAY, "a", "interrupted", "plan_incomplete")
+    next_day = DAY + timedelta(days=1)
+    await ledger.take_lease(next_day, "a")
+    plan = await desk.in_steps(10).plan(next_day, rules)
+    assert (plan.offices, plan.email) == (1, 1)
+    (again,) = (await desk.source.read(next_day, START, rules, Claim("a", 1))).offices
+    assert again.id != work.id
+    assert not any(isinstance(notice_for(delivery, again, next_day, rules), Skip) for delivery in again.deliveries)
+
+
+async def test_planning_again_forgets_what_an_earlier_plan_had_left(desk: Desk) -> None:
+    await desk.load(some_offices(3, staff=1))
+    await desk.in_steps(1).plan(DAY, RULES)
+    plan = await desk.in_steps(10).plan(DAY, RULES)
+    assert (plan.email, plan.later) == (3, 0)
+    assert (await desk.in_steps(10).plan_next(DAY, RULES, UNLIMITED)).later == 0
+    assert len(await desk.states()) == 3
 
 
 async def test_a_large_day_that_was_planned_is_resumed_without_a_plan(desk: Desk) -> None:

@@ -505,12 +505,14 @@ class MemoryLedger:
     def last_runs(self, day: date) -> Callable[[UUID], LastRun]:
         """The run before *day*, for each office."""
         previous = self.previous_day(day)
-        ends = defaultdict(set)
+        ends, unplanned = defaultdict(set), set(self.to_plan[previous])
         for row in self._of(previous):
             ends[row.delivery.office_id, row.delivery.staff_id, row.delivery.channel].add(row.delivery.state)
-        missed = _by_office(
-            (office, (staff, channel)) for (office, staff, channel), states in ends.items() if State.SENT not in states
-        )
+        nothing_sent = [key for key, states in ends.items() if State.SENT not in states]
+        not_planned = [
+            (office, staff.id, on) for office, staff in self.app.staff if office in unplanned for on in Channel
+        ]
+        missed = _by_office((office, (staff, channel)) for office, staff, channel in [*nothing_sent, *not_planned])
         return lambda office: LastRun(previous, frozenset(missed.get(office, ())))
 
     # Reading -----------------------------------------------------------------------------------------------------
@@ -894,6 +896,7 @@ class MemoryLedger:
         if old is None:
             return False
         self.alarms = {alarm for alarm in self.alarms if alarm[0] > old}
+        self.to_plan.pop(old, None)
         rows = self._of(old)[:FORGET_STEP]
         for row in rows:
             del self.rows[row.delivery.id]

@@ -1,6 +1,7 @@
 """The part of the limits that a member has: what it reports at each renewal of its lease, and what it may use then."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import date
 from itertools import count
 from math import inf
@@ -10,6 +11,7 @@ import trio
 from attrs import define, evolve, field
 
 from notifierd.model.delivery import Channel
+from notifierd.model.errors import DatabaseError
 from notifierd.rules.cluster.grants import NOTHING, ClusterLimits, Grant
 from notifierd.rules.cluster.membership import Standing, Use
 from notifierd.run.context import RunContext
@@ -34,10 +36,13 @@ class Grants:
     """Those of them that no office has been given yet."""
     mails_used: int = 0
     """Mails that were drawn and belong to offices that are finished."""
+    _unanswered: bool = False
+    """Whether mails may have been drawn without an answer."""
     _given: dict[UUID, int] = field(factory=dict)
     """Those that the offices in progress were given."""
     _recounted: float = -inf
-    _asked: int = 0
+    asked: int = 0
+    """The number of the last renewal."""
     _answered: int = -1
     _reported: Grant = NOTHING
     """What was reported with the last renewal."""
@@ -59,10 +64,14 @@ class Grants:
             DatabaseError: as of `Ledger.draw_mails`. What was drawn nevertheless comes with the next answer.
         """
         if needed > self.mails:
-            wanted = self.mails_drawn + needed - self.mails
-            drawn = await self._context.ledger.draw_mails(day, self._context.holder, wanted)
-            self.mails = max(0, self.mails + drawn - self.mails_drawn)
-            self.mails_drawn = drawn
+            await self._draw(day, self.mails_drawn + needed - self.mails)
+
+    async def _draw(self, day: date, wanted: int) -> None:
+        self._unanswered = True
+        drawn = await self._context.ledger.draw_mails(day, self._context.holder, wanted)
+        self._unanswered = False
+        self.mails = max(0, self.mails + drawn - self.mails_drawn)
+        self.mails_drawn = drawn
 
     def give(self, office_id: UUID, mails: int) -> None:
         """Give *mails* that were drawn to an office. They are used once it is finished: what it sent counts then."""
@@ -73,8 +82,11 @@ class Grants:
         """Note that an office is finished."""
         self.mails_used += self._given.pop(office_id, 0)
 
-    def let_go(self) -> None:
-        """Leave the mails that no office needs to the other processes."""
+    async def let_go(self, day: date) -> None:
+        """Leave the mails that no office needs to the other processes; also those of a draw without an answer."""
+        if self._unanswered:
+            with suppress(DatabaseError):
+                await self._draw(day, self.mails_drawn)
         self.mails_used += self.mails
         self.mails = 0
 
@@ -88,9 +100,9 @@ class Grants:
 
     def ask(self) -> Use:
         """Return what to report with the next renewal."""
-        self._asked = next(_NUMBERS)
+        self.asked = next(_NUMBERS)
         self._reported = self._holding()
-        return Use(self._asked, self._reported, self._context.limits.for_cluster(), self.mails_used)
+        return Use(self.asked, self._reported, self._context.limits.for_cluster(), self.mails_used)
 
     def answer(self, asked: int, standing: Standing) -> None:
         """Use what the answer to the renewal number *asked* grants, also for calls that wait already."""
@@ -100,7 +112,7 @@ class Grants:
         rate = grant.per_second
         if standing.members > 1 or asked:
             grant = evolve(grant, per_second=min(rate, self._rate))
-        if asked < self._asked:  # a later renewal has reported less, so this answer must not grant more
+        if asked < self.asked:  # a later renewal has reported less, so this answer must not grant more
             grant = _smaller(grant, self._reported)
         self._answered, self._rate, self._limits, self._usable = asked, rate, standing.limits, grant
         # A channel without a grant begins no office, so its limiters need not block; calls that wait keep one slot.

@@ -84,6 +84,8 @@ class Lease:
     trouble: str | None = None
     given_back: bool = False
     has_left: bool = False
+    _noted: int = -1
+    """The number of the last renewal that had been asked for when this process noted a plan."""
     _renewed: trio.Event = field(factory=trio.Event)
 
     @property
@@ -98,6 +100,7 @@ class Lease:
 
     def is_planned(self, planned: Planned, members: int) -> None:
         """Note that this process planned the day, and how many *members* may begin now."""
+        self._noted = self.grants.asked
         self.standing = evolve(self.standing, planned=planned, members=members)
 
     async def renewed(self) -> None:
@@ -106,9 +109,8 @@ class Lease:
 
     def renew(self, asked: int, standing: Standing) -> None:
         """Note the answer to the renewal number *asked*. It may be older than what this process knows of the plan."""
-        known = self.standing.planned
-        if known and (standing.planned is None or known.is_complete):
-            standing = evolve(standing, planned=known)
+        if asked <= self._noted:
+            standing = evolve(standing, planned=self.standing.planned)
         self.standing = standing
         self.grants.answer(asked, standing)
         self._renewed.set()
@@ -142,6 +144,8 @@ async def _keep(day: date, context: RunContext, lease: Lease) -> None:
         if standing:
             lease.renew(use.asked, standing)
             context.progress.leads = standing.leads
+            if not standing.leads:  # the leader's plan may have grown
+                context.progress.planned = context.progress.planned and standing.planned
             lease.scope.deadline = max(lease.scope.deadline, asked + LEASE_SECONDS - MARGIN)
         elif not lease.given_back:
             lease.scope.cancel()

@@ -5,11 +5,11 @@ from datetime import date
 from functools import partial
 
 import structlog
-from attrs import asdict
+from attrs import asdict, evolve
 
-from notifierd.model.counts import Excess, Planned
+from notifierd.model.counts import Capacity, Excess, Planned
 from notifierd.model.delivery import Channel, State
-from notifierd.model.errors import DatabaseError
+from notifierd.model.errors import DatabaseError, LedgerUnavailable
 from notifierd.rules.due import Rules
 from notifierd.run.context import RunContext
 from notifierd.run.progress import RETRIES, retry_while_unavailable
@@ -44,39 +44,53 @@ async def is_planned(day: date, context: RunContext, lease: Lease) -> bool:
 
 async def plan_rest(day: date, context: RunContext, lease: Lease) -> None:
     """Plan what is left, step by step, while this process leads. If another one leads then, it goes on with that."""
-    pauses, planned = RETRIES.pauses(), None
-    while True:
-        if not lease.standing.leads:
-            planned = None
-        elif (planned := planned or lease.standing.planned) and not planned.is_complete:
-            try:
-                planned = await plan_more(planned, day, context, lease)
-            except DatabaseError as error:
-                context.progress.trouble.met("planning", error.reason)
-                await context.progress.wait(next(pauses), "planning", error.reason)
-            else:
+    pauses, planned, capacity = RETRIES.pauses(), None, context.capacity()
+    with context.progress.trouble.place("planning"):
+        while True:
+            if not lease.standing.leads:
+                planned = None
+            elif planned := planned or lease.standing.planned:
+                try:
+                    if not planned.is_complete:
+                        planned = await plan_more(planned, day, context, capacity)
+                    noted = planned is lease.standing.planned or await note(planned, day, context, lease)
+                except DatabaseError as error:
+                    if planned.later and isinstance(error, LedgerUnavailable):  # the step may have been planned
+                        planned = evolve(planned, later=None)
+                    context.progress.trouble.met("planning", error.reason)
+                    await context.progress.wait(next(pauses), "planning", error.reason)
+                    continue
                 context.progress.passed("planning")
                 pauses = RETRIES.pauses()
-            continue
-        if planned:
-            return
-        await lease.renewed()
+                if noted and planned.is_complete:
+                    return
+                if noted:
+                    continue
+            await lease.renewed()
 
 
-async def plan_more(planned: Planned, day: date, context: RunContext, lease: Lease) -> Planned:
-    """Plan the next step after *planned*; return what is planned then."""
+async def plan_more(planned: Planned, day: date, context: RunContext, capacity: Capacity) -> Planned:
+    """Plan the next step after *planned*; return what is planned then.
+
+    Args:
+        capacity: what the limits allow for the whole plan.
+    """
     if planned.later is None:
         now = step = await context.ledger.plan(day, context.rules, context.capacity())
     else:
-        left = context.capacity().without(planned)
-        step = await context.ledger.plan_next(day, context.rules, left)
+        step = await context.ledger.plan_next(day, context.rules, capacity.without(planned))
         now = planned.followed_by(step)
     report_plan(now, step, context)
-    context.progress.planned = now
+    progress = context.progress
+    if planned.later is None:  # what this process has sent is not open any more
+        email, push = (
+            count + progress.done(channel) for channel, count in zip(Channel, (now.email, now.push), strict=True)
+        )
+        progress.planned = evolve(now, email=email, push=push)
+    elif progress.planned:
+        progress.planned = progress.planned.followed_by(step)
     if step.push:
         load_ahead()
-    note_it = partial(note, now, day, context, lease)
-    await retry_while_unavailable(context.progress, "planning", note_it)
     return now
 
 
@@ -98,7 +112,7 @@ async def recount_mails(day: date, context: RunContext) -> None:
 def report_plan(planned: Planned, step: Planned, context: RunContext) -> None:
     """Log what is open, which mails exceed a limit, and who has more devices than get pushes.
 
-    Of a plan in steps, each step says how far it came, and the last one which mails exceed a limit.
+    Of a plan in steps, each step says how far it came; the first and the last one say which mails exceed a limit.
     """
     context.progress.metrics.deliveries[Channel.EMAIL, State.FAILED] += step.held
     log.info(
@@ -109,7 +123,7 @@ def report_plan(planned: Planned, step: Planned, context: RunContext) -> None:
         held=planned.held,
         offices_later=planned.later,
     )
-    if planned.is_complete:
+    if planned.is_complete or planned is step:
         report_excess(planned.excess)
     report_crowded(step, context.rules)
 

@@ -7,3 +7,5 @@ create table notifierd.offices_to_plan (
     office_id uuid not null,
     primary key (day, urgency, office_id)
 );
+-- It is full while a day is planned, and empty otherwise: statistics of either are wrong for the other.
+alter table notifierd.offices_to_plan alter column day set statistics 0;

@@ -118,7 +118,6 @@ where o.day = $1::date and o.state = 'done' and exists (
 """
 
 PLANNED = f"""
-with again as ({REOPEN})
 update notifierd.runs r set plan = $3::jsonb
 where r.day = $1::date and r.holder = $2::text and r.lease_until > clock_timestamp()
 returning (

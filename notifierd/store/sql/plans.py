@@ -194,6 +194,8 @@ def _begin(*, selective: bool) -> str:
     """Return the tables that divide the offices into those that are planned at first, and those that are later."""
     return f"""{scope(11, selective=selective)}, first as materialized (
     select * from scope order by nearest, office_id limit $10::int
+), planned_now as ( -- what an earlier plan of the day had left
+    delete from notifierd.offices_to_plan w using first f where w.day = $1::date and w.office_id = f.office_id
 ), later as (
     insert into notifierd.offices_to_plan (day, urgency, office_id)
     select $1::date, coalesce(o.nearest, 100000), o.office_id
@@ -228,11 +230,13 @@ def _go_on(*, selective: bool) -> str:
     """Return the tables that take the next offices that PLAN noted, and decide for whom they have a reason."""
     return f"""step as materialized (
     delete from notifierd.offices_to_plan w
-    using (
-        select n.office_id from notifierd.offices_to_plan n where n.day = $1::date
-        order by n.urgency, n.office_id limit $10::int
-    ) n
-    where w.day = $1::date and w.office_id = n.office_id
+    where w.day = $1::date and (w.urgency, w.office_id) <= (
+        select n.urgency, n.office_id from (
+            select n.urgency, n.office_id from notifierd.offices_to_plan n where n.day = $1::date
+            order by n.urgency, n.office_id limit $10::int
+        ) n
+        order by n.urgency desc, n.office_id desc limit 1
+    )
     returning w.office_id
 ), {scope(11, selective=selective, among="step")}"""
 

@@ -18,7 +18,10 @@ def previous_day(day: str) -> str:
 
 
 def missed(day: str, where: str) -> str:
-    """Return the query for who had deliveries on a *day* none of which ended as sent: office, staff member, channel."""
+    """Return the query for whom nothing was sent of what was due on a *day*: office, staff member, channel.
+
+    It has the staff of offices that were still to be planned when the day ended, too, as perhaps something was due.
+    """
     return f"""
     select d.office_id, d.staff_id, d.channel from notifierd.deliveries d
     where d.day = {day} and {where} and d.state <> 'sent' and (d.channel = 'email' or not exists (
@@ -27,6 +30,11 @@ def missed(day: str, where: str) -> str:
           and t.state = 'sent'
     ))
     group by d.office_id, d.staff_id, d.channel
+    union all
+    select d.office_id, s.id, c.channel
+    from notifierd.offices_to_plan d join notifierd.staff s on s.office_id = d.office_id,
+         (values ('email'), ('push')) as c (channel)
+    where d.day = {day} and {where}
 """
 
 
