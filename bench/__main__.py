@@ -315,6 +315,24 @@ def one_person(bench: Bench) -> Iterator[Figure]:
             yield Figure(f"8. time with {what} of one person, over that without", seconds / alone.seconds, 1.5)
 
 
+def smtp(bench: Bench) -> Iterator[Figure]:
+    """How near notifierd comes to bare sessions with a real Postfix. Needs root, and Debian's packages."""
+    from bench.smtp.rates import MailRates
+    from bench.smtp.relay import relaying
+    from tests.system.mail_servers import running_postfix
+
+    folder = bench.folder / "smtp"
+    folder.mkdir()
+    with bench.applications.of(Size(500)) as application, running_postfix() as postfix:
+        rates = MailRates(application, bench.servers, postfix, folder)
+        for latency, rounds in ((0.0, ROUNDS), (0.02, 1)):
+            with relaying(postfix.port, latency) as relay:
+                pairs = [(rates.notifierd(relay, latency), rates.bare(relay, latency)) for _ in range(rounds)]
+            ours, loop = (bench.row(max(rows, key=lambda row: row.rate)) for rows in zip(*pairs, strict=True))
+            words = f"1. rate of mails by SMTP, {latency * 1000:.0f} ms added to each reply, over bare sessions'"
+            yield Figure(words, ours.rate / loop.rate, 0.95, at_least=True)
+
+
 def looks(bench: Bench) -> Iterator[Figure]:
     """What it costs to ask what became of 20,000 mails, beside a look at ten."""
     with bench.applications.of(Size(1)) as application:
@@ -363,6 +381,7 @@ def main() -> None:
         "latencies-20": lambda bench: latencies(bench, 0.02),
         "latencies-100": lambda bench: latencies(bench, 0.1),
         "reminders": lambda bench: reminders(bench, 50_000),
+        "smtp": smtp,
         "explain": explain,
     }
     apart: dict[str, Callable[[Bench], Iterator[Figure]]] = {"steps": steps}

@@ -4,8 +4,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -17,6 +17,7 @@ from tests.support.processes import until
 
 UNKNOWN, BUSY, BANNED = "unknown@example.jp", "busy@example.jp", "banned@example.jp"
 MOST_BYTES = 100_000
+USERNAME, PASSWORD = "notifierd", "a password of the tests"
 
 MAIN: Final = """
 compatibility_level = 3.6
@@ -41,11 +42,16 @@ smtpd_tls_security_level = may
 smtpd_tls_cert_file = {folder}/server.pem
 smtpd_tls_key_file = {folder}/server.pem
 message_size_limit = {most}
+in_flow_delay = 0
+enable_long_queue_ids = yes
+smtpd_sasl_local_domain = $myhostname
 """
 
 SERVICES: Final = """
 127.0.0.1:{port} inet n - n - - smtpd
 127.0.0.1:{tls_port} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes
+127.0.0.1:{login_port} inet n - n - - smtpd {login}
+127.0.0.1:{old_login_port} inet n - n - - smtpd {login} -o smtpd_sasl_path=old
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
@@ -61,6 +67,20 @@ anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
 
+LOGIN = (
+    "-o smtpd_sasl_auth_enable=yes -o smtpd_tls_auth_only=yes"
+    " -o smtpd_relay_restrictions=permit_sasl_authenticated,reject"
+)
+MECHANISMS = {"smtpd": "PLAIN LOGIN", "old": "LOGIN"}
+"""The mechanisms of AUTH, by the file of Cyrus SASL that names them."""
+
+SASL: Final = """
+pwcheck_method: auxprop
+auxprop_plugin: sasldb
+sasldb_path: {folder}/sasldb2
+mech_list: {mechanisms}
+"""
+
 PRIVATE = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace")
 SHARED = ("maildrop", "public")
 
@@ -72,12 +92,16 @@ class Postfix:
     Attributes:
         port: on 127.0.0.1, with STARTTLS.
         tls_port: with TLS from the begin.
+        login_port: with STARTTLS, and a login by PLAIN or LOGIN, without which nothing is accepted.
+        old_login_port: the same, by LOGIN only.
         certificate: of its server, which signs itself.
     """
 
     folder: Path
     port: int
     tls_port: int
+    login_port: int
+    old_login_port: int
     certificate: Path
 
     def log(self) -> str:
@@ -87,7 +111,14 @@ class Postfix:
         """The Message-IDs of the mails that went on their way, by the ids in its queue."""
         log = self.log()
         ids = dict(re.findall(r"cleanup\[\d+\]: (\w+): message-id=(\S+)", log))
-        return [ids[queued] for queued in re.findall(r"discard\[\d+\]: (\w+): .* status=sent", log)]
+        return [ids[queued] for queued in re.findall(_SENT, log)]
+
+    def sent_count(self) -> int:
+        """How many these are."""
+        return len(re.findall(_SENT, self.log()))
+
+
+_SENT = r"discard\[\d+\]: (\w+): .* status=sent"
 
 
 def unpacked(package: str) -> Path:
@@ -106,23 +137,28 @@ def unpacked(package: str) -> Path:
 @contextmanager
 def running_postfix() -> Iterator[Postfix]:
     """Run it in a mount namespace, in which its files lie where it was built for."""
-    library = unpacked("postfix") / "usr/lib"
+    libraries = ":".join(str(unpacked(package) / "usr/lib") for package in ("postfix", "libsasl2-modules"))
+    users = unpacked("sasl2-bin") / "usr/sbin/saslpasswd2"
     with TemporaryDirectory(prefix="notifierd-postfix-") as directory:
         folder = Path(directory)
-        port, tls_port = _free_ports()
-        _lay_out(folder, port, tls_port)
+        ports = _free_ports(4)
+        _lay_out(folder, ports)
         own = certificate(folder / "server.pem")
-        master = f"exec /usr/lib/postfix/sbin/master -c {folder}/conf -d"
-        command = f"mount -t overlay -o lowerdir={library}:/usr/lib overlay /usr/lib && {master}"
+        steps = (
+            f"mount -t overlay -o lowerdir={libraries}:/usr/lib overlay /usr/lib",
+            f"printf %s '{PASSWORD}' | {users} -p -c -f {folder}/sasldb2 -u mail.example.jp {USERNAME}",
+            f"chown news {folder}/sasldb2",
+            f"exec /usr/lib/postfix/sbin/master -c {folder}/conf -d",
+        )
         with (folder / "out").open("wb") as out:
             process = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", command],
+                ["unshare", "--mount", "sh", "-c", " && ".join(steps)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        postfix = Postfix(folder, port, tls_port, own)
+        postfix = Postfix(folder, *ports, own)
         with process:
             try:
                 until(lambda: process.poll() is not None or (folder / "log").exists(), "Postfix")
@@ -132,20 +168,23 @@ def running_postfix() -> Iterator[Postfix]:
                 process.terminate()  # it ends its children
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in taken]
 
 
-def _lay_out(folder: Path, port: int, tls_port: int) -> None:
+def _lay_out(folder: Path, ports: Sequence[int]) -> None:
     """Make its folders as `postfix set-permissions` does, for users that every Debian has."""
     folder.chmod(0o755)
+    named = dict(zip(("port", "tls_port", "login_port", "old_login_port"), ports, strict=True))
     for name, content in {
-        "main.cf": MAIN.format(folder=folder, unknown=UNKNOWN, busy=BUSY, banned=BANNED, most=MOST_BYTES),
-        "master.cf": SERVICES.format(port=port, tls_port=tls_port),
+        "conf/main.cf": MAIN.format(folder=folder, unknown=UNKNOWN, busy=BUSY, banned=BANNED, most=MOST_BYTES),
+        "conf/master.cf": SERVICES.format(login=LOGIN, **named),
+        **{f"conf/sasl/{file}.conf": SASL.format(folder=folder, mechanisms=each) for file, each in MECHANISMS.items()},
     }.items():
-        (folder / "conf").mkdir(exist_ok=True)
-        (folder / "conf" / name).write_text(content, encoding="utf-8")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
     (folder / "spool/pid").mkdir(parents=True)
     subprocess.run(["install", "-d", "-o", "news", "-m", "700", folder / "data"], check=True)
     private, shared = ([folder / "spool" / name for name in names] for names in (PRIVATE, SHARED))
