@@ -17,8 +17,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from notifierd.cli.tables import print_explanation, print_findings, print_history, print_plan, print_status
+from notifierd.commands.display.feedback import print_feedback
 from notifierd.commands.finding import Finding, Level
 from notifierd.commands.plan import AlertCount, Explanation, OfficeDecisions, Plan, PlannedOffice, PlannedStaff
+from notifierd.commands.providers.feedback import FeedbackReport
 from notifierd.commands.run_display import print_report
 from notifierd.commands.status import PastDay, StatusReport
 from notifierd.model.counts import Backlog, ChannelCounts, DayCounts, Failure, Untold
@@ -28,6 +30,7 @@ from notifierd.model.office import OfficeWork
 from notifierd.rules.calendar import Window
 from notifierd.rules.due import Rules, channel_decisions
 from notifierd.rules.report import RunReport, RunResult
+from notifierd.store.feedback import FeedbackDay, Held, LookState
 from notifierd.store.history import Day, Open, UntoldTotal
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_assessment, an_id
 
@@ -132,6 +135,23 @@ def status(found: list[PastDay], holiday: str) -> StatusReport:
     )
 
 
+def feedback() -> FeedbackReport:
+    """Two providers that were asked, one of them in vain; a good day and a bad one; two people who get no mail."""
+    counts = {"delayed": 12, "bounced": 1234, "refused": 5, "suppressed": 67, "complained": 3}
+    return FeedbackReport(
+        looks=(LookState("postmark", NINE, NINE, ""), LookState("ses", None, NINE, "no_right:sqs_ReceiveMessage")),
+        days=(
+            FeedbackDay(DAY, "postmark", delivered=51_003, **counts, not_known=12_345),
+            FeedbackDay(date(2026, 11, 20), "ses", delivered=5010, **dict.fromkeys(counts, 0), not_known=0),
+        ),
+        held=(
+            Held(an_id("s1"), "complained", DAY, date(2026, 12, 24)),
+            Held(an_id("s2"), "suppressed", date(2026, 11, 20), date(2026, 12, 20)),
+        ),
+        not_set_up={"resend": ("email.resend.feedback_key",), "smtp": ()},
+    )
+
+
 def report() -> RunReport:
     counts = DayCounts(
         offices=1200,
@@ -154,6 +174,7 @@ def screens() -> Iterator[tuple[str, Callable[[Console], None]]]:
         yield f"plan {language}", partial(print_plan, planned)
         yield f"explain {language}", partial(print_explanation, explained)
         yield f"status {language}", partial(print_status, status(found, words.holiday), TOKYO)
+    yield "feedback", partial(print_feedback, feedback(), TOKYO)
     yield "once", partial(print_report, report())
     yield "check", partial(print_findings, [Finding("config", Level.OK, "comes from /etc/notifierd/config.toml")])
 

@@ -16,6 +16,9 @@ from notifierd.store.feedback import FeedbackDay, Held, LookState
 if TYPE_CHECKING:
     from notifierd.commands.providers.feedback import FeedbackReport
 
+_LEAVE_OUT = {MailStatus.DELAYED: 1, MailStatus.DELIVERED: 2, MailStatus.REFUSED: 3}
+"""The columns that a narrow terminal lacks, by their order: first what is no trouble."""
+
 REASONS = {"complained": "reported a mail as spam", "suppressed": "on the provider's suppression list"}
 
 
@@ -28,7 +31,7 @@ def print_feedback(report: "FeedbackReport", zone: ZoneInfo, console: Console) -
         console.print(f"[bold]{name}[/]: {how}")
     if report.days:
         console.print()
-        columns = (Column(status, right=True) for status in MailStatus)
+        columns = (Column(status, right=True, leave_out=_LEAVE_OUT.get(status, 0)) for status in MailStatus)
         print_table(
             console,
             (Column("day"), Column("provider"), *columns, Column("not known", right=True)),
