@@ -231,16 +231,24 @@ def vapid() -> None:
 @click.command()
 @click.option("--offices", type=click.IntRange(5, 5000), default=50, show_default=True, help="How many offices.")
 @click.option("--keep", is_flag=True, help="Keep the database, the servers and the page until Ctrl-C.")
-def demo(offices: int, *, keep: bool) -> None:
+@click.option("--trial", metavar="ADDRESS", help="Only print the SQL of an application with one office, for psql.")
+def demo(offices: int, trial: str | None, *, keep: bool) -> None:
     """One full run on this machine, with no set-up.
 
     It starts its own PostgreSQL, mail API and push service, and injects some faults. Exits 0 if the result is exactly
     what these faults should cause. With --keep, it then serves the page, and opens it in your browser.
 
+    With --trial, it starts nothing, and prints the SQL of a sample application, for a database of your own: one office,
+    whose only member of staff has the address.
+
     \b
       notifierd demo
       notifierd demo --offices 500 --keep    look at the page, and try the other commands
+      notifierd demo --trial me@example.jp | psql -q -d trial
     """  # noqa: D301
+    if trial is not None:
+        _print_trial(trial)
+        return
     from notifierd.model.counts import counted
 
     say(f"notifierd demo: {counted(offices, 'office')}")  # before the imports, which take a second
@@ -250,6 +258,17 @@ def demo(offices: int, *, keep: bool) -> None:
         complain(f"the demo needs {error.name}: pip install 'notifierd[demo]'")
         sys.exit(EXIT_USAGE)
     sys.exit(show(offices, keep=keep))
+
+
+def _print_trial(address: str) -> None:
+    from notifierd.demo.trial import trial_sql
+    from notifierd.model.address import BadAddress
+
+    try:
+        say(*trial_sql(address).splitlines())
+    except BadAddress as error:
+        complain(f"--trial: no mail can be sent to this address: {error}")
+        sys.exit(EXIT_USAGE)
 
 
 @click.command()

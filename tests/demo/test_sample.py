@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from notifierd.demo.postgres import Cluster
 from notifierd.demo.sample import MINIMUM_OFFICES, Sample, load, sample
 from notifierd.demo.servers.trouble import ServersConfig
+from notifierd.demo.trial import trial_sql
+from notifierd.model.address import BadAddress
 
 DAY = date(2026, 11, 24)
 URL = "http://127.0.0.1:9"
@@ -134,3 +136,19 @@ def test_application_can_go_on_writing(cluster: Cluster, database: str, small: S
         database,
     )
     assert int(cluster.psql("select max(id) from support_plan_cycles", database)) == len(small.rows.cycles) + 1
+
+
+def test_the_sql_of_a_trial_is_an_application_with_one_member_of_staff(cluster: Cluster) -> None:
+    """Whatever a valid address has in it."""
+    database = "trial_of_the_tests"
+    cluster.create_database(database)
+    cluster.psql(trial_sql("o'hara@example.jp"), database)
+    assert cluster.psql("select email, full_name from staffs", database).strip() == "o'hara@example.jp|試用 花子"
+    assert cluster.psql("select count(*) from offices", database).strip() == "1"
+    cluster.drop_database(database)
+
+
+@pytest.mark.parametrize("address", ["", "me", "me@example.jp, you@example.jp", "'; drop table staffs; --"])
+def test_a_trial_for_an_address_that_is_none_prints_nothing(address: str) -> None:
+    with pytest.raises(BadAddress):
+        trial_sql(address)

@@ -1,11 +1,11 @@
--- One office of the sample application, with one member of staff (psql -v address=you@example.jp) and two people in its
--- care. Everybody here is invented. docs/getting-started.md makes use of it.
+-- One office of the sample application, with one member of staff, whose address `notifierd demo --trial` puts in, and two
+-- people in its care. Everybody here is invented. docs/getting-started.md makes use of it.
 
 with staff as (
     insert into staffs (email, hashed_password, last_name, first_name, full_name, role, is_email_verified,
                         is_mfa_enabled, is_mfa_verified_by_user, mfa_backup_codes_used, failed_password_attempts,
                         is_locked, is_deleted, is_test_data)
-    values (:'address', '!', '試用', '花子', '試用 花子', 'manager', true, false, false, 0, 0, false, false, false)
+    values ('{address}', '!', '試用', '花子', '試用 花子', 'manager', true, false, false, 0, 0, false, false, false)
     returning id
 ), office as (
     insert into offices (name, is_group, type, created_by, last_modified_by, is_deleted, is_test_data)
