@@ -109,9 +109,10 @@ mutants: $(STAMP) ## run mutation tests of the rules; then: .venv/bin/mutmut res
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,mutants]'
 	@$(VENV)/bin/mutmut run
 
-screenshots: $(SYSTEM) ## recreate docs/images; needs chromium, fonts-noto-cjk and pngquant
+screenshots: $(SYSTEM) ## recreate docs/images; needs chromium, firefox-esr, fonts-noto-cjk and pngquant
 	@$(VENV)/bin/python -m tests.support.screenshots
 	@$(VENV)/bin/python -m tests.support.page_screenshots
+	@$(VENV)/bin/python -m tests.system.push_screenshots
 
 lint: $(STAMP) ## run ruff, mypy and import-linter
 	@$(VENV)/bin/ruff check
@@ -131,7 +132,8 @@ deb: $(STAMP) ## build the Debian package for this machine's Debian release in d
 	@$(VENV)/bin/python -m hatchling build -t wheel -d dist >/dev/null
 	@release/deb dist/*.whl $(VENV)/bin/python
 
-release: $(STAMP) ## build wheel, source distribution, Debian package, SBOM and checksums in dist
+release: $(STAMP) ## build wheel, sdist, Debian package, image, SBOM and checksums in dist (VERSION=0.2.0 commits it first)
+	@$(if $(VERSION),release/version $(VERSION))
 	@$(VENV)/bin/python -m pip install -qq -c constraints.txt -e '.[demo,dev,release]'
 	@release/build $(VENV)/bin/python
 

@@ -1,5 +1,6 @@
 """What hatchling builds from a checkout: the same bytes each time, which say the commit that they were built from."""
 
+import shutil
 import subprocess
 import sys
 from hashlib import sha256
@@ -88,3 +89,70 @@ def test_the_version_has_the_commit_of_a_package_that_knows_it(tmp_path: Path):
     assert full_version(tmp_path) == __version__
     (tmp_path / "COMMIT").write_text("0123456789ab\n")
     assert full_version(tmp_path) == f"{__version__} (commit 0123456789ab)"
+
+
+CHANGES = """# Changelog
+
+## [Unreleased]
+
+### Added
+
+- something
+
+## [0.0.9] - 2026-01-01
+
+- the first
+"""
+
+
+@pytest.fixture
+def releasing(checkout: Checkout) -> Checkout:
+    """A checkout with what `release/version` reads and changes."""
+    for name in ("release/version", "release/source"):
+        (checkout.folder / "release").mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, checkout.folder / name)
+    (checkout.folder / "docs").mkdir()
+    (checkout.folder / "docs/page.md").write_text(
+        f"image: notifierd:{__version__}, notifierd-{__version__}-py3, 10{__version__}"
+    )
+    (checkout.folder / "CHANGELOG.md").write_text(CHANGES)
+    checkout.git("add", "--all")
+    checkout.git("commit", "--quiet", "--message", "Write")
+    return checkout
+
+
+def release(checkout: Checkout, version: str) -> "subprocess.CompletedProcess[str]":
+    me = {f"GIT_{who}_{what}": "tester@example.jp" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", **me}
+    command = ["release/version", version]
+    return subprocess.run(command, cwd=checkout.folder, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_a_release_has_its_number_its_changes_and_a_commit(releasing: Checkout):
+    done = release(releasing, "99.1.0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert releasing.git("log", "-1", "--format=%s") == "Release 99.1.0"
+    assert releasing.git("status", "--porcelain") == ""
+    today = releasing.git("log", "-1", "--format=%cd", "--date=format:%Y-%m-%d")
+    new = CHANGES.replace("## [Unreleased]\n", f"## [Unreleased]\n\n## [99.1.0] - {today}\n")
+    assert (releasing.folder / "CHANGELOG.md").read_text() == new
+    assert '__version__ = "99.1.0"' in (releasing.folder / "notifierd/__init__.py").read_text()
+    shown = "image: notifierd:99.1.0, notifierd-99.1.0-py3, 10"
+    assert (releasing.folder / "docs/page.md").read_text() == shown + __version__
+
+
+@pytest.mark.parametrize("version", ["1", "v1.0.0", "1.0.0rc1", "0.0.1", "0.0.9", "1.02.0"])
+def test_a_number_that_is_none_or_was_used_makes_no_release(releasing: Checkout, version: str):
+    before = releasing.git("rev-parse", "HEAD")
+    done = release(releasing, version)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"no release {version}: ")
+    assert (releasing.git("rev-parse", "HEAD"), releasing.git("status", "--porcelain")) == (before, "")
+
+
+def test_without_changes_or_with_some_that_are_not_committed_there_is_no_release(releasing: Checkout):
+    (releasing.folder / "LICENSE").write_text("changed")
+    assert "not committed" in release(releasing, "99.0.0").stderr
+    (releasing.folder / "CHANGELOG.md").write_text(CHANGES.replace("### Added\n\n- something\n\n", ""))
+    releasing.git("commit", "--quiet", "--all", "--message", "Forget")
+    assert "lists no change" in release(releasing, "99.0.0").stderr
