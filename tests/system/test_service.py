@@ -163,6 +163,18 @@ def test_a_check_by_hand_finds_the_services_secrets(installation: Installation):
     machine.run(*notifierd, "check", code=2)
 
 
+@pytest.mark.parametrize("folder", ["/etc/credstore", f"/run/credentials/{UNIT}"])
+def test_a_command_that_an_alarm_names_is_run_by_root_with_the_services_secrets(
+    installation: Installation, folder: str
+):
+    """As the manual says under "Commands on the server"."""
+    assert folder in (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8")
+    installation.systemctl("start")
+    command = f"cd / && export CREDENTIALS_DIRECTORY={folder} && notifierd status --json"
+    done = installation.service.machine.run("bash", "-c", command)
+    assert json.loads(done.stdout)["today"]
+
+
 def test_stopped_asleep_it_has_succeeded(installation: Installation):
     service = installation.service
     installation.systemctl("start")
