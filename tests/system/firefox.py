@@ -100,6 +100,11 @@ class Firefox:
         mouse = {"type": "pointer", "id": "mouse", "actions": [move, press, release]}
         await self._ask("WebDriver:PerformActions", actions=[mouse])
 
+    async def screenshot(self) -> str:
+        """The whole window that we are in, as a PNG in base64."""
+        shot: str = await self._ask("WebDriver:TakeScreenshot", full=True)
+        return shot
+
     async def _return(self, *, focus: bool) -> None:
         """Be in the first tab, and have it in front, too, if *focus*."""
         await self._ask("Marionette:SetContext", value="content")
