@@ -93,6 +93,22 @@ class Application:
         self.sql(f"truncate audit_logs, {', '.join(f'notifierd.{name}' for name in ledger)}; checkpoint")
         self._cluster.psql("select pg_stat_statements_reset()")
 
+    def finish(self, share: float) -> None:
+        """Let *share* of the offices of DAY, which was planned, be done: the most urgent ones, with all deliveries."""
+        self.sql(f"""
+            with done as (
+                update notifierd.run_offices r set state = 'done' from (
+                    select office_id, percent_rank() over (order by urgency, office_id) as place
+                    from notifierd.run_offices where day = '{DAY}'
+                ) ranked
+                where r.day = '{DAY}' and r.office_id = ranked.office_id and ranked.place < {share}
+                returning r.office_id
+            )
+            update notifierd.deliveries d set state = 'sent', try = 1, provider = 'resend', provider_message_id = d.id
+            from done where d.day = '{DAY}' and d.office_id = done.office_id;
+            vacuum analyze notifierd.run_offices, notifierd.deliveries;
+        """)
+
     def statements(self) -> tuple[int, int]:
         """How many that read and that write the server saw since ``forget``, of those that the report counts."""
         views_and_tables = "offices|staff|alerts|devices|audit_log|run_offices|deliveries|late_outcomes"

@@ -208,7 +208,6 @@ class DayCounts:
     untold: tuple[Untold, ...] = ()
     failures: tuple[Failure, ...] = ()
     failures_omitted: int = 0
-    mails_given: int = 0
     excess: tuple[Excess, ...] = ()
     unaudited: int = 0
 

@@ -112,7 +112,7 @@ async def make_passes(
         wait = this_pass.next_turn(counts.backlog) if counts else this_pass.next_look()
         if await context.pause(wait if all_are_planned else min(wait, IDLE)):
             return counts, False
-        given = counts.mails_given if counts else None
+        given = None
         done = counts.backlog.done if counts and counts.backlog.done and all_are_planned else START
 
 
@@ -124,7 +124,9 @@ async def mails_left(given: int | None, day: date, context: RunContext) -> float
     """
     if context.terms.shares or not context.limits.email_per_day:
         return NEVER
-    return context.limits.mails_left((await count(day, context, interim=True)).mails_given if given is None else given)
+    if given is None:
+        given = await retry_while_unavailable(context.progress, "counting", partial(context.ledger.mails_given, day))
+    return context.limits.mails_left(given)
 
 
 async def left_to_do(this_pass: RunPass) -> DayCounts | None:

@@ -194,8 +194,13 @@ class Ledger(Protocol):
         """Return the counts of the day.
 
         Args:
-            interim: leave out the failures and what is untold, which take most of the time, if anything is open.
+            interim: if anything is open, only tell what it is, which does not read the deliveries of offices that are
+                done: leave out the counts by state, the failures and what is untold.
         """
+
+    async def mails_given(self, day: date) -> int:
+        """Return the number of mails of *day* that a provider accepted, or may have accepted."""
+        ...
 
     async def finish(
         self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()

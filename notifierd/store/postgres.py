@@ -186,9 +186,12 @@ class PostgresLedger:
             failures_omitted=(row["failures_total"] or 0) - len(failures),
             backlog=Backlog(row["open"], row["due_now"], row["next_in"], _place(row)),
             untold=untold_offices(row) if row["untold"] else (),
-            mails_given=row["mails_given"],
             unaudited=row["unaudited"],
         )
+
+    async def mails_given(self, day: date) -> int:
+        (row,) = await self._db.read(counts.MAILS_GIVEN, day)
+        return int(row["mails"])
 
     async def keep_counts(self, before: date) -> date | None:
         rows = await self._db.write(history.KEEP_COUNTS, before, timeout=self._plan_timeout)

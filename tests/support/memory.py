@@ -926,9 +926,8 @@ class MemoryLedger:
         return DayCounts(
             offices=sum(on == day for on, _ in self.offices),
             offices_failed=sum(on == day for on, _ in self.failed_offices),
-            mails_given=self._given(day),
-            email=_channel_counts(rows, Channel.EMAIL),
-            push=_channel_counts(rows, Channel.PUSH),
+            email=_channel_counts(rows if whole else (), Channel.EMAIL),
+            push=_channel_counts(rows if whole else (), Channel.PUSH),
             untold=self._all_untold(day, rules, self._reached(day, rules)) if whole else (),
             failures=tuple(failure for _, failure in failures) if whole else (),
             failures_omitted=0,
@@ -940,6 +939,10 @@ class MemoryLedger:
                 self._done(day, {row.delivery.office_id for row in waiting}),
             ),
         )
+
+    async def mails_given(self, day: date) -> int:
+        await self._statement()
+        return self._given(day)
 
     def _done(self, day: date, waiting: set[UUID]) -> tuple[int, UUID] | None:
         """The last office before the first of those that have something open."""

@@ -1,6 +1,6 @@
 """How a day stands: its deliveries by state, what is left to do, and which alerts reached nobody."""
 
-from notifierd.store.sql import DAYS_LEFT, DUE, HOLDS, IS_HELD, LOST_STATES, OPEN_STATES, REACHED
+from notifierd.store.sql import DAYS_LEFT, DUE, GIVEN, HOLDS, IS_HELD, LOST_STATES, OPEN_STATES, REACHED
 from notifierd.store.sql.plans import (
     BY_MAIL,
     EMAIL_DAYS,
@@ -83,26 +83,37 @@ reached as (
 )
 """
 
-# $6 how many failures are listed, $7 whether failures and untold alerts are left out as long as anything is open: they
-# take most of the time, and are told of at the end.
+_TURN = "greatest(d.not_before, case d.state when 'sending' then d.try_until end)"
+"""When an open delivery that is not due has its turn."""
+
+# $6 how many failures are listed, $7 whether it is enough to know what is open, as long as anything is: the rest takes
+# most of the time, and is told of at the end. Only offices that are not done are then looked at. The deliveries of a
+# large day are all read only if those have nothing open: an operator may have had some retried just as their office was
+# done.
 COUNTS = by_selectivity(
     lambda selective: (
         f"""
-with by_state as materialized (
-    select d.channel, d.state, count(*) as n from notifierd.deliveries d where d.day = $1::date group by 1, 2
-), unsent as materialized ( -- few; by office only what is open
+with to_do as materialized (
+    select d.office_id, count(*) as n, bool_or({DUE}) as due_now, min({_TURN}) filter (where not {DUE}) as next_turn
+    from notifierd.run_offices r join notifierd.deliveries d on d.day = r.day and d.office_id = r.office_id
+    where $7::bool and r.day = $1::date and r.state <> 'done' and d.state in {OPEN_STATES}
+    group by d.office_id
+), everything as materialized ( -- by office only what is open
     select d.channel, d.state, case when d.state in {OPEN_STATES} then d.office_id end as office_id, count(*) as n,
-           count(*) filter (where d.doubts > 0) as doubted, bool_or({DUE}) as due_now,
-           min(greatest(d.not_before, case d.state when 'sending' then d.try_until end))
-               filter (where d.state in {OPEN_STATES} and not {DUE}) as next_turn
-    from notifierd.deliveries d where d.day = $1::date and d.state <> 'sent' group by 1, 2, 3
-), given as materialized (
-    select coalesce(sum(case when state in ('sending', 'unknown') then n else doubted end), 0)::bigint as mails
-    from unsent where channel = 'email'
+           bool_or({DUE}) as due_now, min({_TURN}) filter (where d.state in {OPEN_STATES} and not {DUE}) as next_turn
+    from notifierd.deliveries d
+    where d.day = $1::date and not exists (select from to_do)
+    group by 1, 2, 3
+), by_state as materialized (
+    select channel, state, sum(n)::bigint as n from everything group by 1, 2
+), unsent as materialized (
+    select office_id, n, due_now, next_turn from to_do
+    union all
+    select office_id, n, due_now, next_turn from everything where office_id is not null
 ), waiting as materialized (
     select coalesce(sum(n), 0)::bigint as open, coalesce(bool_or(due_now), false) as due_now,
            extract(epoch from min(next_turn) - clock_timestamp())::float8 as next_in
-    from unsent where office_id is not null
+    from unsent
 ), places as materialized ( -- with a limit here, PostgreSQL would read all offices in their order
     select r.urgency, r.office_id from notifierd.run_offices r
     where r.day = $1::date and r.office_id in (select office_id from unsent)
@@ -124,7 +135,9 @@ with by_state as materialized (
       and exists (select from by_state where state in {LOST_STATES})
 )
 select offices.n as offices, offices.failed as offices_failed,
-       (select json_agg(json_build_object('channel', channel, 'state', state, 'n', n)) from by_state) as states,
+       case when not $7::bool or waiting.open = 0 then (
+           select json_agg(json_build_object('channel', channel, 'state', state, 'n', n)) from by_state
+       ) end as states,
        case when not $7::bool or waiting.open = 0 then (
            select json_agg(listed) from (
                select office_id, channel, reason from failures
@@ -134,14 +147,15 @@ select offices.n as offices, offices.failed as offices_failed,
        case when not $7::bool or waiting.open = 0 then (
            select coalesce(sum(n), 0)::bigint from by_state where state in {LOST_STATES}
        ) end as failures_total,
-       given.mails + coalesce((select n from by_state where channel = 'email' and state = 'sent'), 0) as mails_given,
        {UNAUDITED_OFFICES} as unaudited,
        waiting.*, done.urgency, done.office_id,
        case when not $7::bool or waiting.open = 0 then {_UNTOLD_JSON} end as untold
-from waiting cross join given cross join offices left join done on true
+from waiting cross join offices left join done on true
 """
     )
 )
+
+MAILS_GIVEN = f"select {GIVEN} as mails"
 
 # $5: the offices. The others keep what is written of them, and an office that was not there is marked as `later`.
 RECOUNT = by_selectivity(
