@@ -18,6 +18,9 @@ from notifierd.store.sql import source
 
 NOBODY = UUID(int=0)
 CHUNK = 500
+FIRST_CHUNK = 25
+"""Offices that are read at once at the beginning of a run. No message leaves while they are read, and reading CHUNK of
+them takes about as long as planning them."""
 MOST_DEVICES = 100
 """The most devices of one staff member that are explained, the newest first: the highest number that the configuration
 allows pushes to go to."""
@@ -50,16 +53,20 @@ class Claim:
     finished: Sequence[UUID] = ()
 
 
+SHORTEST = 0.001
+"""Seconds: a chunk that is used up at once says nothing more of the next one."""
+
+
 @define
 class ChunkSize:
     """The number of offices to read at once: about as many as begin within CHUNK_LASTS seconds."""
 
-    offices: int = CHUNK
+    offices: int = FIRST_CHUNK
 
     def used_up(self, seconds: float) -> None:
-        """Grow if all offices of a chunk began within *seconds*, and these were few."""
+        """Grow to what begins within half of CHUNK_LASTS, if all offices of a chunk began within *seconds*."""
         if seconds < CHUNK_LASTS / 2:
-            self.offices = min(CHUNK, 2 * self.offices)
+            self.offices = min(CHUNK, int(self.offices * CHUNK_LASTS / 2 / max(seconds, SHORTEST)))
 
     def became_old(self, begun: int) -> None:
         """Shrink to *begun*, the number of offices that began before the chunk was too old."""
@@ -131,19 +138,14 @@ class PostgresSource:
             for row in chunk
             for device in zip(row["device_ids"] or (), row["pushed_to"] or (), strict=True)
         ]
-        facts = await self._facts(list(deliveries), devices, day, rules)
+        facts = await self._facts_or_none(list(deliveries), devices, day, rules)
         works = (facts.take_or_leave(office, _deliveries(deliveries.pop(office))) for office in tuple(deliveries))
         places = [(row["urgency"], row["office_id"]) for row in chunk]
         return Chunk(works, places, places[-1] if more else None)
 
     async def read_again(self, work: OfficeWork, day: date, rules: Rules) -> OfficeWork:
         devices = [(d.office_id, d.device_id, d.staff_id) for d in work.deliveries if d.device_id]
-        as_of = trio.current_time()
-        selective = rules.reminders.selective
-        rows = await self._db.read(source.OFFICE, [work.id], *_scope(day, rules), *columns(devices, 3), selective)
-        people = {row["office_id"]: row for row in rows}
-        facts = _Facts(people, _by_office(rows, "alerts"), _by_office(rows, "devices"), as_of)
-        return facts.take(work.id, work.deliveries)
+        return (await self._facts([work.id], devices, day, rules)).take(work.id, work.deliveries)
 
     async def works(
         self, deliveries: Mapping[UUID, tuple[Delivery, ...]], day: date, rules: Rules
@@ -153,7 +155,7 @@ class PostgresSource:
         As in a chunk, an office that cannot be read along with the others has no facts.
         """
         devices = [(d.office_id, d.device_id, d.staff_id) for ds in deliveries.values() for d in ds if d.device_id]
-        facts = await self._facts(list(deliveries), devices, day, rules)
+        facts = await self._facts_or_none(list(deliveries), devices, day, rules)
         return (facts.take_or_leave(office, group) for office, group in deliveries.items())
 
     async def works_of(self, staff_id: UUID, day: date) -> tuple[OfficeWork, ...]:
@@ -168,25 +170,25 @@ class PostgresSource:
         facts = _Facts(people, _by_office(alerts, "alerts"), dict.fromkeys(people, devices["devices"]), as_of)
         return tuple(facts.take(office, _deliveries(deliveries.get(office))) for office in tuple(people))
 
-    async def _facts(
+    async def _facts_or_none(
         self, offices: Sequence[UUID], devices: Sequence[tuple[UUID, UUID, UUID]], day: date, rules: Rules
     ) -> "_Facts":
-        """Return the facts in the views about *offices* and their *devices*: (office, device, staff member).
-
-        Returns no facts, as of NOT_READ, if a statement is refused because of something in the rows of one of the
-        offices.
-        """
-        as_of = trio.current_time()
+        """Return the facts as `_facts` does, or none, as of NOT_READ, if rows of an office prevent it."""
         try:
-            staff = await self._db.read(source.STAFF, offices, day, rules.reminders.selective)
-            people = {row["office_id"]: row for row in staff}
-            alerts = await self._db.read(source.ALERTS, offices, *_scope(day, rules))
-            found = await self._db.read(source.DEVICES, *columns(devices, 3)) if devices else ()
+            return await self._facts(offices, devices, day, rules)
         except StatementRefused as refused:
             if not refused.perhaps_about_rows:
                 raise
             return _Facts({}, {}, {}, NOT_READ)
-        return _Facts(people, _by_office(alerts, "alerts"), _by_office(found, "devices"), as_of)
+
+    async def _facts(
+        self, offices: Sequence[UUID], devices: Sequence[tuple[UUID, UUID, UUID]], day: date, rules: Rules
+    ) -> "_Facts":
+        """Return the facts in the views about *offices* and their *devices*: (office, device, staff member)."""
+        as_of, selective = trio.current_time(), rules.reminders.selective
+        rows = await self._db.read(source.FACTS, offices, *_scope(day, rules), *columns(devices, 3), selective)
+        people = {row["office_id"]: row for row in rows}
+        return _Facts(people, _by_office(rows, "alerts"), _by_office(rows, "devices"), as_of)
 
 
 @frozen

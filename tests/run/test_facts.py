@@ -31,7 +31,7 @@ from notifierd.run.office import AHEAD
 from notifierd.run.record.recorder import GATHER
 from notifierd.run.trouble import MOST_SLOW
 from notifierd.store.ledger import Ended
-from notifierd.store.source import CHUNK, CHUNK_LASTS, Chunk, ChunkSize, Claim, Place
+from notifierd.store.source import CHUNK, CHUNK_LASTS, FIRST_CHUNK, Chunk, ChunkSize, Claim, Place
 from tests.support.memory import Application
 from tests.support.samples import DAY, a_renewal, some_offices
 from tests.support.scripted_senders import (
@@ -594,11 +594,12 @@ async def test_a_run_that_is_stopped_while_a_call_reads_its_facts_ends_in_time_a
 # Chunks --------------------------------------------------------------------------------------------------------------
 
 
-async def test_at_full_speed_500_offices_are_read_at_once_and_none_again(autojump_clock):
-    """500 offices of a call each, 125 calls a second: 4 s."""
+async def test_at_full_speed_500_offices_are_read_in_three_chunks_and_none_again(autojump_clock):
+    """500 offices of a call each, 125 calls a second: 25 of them, then what begins in 2 s, then the rest."""
     town = Town(some_offices(500, staff=2))
     await told(town, a_run(town, limited(ScriptedSender(max_batch=10, seconds=0.04), 5)))
-    assert (town.reads, town.again) == ([0.0], [])
+    assert town.reads == pytest.approx([0.0, 0.16, 2.64])
+    assert town.again == []
 
 
 async def test_a_chunk_is_as_large_as_what_is_begun_while_it_is_fresh(autojump_clock):
@@ -613,7 +614,7 @@ async def test_a_chunk_is_as_large_as_what_is_begun_while_it_is_fresh(autojump_c
 
     town = Noting(some_offices(100, staff=1))
     await told(town, a_run(town, email, offices=1))
-    assert chunks[:3] == [500, 5, 5]
+    assert chunks[:3] == [25, 5, 5]
     assert max(chunks[1:9]) == 5
     assert town.again == [], "no call waited so long that it needed newer facts than its chunk's"
     assert chunks[-1] > 5
@@ -624,15 +625,16 @@ async def test_a_chunk_is_as_large_as_what_is_begun_while_it_is_fresh(autojump_c
 
 def test_a_chunks_size_follows_what_is_begun():
     size = ChunkSize()
-    assert size.offices == CHUNK
+    assert size.offices == FIRST_CHUNK
     size.became_old(37)
     assert size.offices == 37
     size.used_up(CHUNK_LASTS * 0.6)
     assert size.offices == 37
     size.used_up(CHUNK_LASTS * 0.4)
-    assert size.offices == 74
-    for _ in range(5):
-        size.used_up(0.0)
+    assert size.offices == 46
+    size.used_up(CHUNK_LASTS * 0.1)
+    assert size.offices == 230
+    size.used_up(0.0)
     assert size.offices == CHUNK
     size.became_old(0)
     assert size.offices == 1

@@ -1,7 +1,7 @@
 """The data of an office's messages: its open deliveries, and the rows of the five views.
 
-Each statement returns one row for an office, with the rest as JSON text: the text takes a fraction of the memory that
-the rows would, and is parsed when the office's turn comes.
+Statements return one row for an office, with the rest as JSON text: the text takes a fraction of the memory that the
+rows would, and is parsed when the office's turn comes.
 
 Browsers and other programs write what the views contain, so every text is limited in length here: a name is cut, and
 any other text that is too long is replaced by an invalid one. A row whose id is null is ignored.
@@ -118,9 +118,6 @@ group by o.id, o.name
 """
 
 
-# $2 the day, $3 whether it matters what staff missed
-STAFF = _staff("$2::date", "$3::bool")
-
 FARTHEST = 4000
 """Rule: alerts that no mail lists are counted by their day, or by the day that is this many days before or after the
 run's day if theirs is further away. So they take at most one row for each of these days, and the counts are right for
@@ -160,26 +157,18 @@ group by office_id
 """
 
 
-def _devices(offices: str, devices: str, owners: str) -> str:
-    """Return the query for the devices of offices, from three arrays: office, device, and the device's owner."""
-    return f"""
-select w.office_id, json_agg({_DEVICE}) as devices
-from notifierd.devices v
-join unnest({offices}::uuid[], {devices}::uuid[], {owners}::uuid[]) as w (office_id, id, staff_id)
-  on w.id = v.id and w.staff_id = v.staff_id
-group by w.office_id
-"""
-
-
-DEVICES = _devices("$1", "$2", "$3")
-
-# Everything for one office, as of one moment. $1 the office, in an array, $2 to $4 as in ALERTS, $5 to $7 as $1 to
-# $3 of DEVICES, $8 as $3 of STAFF
-OFFICE = f"""
-select o.office_id, o.office_name, o.members, o.previous, o.missed,
-       (select alerts from ({ALERTS}) a) as alerts,
-       (select devices from ({_devices("$5", "$6", "$7")}) d) as devices
-from ({_staff("$3::date", "$8::bool")}) o
+# Everything about offices, as of one moment. $1 to $4 as in ALERTS, $5 to $7 the devices: office, device, and owner of
+# each, $8 whether it matters what staff missed. Each part is read by itself, and once.
+FACTS = f"""
+with people as materialized ({_staff("$3::date", "$8::bool")}), due as materialized ({ALERTS}), found as materialized (
+    select w.office_id, json_agg({_DEVICE}) as devices
+    from notifierd.devices v
+    join unnest($5::uuid[], $6::uuid[], $7::uuid[]) as w (office_id, id, staff_id)
+      on w.id = v.id and w.staff_id = v.staff_id
+    group by w.office_id
+)
+select p.office_id, p.office_name, p.members, p.previous, p.missed, due.alerts, found.devices
+from people p left join due using (office_id) left join found using (office_id)
 """
 
 # $2 the day
