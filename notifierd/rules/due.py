@@ -27,7 +27,7 @@ NOT_TODAY = "not_today"
 """The reason for leaving out what is due when nothing that is due is a reason to write on the day."""
 
 
-@frozen
+@frozen(cache_hash=True)
 class Rules:
     """The part of the configuration that decides who is due.
 

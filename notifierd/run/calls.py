@@ -100,21 +100,13 @@ class Call:
 
     def reservation(self, expires: float) -> Reservation:
         """The reservation for the ledger: each open delivery as it is to be recorded while the call is made."""
+        name = self.transport.sender.name
         marked = tuple(
-            evolve(
-                delivery,
-                state=State.SENDING,
-                try_no=delivery.try_no + 1,
-                call_id=self.id,
-                call_tries=delivery.call_tries + 1 if self.repeat else 1,
-                position=position,
-                payload_hash=self.digest,
-                provider=self.transport.sender.name,
-            )
+            delivery.in_call(self.id, position, self.digest, name, repeat=self.repeat)
             for position, delivery in enumerate(self.deliveries)
             if not self.repeat or delivery.state in OPEN
         )
-        return Reservation(self.id, marked, self.digest, self.transport.sender.name, expires)
+        return Reservation(self.id, marked, self.digest, name, expires)
 
 
 @frozen
@@ -214,7 +206,8 @@ def batches(
 
 def goes_alone(delivery: Delivery) -> bool:
     """Whether *delivery*, judged by its earlier tries, may be the reason why a whole batch is refused."""
-    return delivery.attempts > 0 or any(reason.begins(delivery.reason) for reason in REFUSALS)
+    said = delivery.reason
+    return delivery.attempts > 0 or (said is not None and any(reason.begins(said) for reason in REFUSALS))
 
 
 REFUSALS = (Reason.BATCH, Reason.REJECTED, Reason.REFUSED)

@@ -21,6 +21,11 @@ FRESH = 4.5
 is enough for nearly every reservation; after a longer one, `Facts.bear_out` reads the facts again."""
 
 
+AT_A_TIME = 10
+"""Deliveries that are described between two checkpoints. Each checkpoint takes about as long as a description; without
+any, no call of another office could begin before all deliveries of this one are described."""
+
+
 @define(eq=False)
 class Facts:
     """The facts of one office, which its calls share: a call that needs newer ones reads them for all."""
@@ -42,12 +47,13 @@ class Facts:
         if len(deliveries) <= AT_ONCE:
             return [[deliveries]]
         work, routes, mail = await self._read(since), {}, None
-        for delivery in deliveries:
+        for nth, delivery in enumerate(deliveries, 1):
             message = sample(delivery, work, self._day, self._context, mail)
             if message is not None:
                 routes[delivery.id] = route_of(delivery, message, self._context)
                 mail = message if isinstance(message, Mail) else mail
-            await trio.lowlevel.checkpoint()  # see prepare
+            if nth % AT_A_TIME == 0:
+                await trio.lowlevel.checkpoint()
         return by_destination(deliveries, routes, self._context)
 
     async def prepare(self, deliveries: Sequence[Delivery], since: float) -> Prepared:
@@ -58,9 +64,10 @@ class Facts:
         """
         work = evolve(await self._read(since), deliveries=tuple(deliveries))
         described = {}
-        for delivery in deliveries:
+        for nth, delivery in enumerate(deliveries, 1):
             described[delivery] = describe(delivery, work, self._day, self._context)
-            await trio.lowlevel.checkpoint()  # so that no call of another office waits until all are described
+            if nth % AT_A_TIME == 0:
+                await trio.lowlevel.checkpoint()
         return prepare(work, described, self._context)
 
     async def bear_out(self, call: Call) -> bool:
