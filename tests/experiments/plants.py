@@ -22,7 +22,7 @@ from notifierd.model.message import Message
 from notifierd.model.outcome import Delivered, Outcome
 from notifierd.rules.breaker import CircuitBreaker
 from notifierd.run.record.recorder import Recorder
-from tests.experiments import sim
+from tests.experiments import member_plants, sim
 from tests.experiments.troubles import Kind
 
 
@@ -120,12 +120,25 @@ class Plant:
     kinds: frozenset[Kind]
 
 
+CLUSTER = frozenset({Kind.CLUSTER})
+
 PLANTS: Mapping[str, Plant] = {
     "random-key": Plant(random_key, frozenset({Kind.FORGETTING})),
     "late-pass": Plant(late_pass, frozenset({Kind.ANSWERS})),
     "dropped-outcome": Plant(dropped_outcome, frozenset({Kind.REFUSALS})),
     "stale-data": Plant(stale_data, frozenset({Kind.CHANGES})),
     "raising-parser": Plant(raising_parser, frozenset()),
+    "grant-released-early": Plant(member_plants.grant_released_early, CLUSTER),
+    "others-not-counted": Plant(member_plants.others_not_counted, CLUSTER),
+    "lead-taken": Plant(member_plants.lead_taken, CLUSTER),
+    "epoch-ignored": Plant(member_plants.epoch_ignored, CLUSTER),
+    "claim-without-lease": Plant(member_plants.claim_without_lease, CLUSTER),
+    "ended-without-claim": Plant(member_plants.ended_without_claim, CLUSTER),
+    "finished-by-anybody": Plant(member_plants.finished_by_anybody, CLUSTER),
+    "reserved-by-strangers": Plant(member_plants.reserved_by_strangers, CLUSTER),
+    "drawn-without-lock": Plant(member_plants.drawn_without_lock, CLUSTER),
+    "draws-not-counted": Plant(member_plants.draws_not_counted, CLUSTER),
+    "never-recounted": Plant(member_plants.never_recounted, CLUSTER),
 }
 
 

@@ -2,7 +2,9 @@
 
 A boundary is a moment right before or after a statement of the ledger or a call of a sender. At each one a fault can
 strike: the process dies, is told to stop, is cut, loses its lease; the statement is refused or its answer lost; the
-call's answer is lost. Then the process is started again, until the day is done, and the promises are checked.
+call's answer is lost. Then the process is started again, until the day is done, and the promises are checked. Where
+several processes share the day, each of them is struck so, or is cut off from the database, and sharing.py checks
+what must hold at each instant.
 
     python -m tests.experiments.sim --runs 100000     seeded runs with several faults each
     python -m tests.experiments.sim --seed 4711       one of them again, with all that happened
@@ -20,11 +22,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import partial
+from functools import cache, partial
 from inspect import iscoroutinefunction
+from itertools import product
 from math import inf
 from random import Random
 from typing import Any, ClassVar, TypeVar
@@ -42,14 +46,17 @@ from notifierd.model.message import Mail, Message, Push
 from notifierd.model.office import Device, Notice, Staff
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Gone, Outcome, Rejected, Unknown
 from notifierd.rules.breaker import Breakers
+from notifierd.rules.cluster.grants import ClusterLimits
+from notifierd.rules.cluster.membership import ALONE
 from notifierd.rules.due import Rules
 from notifierd.rules.report import RunResult
 from notifierd.run.context import Limits, RunClock, RunContext, lasting
 from notifierd.run.day import run_day
 from notifierd.run.progress import Progress
-from notifierd.run.stop import SETTLE_SECONDS
+from notifierd.run.stop import SETTLE_SECONDS, Stop
 from notifierd.run.transport import CallLimits, Transports
 from notifierd.send import Sender
+from tests.experiments.sharing import ANSWER_SECONDS, TERMS, Sharing, Watch, a_sharing
 from tests.experiments.troubles import READS, Change, Kind, Refusal, a_refusal, some_changes
 from tests.support.memory import Application, MemoryLedger, Version
 from tests.support.messages import SENDER
@@ -66,6 +73,17 @@ SLICE = 600.0
 FIRST_POLL, LONGEST_POLL = 1.0, 60.0
 """Seconds between a standby's tries to take the lease; they double while another process keeps it."""
 INCARNATIONS = 40
+LONGEST = 4 * WINDOW
+"""Seconds after which processes that have not ended never will."""
+LATENCIES = ((0.05, 0.2), (0.5, 1.0), (0.5, 2.4))
+"""Seconds to and from a provider, where several processes share the day: so a run lasts for a few renewals, or many."""
+AGAIN = 0.2
+"""How often the operator has some retried, and starts `once`, right after a process has found the day completed, where
+several share it."""
+PAIRED = 3
+"""How many processes share the quiet day that pairs of faults strike."""
+REPLACED = 0.4
+"""How often another process takes the place of a dead one at once, where several share the day."""
 MOST_RETRIED = 20
 RETRY_WINDOW = 300.0
 """Seconds of a run after the operator put deliveries back."""
@@ -73,6 +91,12 @@ MORNING = datetime(2026, 11, 24, tzinfo=UTC)
 STATEMENTS = frozenset(
     name for name, member in vars(MemoryLedger).items() if iscoroutinefunction(member) and not name.startswith("_")
 )
+SERVICES = ("resend", "postmark", "webpush")
+OFTEN = frozenset({"renew_lease", "read", "reserve", "settle", *SERVICES})
+ENDING = frozenset({"expire", "fail", "fail_office", "leave", "close", "finish"})
+RARELY, SELDOM = 6, 30
+"""How many times as likely a fault is at a boundary that is not passed OFTEN, and at one of an ENDING, where
+several processes share the day."""
 BEGINNING = frozenset({"take_lease", "close_earlier", "plan"})
 """The statements that no database of these worlds forgets: what it forgets comes after the plan."""
 KINDS = frozenset(Kind)
@@ -101,13 +125,19 @@ class Fault(StrEnum):
     REFUSED = "refused"
     FORGET = "commits forgotten"
     RESTORE = "crash, and commits forgotten"
+    PARTITION = "cut off from the database"
 
 
 LEASE_IS_OFF = (Fault.LEASE, Fault.FORGET, Fault.RESTORE)
 """What takes a lease away before its time."""
 
-FAULTS: tuple[Fault, ...] = tuple(fault for fault in Fault if fault not in {Fault.FORGET, Fault.RESTORE})
-"""Those of a database that forgets nothing."""
+FAULTS: tuple[Fault, ...] = tuple(
+    fault for fault in Fault if fault not in {Fault.FORGET, Fault.RESTORE, Fault.PARTITION}
+)
+"""Those of a process alone, with a database that forgets nothing."""
+
+MEMBERS_FAULTS: tuple[Fault, ...] = (*FAULTS, Fault.PARTITION)
+"""Those of processes that share the day."""
 
 
 @frozen
@@ -136,6 +166,7 @@ class World:
         kinds: the troubles beside.
         refusals: what the database refuses, and when.
         changes: what changes in the application's data, and when.
+        sharing: how several processes share the day; None if one process has it, and a standby waits for the lease.
     """
 
     app: Application
@@ -154,6 +185,7 @@ class World:
     kinds: frozenset[Kind] = frozenset()
     refusals: Sequence[Refusal] = ()
     changes: Sequence[Change] = ()
+    sharing: Sharing | None = None
 
 
 @define
@@ -174,8 +206,15 @@ class Process:
 
     sim: "Simulation"
     name: str
+    skew: float = 0.0
+    looks: bool = True
+    """Whether it looks first whether the day is completed, as a daemon does and `once` does not."""
     dead: bool = False
     frozen_until: float = 0.0
+    thawed_at: float = -inf
+    cut_off_until: float = 0.0
+    is_refused: bool = False
+    """Whether a process that is cut off from the database notices it at once."""
     stopped_at: float | None = None
     context: RunContext = field(init=False)
     result: RunResult | None = None
@@ -183,7 +222,7 @@ class Process:
     passed: set[str] = field(factory=set)
     """The services that answered of a message in this process, whether they took it or not."""
     unwritten: set[UUID] = field(factory=set)
-    """The deliveries whose outcomes the database refused, and the process has not written since."""
+    """The deliveries whose outcomes the database did not take, and the process has not written since."""
 
     def __attrs_post_init__(self) -> None:
         self.context = self.sim.make_context(self)
@@ -210,12 +249,13 @@ class Process:
             case Fault.CUT:
                 self._stop(0.0)
             case Fault.LEASE:
-                self.sim.steal_lease()
+                self.sim.steal_lease(self.name)
             case Fault.FREEZE:
-                self.frozen_until = trio.current_time() + self.sim.random.choice(
-                    [4.0, self.sim.random.uniform(12.0, 26.0), 60.0]
-                )
+                self.frozen_until = self.sim.end_of_fault()
                 await self._thaw()
+            case Fault.PARTITION:
+                self.cut_off_until, self.is_refused = self.sim.end_of_fault(), self.sim.random.random() < 0.5
+                return Fault.DOWN if boundary.name in STATEMENTS else None
             case _:
                 return fault
         return None
@@ -225,8 +265,17 @@ class Process:
         while self.frozen_until > trio.current_time():
             with trio.CancelScope(shield=True):
                 await trio.sleep_until(self.frozen_until)
+            self.thawed_at = trio.current_time()
         if self.dead:
             raise Crash
+
+    async def _reach_database(self) -> None:
+        """Find the database out of reach while cut off from it: at once, or by waiting for an answer in vain."""
+        await self._thaw()
+        left = self.cut_off_until - trio.current_time()
+        if left > 0.0:
+            await trio.sleep(0.0 if self.is_refused else min(ANSWER_SECONDS, left))
+            raise LedgerUnavailable("database_unavailable:08006")
 
     def _stop(self, grace: float) -> None:
         if self.stopped_at is None:
@@ -235,22 +284,25 @@ class Process:
 
     async def statement(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """One statement, with its two boundaries."""
+        if name == "settle" and self.sim.watch:  # another process may write these outcomes before this one does
+            self.unwritten.update(settlement.delivery.id for settlement in args[0])
+        await self._reach_database()
         match await self.boundary(Boundary(after=False, name=name)):
             case Fault.DOWN:
                 raise LedgerUnavailable("database_unavailable:08006")
             case Fault.REFUSED:
                 raise StatementRefused("database_refused:40001")
         self.sim.make_changes()
-        for refusal in self.sim.world.refusals:
-            if refusal.strikes(self.sim.clock(), name, args, kwargs):
-                self.sim.trace(f"{self.sim.clock():9.3f} {self.name}: {name} refused with {refusal.sqlstate}")
-                if name == "settle":
-                    self.unwritten.update(settlement.delivery.id for settlement in args[0])
-                raise StatementRefused(f"database_refused:{refusal.sqlstate}")
+        self._meet_refusals(name, args, kwargs)
         if Kind.FORGETTING in self.sim.world.kinds and name not in BEGINNING | READS and self.sim.ledger.rows:
             self.sim.history.append(self.sim.ledger.version())
+        await trio.lowlevel.checkpoint()
         held, tried = self.sim.holds(self.name), self.sim.tries() if name == "settle" else {}
+        watch = self.sim.watch
+        seen = watch.before() if watch else None
         done = await getattr(self.sim.ledger, name)(*args, **kwargs)
+        if watch and seen:
+            watch.after(self.name, name, args, seen, done)
         if name == "reserve" and done and not held and not self.sim.holds(self.name):  # the theft may be forgotten
             self.sim.broken.append("2: a call was reserved by a process without the lease")
         if name == "plan":
@@ -264,9 +316,17 @@ class Process:
             raise LedgerUnavailable("database_unavailable:08006")
         return done
 
+    def _meet_refusals(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        for refusal in self.sim.world.refusals:
+            if refusal.strikes(self.sim.clock(), name, args, kwargs):
+                self.sim.trace(f"{self.sim.clock():9.3f} {self.name}: {name} refused with {refusal.sqlstate}")
+                if name == "settle":
+                    self.unwritten.update(settlement.delivery.id for settlement in args[0])
+                raise StatementRefused(f"database_refused:{refusal.sqlstate}")
+
     async def call(self, name: str, messages: Sequence[Message], body: bytes, key: str) -> list[Outcome]:
         """One call to the service *name*, with its two boundaries."""
-        sim, service = self.sim, self.sim.services[name]
+        sim = self.sim
         self.calls.add(key)
         if self.stopped_at is not None and trio.current_time() > self.stopped_at:
             sim.broken.append("5: a call was begun after the process was told to stop")
@@ -274,6 +334,20 @@ class Process:
         sim.check_fresh(messages)
         if await self.boundary(Boundary(after=False, name=name)) is Fault.DOWN:
             return [Deferred("connection_failed", blame=Blame.PROVIDER)] * len(messages)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with self._in_flight(name, messages):
+            return await self._carry_out(name, messages, body, key)
+
+    def _in_flight(self, name: str, messages: Sequence[Message]) -> AbstractContextManager[None]:
+        """Let whoever watches the providers see the call."""
+        if self.sim.watch is None:
+            return nullcontext()
+        channel = Channel.EMAIL if isinstance(messages[0], Mail) else Channel.PUSH
+        deliveries = [message.delivery_id for message in messages]
+        return self.sim.watch.call(self, channel, name, _destination(name, messages[0]), deliveries)
+
+    async def _carry_out(self, name: str, messages: Sequence[Message], body: bytes, key: str) -> list[Outcome]:
+        sim, service = self.sim, self.sim.services[name]
         await trio.sleep(sim.random.uniform(*sim.world.latency))
         if not sim.holds(self.name) and not any(map(sim.struck.get, LEASE_IS_OFF)):
             sim.broken.append("2: a call was carried out though its process had let the lease run out")
@@ -299,23 +373,9 @@ class Process:
     # Its life --------------------------------------------------------------------------------------------------------
 
     async def live(self) -> None:
-        """Run the day, waiting for the lease as `once` does, until it is done, stopped or dead."""
-        poll = FIRST_POLL
+        """Run the day until it is done, stopped or dead: waiting for the lease as `once` does, or as a member."""
         try:
-            while self.result is None and not self.context.stop.is_set():
-                try:
-                    self.result = await run_day(DAY, self.context)
-                except LeaseLost:
-                    break
-                except LeaseHeld:
-                    await self.context.stop.wait(poll)
-                    poll = min(LONGEST_POLL, 2 * poll)
-                except LedgerUnavailable:
-                    break
-                except StatementRefused as refused:
-                    if self.context.progress.planned is not None:
-                        self.sim.broken.append(f"1: a run in its middle was ended by {refused.reason}")
-                    break
+            await (self._live_as_member() if self.sim.world.sharing else self._live_alone())
         except* Crash:
             pass
         except* (LedgerUnavailable, StatementRefused):  # what other tasks met in the moment of the crash
@@ -326,6 +386,39 @@ class Process:
             if took > GRACE + SETTLE_SECONDS + SEND_TIMEOUT:
                 self.sim.broken.append(f"5: stopping took {took:.1f} s")
         self.sim.bury(self)
+
+    async def _live_alone(self) -> None:
+        poll = FIRST_POLL
+        while self.result is None and not self.context.stop.is_set():
+            try:
+                self.result = await run_day(DAY, self.context)
+            except LeaseLost:
+                break
+            except LeaseHeld:
+                await self.context.stop.wait(poll)
+                poll = min(LONGEST_POLL, 2 * poll)
+            except LedgerUnavailable:
+                break
+            except StatementRefused as refused:
+                if self.context.progress.planned is not None:
+                    self.sim.broken.append(f"1: a run in its middle was ended by {refused.reason}")
+                break
+
+    async def _live_as_member(self) -> None:
+        """Join the day, and join it again if the lease was lost."""
+        while self.result is None and not self.context.stop.is_set():
+            try:
+                run = await self.statement("run", DAY) if self.looks else None
+                self.result = (
+                    RunResult("completed", None, None)
+                    if run and run.state == "completed"
+                    else await run_day(DAY, self.context)
+                )
+            except (LeaseHeld, LedgerUnavailable, StatementRefused):
+                self.sim.bury(self)
+                await self.context.stop.wait(FIRST_POLL)
+                stop = self.context.stop if self.context.stop.is_set() else Stop()  # a scope can be entered once
+                self.context = evolve(self.context, stop=stop)
 
 
 @define
@@ -353,6 +446,8 @@ class Simulation:
     """How often the operator put a delivery back."""
     buried: Counter[UUID] = field(factory=Counter)
     """How often a process ended with an answer of a delivery that it had not written."""
+    watch: Watch | None = None
+    """Sees what processes that share the day do."""
     _base: float = 0.0
     _window_ends: float = field(init=False)
     _due: frozenset[UUID] = frozenset()
@@ -362,7 +457,7 @@ class Simulation:
     """From when on, by the database's clock, which targets of which deliveries were right."""
 
     def __attrs_post_init__(self) -> None:
-        self.ledger = MemoryLedger(self.world.app, clock=self.clock, chunk=2)
+        self.ledger = _Ledger(self.world.app, clock=self.clock, chunk=2)
         self._window_ends, self._changes = self.world.window, list(self.world.changes)
         if self._changes:
             later = deepcopy(self.world.app)
@@ -370,11 +465,10 @@ class Simulation:
             for change in self._changes:
                 change.apply(later)
                 self._theirs.append((change.at, _targets(later)))
-        self.services = {
-            "resend": Service(self.world.keyed),
-            "postmark": Service(bool(self.world.fallback)),
-            "webpush": Service(keyed=False),
-        }
+        keyed = (self.world.keyed, bool(self.world.fallback), False)
+        self.services = {name: Service(keys) for name, keys in zip(SERVICES, keyed, strict=True)}
+        if self.world.sharing:
+            self.watch = Watch(self.ledger, DAY, self._limits(self.world.sharing), self.broken)
 
     def clock(self) -> float:
         """The database's clock: goes on from one incarnation to the next."""
@@ -391,13 +485,17 @@ class Simulation:
         return fault
 
     def holds(self, name: str) -> bool:
-        """Whether the process *name* has the lease."""
+        """Whether the process *name* has the lease, or one of the leases of a day that is shared."""
         run = self.ledger.runs.get(DAY)
+        if self.watch:
+            return name in self.watch.living()
         return run is not None and run.holder == name and run.lease_until > self.clock()
 
-    def steal_lease(self) -> None:
-        """Somebody else has the lease, and does nothing with it."""
-        if DAY in self.ledger.runs and self.ledger.runs[DAY].holder:
+    def steal_lease(self, name: str) -> None:
+        """Somebody else has the lease, and does nothing with it. On a day that is shared, *name* has lost its own."""
+        if self.watch:
+            self.watch.evict(name)
+        elif DAY in self.ledger.runs and self.ledger.runs[DAY].holder:
             self.ledger.runs[DAY].holder = "thief"
 
     def forget_commits(self) -> None:
@@ -441,6 +539,8 @@ class Simulation:
         outcomes = [_judged(mood, message) for mood, message in zip(moods, messages, strict=True)]
         taken = [m.delivery_id for m, o in zip(messages, outcomes, strict=True) if isinstance(o, Delivered)]
         service.accepted.update(taken)
+        if self.watch and isinstance(messages[0], Mail):
+            self.watch.note_accepted(taken)
         if service.keyed:
             service.answers[key] = (body, outcomes)
         if "lost" in moods:
@@ -460,8 +560,7 @@ class Simulation:
     def run(self) -> list[str]:
         """Start the process again and again until the day is done; the promises that were broken."""
         for incarnation in range(INCARNATIONS):
-            names = [f"process {incarnation}", *([f"standby {incarnation}"] if self.world.standby else [])]
-            results = trio.run(self._incarnate, names, clock=trio.testing.MockClock(autojump_threshold=0))
+            results = trio.run(self._incarnate, incarnation, clock=trio.testing.MockClock(autojump_threshold=0))
             self.trace(f"{self._base:9.3f} incarnation {incarnation} ended: {results}")
             run = self.ledger.runs.get(DAY)
             done = "completed" in results and run is not None and run.state == "completed"
@@ -484,23 +583,59 @@ class Simulation:
             return False
         if DAY not in self.ledger.runs:
             return False
-        states = set(self.random.sample([State.FAILED, State.UNKNOWN, State.EXPIRED], self.random.randint(1, 3)))
-        again = [key for key, row in self.ledger.rows.items() if row.delivery.state in states]
-        keyed = [name for name, service in self.services.items() if service.keyed]
-        trio.run(self.ledger.retry, DAY, states, keyed, clock=trio.testing.MockClock())
-        self.trace(f"{self._base:9.3f} put back: {len(again)} that were {', '.join(sorted(states))}")
-        self.retried.update(again)
+        again = trio.run(self._retry, clock=trio.testing.MockClock())
         if done and again:
             self._window_ends = self._base + RETRY_WINDOW
         return bool(again)
 
-    async def _incarnate(self, names: Sequence[str]) -> list[str]:
-        processes = [Process(self, name) for name in names]
-        async with trio.open_nursery() as nursery:
-            for process in processes:
-                nursery.start_soon(process.live)
+    async def _retry(self) -> int:
+        """Put deliveries back, as the operator does; return how many."""
+        states = set(self.random.sample([State.FAILED, State.UNKNOWN, State.EXPIRED], self.random.randint(1, 3)))
+        again = [key for key, row in self.ledger.rows.items() if row.delivery.state in states]
+        keyed = [name for name, service in self.services.items() if service.keyed]
+        await self.ledger.retry(DAY, states, keyed)
+        self.trace(f"{self.clock():9.3f} put back: {len(again)} that were {', '.join(sorted(states))}")
+        self.retried.update(again)
+        return len(again)
+
+    async def _incarnate(self, incarnation: int) -> list[str]:
+        sharing = self.world.sharing
+        if sharing:
+            starts = zip(sharing.joins, sharing.skews, strict=True)
+            lives = [
+                (Process(self, f"member {incarnation}.{nth}", skew, self.random.random() < 0.5), joins)
+                for nth, (joins, skew) in enumerate(starts)
+            ]
+        else:
+            names = ["process", *(["standby"] if self.world.standby else [])]
+            lives = [(Process(self, f"{name} {incarnation}"), 0.0) for name in names]
+        with trio.move_on_after(LONGEST) as scope:
+            async with trio.open_nursery() as nursery:
+                for process, joins in lives:
+                    nursery.start_soon(self._live, process, joins)
+        if scope.cancelled_caught:
+            self.broken.append("1: processes that wait for ever")
         self._base = self.clock()
-        return [process.result.state if process.result else "died" for process in processes]
+        return [process.result.state if process.result else "died" for process, _ in lives]
+
+    async def _live(self, process: Process, joins: float) -> None:
+        """Let *process* live from some moment on; where the day is shared, another one may take the place of a dead."""
+        await trio.sleep(joins)
+        await process.live()
+        if not self.world.sharing:
+            return
+        while process.dead and self.random.random() < REPLACED:
+            await trio.sleep(self.random.uniform(0.0, 20.0))
+            process = Process(self, f"{process.name}'", process.skew)
+            await process.live()
+        if process.result and self.random.random() < AGAIN and self.retried.total() <= MOST_RETRIED:
+            if await self._retry():
+                self._window_ends = self.clock() + RETRY_WINDOW
+            await Process(self, f"{process.name} again", process.skew, looks=False).live()
+
+    def end_of_fault(self) -> float:
+        """When a fault ends that lasts: some are shorter than a lease, others much longer."""
+        return trio.current_time() + self.random.choice([4.0, self.random.uniform(12.0, 26.0), 60.0])
 
     def bury(self, process: Process) -> None:
         """Note what a process left in the air when it ended: whatever the answers were, they went with it."""
@@ -513,9 +648,10 @@ class Simulation:
     def make_context(self, process: Process) -> RunContext:
         """What *process* works with."""
         remote, world = _Remote(process), self.world
+        limits = self._limits(world.sharing)
         calls = {
-            Channel.EMAIL: CallLimits(2, per_second=1.0 / world.interval if world.interval else 0.0),
-            Channel.PUSH: CallLimits(4, per_destination=2),
+            Channel.EMAIL: CallLimits(limits.email, per_second=limits.per_second),
+            Channel.PUSH: CallLimits(limits.push, per_destination=limits.per_destination),
         }
         senders: dict[Channel, list[Sender[Any]]] = {
             Channel.EMAIL: [
@@ -533,13 +669,19 @@ class Simulation:
             transports=Transports.of(senders, calls, Breakers(trio.current_time)),
             clock=RunClock(
                 now=lambda: MORNING,
-                window_left=lasting(max(0.0, self._window_ends - self._base)),
+                window_left=lasting(max(0.0, self._window_ends + process.skew - self.clock())),
                 day_ends=lambda _: MORNING + timedelta(hours=15),
             ),
             holder=process.name,
-            limits=Limits(2, calls, email_per_day=0, send_timeout=SEND_TIMEOUT, attempts=3),
+            limits=Limits(2, calls, email_per_day=limits.per_day, send_timeout=SEND_TIMEOUT, attempts=3),
+            terms=TERMS if world.sharing else ALONE,
             progress=Progress(slice_seconds=SLICE),
         )
+
+    def _limits(self, sharing: Sharing | None) -> ClusterLimits:
+        """The limits of all processes together."""
+        limits = sharing.limits if sharing else ClusterLimits(email=2, push=4, per_destination=2)
+        return evolve(limits, per_second=1.0 / self.world.interval) if self.world.interval else limits
 
     # The promises ----------------------------------------------------------------------------------------------------
 
@@ -583,8 +725,10 @@ class Simulation:
         """Check what holds where troubles are the world's own, are over in time, and no other fault struck."""
         if self.struck.total() or any(refusal.ends > self.world.window - 60.0 for refusal in self.world.refusals):
             return
+        limits = self._limits(self.world.sharing)
         only_quota = (
             self.world.outage_mood == "quota"
+            and not (limits.per_day or limits.per_second)
             and self.world.fallback is not None
             and not (self.world.refusals or self.world.interval)
         )
@@ -594,9 +738,17 @@ class Simulation:
             if row.delivery.channel is Channel.EMAIL and only_quota and _ran_out(row.delivery):
                 self.broken.append(f"1: expired though the fallback would have taken it: {key} {row.delivery.reason}")
 
+    def check_quota(self) -> None:
+        """Check that processes that share the day used its quota up, where nothing went wrong."""
+        world = self.world
+        is_troubled = self.struck.total() or self.retried.total() or world.moods or world.outage != (0.0, 0.0)
+        if self.watch and not is_troubled and not world.refusals:
+            self.watch.check_quota_used_up()
+
     def check(self) -> None:
         """Check promises 1, 2 and 4, and that ledger and audit log agree."""
         self.check_calm()
+        self.check_quota()
         sent: Counter[tuple[Channel, UUID, UUID]] = Counter()
         for key, row in self.ledger.rows.items():
             delivery = row.delivery
@@ -625,9 +777,8 @@ class Simulation:
             if len(takers) > 1 and not again:
                 self.broken.append(f"2: accepted by two providers: {name}")
             late = sum(settlement.delivery.id == key for settlement in self.ledger.late)
-            frozen = (
-                max(0, delivery.doubts) if self.struck[Fault.FREEZE] else 0
-            )  # an answer that came to a frozen process
+            # An answer that came to a frozen process, or to one that was cut off from the database.
+            frozen = max(0, delivery.doubts) if self.struck[Fault.FREEZE] or self.world.sharing else 0
             begun_anew = self.retried[key] + self.forgotten[key]  # a database that forgets a doubt allows for another
             if accepted > (1 + min(1, lost + late + frozen)) * (1 + begun_anew):
                 self.broken.append(f"2: accepted {accepted} times, {lost} answers lost: {name}")
@@ -662,6 +813,13 @@ def _ran_out(delivery: Delivery) -> bool:
     return delivery.state is State.EXPIRED and (delivery.reason or "").startswith("window_ended")
 
 
+class _Ledger(MemoryLedger):
+    """A ledger whose statements are carried out at one moment: whoever makes one yields to others before it."""
+
+    async def _statement(self) -> None:
+        pass
+
+
 class _Remote:
     """The ledger and the source as the process has them: behind boundaries."""
 
@@ -684,7 +842,7 @@ class _Sender:
     honours_keys: bool
 
     def destination(self, message: Message) -> str:
-        return self.name if isinstance(message, Mail) else f"push {message.device.endpoint[-1]}"
+        return _destination(self.name, message)
 
     def encode(self, messages: Sequence[Message]) -> bytes:
         return b"\n".join(
@@ -693,6 +851,10 @@ class _Sender:
 
     async def send(self, messages: Sequence[Message], body: bytes, idempotency_key: str) -> list[Outcome]:
         return await self._process.call(self.name, messages, body, idempotency_key)
+
+
+def _destination(name: str, message: Message) -> str:
+    return name if isinstance(message, Mail) else f"push {message.device.endpoint[-1]}"
 
 
 @frozen
@@ -767,17 +929,7 @@ def a_world(random: Random) -> World:
     app = Application()
     targets = []
     for number in range(3):
-        office = an_id(f"office {number}")
-        app.offices[office] = f"Office {number}"
-        app.alerts.append((office, a_renewal(random.randint(-3, 20), f"recipient of {number}")))
-        for member in range(random.randint(1, 3)):
-            someone = a_staff(f"staff-{number}-{member}", push_enabled=random.random() < 0.5, push_days=30)
-            app.staff.append((office, someone))
-            targets.append(someone.email or "")
-            for device in range(random.randint(0, 2)):
-                phone = a_device(someone, f"phone {device}")
-                app.devices[phone.id] = phone
-                targets.append(str(phone.id))
+        targets += add_office(app, number, random)
     moods = {}
     for target in targets:
         if random.random() < 0.3:
@@ -798,10 +950,32 @@ def a_world(random: Random) -> World:
     )
 
 
-def a_quiet_world(*, keyed: bool) -> World:
-    """Three offices, everybody fine: what the exhaustive faults are tried on."""
+def add_office(app: Application, number: int, random: Random) -> list[str]:
+    """Add an office with a few people and devices to *app*; return to whom messages go."""
+    office = an_id(f"office {number}")
+    app.offices[office] = f"Office {number}"
+    app.alerts.append((office, a_renewal(random.randint(-3, 20), f"recipient of {number}")))
+    targets = []
+    for member in range(random.randint(1, 3)):
+        someone = a_staff(f"staff-{number}-{member}", push_enabled=random.random() < 0.5, push_days=30)
+        app.staff.append((office, someone))
+        targets.append(someone.email or "")
+        for device in range(random.randint(0, 2)):
+            phone = a_device(someone, f"phone {device}")
+            app.devices[phone.id] = phone
+            targets.append(str(phone.id))
+    return targets
+
+
+def a_quiet_world(*, keyed: bool, members: int = 0) -> World:
+    """A few offices, everybody fine: what the exhaustive faults are tried on.
+
+    Args:
+        members: how many processes share the day; 0: one has it. Where they share it, calls take longer, so that each
+            of them gets a part.
+    """
     app = Application()
-    for number in range(3):
+    for number in range(5 if members else 3):
         office = an_id(f"office {number}")
         app.offices[office] = f"Office {number}"
         app.alerts.append((office, a_renewal(number, f"recipient of {number}")))
@@ -810,7 +984,12 @@ def a_quiet_world(*, keyed: bool) -> World:
             app.staff.append((office, someone))
         phone = a_device(app.staff[-2][1])
         app.devices[phone.id] = phone
-    return World(app, keyed=keyed)
+    if not members:
+        return World(app, keyed=keyed)
+    limits = ClusterLimits(email=2, push=4, per_destination=1)
+    joins = tuple(0.1 * number for number in range(members))
+    sharing = Sharing(joins, (0.0,) * members, limits)
+    return World(app, keyed=keyed, max_batch=1, latency=(0.5, 1.0), sharing=sharing)
 
 
 def seeded(seed: int, trace: Callable[[str], None] = lambda _: None, kinds: Collection[Kind] = KINDS) -> Simulation:
@@ -821,13 +1000,16 @@ def seeded(seed: int, trace: Callable[[str], None] = lambda _: None, kinds: Coll
     left = [random.randint(1, 6)]
     chance = random.choice([0.02, 0.05, 0.15])
     faults = FAULTS
+    if world.sharing:
+        faults, chance = MEMBERS_FAULTS, chance / len(world.sharing.joins)
     if Kind.FORGETTING in world.kinds:
         faults += (Fault.FORGET, Fault.RESTORE) * 3
     elif world.outage_mood == "quota" or (world.kinds and troubles.random() < CALM):
         left = [0]
 
     def strike(_: int, boundary: Boundary) -> Fault | None:
-        if not left[0] or random.random() > chance:
+        times = _times(boundary) if world.sharing else 1
+        if not left[0] or random.random() > times * chance:
             return None
         left[0] -= 1
         return random.choice(boundary.faults(faults))
@@ -835,12 +1017,19 @@ def seeded(seed: int, trace: Callable[[str], None] = lambda _: None, kinds: Coll
     return Simulation(world, strike, random, trace)
 
 
+def _times(boundary: Boundary) -> int:
+    """How many times as likely a fault is at *boundary* as at one that is passed often."""
+    return SELDOM if boundary.name in ENDING else 1 if boundary.name in OFTEN else RARELY
+
+
 def troubled(world: World, random: Random, kinds: Collection[Kind]) -> World:
     """Give *world* some of the *kinds* of trouble, of which a single one is in every world."""
     some = frozenset(kind for kind in sorted(kinds) if len(kinds) == 1 or random.random() < 0.4)
-    if Kind.CHANGES in some:  # which a database would forget, too, so that nobody knew what was whose
+    if some & {Kind.CHANGES, Kind.CLUSTER}:  # a database would forget changes, too: nobody knew what was whose
         some -= {Kind.FORGETTING}
     world = evolve(world, kinds=some)
+    if Kind.CLUSTER in some:
+        world = shared(world, random)
     if Kind.REFUSALS in some:
         world = evolve(world, refusals=[a_refusal(random)])
     if Kind.ANSWERS in some:
@@ -859,29 +1048,72 @@ def troubled(world: World, random: Random, kinds: Collection[Kind]) -> World:
     return world
 
 
+def shared(world: World, random: Random) -> World:
+    """Let up to five processes share the day of *world*, with more offices."""
+    for number in range(3, random.randint(4, 9)):
+        add_office(world.app, number, random)
+    window = random.choice([40.0, 120.0, 300.0])
+    sharing = a_sharing(random, mails=len(world.app.staff))
+    if random.random() < 0.5:
+        world = evolve(world, moods={}, outage=(0.0, 0.0))
+    if random.random() < 0.2:
+        world = evolve(world, poisoned=frozenset(random.sample(list(world.app.offices), 2)))
+    return evolve(world, sharing=sharing, standby=False, window=window, latency=random.choice(LATENCIES))
+
+
 def schedule_by(seed: int) -> None:
     """Let Trio choose among runnable tasks by *seed*: the hook that pytest-trio and hypothesis-trio use."""
     trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     trio._core._run._r.seed(seed)
 
 
-def exhaustive(*, keyed: bool) -> tuple[int, Counter[Fault], list[str]]:
-    """Every fault at every boundary of a quiet run; how many runs, which faults, and what was broken."""
+def exhaustive(*, keyed: bool, members: int = 0, every: int = 1) -> tuple[int, Counter[Fault], list[str]]:
+    """Every fault at every boundary of a quiet run; how many runs, which faults, and what was broken.
+
+    Args:
+        members: how many processes share the day; 0: one has it.
+        every: how many boundaries there are from one that is tried to the next.
+    """
     broken: list[str] = []
     struck: Counter[Fault] = Counter()
     schedule_by(0)
-    plain = Simulation(a_quiet_world(keyed=keyed), lambda _, __: None, Random(0))
-    plain.run()
+    plain = Simulation(a_quiet_world(keyed=keyed, members=members), lambda _, __: None, Random(0))
+    broken += plain.run()
     runs = 1
-    for place, boundary in enumerate(plain.boundaries):
-        for fault in boundary.faults():
+    for place, boundary in list(enumerate(plain.boundaries))[::every]:
+        for fault in boundary.faults(MEMBERS_FAULTS if members else FAULTS):
             schedule_by(0)
-            sim = Simulation(a_quiet_world(keyed=keyed), partial(_at, place, fault), Random(0))
+            world = a_quiet_world(keyed=keyed, members=members)
+            sim = Simulation(world, partial(_at, place, fault), Random(0))
             runs += 1
             where = f"{fault} {'after' if boundary.after else 'before'} {boundary.name} (boundary {place})"
             broken += [f"{where}: {line}" for line in sim.run()]
             struck += sim.struck
     return runs, struck, broken
+
+
+def one_pair(number: int) -> tuple[int, Counter[str], list[str]]:
+    """Strike twice where processes share a quiet day, at two boundaries that *number* decides."""
+    random = Random(f"pair {number}")
+    keyed = random.random() < 0.5
+    places = random.sample(range(_boundaries_of_members(keyed=keyed)), 2)
+
+    def strike(here: int, boundary: Boundary) -> Fault | None:
+        return random.choice(boundary.faults(MEMBERS_FAULTS)) if here in places else None
+
+    schedule_by(number)
+    sim = Simulation(a_quiet_world(keyed=keyed, members=PAIRED), strike, random)
+    broken = sim.run()
+    return number, Counter(sim.struck), broken
+
+
+@cache
+def _boundaries_of_members(*, keyed: bool) -> int:
+    """How many boundaries the quiet day has."""
+    schedule_by(0)
+    plain = Simulation(a_quiet_world(keyed=keyed, members=PAIRED), lambda _, __: None, Random(0))
+    plain.run()
+    return len(plain.boundaries)
 
 
 def _at(place: int, fault: Fault, here: int, _: Boundary) -> Fault | None:
@@ -906,6 +1138,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Simulated runs with faults.")
     parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--pairs", type=int, default=1000, help="pairs of faults where processes share a quiet day")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="one seed again, with all that happened")
     parser.add_argument("--jobs", type=int, default=2)
@@ -918,14 +1151,20 @@ def main() -> int:
     quiet()
     began = time.monotonic()
     bad = 0
-    for keyed in (True, False):
-        runs, struck, broken = exhaustive(keyed=keyed)
+    for keyed, members in product((True, False), (0, 3)):
+        runs, struck, broken = exhaustive(keyed=keyed, members=members)
         bad += len(broken)
         faults = ", ".join(f"{n} {fault}" for fault, n in struck.items())
-        print(f"every single fault at every boundary, keys {keyed}: {runs} runs ({faults}); {len(broken)} broken")
+        world = f"keys {keyed}, {members or 1} processes"
+        print(f"every single fault at every boundary, {world}: {runs} runs ({faults}); {len(broken)} broken")
         print("\n".join(broken[:20]), end="\n" if broken else "")
     total: Counter[str] = Counter()
     with ProcessPoolExecutor(options.jobs, initializer=quiet) as pool:
+        for number, _, broken in pool.map(one_pair, range(options.pairs), chunksize=50):
+            bad += len(broken)
+            for line in broken:
+                print(f"pair {number}: {line}")
+        print(f"{options.pairs} pairs of faults where {PAIRED} processes share the day; {bad} broken so far")
         seeds = range(options.first, options.first + options.runs)
         ended = pool.map(partial(one_seed, kinds=options.kinds), seeds, chunksize=50)
         for done, (seed, counted, broken) in enumerate(ended, 1):

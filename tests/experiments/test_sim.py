@@ -31,6 +31,14 @@ def test_every_single_fault_at_every_boundary_keeps_the_promises(keyed: bool) ->
     assert set(struck) == set(sim.FAULTS)
 
 
+@pytest.mark.parametrize("keyed", [True, False])
+def test_single_faults_of_processes_that_share_the_day_keep_the_promises(keyed: bool) -> None:
+    runs, struck, broken = sim.exhaustive(keyed=keyed, members=3, every=9)
+    assert broken == []
+    assert runs > 50
+    assert set(struck) == set(sim.MEMBERS_FAULTS)
+
+
 @pytest.mark.parametrize("seeds", SEEDS)
 def test_several_faults_at_random_boundaries_keep_the_promises(seeds: range) -> None:
     ends = [sim.one_seed(seed) for seed in seeds]

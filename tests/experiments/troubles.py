@@ -32,6 +32,8 @@ class Kind(StrEnum):
     """The operator puts deliveries back when the run is over, and another run follows."""
     CHANGES = "changes"
     """The application's data changes between plan and call."""
+    CLUSTER = "cluster"
+    """Up to five processes share the day; they join and leave, and their clocks may differ."""
 
 
 class Scope(StrEnum):

@@ -297,7 +297,7 @@ class MemoryLedger:
             if on == day and self._is_member(on, name)
         )
         if self.runs[day].holder == holder and self.runs[day].lease_until > self.clock():
-            self.runs[day].mails_room = max(0, quota - self._given(day) - drawn)
+            self.runs[day].mails_room = max(0, quota - self.given(day) - drawn)
 
     async def draw_mails(self, day: date, holder: str, needed: int) -> int:
         await self._statement()
@@ -380,7 +380,7 @@ class MemoryLedger:
         first, self.to_plan[day] = set(ranked[: self.plan_step]), ranked[self.plan_step :]
         self._write([delivery for delivery in due if delivery.office_id in first], day, rules)
         waiting = [row.delivery for row in self._of(day) if row.delivery.state in OPEN]
-        return self._planned(waiting, day, rules, capacity, self._given(day))
+        return self._planned(waiting, day, rules, capacity, self.given(day))
 
     async def plan_next(self, day: date, rules: Rules, capacity: Capacity) -> Planned:
         await self._statement()
@@ -396,7 +396,7 @@ class MemoryLedger:
         channels = Counter(delivery.channel for delivery in waiting)
         offices = sum(on == day and (on, office) not in self.done for on, office in self.offices)
         return Planned(
-            offices, channels[Channel.EMAIL], channels[Channel.PUSH], mails_given=self._given(day), later=None
+            offices, channels[Channel.EMAIL], channels[Channel.PUSH], mails_given=self.given(day), later=None
         )
 
     def _write(self, due: Sequence[Delivery], day: date, rules: Rules) -> list[Delivery]:
@@ -455,7 +455,8 @@ class MemoryLedger:
         crowded = [(-n, staff_id) for staff_id, n in numbers.items() if n > rules.devices_per_person]
         return {staff_id: -n for n, staff_id in sorted(crowded)[:10]}
 
-    def _given(self, day: date) -> int:
+    def given(self, day: date) -> int:
+        """How many mails of the day a provider accepted, or may have."""
         given = (State.SENT, State.SENDING, State.UNKNOWN)
         mails = [row.delivery for row in self._of(day) if row.delivery.channel is Channel.EMAIL]
         return sum(mail.state in given or mail.doubts > 0 for mail in mails)
@@ -942,7 +943,7 @@ class MemoryLedger:
 
     async def mails_given(self, day: date) -> int:
         await self._statement()
-        return self._given(day)
+        return self.given(day)
 
     def _done(self, day: date, waiting: set[UUID]) -> tuple[int, UUID] | None:
         """The last office before the first of those that have something open."""
