@@ -17,8 +17,8 @@ from notifierd.rules.exits import EXIT_USAGE
 
 if TYPE_CHECKING:
     from notifierd.store.database import Database
+    from notifierd.store.migrations.versions import Migration
     from notifierd.store.rights import Narrowed
-    from notifierd.store.schema import Migration
 
 T = TypeVar("T")
 

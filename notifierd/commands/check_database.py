@@ -35,8 +35,8 @@ from notifierd.store.contract import (
     uses,
 )
 from notifierd.store.database import Database, open_database
+from notifierd.store.migrations.versions import require_current
 from notifierd.store.postgres import PostgresLedger
-from notifierd.store.schema import require_current
 
 MOST_HOSTS: Final = 5
 """The most push services in a line."""

@@ -6,7 +6,7 @@ addresses, names and whole rows.
 
 import ssl
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -117,6 +117,10 @@ class SchemaMissing(NotifierdError):
     """The schema ``notifierd`` does not exist, or is older or newer than this program."""
 
 
+class SchemaNewer(SchemaMissing):
+    """A newer program made the schema ``notifierd``, and this program may not use it."""
+
+
 class LeaseHeld(NotifierdError):
     """Another process holds the day's lease.
 
@@ -130,11 +134,17 @@ class LeaseHeld(NotifierdError):
 
 
 class ConfigsDiffer(LeaseHeld):
-    """Another process works on the day, and its configuration would send something else; *holder* leads it."""
+    """Another process works on the day and would send something else; *holder* leads the day.
 
-    def __init__(self, holder: str) -> None:
+    Attributes:
+        differing: the tables of the configuration that differ, and "version" for the program's version.
+    """
+
+    def __init__(self, holder: str, differing: Sequence[str]) -> None:
         super().__init__(holder)
-        self.args = (f"the day is led by {holder}, whose version or configuration would send something else",)
+        self.differing = tuple(differing)
+        others = ", ".join(f"[{name}]" if name != "version" else "version" for name in self.differing)
+        self.args = (f"the day is led by {holder}, which would send something else: other {others}",)
 
 
 class LeaseLost(LeaseHeld):

@@ -14,7 +14,7 @@ import trio
 from attrs import define, field
 
 from notifierd.config.settings import Settings
-from notifierd.model.errors import LedgerUnavailable, NotifierdError, first_of, unwrap_groups
+from notifierd.model.errors import LedgerUnavailable, NotifierdError, SchemaNewer, first_of, unwrap_groups
 from notifierd.rules.calendar import Calendar, Window
 from notifierd.rules.exits import EXIT_INTERRUPTED, EXIT_OK
 from notifierd.rules.report import RunResult
@@ -83,7 +83,7 @@ class Daemon:
 
         Raises:
             ConfigError: the configuration cannot be used, or it does not match the database or its views.
-            SchemaMissing: the schema of the ledger is missing.
+            SchemaMissing: the schema of the ledger is missing, or older than this program.
             StatementRefused: the database refuses to let it be read.
         """
         began = self.now()
@@ -140,7 +140,7 @@ class Daemon:
     # ------------------------------------------------------------------------------------------------------- the loop
 
     async def _start(self) -> None:
-        """Wait until the database is reachable, and check that a run is possible."""
+        """Wait until the database is reachable and its schema is for this program; check that a run is possible."""
         while not self.status.ready:
             self.notifier.starting(GRACE)
             self.status.tell()
@@ -148,6 +148,9 @@ class Daemon:
                 await self._config.require_fit(self.settings)
             except LedgerUnavailable as error:
                 self.status.wait_for_database(error)
+                await self._nap(PAUSE)
+            except SchemaNewer as error:
+                self.status.stand_by(error)
                 await self._nap(PAUSE)
             else:
                 self.status.ready = True

@@ -31,8 +31,8 @@ from notifierd.store.contract import is_read_only, system_identifier, view_probl
 from notifierd.store.database import Database, StatementCounts, open_database
 from notifierd.store.feedback import Feedback
 from notifierd.store.history import Overview
+from notifierd.store.migrations.versions import require_current
 from notifierd.store.postgres import PostgresLedger
-from notifierd.store.schema import require_current
 from notifierd.store.source import PostgresSource
 
 

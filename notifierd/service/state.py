@@ -10,7 +10,7 @@ from attrs import asdict, define, field
 
 from notifierd.model.counts import counted
 from notifierd.model.delivery import Channel
-from notifierd.model.errors import LeaseHeld, LedgerUnavailable, NotifierdError
+from notifierd.model.errors import LeaseHeld, LedgerUnavailable, NotifierdError, SchemaNewer
 from notifierd.rules.calendar import Window
 from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
@@ -121,6 +121,10 @@ class Status:
         words = f"waiting for the database ({error})"
         self.enter(words, "waiting_for_database", error=True, reason=error.reason, advice=advice(error.sqlstate))
 
+    def stand_by(self, error: SchemaNewer) -> None:
+        """Enter the state of a program that is too old for the schema: newer ones run the days meanwhile."""
+        self.enter(f"standing by: {error}", "schema_newer", error=True, reason=str(error))
+
     def put_off(self, day: date, error: BaseException) -> None:
         """Enter the state of waiting until *day* can be run, which *error* prevents."""
         match error:
@@ -128,6 +132,8 @@ class Status:
                 self.enter(f"standing by: {error}", "standing_by", run=str(day), holder=error.holder)
             case LedgerUnavailable():
                 self.wait_for_database(error)
+            case SchemaNewer():
+                self.stand_by(error)
             case _:
                 words = f"cannot run {day}: {error}"
                 self.enter(words, "cannot_run", error=True, run=str(day), reason=str(error))

@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 
 from notifierd.config.settings import NetworkSettings, Settings
 from notifierd.messages.alarms import worded
-from notifierd.model.errors import DatabaseError, LeaseHeld, NotifierdError, frame_locations
+from notifierd.model.errors import DatabaseError, LeaseHeld, NotifierdError, SchemaNewer, frame_locations
 from notifierd.model.message import Alarm
 from notifierd.model.outcome import Deferred, Delivered, Outcome, Unknown
 from notifierd.model.reasons import Reason
@@ -147,9 +147,9 @@ class Watch:
                 self.tell(alarm)
 
     def failed(self, day: date, error: BaseException) -> None:
-        """Report that *day* could not be run, unless the cause may go away by itself."""
+        """Report that *day* could not be run, unless the cause may go away by itself, or others may run it."""
         match error:
-            case LeaseHeld() | DatabaseError(transient=True):
+            case LeaseHeld() | SchemaNewer() | DatabaseError(transient=True):
                 pass
             case NotifierdError():
                 self.tell(failed(day, str(error)))

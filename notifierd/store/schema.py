@@ -6,12 +6,12 @@ second waits for the first.
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Final, get_args
 
-from attrs import field, frozen
+from attrs import frozen
 
 from notifierd.config.settings import Audit
 from notifierd.model.errors import NotifierdError, SchemaMissing, StatementRefused
@@ -28,6 +28,7 @@ from notifierd.store.contract import (
     uses,
 )
 from notifierd.store.database import Connection, Database
+from notifierd.store.migrations.versions import Migration, applied, pending, relations, schema_exists
 
 _NOT_PERMITTED: Final = "42501"
 _OTHER_COLUMNS: Final = "42P16"
@@ -64,11 +65,6 @@ order by c.relname, p.place
 
 _APPLICATION_TABLE: Final = re.compile(r"\bapplication\.(\w+)")
 
-_RELATIONS: Final = """
-select c.relname::text as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where n.nspname = 'notifierd' and c.relkind in ('v', 'r', 'm', 'p', 'f')
-"""
-
 _ROLES_WITH_THE_LEDGER: Final = """
 select distinct r.rolname::text as role
 from pg_class c
@@ -84,60 +80,10 @@ class SetupFailed(NotifierdError):
     """The schema could not be created or changed; the message says what to do."""
 
 
-@frozen
-class Migration:
-    """A step from one version of the schema to the next."""
-
-    version: int
-    name: str
-    sql: str = field(repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.version:04d}_{self.name}"
-
-
-def migrations() -> tuple[Migration, ...]:
-    """Return all migrations of this program, in order."""
-    found = (
-        (re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name), file)
-        for file in files("notifierd.store").joinpath("migrations").iterdir()
-    )
-    steps = [Migration(int(name[1]), name[2], file.read_text(encoding="utf-8")) for name, file in found if name]
-    return tuple(sorted(steps, key=lambda step: step.version))
-
-
 def presets() -> tuple[str, ...]:
     """Return the names of the applications for which this program has views."""
     names = (file.name for file in files("notifierd.store").joinpath("presets").iterdir())
     return tuple(sorted(name.removesuffix(".sql") for name in names if name.endswith(".sql")))
-
-
-async def pending(db: Database, steps: Sequence[Migration] | None = None) -> tuple[Migration, ...]:
-    """Return those of *steps* (None: `migrations`) that were not applied yet: all of them if there is no schema.
-
-    Raises:
-        SchemaMissing: a newer program made this schema, or the role may not read it.
-        LedgerUnavailable: no answer.
-    """
-    done = await _applied(db)
-    known = migrations() if steps is None else steps
-    _refuse_newer(done, known)
-    return tuple(step for step in known if step.version not in done)
-
-
-async def require_current(db: Database, steps: Sequence[Migration] | None = None) -> None:
-    """Check that exactly *steps* (None: `migrations`) were applied to the schema. Two uncounted statements.
-
-    Raises:
-        SchemaMissing: other migrations were applied, or not all of them; the message says what to do.
-        LedgerUnavailable: no answer.
-    """
-    waiting = await pending(db, steps)
-    if waiting and waiting[0].version == 1:
-        raise SchemaMissing("the schema notifierd is not in this database: run `notifierd db init`")
-    if waiting:
-        names = ", ".join(map(str, waiting))
-        raise SchemaMissing(f"the schema notifierd is older than this program: run `notifierd db migrate` ({names})")
 
 
 async def init(db: Database, preset: str | None = None, role: str | None = None) -> list[str]:
@@ -147,7 +93,7 @@ async def init(db: Database, preset: str | None = None, role: str | None = None)
 
     Raises:
         SetupFailed: a privilege is missing, there is no such preset or role, or the application's tables do not exist.
-        SchemaMissing: a newer program made this schema.
+        SchemaNewer: a newer program made this schema.
         LedgerUnavailable: no answer.
     """
     views = _preset(preset)
@@ -176,10 +122,11 @@ async def migrate(db: Database, steps: Sequence[Migration] | None = None) -> tup
 
     Raises:
         SetupFailed: a privilege is missing, or another program held a lock for too long.
-        SchemaMissing: there is no schema to migrate, or a newer program made it.
+        SchemaMissing: there is no schema to migrate.
+        SchemaNewer: a newer program made it.
         LedgerUnavailable: no answer.
     """
-    if not await _exists(db):
+    if not await schema_exists(db):
         raise SchemaMissing("the schema notifierd is not in this database: run `notifierd db init`")
     waiting = await pending(db, steps)
     with _explained("migrating the schema notifierd", _OWNERSHIP):
@@ -220,43 +167,17 @@ async def status(db: Database) -> Status:
     """Return the state of the schema, as the connected role sees it.
 
     Raises:
-        SchemaMissing: a newer program made this schema, or the role may not read it.
+        SchemaNewer: a newer program made this schema.
+        SchemaMissing: the role may not read it.
         LedgerUnavailable: no answer.
     """
     return Status(
-        version=max(await _applied(db), default=0),
+        version=max(await applied(db), default=0),
         pending=await pending(db),
         views=await problems_by_view(db),
         role=(await db.fetch("select current_user::text as role"))[0]["role"],
         missing_rights=await missing_rights(db),
     )
-
-
-async def _exists(db: Database) -> bool:
-    return any(row["name"] == "migrations" for row in await db.fetch(_RELATIONS))
-
-
-async def _applied(db: Database) -> set[int]:
-    """Return the versions that were applied to the schema; none where there is no schema."""
-    if not await _exists(db):
-        return set()
-    try:
-        return {row["version"] for row in await db.fetch("select version from notifierd.migrations")}
-    except StatementRefused as error:
-        if error.sqlstate != _NOT_PERMITTED:
-            raise
-    raise SchemaMissing(
-        "the schema notifierd exists, but the connected role may not use it: "
-        "run `notifierd db init --dsn ADMIN --role NAME` with that role's name"
-    )
-
-
-def _refuse_newer(done: Iterable[int], known: Sequence[Migration]) -> None:
-    version, newest = max(done, default=0), max(step.version for step in known)
-    if version > newest:
-        raise SchemaMissing(
-            f"the schema notifierd is too new (version {version}, this program knows {newest}): upgrade notifierd"
-        )
 
 
 def _preset(name: str | None) -> str | None:
@@ -280,7 +201,7 @@ async def _make_schema(connection: Connection) -> None:
         if not await connection.fetch(_OWNER):
             await connection.execute("create schema notifierd")
         await _require_own(connection)
-        if "migrations" not in await _relations(connection):
+        if "migrations" not in await relations(connection):
             await connection.execute(
                 "create table notifierd.migrations ("
                 "version integer primary key, name text not null, applied_at timestamptz not null default now())"
@@ -310,7 +231,11 @@ async def _apply(db: Database, step: Migration) -> bool:
             await connection.execute(
                 "insert into notifierd.migrations (version, name) values ($1, $2)", step.version, step.name
             )
-            tables = await _relations(connection) - VIEWS.keys()
+            if step.since:
+                await connection.execute(
+                    "update notifierd.migrations set since = $2 where version = $1", step.version, step.since
+                )
+            tables = await relations(connection) - VIEWS.keys()
             for row in await connection.fetch(_ROLES_WITH_THE_LEDGER):
                 await connection.execute(";".join(grants(row["role"], tables)))
             return True
@@ -354,7 +279,7 @@ async def _grant(db: Database, role: str) -> str:
     async def unit(connection: Connection) -> set[str]:
         async with connection.transaction():
             await connection.execute(ALONE)
-            there = await _relations(connection)
+            there = await relations(connection)
             await connection.execute(";".join([*revocations(role, there), *grants(role, there)]))
             return there
 
@@ -366,10 +291,6 @@ async def _grant(db: Database, role: str) -> str:
     absent = ", ".join(f"notifierd.{name}" for name in RIGHTS if name not in there)
     later = f", except on {absent}: run this again when the application has created them" if absent else ""
     return f"role {role}: has the privileges that the daemon needs{later}"
-
-
-async def _relations(connection: Connection) -> set[str]:
-    return {row["name"] for row in await connection.fetch(_RELATIONS)}
 
 
 def _needed(right: str) -> str:

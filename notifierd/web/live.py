@@ -33,6 +33,9 @@ NEWS_EVERY = 10.0
 
 MOST_NAMED = 5
 
+TROUBLED = frozenset({"waiting_for_database", "cannot_run", "schema_newer"})
+"""The events of a daemon that something keeps from running a day. They have a reason."""
+
 
 @frozen
 class Bar:
@@ -116,7 +119,7 @@ class Live:
         attempt = status.attempt
         alarms = tuple(self._alarms(words))
         if attempt is None or not attempt.progress.has_day:
-            tone = "bad" if alarms or status.event in {"waiting_for_database", "cannot_run"} else "ok"
+            tone = "bad" if alarms or status.event in TROUBLED else "ok"
             fact = ("next_window", self._next_window(words))
             headline, detail = words(status.event), self._idle(words)
             return Now(headline, detail, tone, self._stamp(None, alarms), facts=(fact,), alarms=alarms)
@@ -145,7 +148,7 @@ class Live:
         match status.event:
             case "standing_by":
                 return words("held_by", holder=status.labels["holder"])
-            case "waiting_for_database" | "cannot_run":
+            case event if event in TROUBLED:
                 return words("because", reason=status.labels["reason"])
         return ""
 

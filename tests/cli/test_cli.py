@@ -25,7 +25,7 @@ from notifierd.config.sources import SYSTEM_CONFIG
 from notifierd.demo.postgres import Cluster
 from notifierd.send.vapid import Vapid
 from notifierd.store.contract import VIEWS
-from notifierd.store.schema import migrations
+from notifierd.store.migrations.versions import migrations
 from tests.support.documented import differences, documented
 from tests.support.processes import DAY, PASSWORD, VAPID_KEY, Place, ended, invent, run, running, write_config
 

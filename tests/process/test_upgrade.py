@@ -10,7 +10,7 @@ import pytest
 from attrs import frozen
 
 from notifierd.demo.postgres import Cluster
-from notifierd.store.schema import migrations
+from notifierd.store.migrations.versions import migrations
 from tests.support.processes import run, write_config
 
 NEWEST = len(migrations())
@@ -68,6 +68,11 @@ ROWS: Mapping[int, str] = {
     8: """
     insert into notifierd.offices_to_plan (day, urgency, office_id)
     values ('2026-01-06', 3, '00000000-0000-4000-8000-000000000009');
+    """,
+    9: """
+    update notifierd.run_members set
+        tallies = '{"settled": {"email": {"sent": 1}}, "offices_done": 1, "offices_in_hand": 2, "rate": 0.5}',
+        interim = '{"at": 1.5, "offices": 1, "offices_failed": 0, "offices_done": 0, "states": [], "reasons": []}';
     """,
 }
 """What a program of each schema version had written, beyond the version before it. A migration needs its line here."""

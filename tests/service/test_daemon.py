@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import trio
+from attrs import evolve
 from structlog.testing import capture_logs
 
-from notifierd.config.settings import LimitsSettings, Settings
+from notifierd.config.settings import LimitsSettings, Settings, WatchSettings
 from notifierd.model.delivery import State
 from notifierd.model.errors import ConfigError
 from notifierd.model.outcome import Blocked, Delivered, Rejected
@@ -242,6 +243,25 @@ async def test_a_day_that_another_process_has_done_is_not_run_again(autojump_clo
         await trio.sleep(3600)
     assert world.ledger.taken == []
     assert world.notifier.statuses()[-2] == "sleeping until Wed 25 Nov 09:00 JST"
+
+
+async def test_a_program_too_old_for_the_schema_stands_by_instead_of_ending(autojump_clock):
+    """At its start, until 09:05, and again at 09:06 for 20 s, while a newer one runs the day. It says so, once each."""
+    world = World(in_zone("2026-11-24 09:00"), app=some_offices(1), newer=between((0.0, 300.0), (360.0, 380.0)))
+    world.settings = evolve(world.settings, watch=WatchSettings(webhook_url="https://hooks.example.jp/T/B"))
+    with capture_logs() as lines:
+        async with world.serving():
+            await trio.sleep(200.0)
+            assert world.notifier.when("READY=1") == []
+            assert world.notifier.statuses()[-1] == "standing by: the schema is too new: upgrade notifierd"
+            await trio.sleep(100.0)
+            await world.ledger.take_lease(DAY, "newer:1")
+            world.ledger.extend(DAY, 1000.0)
+            await trio.sleep(100.0)
+            assert world.notifier.when("READY=1") != []
+    assert len([line for line in lines if line["event"] == "schema_newer"]) == 2
+    assert world.receivers.causes == []
+    assert world.exit_code == 0
 
 
 # The end ------------------------------------------------------------------------------------------------------------

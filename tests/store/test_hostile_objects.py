@@ -14,7 +14,8 @@ from notifierd.demo.postgres import Cluster
 from notifierd.model.errors import StatementRefused
 from notifierd.store.connection.guards import SEARCH_PATH
 from notifierd.store.database import open_database
-from notifierd.store.schema import Migration, SetupFailed, init, migrate, migrations
+from notifierd.store.migrations.versions import Migration, migrations
+from notifierd.store.schema import SetupFailed, init, migrate
 from tests.support.application import OwnPath
 from tests.support.processes import DAY, Place, invent, run
 

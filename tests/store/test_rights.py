@@ -21,8 +21,9 @@ from notifierd.store.contract import (
     view_problems,
 )
 from notifierd.store.database import open_database
+from notifierd.store.migrations.versions import require_current
 from notifierd.store.rights import Narrowed, limit, missing_limits, narrow
-from notifierd.store.schema import init, require_current, status
+from notifierd.store.schema import init, status
 from tests.support.application import OwnPath
 from tests.support.checked_database import Place, open_place
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from notifierd.demo.postgres import Cluster
 from notifierd.model.delivery import Channel, delivery_id
-from notifierd.model.errors import LedgerUnavailable, SchemaMissing
+from notifierd.model.errors import LedgerUnavailable, SchemaMissing, SchemaNewer
 from notifierd.store.contract import RIGHTS, VIEWS, missing_rights, view_problems
 from notifierd.store.database import Database, open_database
-from notifierd.store.schema import Migration, SetupFailed, init, migrate, migrations, pending, require_current, status
+from notifierd.store.migrations.versions import Migration, migrations, pending, require_current
+from notifierd.store.schema import SetupFailed, init, migrate, status
 from tests.support.application import OwnPath
 
 NEXT = max(step.version for step in migrations()) + 1
@@ -244,7 +245,7 @@ async def test_what_is_wrong_with_the_version(db: Database) -> None:
     with pytest.raises(SchemaMissing, match="run `notifierd db init`"):
         await require_current(db)
     await init(db)
-    with pytest.raises(SchemaMissing, match=rf"run `notifierd db migrate` \(000{NEXT}_later\)"):
+    with pytest.raises(SchemaMissing, match=rf"run `notifierd db migrate` \({NEXT:04d}_later\)"):
         await require_current(db, [*migrations(), later])
     assert await pending(db, [*migrations(), later]) == (later,)
     assert await migrate(db, [*migrations(), later]) == (later,)
@@ -252,6 +253,43 @@ async def test_what_is_wrong_with_the_version(db: Database) -> None:
     for refused in (require_current, pending, migrate, init, status):
         with pytest.raises(SchemaMissing, match=rf"version {NEXT}, this program knows {NEXT - 1}\): upgrade notifierd"):
             await refused(db)
+
+
+@pytest.mark.parametrize(
+    ("since", "program", "may"),
+    [
+        ("0.9.0", "0.9.0", True),
+        ("0.9.0", "0.10.0.dev1", True),
+        ("0.10", "0.9.5", False),
+        (None, "9.0.0", False),
+    ],
+)
+async def test_a_newer_schema_says_from_which_program_on_it_may_be_used(
+    since: str | None, program: str, may: bool, db: Database
+) -> None:
+    """Only to be used: what the older program would make of it is left to the newer one."""
+    await init(db)
+    note = f"-- Since: {since}\n" if since else ""
+    later = Migration(NEXT, "later", f"{note}create table notifierd.later ()")
+    await migrate(db, [*migrations(), later])
+    if may:
+        await require_current(db, program=program)
+    else:
+        with pytest.raises(SchemaNewer, match="upgrade notifierd"):
+            await require_current(db, program=program)
+    with pytest.raises(SchemaNewer):
+        await migrate(db)
+
+
+async def test_a_newest_migration_that_allows_no_older_program_counts(db: Database) -> None:
+    await init(db)
+    steps = [
+        Migration(NEXT, "later", "-- Since: 0.1.0\ncreate table notifierd.later ()"),
+        Migration(NEXT + 1, "last", "create table notifierd.last ()"),
+    ]
+    await migrate(db, [*migrations(), *steps])
+    with pytest.raises(SchemaNewer):
+        await require_current(db, program="0.1.0")
 
 
 async def test_a_step_counts_whole_or_not_at_all(db: Database) -> None:

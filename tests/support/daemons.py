@@ -12,7 +12,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from notifierd.config.settings import HttpSettings, Settings, WindowSettings
-from notifierd.model.errors import ConfigError, LedgerUnavailable, StatementRefused
+from notifierd.model.errors import ConfigError, LedgerUnavailable, SchemaNewer, StatementRefused
 from notifierd.rules.cluster.membership import ALONE, Standing, Terms
 from notifierd.run.context import RunContext
 from notifierd.run.progress import Progress
@@ -75,6 +75,7 @@ class World:
         start: what the wall clock shows when Trio's virtual time is 0.
         skew: how far it was set since.
         away: whether the database is unreachable.
+        newer: whether its schema is too new for this program.
         broken: what is wrong with the configuration that lies there.
         unfit: what is wrong with the database.
         opening: seconds that it takes to open the database.
@@ -89,6 +90,7 @@ class World:
     email: ScriptedSender = field(factory=ScriptedSender)
     skew: timedelta = timedelta()
     away: Callable[[], bool] = field(factory=between)
+    newer: Callable[[], bool] = field(factory=between)
     broken: tuple[str, ...] = ()
     unfit: tuple[str, ...] = ()
     opening: float = 0.0
@@ -140,6 +142,8 @@ class World:
         await trio.sleep(self.opening)
         if self.away():
             raise LedgerUnavailable("database_unavailable:ConnectionRefusedError")
+        if self.newer():
+            raise SchemaNewer("the schema is too new: upgrade notifierd")
         if self.unfit:
             raise ConfigError(self.unfit)
         yield FakeSite(self, settings)

@@ -21,6 +21,10 @@ PHRASES: Final[Mapping[str, Pair]] = {
     "standing_by": ("他のプロセスの控えとして待機中", "Standing by: another process is active"),
     "waiting_for_database": ("データベースを待っています", "Waiting for the database"),
     "cannot_run": ("実行できません", "Cannot run"),
+    "schema_newer": (
+        "データベースのスキーマに対して古いため待機中",
+        "Standing by: this version is too old for the schema",
+    ),
     "stopping": ("停止処理中", "Stopping"),
     "held_by": ("実行中のプロセス: {holder}", "Active process: {holder}"),
     "because": ("理由: {reason}", "Reason: {reason}"),
