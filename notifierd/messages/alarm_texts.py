@@ -83,6 +83,20 @@ ALARMS: Final[Mapping[str, Mapping[Language, AlarmText]]] = {
             "Check its status page and the network.",
         ),
     },
+    "configs_differ": {
+        "ja": AlarmText(
+            "設定の異なるデーモンがあります",
+            "このホストのデーモンは、設定の {tables} がほかのデーモンと異なるため、"
+            "{day} の実行に加わらずに待機しています。実行は、{leader} が中心となって続いています。",
+            "全台の設定をそろえてください。どのデーモンが実行に加わっているかは、`notifierd status` で確認できます。",
+        ),
+        "en": AlarmText(
+            "A daemon has another configuration",
+            "The daemon on this host stands by and does not join the run of {day}, because {tables} of its "
+            "configuration differ from those of the other daemons. The run continues; {leader} leads it.",
+            "Make the configurations the same. `notifierd status` shows which daemons work on the day.",
+        ),
+    },
     # at the end of a run
     "failures": {
         "ja": AlarmText(

@@ -30,7 +30,7 @@ class Running:
     """A run that is under way.
 
     Attributes:
-        seconds: since it began.
+        seconds: since it began; 0 if another process leads it, and tells of a slow run.
         done: how many of its *offices* were processed.
         blocked: by sender, the destinations that reject our credentials or account, with the reason.
         out: by sender, the destinations that have been out for OUT_SECONDS for another reason, with the reason.
@@ -116,6 +116,12 @@ def no_feedback(day: date, provider: str, reason: str) -> Alarm:
 def enforcement(day: date, provider: str, status: str) -> Alarm:
     """Return the alarm for a provider that restricts our account, which is in *status*."""
     return Alarm(day, f"enforcement:{provider}", "enforcement", {"provider": provider, "status": status})
+
+
+def configs_differ(day: date, leader: str, tables: Sequence[str]) -> Alarm:
+    """Return the alarm for a process that does not join *day*: the others have other *tables* of the configuration."""
+    values = {"leader": leader, "tables": ", ".join(f"[{table}]" for table in tables)}
+    return Alarm(day, "configs_differ", "configs_differ", values)
 
 
 def missed(days: Mapping[date, str]) -> Alarm:

@@ -165,6 +165,8 @@ async def leave(day: date, context: RunContext, lease: Lease) -> bool:
     leaving = partial(context.ledger.leave, day, context.holder)
     lease.has_left = await retry_while_unavailable(context.progress, "the run's end", leaving)
     lease.given_back = lease.has_left
+    if lease.has_left and not lease.standing.over:
+        log.info("day_left", members=lease.standing.members - 1)
     return lease.has_left
 
 

@@ -112,6 +112,10 @@ class Progress:
     """Whether this run took the lease on its day."""
     leads: bool = False
     """Whether this process leads the day: it plans, closes and ends it, and reports on it."""
+    members: int = 0
+    """How many processes work on the day, this one included."""
+    all_done: int = 0
+    """Offices that all of them have finished, as this process last counted; 0 if it does not lead."""
     planned: Planned | None = None
     offices_done: int = 0
     """Offices that were finished, counted again in each pass."""

@@ -59,9 +59,13 @@ def terms(settings: Settings) -> Terms:
 
 
 def content_hash(settings: Settings) -> str:
-    """Return a hash of what decides which messages are sent, and what they say. Their repr leaves secrets out."""
-    tables = settings.window, settings.content, settings.email, settings.push, settings.safety
-    return sha256("\n".join([__version__, *map(repr, tables)]).encode()).hexdigest()[:16]
+    """Return a hash of each thing that decides which messages are sent, and what they say: `Terms.config_hash`.
+
+    The repr of a table leaves its secrets out.
+    """
+    names = "window", "content", "email", "push", "safety"
+    parts = {"version": __version__} | {name: repr(getattr(settings, name)) for name in names}
+    return " ".join(f"{name}={sha256(text.encode()).hexdigest()[:12]}" for name, text in parts.items())
 
 
 async def require_fit(db: Database, settings: Settings, *, read_only: bool = False) -> None:

@@ -60,7 +60,9 @@ class Attempt:
         waiting = f"; waiting for {progress.waiting_for}" if progress.waiting_for else ""
         excess = progress.planned.excess if progress.planned else ()
         beyond = "".join(f"; over the limit: {over.words}" for over in excess)
-        return f"running {done}{waiting}{out}{beyond}"
+        shared = f"; {progress.members} daemons share the day" if progress.members > 1 else ""
+        led = ", led by this one" if shared and progress.leads else ""
+        return f"running {done}{shared}{led}{waiting}{out}{beyond}"
 
     def limiters(self) -> Mapping[str, str]:
         """Return for each limiter how many tokens are borrowed, and how many tasks wait for one."""

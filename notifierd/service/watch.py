@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 
 from notifierd.config.settings import NetworkSettings, Settings
 from notifierd.messages.alarms import worded
-from notifierd.model.errors import DatabaseError, LeaseHeld, NotifierdError, SchemaNewer, frame_locations
+from notifierd.model.errors import ConfigsDiffer, DatabaseError, LeaseHeld, NotifierdError, SchemaNewer, frame_locations
 from notifierd.model.message import Alarm
 from notifierd.model.outcome import Deferred, Delivered, Outcome, Unknown
 from notifierd.model.reasons import Reason
@@ -27,6 +27,7 @@ from notifierd.rules.alarms import (
     OUT_SECONDS,
     Running,
     at_end,
+    configs_differ,
     crashed,
     failed,
     ping_address,
@@ -149,6 +150,8 @@ class Watch:
     def failed(self, day: date, error: BaseException) -> None:
         """Report that *day* could not be run, unless the cause may go away by itself, or others may run it."""
         match error:
+            case ConfigsDiffer(differing=differing) if tables := [name for name in differing if name != "version"]:
+                self.tell(configs_differ(day, error.holder, tables))
             case LeaseHeld() | SchemaNewer() | DatabaseError(transient=True):
                 pass
             case NotifierdError():
@@ -189,8 +192,8 @@ class Watch:
         offices = progress.planned.offices if progress.planned else 0
         run = Running(
             day,
-            seconds=now - self._running[1],
-            done=min(progress.offices_done, offices),
+            seconds=now - self._running[1] if progress.leads else 0.0,
+            done=min(max(progress.offices_done, progress.all_done), offices),
             offices=offices,
             blocked=_by_sender(context, blocked),
             out=_by_sender(context, {destination: out[destination] for destination in lasting - blocked.keys()}),

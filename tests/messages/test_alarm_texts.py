@@ -45,6 +45,7 @@ def every_alarm() -> Mapping[str, Alarm]:
     raised = [
         *alarms.while_running(Running(DAY, 1234.5, done=7, offices=1500, blocked=refused, out=refused), watch),
         *alarms.while_running(Running(DAY, 0.0, blocked=by_proxy), watch),
+        alarms.configs_differ(DAY, "web1:812:5f3a09c4", ["content", "window"]),
         *alarms.at_end(DAY, lost, watch),
         *alarms.at_end(DAY, cut, watch),
         alarms.untold_later(DAY, lost.untold),

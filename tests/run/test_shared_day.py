@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 import trio
 from attrs import define, evolve, field
+from structlog.testing import capture_logs
 
 from notifierd.model.delivery import State
 from notifierd.model.errors import LedgerUnavailable
@@ -19,7 +20,7 @@ from tests.support.memory import Application
 from tests.support.samples import DAY, some_offices
 from tests.support.scripted_senders import ScriptedSender, ShakyLedger, a_run, limited, most_at_once, spans
 
-SHARED = Terms(shares=True, config_hash="same")
+SHARED = Terms(shares=True, config_hash="window=1 content=1")
 
 
 @define
@@ -267,16 +268,37 @@ async def test_who_closes_the_day_knows_what_the_plan_exceeded_although_another_
 
 async def test_a_process_of_another_configuration_stays_out(autojump_clock):
     members = Members(ShakyLedger(some_offices(20, staff=1)))
-    other = evolve(SHARED, config_hash="other")
+    other = evolve(SHARED, config_hash="window=2 content=1")
     context = a_run(members.ledger, ScriptedSender(), holder="b", terms=other)
 
     async def join() -> None:
         await trio.sleep_until(1.0)
-        with pytest.raises(Exception, match="the day is led by a, whose version or configuration"):
+        with pytest.raises(Exception, match=r"led by a, which would send something else: other \[window\]$"):
             await run_day(DAY, context)
 
     await all_of([*together(members, a=0.0), join])
     assert everybody_was_told_once(members, 20)
+
+
+async def test_the_log_says_who_joins_leads_and_leaves(autojump_clock):
+    members = Members(ShakyLedger(some_offices(200, staff=2)), slots=6)
+
+    async def trouble() -> None:
+        await trio.sleep_until(10.0)
+        members.contexts["b"].stop.set("signal", 5.0)
+        await trio.sleep_until(20.0)
+        members.scopes["a"].cancel()
+
+    with capture_logs() as lines:
+        await all_of([*together(members, a=0.0, b=0.1, c=0.2), trouble])
+    events = {"day_joined", "day_left", "lead_taken"}
+    assert [(line["event"], line["members"], line.get("leads")) for line in lines if line["event"] in events] == [
+        ("day_joined", 1, True),
+        ("day_joined", 2, False),
+        ("day_joined", 3, False),
+        ("day_left", 2, None),
+        ("lead_taken", 1, None),
+    ]
 
 
 async def test_a_day_without_anything_due_ends_for_all(autojump_clock):

@@ -15,6 +15,7 @@ from notifierd.config.settings import ContentSettings, Settings, WatchSettings
 from notifierd.model.delivery import Channel, State
 from notifierd.model.message import Alarm
 from notifierd.model.outcome import Blame, Blocked, Deferred, Outcome, Rejected
+from notifierd.rules.cluster.membership import Terms
 from notifierd.rules.due import Rules
 from notifierd.run.day import run_day
 from notifierd.service.watch import DRAIN_SECONDS, open_watch
@@ -28,6 +29,7 @@ from tests.support.scripted_senders import TAKEN, ScriptedSender, Try, a_run, be
 WEBHOOK, PING = f"https://hooks.example.jp/hook/{SECRET}", f"https://ping.example.jp/ping/{SECRET}"
 TUESDAY = date(2026, 11, 24)
 NINE = in_zone("2026-11-24 09:00")
+SHARED = Terms(shares=True, config_hash="version=1 window=1 content=1")
 ENGLISH = ContentSettings(language="en")
 DOWN = Deferred("connection_failed", blame=Blame.PROVIDER)
 
@@ -426,6 +428,45 @@ async def test_of_two_daemons_that_see_the_same_one_tells(autojump_clock):
         nursery.cancel_scope.cancel()
     assert world.receivers.causes == ["failed"]
     assert world.receivers.signals == ["fail"]
+
+
+async def side_by_side(seconds: float, *worlds: World) -> None:
+    """Let the daemons of *worlds* serve for so long."""
+    async with trio.open_nursery() as nursery:
+        for world in worlds:
+            nursery.start_soon(world.serve)
+            await trio.sleep(1.0)
+        await trio.sleep(seconds)
+        nursery.cancel_scope.cancel()
+
+
+async def test_of_daemons_that_share_a_day_only_the_leader_tells_its_start_its_end_and_that_it_is_slow(autojump_clock):
+    """40 mails of 10 s, 5 at once: 80 s, and an alarm after 30, by which each of them has done a part."""
+    world = watched(app=some_offices(40, staff=1), email=ScriptedSender(seconds=10.0), run_seconds=30.0)
+    world.terms = SHARED
+    await side_by_side(600.0, world, world.beside("b", SHARED))
+    assert world.states() == {"2026-11-24": ("completed", None)}
+    assert world.receivers.causes == ["slow"]
+    assert world.receivers.signals == ["start", "success"]
+    statuses = world.notifier.statuses()
+    for words in ("; 2 daemons share the day", "; 2 daemons share the day, led by this one"):
+        assert [status for status in statuses if status.endswith(words)] != []
+
+
+@pytest.mark.parametrize(
+    ("differs", "causes"), [("version=1 window=1 content=2", ["configs_differ"]), ("version=2 window=1 content=1", [])]
+)
+async def test_a_daemon_that_would_send_something_else_is_told_once_unless_it_is_of_another_version(
+    differs, causes, autojump_clock
+):
+    world = watched(app=some_offices(40, staff=1), email=ScriptedSender(seconds=10.0))
+    world.terms = SHARED
+    other = world.beside("b", evolve(SHARED, config_hash=differs))
+    await side_by_side(50.0, world, other, other.beside("c", other.terms))
+    assert world.receivers.causes == causes
+    for alarm in world.receivers.alarms:
+        assert "because [content] of its configuration differ" in alarm.json["text"]
+    assert len(world.ledger.taken) == 1, "it is one list: the others did not join"
 
 
 # How it gets there ---------------------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ class World:
         newer: whether its schema is too new for this program.
         broken: what is wrong with the configuration that lies there.
         unfit: what is wrong with the database.
+        terms: what the daemon says about itself when it joins a day.
         opening: seconds that it takes to open the database.
         provider: tells what became of the mails.
         slice: the daemon's; its own 20 s would make thousands of naps of a day.
@@ -93,6 +94,7 @@ class World:
     newer: Callable[[], bool] = field(factory=between)
     broken: tuple[str, ...] = ()
     unfit: tuple[str, ...] = ()
+    terms: Terms = ALONE
     opening: float = 0.0
     slice: float = 300.0
     holder: str = "me"
@@ -128,6 +130,12 @@ class World:
             lambda: self.given_back.append(self.now()),
             self.provider.open,
         )
+
+    def beside(self, holder: str, terms: Terms) -> "World":
+        """Another machine: a daemon of its own on the same ledger, with the same provider and receivers."""
+        other = evolve(self, holder=holder, terms=terms)
+        other.ledger, other.feedback = evolve(self.ledger), self.feedback
+        return other
 
     def now(self) -> datetime:
         return self.start + timedelta(seconds=trio.current_time()) + self.skew
@@ -209,6 +217,7 @@ class FakeSite:
             send_timeout=limits.send_timeout,
             window_left=window_left,
             holder=world.holder,
+            terms=world.terms,
             stop=stop,
             progress=progress,
         )

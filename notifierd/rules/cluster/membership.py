@@ -14,7 +14,8 @@ class Terms:
     Attributes:
         shares: whether it shares the day with other processes.
         host, version: for people.
-        config_hash: of the configuration that decides what is sent; members of a day have the same.
+        config_hash: of what decides what is sent, as `NAME=HASH` for the version and each table of the configuration,
+            with spaces between; members of a day have the same.
     """
 
     limits: ClusterLimits = field(factory=ClusterLimits)
@@ -139,8 +140,9 @@ def join(day: Day, name: str, terms: Terms) -> Standing:
         leader = day.leader or peers[0].name
         if not (terms.shares and all(peer.shares for peer in peers)):
             raise LeaseHeld(leader)
-        if any(peer.config_hash != terms.config_hash for peer in peers):
-            raise ConfigsDiffer(leader)
+        for peer in peers:
+            if peer.config_hash != terms.config_hash:
+                raise ConfigsDiffer(leader, differing(terms.config_hash, peer.config_hash))
     begins = not peers
     leads = begins or day.leader in (None, name)
     before = Standing(
@@ -154,6 +156,11 @@ def join(day: Day, name: str, terms: Terms) -> Standing:
         begins,
     )
     return _with_grant(before, day, name, NOTHING)
+
+
+def differing(ours: str, theirs: str) -> list[str]:
+    """Return the names of what differs in two values of `Terms.config_hash`."""
+    return sorted({part.partition("=")[0] for part in set(ours.split()) ^ set(theirs.split())})
 
 
 def renew(day: Day, name: str, use: Use) -> Standing | None:

@@ -49,7 +49,9 @@ async def hold_lease(day: date, context: RunContext) -> AsyncIterator["Lease"]:
     standing = await context.ledger.take_lease(day, context.holder, terms)
     lease = Lease(trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN), standing, Grants(context))
     lease.grants.answer(0, standing)
-    context.progress.leads = standing.leads
+    lease.show(context)
+    if terms.shares:
+        log.info("day_joined", members=standing.members, leads=standing.leads)
     with lease.scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep, day, context, lease)
@@ -107,6 +109,10 @@ class Lease:
         """Wait for the next answer to a renewal."""
         await self._renewed.wait()
 
+    def show(self, context: RunContext) -> None:
+        """Let others see how the process stands."""
+        context.progress.leads, context.progress.members = self.standing.leads, self.standing.members
+
     def renew(self, asked: int, standing: Standing) -> None:
         """Note the answer to the renewal number *asked*. It may be older than what this process knows of the plan."""
         if asked <= self._noted:
@@ -142,8 +148,10 @@ async def _keep(day: date, context: RunContext, lease: Lease) -> None:
         trouble.passed("the lease")
         lease.trouble = None
         if standing:
+            if standing.leads and not lease.standing.leads:
+                log.info("lead_taken", members=standing.members)
             lease.renew(use.asked, standing)
-            context.progress.leads = standing.leads
+            lease.show(context)
             if not standing.leads:  # the leader's plan may have grown
                 context.progress.planned = context.progress.planned and standing.planned
             lease.scope.deadline = max(lease.scope.deadline, asked + LEASE_SECONDS - MARGIN)
