@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from notifierd.commands.display.columns import Column, print_table
 from notifierd.commands.display.feedback import asked_until, came_back, held_since
+from notifierd.commands.display.members import print_members
 from notifierd.messages.text import clean, visible
 from notifierd.model.counts import ChannelCounts, counted
 from notifierd.model.delivery import Channel
@@ -192,6 +193,7 @@ def _print_last(report: "StatusReport", zone: ZoneInfo, console: Console) -> Non
             console, "held back", f"[yellow]mails to {counted(report.held, 'staff member')}[/] (`notifierd feedback`)"
         )
     _line(console, "lease", f"held by {plain(day.holder)}" if day.holder else "free")
+    print_members(report.members, report.now, console)
 
 
 def _counted(counts: ChannelCounts, channel: Channel) -> str:

@@ -15,7 +15,7 @@ from notifierd.rules.calendar import Calendar, Window
 from notifierd.service.feedback.known import feedback_of
 from notifierd.service.site import PostgresSite, open_site
 from notifierd.store.feedback import LookState
-from notifierd.store.history import FIRST_DAY, Day, Open
+from notifierd.store.history import FIRST_DAY, Day, MemberLine, Open
 
 LOOK_BACK = 30
 """The number of past days in which the last run is looked for."""
@@ -43,6 +43,7 @@ class StatusReport:
         database: why the ledger could not be read; the rest is then what the calendar knows.
         last: the last run: the newest day that was neither skipped nor missed.
         missed: the later days that should have had a run, the newest first.
+        members: the processes that work on the day that goes on.
         open: the open deliveries.
         looks: how far each provider was asked what became of mails.
         held: how many staff members' mails are held back today.
@@ -55,6 +56,7 @@ class StatusReport:
     database: str | None = None
     last: PastDay | None = None
     missed: tuple[PastDay, ...] = ()
+    members: tuple[MemberLine, ...] = ()
     open: tuple[Open, ...] = ()
     looks: tuple[LookState, ...] = ()
     held: int = 0
@@ -79,6 +81,7 @@ class StatusReport:
             "database": self.database,
             "last_run": self.last and self.last.as_json(),
             "missed": [day.as_json() for day in self.missed],
+            "members": [member.as_json() for member in self.members],
             "open": [each.as_json() for each in self.open],
             "looks": [look.as_json() for look in self.looks],
             "held": self.held,
@@ -101,11 +104,11 @@ async def status_report(settings: Settings, now: datetime) -> StatusReport:
             ran = next((day for day in days if day.state not in {"skipped", "missed"}), None)
             last = next(iter(await _past(site, [ran] if ran else [])), None)
             missed = tuple(PastDay(day) for day in days if day.state == "missed" and (ran is None or day.day > ran.day))
-            left = await site.overview.open()
+            left, members = await site.overview.open(), await site.overview.members()
             looks, held = await site.feedback.looks(), await site.feedback.held(today)
     except LedgerUnavailable as error:
         return evolve(bare, database=error.reason)
-    return evolve(bare, last=last, missed=missed, open=left, looks=looks, held=len(held))
+    return evolve(bare, last=last, missed=missed, members=members, open=left, looks=looks, held=len(held))
 
 
 async def history(settings: Settings, now: datetime, days: int) -> tuple[PastDay, ...]:

@@ -227,6 +227,49 @@ class DayCounts:
         return tuple(office.office_id for office in self.untold)
 
 
+@frozen
+class Tallies:
+    """What a process has done on a day since it joined.
+
+    Attributes:
+        settled: the deliveries that ended with it, by channel and state.
+        offices_done: the offices that it finished, counted again in each pass.
+        offices_in_hand: the offices that it works on.
+        rate: how many deliveries ended with it per second, over the last minute.
+    """
+
+    settled: Mapping[tuple[Channel, State], int] = field(factory=dict)
+    offices_done: int = 0
+    offices_in_hand: int = 0
+    rate: float = 0.0
+
+    def of(self, channel: Channel) -> int:
+        """Return how many deliveries ended with it on *channel*."""
+        return sum(n for (on, _), n in self.settled.items() if on is channel)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as one JSON object, with the settled deliveries by channel, and those by state."""
+        settled: dict[str, dict[str, int]] = {}
+        for (channel, state), n in self.settled.items():
+            settled.setdefault(channel, {})[state] = n
+        return {
+            "settled": settled,
+            "offices_done": self.offices_done,
+            "offices_in_hand": self.offices_in_hand,
+            "rate": self.rate,
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Tallies":
+        """Return what `as_json` made of it."""
+        settled = {
+            (Channel(channel), State(state)): n
+            for channel, states in found["settled"].items()
+            for state, n in states.items()
+        }
+        return cls(settled, found["offices_done"], found["offices_in_hand"], found["rate"])
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return *number* with *noun*, or with its plural: "1 mail", "2,000 mails", "0 pushes"."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

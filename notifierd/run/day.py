@@ -18,6 +18,7 @@ from notifierd.run.context import RunContext
 from notifierd.run.office import guard_office
 from notifierd.run.progress import RETRIES, keep_deadline, retry_while_unavailable
 from notifierd.run.record.claims import Claims
+from notifierd.run.record.interim import keep_interim
 from notifierd.run.record.lease import Lease, hold_lease
 from notifierd.run.record.offices import OfficeRows
 from notifierd.run.record.passes import DATABASE_PAUSE, IDLE, NEVER, RunPass
@@ -65,6 +66,7 @@ async def tell_everyone(day: date, context: RunContext, lease: Lease) -> DayCoun
     ):
         context.progress.channels = recorder.waiting
         nursery.start_soon(end_window, context)
+        nursery.start_soon(keep_interim, day, context, lease)
         async with trio.open_nursery() as planning:
             planning.start_soon(plan_rest, day, context, lease)
             counts, is_done = await make_passes(day, context, lease, recorder)

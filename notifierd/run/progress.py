@@ -114,6 +114,8 @@ class Progress:
     """Whether this process leads the day: it plans, closes and ends it, and reports on it."""
     members: int = 0
     """How many processes work on the day, this one included."""
+    granted: Mapping[Channel, int] = field(factory=dict)
+    """How many calls at once this process may make, by channel."""
     all_done: int = 0
     """Offices that all of them have finished, as this process last counted; 0 if it does not lead."""
     planned: Planned | None = None

@@ -12,11 +12,11 @@ from uuid import UUID
 
 from attrs import asdict, frozen
 
-from notifierd.model.counts import ChannelCounts
+from notifierd.model.counts import ChannelCounts, Tallies
 from notifierd.model.delivery import Channel, State
 from notifierd.rules.report import channels_json
 from notifierd.store.database import Database, Row
-from notifierd.store.sql import history
+from notifierd.store.sql import history, members
 
 ROWS = 1000
 FIRST_DAY = date(1, 1, 1)
@@ -38,7 +38,8 @@ class Day:
 
     Attributes:
         holder: the process that has the day's lease now.
-        offices: the offices with something due.
+        offices: the offices with something due; of a day that goes on, the counts may be some seconds old.
+        offices_done: how many of them are done; None unless the day goes on and was counted since it began.
         untold: None while the run is in progress, and on a day without a run.
     """
 
@@ -53,6 +54,7 @@ class Day:
     email: ChannelCounts
     push: ChannelCounts
     untold: UntoldTotal | None
+    offices_done: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the day as one JSON object, with the keys of a run's report; times in ISO 8601."""
@@ -172,6 +174,47 @@ class Open:
 
 
 @frozen
+class MemberLine:
+    """A process that works on a day, as it told when it last renewed its lease.
+
+    Attributes:
+        leads: whether it plans, closes and ends the day.
+        email, push: how many calls at once it may make.
+        per_second: how many mail calls it may begin in a second; 0: no limit, or none.
+        done: what it has done since it joined.
+    """
+
+    day: date
+    name: str
+    host: str
+    version: str
+    leads: bool
+    email: int
+    push: int
+    per_second: float
+    joined_at: datetime
+    renewed_at: datetime
+    done: Tallies
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as one JSON object; times in ISO 8601."""
+        return {
+            "name": self.name,
+            "host": self.host,
+            "version": self.version,
+            "leads": self.leads,
+            "slots": {"email": self.email, "push": self.push},
+            "per_second": self.per_second,
+            "rate": self.done.rate,
+            "settled": {channel.value: self.done.of(channel) for channel in Channel},
+            "offices_done": self.done.offices_done,
+            "offices_in_hand": self.done.offices_in_hand,
+            "joined_at": self.joined_at.isoformat(),
+            "renewed_at": self.renewed_at.isoformat(),
+        }
+
+
+@frozen
 class FailureFilter:
     """A filter for failures; a field that is None filters nothing."""
 
@@ -201,6 +244,10 @@ class Overview:
         """Return how many of `days` before *last* have no counts that were kept: see `Ledger.keep_counts`."""
         (row,) = await self._db.read(history.UNCOUNTED, last, limit)
         return int(row["days"])
+
+    async def members(self) -> tuple[MemberLine, ...]:
+        """Return who works on the day that goes on, the eldest first."""
+        return tuple(map(_member, await self._db.read(members.AT_WORK)))
 
     async def last_run(self, last: date) -> date | None:
         """Return the last day up to *last* that had a run."""
@@ -269,7 +316,14 @@ def _day(row: Row) -> Day:
         email=email,
         push=push,
         untold=UntoldTotal(**untold) if untold else None,
+        offices_done=counts.get("offices_done"),
     )
+
+
+def _member(row: Row) -> MemberLine:
+    fields = dict(row)
+    told = fields.pop("tallies")
+    return MemberLine(**fields, done=Tallies.from_json(json.loads(told)) if told else Tallies())
 
 
 def _channels(states: Sequence[Mapping[str, Any]]) -> tuple[ChannelCounts, ChannelCounts]:

@@ -125,6 +125,13 @@ class Ledger(Protocol):
         Otherwise the day would be counted each time that somebody looks back. Days with an active run are left out.
         """
 
+    async def keep_interim(self, day: date, holder: str) -> int:
+        """Count the day so far, and keep the counts with the membership of *holder*, for those who look at the day.
+
+        Returns how many offices are done.
+        """
+        ...
+
     async def reserve(self, day: date, holder: str, reservations: Sequence[Reservation]) -> set[UUID]:
         """Mark the deliveries of each call as being sent; return the ids of the calls that may be made.
 

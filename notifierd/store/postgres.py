@@ -197,6 +197,11 @@ class PostgresLedger:
         rows = await self._db.write(history.KEEP_COUNTS, before, timeout=self._plan_timeout)
         return next((row["day"] for row in rows), None)
 
+    async def keep_interim(self, day: date, holder: str) -> int:
+        (row,) = await self._db.fetch(members.COUNT_INTERIM, day)
+        await self._db.fetch(members.KEEP_INTERIM, day, holder, row["interim"])
+        return int(row["done"])
+
     async def finish(
         self, day: date, holder: str, state: str, reason: str | None, untold: Sequence[Untold] = ()
     ) -> bool:

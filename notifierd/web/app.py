@@ -51,7 +51,8 @@ class App:
     _looking: trio.Lock = field(factory=trio.Lock)
 
     def __attrs_post_init__(self) -> None:
-        self.live, self.archive = Live(self.daemon), Archive(self.daemon)
+        self.archive = Archive(self.daemon)
+        self.live = Live(self.daemon, self.archive.shared)
         self.pages = Pages(self.daemon, self.live, self.archive)
 
     def sort(self, request: Request) -> Kind:

@@ -23,6 +23,7 @@ from notifierd.store.history import (
     DeliveryLine,
     FailureFilter,
     FailureLine,
+    MemberLine,
     OfficeDay,
     Overview,
     ReasonCount,
@@ -43,6 +44,13 @@ second for seven days of 50,000 mails. They change when a provider is asked, whi
 
 FEEDBACK_DAYS = 7
 """The days whose mails are counted."""
+
+SHARED_KEPT_FOR = 2.0
+"""Seconds for which it is cached how far all processes are that share the day: they tell it every two seconds."""
+
+MOST_LISTED_LIVE = 100_000
+"""Deliveries. Of a day that goes on and has more, failures are listed only if a filter asks for them, and no offices:
+each list reads all of them."""
 
 MOST_KEPT = 32
 LOOK_SECONDS = 10.0
@@ -70,6 +78,14 @@ class Failures:
     reasons: tuple[ReasonCount, ...]
     total: int
     listed: tuple[FailureLine, ...]
+
+
+@frozen
+class Shared:
+    """A day that processes share: its counts so far, and who works on it, the eldest first."""
+
+    day: Day | None
+    members: tuple[MemberLine, ...]
 
 
 @frozen
@@ -138,7 +154,7 @@ class Archive:
             ended = next((day for day in days if day.untold), None)
             return Recent(
                 days,
-                await _failures(overview, ran.day, of) if ran else None,
+                await _failures(overview, ran, of) if ran else None,
                 ended,
                 await overview.untold(ended.day, LISTED) if ended else (),
             )
@@ -158,9 +174,9 @@ class Archive:
             mails, looks = await feedback.days(day, 1), await feedback.looks()
             return WholeDay(
                 found,
-                await _failures(overview, day, of),
+                await _failures(overview, found, of),
                 await overview.untold(day, LISTED),
-                await overview.troubled_offices(day, LISTED),
+                () if _is_large(found) else await overview.troubled_offices(day, LISTED),
                 became(mails, looks, {day: found.finished_at}),
                 looks,
                 await feedback.losses(day, limit=LISTED),
@@ -190,6 +206,18 @@ class Archive:
         """Return the last days, the newest first; None if the ledger cannot be read."""
         try:
             return await self._ask(("days", today, stamp), lambda overview, _: overview.days(today, DAYS))
+        except DatabaseError:
+            return None
+
+    async def shared(self, day: date) -> Shared | None:
+        """Return how far all processes are that share *day*; None if the ledger cannot be read."""
+
+        async def ask(overview: Overview, _: Feedback) -> Shared:
+            members = tuple(member for member in await overview.members() if member.day == day)
+            return Shared(await overview.day(day), members)
+
+        try:
+            return await self._ask(("shared", day), ask, SHARED_KEPT_FOR)
         except DatabaseError:
             return None
 
@@ -237,8 +265,15 @@ class Archive:
             return LedgerUnavailable(Reason.DATABASE_UNAVAILABLE.of("timeout"))
 
 
-async def _failures(overview: Overview, day: date, of: FailureFilter) -> Failures:
+async def _failures(overview: Overview, of_day: Day, of: FailureFilter) -> Failures:
+    day = of_day.day
     reasons = await overview.reasons(day)
     asked_for = reasons if of == ALL else await overview.reasons(day, of)
     total = sum(reason.deliveries for reason in asked_for)
-    return Failures(day, reasons, total, await overview.failures(day, of, limit=LISTED))
+    later = of == ALL and _is_large(of_day)
+    return Failures(day, reasons, total, () if later else await overview.failures(day, of, limit=LISTED))
+
+
+def _is_large(day: Day) -> bool:
+    """Whether *day* goes on, and has too many deliveries to read them all for one look."""
+    return day.state == "running" and day.email.planned + day.push.planned > MOST_LISTED_LIVE

@@ -7,15 +7,17 @@ slow reader skips states, and costs no more than a fast one.
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import date
 
 import trio
 from attrs import asdict, define, field, frozen
 
 from notifierd.messages.text import clean
-from notifierd.model.delivery import LOST, Channel
+from notifierd.model.delivery import LOST, Channel, State
 from notifierd.service.state import Attempt
+from notifierd.store.history import Day
+from notifierd.web.archive import SHARED_KEPT_FOR, Shared
 from notifierd.web.daemon import DaemonView
 from notifierd.web.server.http import Send
 from notifierd.web.words.language import Words
@@ -73,11 +75,18 @@ class Now:
 
 @define
 class Live:
-    """Computes the present state for all streams."""
+    """Computes the present state for all streams.
+
+    Attributes:
+        look_up: asks the ledger how far all processes are that share a day.
+        shared: what it answered last; None while this process works alone.
+    """
 
     daemon: DaemonView
+    look_up: Callable[[date], Awaitable[Shared | None]] | None = None
     tick: float = TICK
     streams: int = 0
+    shared: Shared | None = None
     _frames: dict[str, tuple[float, bytes]] = field(factory=dict)
     """The last event in each language, and when it was made."""
     _samples: deque[tuple[float, int]] = field(factory=lambda: deque(maxlen=64))
@@ -85,6 +94,19 @@ class Live:
     _sampled: Attempt | None = None
     _news: tuple[float, int] = (-float("inf"), 0)
     """When new failures were last announced, and how many there were."""
+
+    async def keep_looking(self) -> None:
+        """Look again and again how far all processes are that share the day, as long as somebody watches."""
+        while True:
+            if self.streams:
+                await self.look()
+            await trio.sleep(SHARED_KEPT_FOR)
+
+    async def look(self) -> None:
+        """Look how far all processes are, if this one shares a day with others."""
+        attempt = self.daemon.status.attempt
+        shares = attempt and attempt.context and attempt.context.terms.shares and attempt.progress.has_day
+        self.shared = await self.look_up(attempt.window.day) if attempt and shares and self.look_up else None
 
     async def stream(self, words: Words, lasting: Callable[[], bool], send: Send) -> None:
         """Send each new state until the daemon stops or the reader's session ends."""
@@ -173,12 +195,18 @@ class Live:
         progress, planned = attempt.progress, attempt.progress.planned
         if planned is None:
             return
+        if day := self._counted(attempt):
+            note = words("n_failed", n=words.number(day.offices_failed)) if day.offices_failed else ""
+            yield _bar("offices", day.offices_done or 0, day.offices, note, words)
+            for channel, counts in ((Channel.EMAIL, day.email), (Channel.PUSH, day.push)):
+                note = _lost({state: counts.count(state) for state in LOST}, words)
+                yield _bar(channel.plural, counts.planned - counts.open, counts.planned, note, words)
+            return
         done, failed = min(progress.offices_done, planned.offices), progress.offices_failed
         note = words("n_failed", n=failed) if failed else ""
         yield _bar("offices", done, planned.offices, note, words)
         for channel, total in ((Channel.EMAIL, planned.email), (Channel.PUSH, planned.push)):
-            trouble = {state: progress.settled[channel, state] for state in LOST}
-            note = ", ".join(words(f"n_{state}", n=words.number(n)) for state, n in trouble.items() if n)
+            note = _lost({state: progress.settled[channel, state] for state in LOST}, words)
             yield _bar(channel.plural, min(progress.done(channel), total), total, note, words)
 
     def _facts(self, attempt: Attempt, words: Words) -> Iterator[tuple[str, str]]:
@@ -189,8 +217,15 @@ class Live:
         done = sum(attempt.progress.settled.values())
         rate = self._rate(attempt, done)
         left = max(0, planned.email + planned.push - done)
+        if self.shared and (day := self._counted(attempt)):
+            rate = sum(member.done.rate for member in self.shared.members)
+            left = day.email.open + day.push.open
         yield "rate", words("per_second", n=f"{rate:.1f}" if rate < 10 else words.number(rate))  # noqa: PLR2004
         yield "time_left", words("about", span=words.span(left / rate)) if rate else words("unclear")
+        if self.shared and self.shared.members:
+            leader = next((member.host for member in self.shared.members if member.leads), "")
+            number = words.number(len(self.shared.members))
+            yield "members", words("led_by", n=number, host=clean(leader)) if leader else number
         flying = sorted(attempt.progress.in_flight.items(), key=lambda item: item[1])
         names = attempt.progress.names
         named = [
@@ -198,6 +233,11 @@ class Live:
         ]
         more = [words("and_more", n=len(flying) - MOST_NAMED)] if len(flying) > MOST_NAMED else []
         yield "in_flight", " · ".join(named + more) or words("none")
+
+    def _counted(self, attempt: Attempt) -> Day | None:
+        """Return the counts of the day, if processes share it, and it was counted since they began."""
+        day = self.shared.day if self.shared else None
+        return day if day and day.day == attempt.window.day and day.offices_done is not None else None
 
     def _rate(self, attempt: Attempt, done: int) -> float:
         """Return deliveries per second: over the last RATE_OVER seconds, or since the attempt began if not sampled."""
@@ -223,12 +263,18 @@ class Live:
             lost = sum(attempt.progress.settled[channel, state] for channel in Channel for state in LOST)
             if lost != self._news[1] and now - self._news[0] >= NEWS_EVERY:
                 self._news = now, lost
-            seen = (attempt.window.day, attempt.progress.planned, attempt.stop.reason, self._news[1])
+            # The table of the processes is drawn anew with the page.
+            others = now // NEWS_EVERY if self.shared and len(self.shared.members) > 1 else 0
+            seen = (attempt.window.day, attempt.progress.planned, attempt.stop.reason, self._news[1], others)
         return hashlib.sha256(repr((seen, alarms)).encode()).hexdigest()[:16]
 
     def today(self) -> date:
         """Return the date in the window's time zone."""
         return self.daemon.now().astimezone(self.daemon.settings.window.zone).date()
+
+
+def _lost(numbers: Mapping[State, int], words: Words) -> str:
+    return ", ".join(words(f"n_{state}", n=words.number(n)) for state, n in numbers.items() if n)
 
 
 def _bar(key: str, done: int, total: int, note: str, words: Words) -> Bar:

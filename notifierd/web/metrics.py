@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from notifierd import __version__
 from notifierd.model.delivery import OPEN, Channel, State
 from notifierd.model.feedback import MailStatus
-from notifierd.run.progress import Histogram
+from notifierd.run.progress import Histogram, Progress
 from notifierd.service.stderr import lines_dropped
 from notifierd.store.history import Day
 from notifierd.web.daemon import DaemonView
@@ -113,6 +113,12 @@ class _Daemon(Collector):
         status = self.daemon.status
         metrics, running = status.metrics, status.attempt is not None and status.attempt.progress.has_day
         yield _gauge("notifierd_run_in_progress", "Whether this process runs the day.", running)
+        progress = status.attempt.progress if status.attempt and running else Progress()
+        yield _gauge("notifierd_members", "Processes that work on the day, this one included.", progress.members)
+        yield _gauge("notifierd_leads", "Whether this process leads the day.", progress.leads)
+        granted = [((channel,), progress.granted.get(channel, 0)) for channel in Channel]
+        text = "Calls at once that this process may make."
+        yield _gauges("notifierd_slots_granted", text, ("channel",), granted)
         runs = [((state,), metrics.runs[state]) for state in RUN_STATES]
         yield _counters("notifierd_runs", "Runs that this process ended, or found missed.", ("state",), runs)
         took = [((), metrics.run_seconds)]

@@ -100,6 +100,7 @@ class Pages:
     async def overview(self, request: Request) -> Response:
         """Render the present state, the last failures, and the last days."""
         words, today, of = self.words(request), self.live.today(), failure_filter(request)
+        await self.live.look()
         now = self.live.now(words)
         recent = trouble = told = None
         try:
@@ -119,6 +120,7 @@ class Pages:
             became=became(told.mails, told.looks, {one.day: one.finished_at for one in recent.days})
             if told and recent
             else (),
+            members=self.live.shared.members if self.live.shared else (),
             chart=chart(recent.days if recent else (), today, DAYS),
             live=True,
         )

@@ -50,7 +50,10 @@ async def _serve(daemon: DaemonView, http: HttpSettings) -> None:
         status.unserved = ""
         names = sorted("{}:{}".format(*listener.socket.getsockname()[:2]) for listener in listeners)
         log.info("listening", addresses=names)
-        await serve(listeners, App(daemon, Access(http)))
+        app = App(daemon, Access(http))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app.live.keep_looking)
+            await serve(listeners, app)
     except* OSError as group:
         code = getattr(first_of(group), "errno", None)
         trouble = f"no page at {http.bind} ({errno.errorcode.get(code or 0, 'no such address')})"

@@ -32,6 +32,7 @@ from notifierd.rules.due import Rules, channel_decisions
 from notifierd.rules.report import RunReport, RunResult
 from notifierd.store.feedback import FeedbackDay, Held, LookState
 from notifierd.store.history import Day, Open, UntoldTotal
+from tests.support.members import a_member
 from tests.support.samples import DAY, a_device, a_renewal, a_staff, an_assessment, an_id
 
 GOLDEN = Path(__file__).parents[1] / "data" / "tables.txt"
@@ -131,6 +132,7 @@ def status(found: list[PastDay], holiday: str) -> StatusReport:
         closed=holiday,
         last=found[2],
         missed=(found[3],),
+        members=tuple(a_member(number, rate=1234.5 / number) for number in (1, 2, 3)),
         open=(Open(DAY, Channel.EMAIL, 5000, 12, 34, NINE + timedelta(hours=5)),),
     )
 

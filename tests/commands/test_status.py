@@ -24,6 +24,7 @@ from notifierd.rules.calendar import Window
 from notifierd.store.history import Day, Open, UntoldTotal
 from tests.support.daemon_process import AHEAD, OPEN, TODAY
 from tests.support.documented import differences, documented
+from tests.support.members import a_member
 from tests.support.processes import API_KEY, DOMAIN, Place, ended, invent, run, running
 from tests.support.processes import until as until_now
 from tests.support.samples import DAY, an_id
@@ -88,6 +89,14 @@ def test_a_run_in_progress_has_a_holder_and_what_is_open(place: Place) -> None:
         ended(process, 0)
     assert (found["last_run"]["state"], found["last_run"]["untold"]) == ("running", None)
     assert re.fullmatch(r"\S+:\d+:[0-9a-f]{8}", found["last_run"]["holder"])
+    (member,) = found["members"]
+    assert (member["name"], member["leads"], member["slots"]) == (
+        found["last_run"]["holder"],
+        True,
+        {"email": 2, "push": 20},
+    )
+    (line,) = [line for line in words.splitlines() if member["name"] in line and " leads " in line]
+    assert line.startswith(member["host"])
     (left,) = found["open"]
     assert (left["channel"], left["planned"], left["sending"], left["waiting"]) == ("email", 4, 2, 2)
     assert found["next_window"]["open"]
@@ -95,6 +104,7 @@ def test_a_run_in_progress_has_a_holder_and_what_is_open(place: Place) -> None:
     left = rf"open         6 mails of {TODAY}, 2 being sent, 2 not before \d\d:\d\d:\d\d \S+"
     assert [line for line in words.splitlines() if re.fullmatch(left, line)]
     assert status(place)["last_run"]["holder"] is None
+    assert status(place)["members"] == []
 
 
 def test_a_database_out_of_reach_is_exit_3_and_the_calendar_is_told_all_the_same(place: Place) -> None:
@@ -228,6 +238,19 @@ def test_a_bad_day_says_what_is_bad() -> None:
         "came back    1,200 bounced, 1 complained; nothing is known of 1 mail",
         "open         4 mails of 2026-11-24",
     ]
+
+
+def test_who_works_on_a_day_is_a_table() -> None:
+    working = evolve(
+        REPORT, last=PastDay(GOOD), members=(a_member(1), a_member(2, rate=0.0)), now=NINE + timedelta(minutes=5)
+    )
+    header, first, second = (re.split(r"  +", line.strip()) for line in shown(working)[6:9])
+    assert header == [
+        *("host", "process", "version", "mail slots", "push slots"),
+        *("rate", "offices done", "in hand", "renewed"),
+    ]
+    assert first == ["web1", "web1:811:5f3a09c1", "0.1.0", "leads", "3", "10", "41.5/s", "512", "6", "60 s ago"]
+    assert second == ["web2", "web2:812:5f3a09c2", "0.1.0", "3", "10", "0.0/s", "512", "6", "60 s ago"]
 
 
 def test_a_closed_day_an_open_window_and_missed_days() -> None:

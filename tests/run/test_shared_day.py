@@ -2,19 +2,26 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import date
+from itertools import pairwise
 
 import pytest
 import trio
 from attrs import define, evolve, field
 from structlog.testing import capture_logs
 
-from notifierd.model.delivery import State
+from notifierd.model.counts import DayCounts, Tallies
+from notifierd.model.delivery import Channel, State
 from notifierd.model.errors import LedgerUnavailable
-from notifierd.rules.cluster.membership import Terms
+from notifierd.rules.cluster.membership import Standing, Terms, Use
+from notifierd.rules.due import Rules
 from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
 from notifierd.run.day import run_day
 from notifierd.run.record.grants import Grants
+from notifierd.run.record.interim import COUNT_SECONDS
+from notifierd.run.record.passes import IDLE
+from notifierd.run.record.tally import Tally
 from notifierd.store.ledger import LEASE_SECONDS
 from tests.support.memory import Application
 from tests.support.samples import DAY, some_offices
@@ -224,7 +231,8 @@ async def test_a_process_that_joins_again_numbers_its_renewals_on(autojump_clock
     """A renewal of its first membership may be carried out in the second: it must not overtake those of that one."""
     ledger = ShakyLedger(some_offices(1))
     context = a_run(ledger, ScriptedSender(), terms=SHARED)
-    first, second = Grants(context), Grants(context)
+    tally = Tally(context.progress)
+    first, second = Grants(context, tally), Grants(context, tally)
     assert first.ask().asked < first.ask().asked < second.ask().asked
 
 
@@ -264,6 +272,80 @@ async def test_who_closes_the_day_knows_what_the_plan_exceeded_although_another_
     late = {reason for state, reason in members.ledger.reasons() if state is State.EXPIRED}
     assert "window_ended (email_per_second)" in late
     assert "window_ended" not in late
+
+
+@define
+class WatchedLedger(ShakyLedger):
+    """Notes when days were counted, and what members told.
+
+    Attributes:
+        seconds: how long it takes to keep the counts of the day so far.
+    """
+
+    seconds: float = 0.0
+    counted: list[float] = field(factory=list)
+    kept: list[tuple[float, str]] = field(factory=list)
+    told: list[tuple[str, Tallies]] = field(factory=list)
+
+    async def renew_lease(self, day: date, holder: str, use: Use = Use()) -> Standing | None:  # noqa: B008 - it is frozen
+        self.told.append((holder, use.tallies))
+        return await super().renew_lease(day, holder, use)
+
+    async def counts(self, day: date, rules: Rules, *, interim: bool = False) -> DayCounts:
+        self.counted.append(trio.current_time())
+        return await super().counts(day, rules, interim=interim)
+
+    async def keep_interim(self, day: date, holder: str) -> int:
+        self.kept.append((trio.current_time(), holder))
+        await trio.sleep(self.seconds)
+        return await super().keep_interim(day, holder)
+
+
+async def test_a_process_that_finds_nothing_to_claim_counts_nothing_and_asks_once_a_second(autojump_clock):
+    """One office, whose mail takes a minute."""
+    ledger = WatchedLedger(some_offices(1, staff=1))
+    members, theirs = Members(ledger, seconds=60.0, slots=4), evolve(ledger, counted=[], reads=[])
+    idle = evolve(members, ledger=theirs)
+    await all_of([lambda: members.work("a", send_timeout=90.0), lambda: idle.work("b", 1.0, send_timeout=90.0)])
+    assert everybody_was_told_once(members, 1)
+    during = [at for at in theirs.reads if 5.0 < at < 60.0]
+    assert len(during) > 50
+    assert min(later - earlier for earlier, later in pairwise(during)) >= IDLE
+    assert [at for at in theirs.counted if at < 60.0] == []
+
+
+async def test_the_process_that_leads_keeps_the_counts_of_the_day_and_pauses_longer_the_longer_it_takes(
+    autojump_clock,
+):
+    """At first 2 s, so once a minute; then at once, so every five seconds; then the one that leads dies."""
+    ledger = WatchedLedger(some_offices(400, staff=2), seconds=2.0)
+    members = Members(ledger, seconds=5.0, slots=8)
+
+    async def trouble() -> None:
+        await trio.sleep_until(100.0)
+        ledger.seconds = 0.0
+        await trio.sleep_until(200.0)
+        members.scopes["a"].cancel()
+
+    await all_of([*together(members, a=0.0, b=0.1), trouble])
+    by_a, by_b = ([at for at, holder in ledger.kept if holder == name] for name in "ab")
+    assert [round(at) for at in by_a[:3]] == [5, 67, 129]
+    assert {round(later - earlier, 1) for earlier, later in pairwise(by_a[2:])} == {COUNT_SECONDS}
+    assert max(by_a) < 200.0 < min(by_b) < 200.0 + LEASE_SECONDS + COUNT_SECONDS
+    assert members.contexts["b"].progress.all_done > 0
+
+
+async def test_a_member_tells_what_it_has_done_with_each_renewal(autojump_clock):
+    ledger = WatchedLedger(some_offices(400, staff=2))
+    members = Members(ledger, slots=8)
+    await all_of(together(members, a=0.0, b=0.1))
+    told = [tallies for holder, tallies in ledger.told if holder == "a"]
+    mails = [tallies.of(Channel.EMAIL) for tallies in told]
+    assert mails == sorted(mails)
+    middle = told[len(told) // 2]
+    assert middle.rate == pytest.approx(8.0, abs=1.0), "half of the slots, half a second for each mail"
+    assert middle.offices_in_hand > 0
+    assert middle.offices_done == pytest.approx(middle.of(Channel.EMAIL) / 2, abs=5)
 
 
 async def test_a_process_of_another_configuration_stays_out(autojump_clock):

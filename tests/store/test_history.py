@@ -1,5 +1,6 @@
 """What the ledger tells of the days, in PostgreSQL."""
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -8,11 +9,14 @@ from uuid import UUID, uuid4
 import pytest
 from attrs import evolve, frozen
 
-from notifierd.model.counts import ChannelCounts, Untold
+from notifierd.model.counts import ChannelCounts, Tallies, Untold
 from notifierd.model.delivery import Channel, State, delivery_id
+from notifierd.rules.cluster.grants import NOTHING, ClusterLimits, Grant
+from notifierd.rules.cluster.membership import Terms, Use
 from notifierd.rules.due import Rules
 from notifierd.store.database import Database, open_database
 from notifierd.store.history import (
+    Day,
     FailureFilter,
     Open,
     Overview,
@@ -22,6 +26,7 @@ from notifierd.store.history import (
     UntoldTotal,
 )
 from notifierd.store.postgres import PostgresLedger
+from notifierd.store.sql import feedback, history, members
 from tests.support import application
 from tests.support.memory import Application
 from tests.support.samples import DAY, a_renewal, an_id
@@ -264,6 +269,94 @@ async def test_who_was_not_told_is_named_the_most_overdue_first(archive: Archive
     south, west = UntoldOffice(SOUTH, "South", 2, 2), UntoldOffice(WEST, "West", 3, 1)
     assert await archive.overview.untold(DAY) == (south, west, UntoldOffice(NORTH, "North", 1, 0))
     assert await archive.overview.untold(DAY, 2) == (south, west)
+
+
+# While a day goes on -------------------------------------------------------------------------------------------------
+
+
+async def test_while_a_day_goes_on_its_numbers_are_those_that_the_leader_kept(archive: Archive) -> None:
+    """What came since is not counted, until the leader counts again, or dies, or the run ends."""
+    await archive.ledger.take_lease(DAY, ME)
+    for state in ("sent", "sent", "planned", "sending"):
+        await archive.add(NORTH, state)
+    for office in (NORTH, SOUTH):
+        await archive.add(office, "failed", reason="rejected:422")
+    await archive.db.fetch("insert into notifierd.run_offices values ($1, $2, 0, 'done')", DAY, NORTH)
+    await archive.db.fetch("insert into notifierd.run_offices values ($1, $2, 0)", DAY, SOUTH)
+    assert await archive.ledger.keep_interim(DAY, ME) == 1
+
+    async def seen() -> tuple[Day | None, Sequence[Open], Sequence[ReasonCount]]:
+        overview = archive.overview
+        return await overview.day(DAY), await overview.open(), await overview.reasons(DAY)
+
+    kept = day, opened, reasons = await seen()
+    assert day
+    assert (day.email, day.offices, day.offices_done) == (ChannelCounts(6, sent=2, failed=2, open=2), 2, 1)
+    assert opened == (Open(DAY, Channel.EMAIL, planned=1, sending=1, waiting=0, next_turn=None),)
+    rejected = ReasonCount(Channel.EMAIL, State.FAILED, "rejected:422", deliveries=2, offices=2)
+    assert reasons == (rejected,)
+    await archive.add(WEST, "failed", reason="timeout")
+    assert await seen() == kept
+    assert await archive.overview.reasons(DAY, FailureFilter(state=State.UNKNOWN)) == ()
+    assert [one.reason for one in await archive.overview.reasons(DAY, FailureFilter(office_id=WEST))] == ["timeout"]
+    await archive.ledger.keep_interim(DAY, ME)
+    assert [one.reason for one in (await seen())[2]] == ["rejected:422", "timeout"]
+    await archive.add(WEST, "expired", reason="x")
+    await archive.db.fetch("update notifierd.run_members set until = now()")
+    await archive.db.fetch("update notifierd.runs set lease_until = now()")
+    assert [one.reason for one in (await seen())[2]] == ["rejected:422", "x", "timeout"], "nobody works on the day"
+    await archive.ledger.take_lease(DAY, ME)
+    assert len((await seen())[2]) == 3, "this run was not counted yet"
+
+
+async def test_nobody_who_looks_reads_the_rows_of_a_day_that_goes_on(archive: Archive) -> None:
+    await archive.run(YESTERDAY, "sent")
+    await archive.ledger.take_lease(DAY, ME)
+    for _ in range(3):
+        await archive.add(NORTH, "sent", provider="resend")
+    await archive.ledger.keep_interim(DAY, ME)
+    nothing = (None, None, None, None, 10)
+    for statement, arguments in (
+        (history.DAYS, (YESTERDAY, DAY, 30)),
+        (history.OPEN, ()),
+        (history.REASONS, (DAY, *nothing)),
+        (feedback.DAYS, (DAY, 1)),
+        (members.AT_WORK, ()),
+    ):
+        assert await reads(archive.db, statement, *arguments) == set(), statement
+    assert await reads(archive.db, "select count(*) from notifierd.deliveries") == {"deliveries"}
+
+
+async def reads(db: Database, statement: str, *arguments: object) -> set[str]:
+    """Which of the tables with rows for each delivery or office *statement* reads, beyond a first row."""
+    ((plan,),) = await db.fetch(f"explain (analyze, timing off, format json) {statement}", *arguments)
+
+    def tables(node: dict[str, Any]) -> set[str]:
+        rows = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        own = {node["Relation Name"]} if rows * node["Actual Loops"] > 1 and "Relation Name" in node else set()
+        return own.union(*map(tables, node.get("Plans", ())))
+
+    return tables(json.loads(plan)[0]["Plan"]) & {"deliveries", "run_offices"}
+
+
+async def test_who_works_on_a_day_is_listed_with_what_they_told_last(archive: Archive) -> None:
+    shared = Terms(ClusterLimits(email=5, push=20), shares=True, host="web1", version="0.1.0", config_hash="x")
+    await archive.ledger.take_lease(DAY, "web1:1:a", shared)
+    await archive.ledger.take_lease(DAY, "web2:2:b", evolve(shared, host="web2"))
+    done = Tallies({(Channel.EMAIL, State.SENT): 7, (Channel.PUSH, State.GONE): 2}, 3, 4, 1.5)
+    for asked, name in ((1, "web1:1:a"), (1, "web2:2:b"), (2, "web1:1:a")):
+        holding = Grant(3, 10, 5) if name == "web1:1:a" else NOTHING
+        await archive.ledger.renew_lease(DAY, name, Use(asked, holding, shared.limits, tallies=done))
+    first, second = await archive.overview.members()
+    assert (first.name, first.host, first.version, first.leads, first.day) == ("web1:1:a", "web1", "0.1.0", True, DAY)
+    assert (second.name, second.leads, first.done) == ("web2:2:b", False, done)
+    assert (first.email, first.push) == (3, 10)
+    assert first.joined_at < second.joined_at < second.renewed_at < first.renewed_at
+    assert first.as_json()["settled"] == {"email": 7, "push": 2}
+    await archive.ledger.leave(DAY, "web2:2:b")
+    assert [one.name for one in await archive.overview.members()] == ["web1:1:a"]
+    await archive.ledger.finish(DAY, "web1:1:a", "completed", None)
+    assert await archive.overview.members() == ()
 
 
 # An office, and what is open -----------------------------------------------------------------------------------------

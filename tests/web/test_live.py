@@ -3,21 +3,26 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import trio
 from attrs import define, evolve, field
 
-from notifierd.model.counts import Excess, Planned
+from notifierd.model.counts import ChannelCounts, Excess, Planned
 from notifierd.model.delivery import Channel, State
 from notifierd.model.outcome import Blocked, Deferred
+from notifierd.rules.cluster.membership import Terms
 from notifierd.service.state import Attempt
+from notifierd.store.history import Day
+from notifierd.web.archive import SHARED_KEPT_FOR, Shared
 from notifierd.web.live import MOST_NAMED, NEWS_EVERY, QUIET_SECONDS, TICK, Live
 from notifierd.web.server.http import Send
 from notifierd.web.words.language import Words
-from tests.support.fake_daemon import WINDOW, Daemon
-from tests.support.samples import an_id, some_offices
+from tests.support.fake_daemon import NINE, WINDOW, Daemon
+from tests.support.members import a_member
+from tests.support.samples import DAY, an_id, some_offices
 from tests.support.scripted_senders import ScriptedSender, ShakyLedger, a_run
 
 EN = Words("en", ZoneInfo("Asia/Tokyo"))
@@ -147,6 +152,65 @@ async def test_who_looks_first_in_mid_run_is_told_the_rate_of_the_run_so_far(aut
     assert dict(Live(daemon).now(EN).facts)["rate"] == "2.5 a second"
     settle(attempt, State.FAILED, 50)
     assert dict(Live(daemon).now(EN).facts)["time_left"] == "about 0 s"
+
+
+async def test_of_a_shared_day_the_page_shows_what_all_processes_have_done(autojump_clock):
+    """Until it was counted, and while the ledger cannot be read, what this one has done."""
+    daemon, looked = Daemon(), list[date]()
+    attempt = daemon.begin(50, 1000, 200)
+    attempt.context = a_run(ShakyLedger(some_offices(1)), ScriptedSender(), terms=Terms(shares=True))
+    mails, pushes = ChannelCounts(1000, sent=590, failed=10, open=400), ChannelCounts(200, sent=200)
+    counted = Day(DAY, "running", None, None, NINE, None, 50, 1, mails, pushes, None, offices_done=30)
+    members = (a_member(1, rate=30.0), a_member(2, rate=10.0))
+    answers: list[Shared | None] = [Shared(evolve(counted, offices_done=None), members), Shared(counted, members), None]
+
+    async def look_up(day: date) -> Shared | None:
+        looked.append(day)
+        return answers.pop(0)
+
+    live = Live(daemon, look_up)
+    settle(attempt, State.SENT, 100)
+    await live.look()
+    early = live.now(EN)
+    assert [bar.text for bar in early.bars] == ["0 of 50", "100 of 1,000", "0 of 200"]
+    await live.look()
+    now = live.now(EN)
+    assert [(bar.text, bar.note) for bar in now.bars] == [
+        ("30 of 50", "1 failed"),
+        ("600 of 1,000", "10 failed"),
+        ("200 of 200", ""),
+    ]
+    facts = dict(now.facts)
+    assert (facts["rate"], facts["time_left"], facts["members"]) == ("40 a second", "about 10 s", "2 (web1 leads)")
+    await trio.sleep(NEWS_EVERY)
+    assert live.now(EN).stamp != now.stamp, "the table of the processes is old"
+    await live.look()
+    assert [bar.text for bar in live.now(EN).bars] == [bar.text for bar in early.bars]
+    daemon.status.attempt = None
+    await live.look()
+    assert looked == [DAY] * 3
+
+
+async def test_nobody_looks_what_all_processes_do_while_nobody_watches_or_the_process_works_alone(autojump_clock):
+    daemon, page, looked = Daemon(), Page(), list[float]()
+
+    async def look_up(_: date) -> Shared | None:
+        looked.append(trio.current_time())
+        return None
+
+    live = Live(daemon, look_up)
+    attempt = daemon.begin(1, 1, 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(live.keep_looking)
+        async with open_pages(live, page.take):
+            await trio.sleep(11.0)
+        attempt.context = a_run(ShakyLedger(some_offices(1)), ScriptedSender(), terms=Terms(shares=True))
+        await trio.sleep(10.0)
+        assert looked == []
+        async with open_pages(live, page.take):
+            await trio.sleep(10.0)
+        nursery.cancel_scope.cancel()
+    assert len(looked) == 10.0 / SHARED_KEPT_FOR
 
 
 async def test_offices_in_flight_are_named_the_longest_first_and_the_rest_counted(autojump_clock):

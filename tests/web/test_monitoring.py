@@ -20,6 +20,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from notifierd.model.counts import ChannelCounts
+from notifierd.model.delivery import Channel
 from notifierd.store.feedback import FeedbackDay, LookState
 from notifierd.store.history import Day, UntoldTotal
 from notifierd.web.feedback import Told
@@ -47,6 +48,24 @@ async def a_scrape() -> str:
     became = FeedbackDay(DAY, "resend", delivered=2, **dict.fromkeys(NONE, 0), not_known=1)
     told = Told((became,), (LookState("resend", ended, ended, ""),), held=1)
     return scrape(daemon, (day,), told, 0).decode()
+
+
+async def test_how_a_day_is_shared_is_told_of_the_process_that_is_asked(autojump_clock):
+    daemon = Daemon()
+
+    def told() -> dict[str, float]:
+        families = text_string_to_metric_families(scrape(daemon, (), None, 0).decode())
+        return {
+            " ".join([one.name.removeprefix("notifierd_"), *one.labels.values()]): one.value
+            for family in families
+            for one in family.samples
+            if re.match("notifierd_(members|leads|slots_granted)", one.name)
+        }
+
+    assert told() == {"members": 0.0, "leads": 0.0, "slots_granted email": 0.0, "slots_granted push": 0.0}
+    progress = daemon.begin(1, 1, 1).progress
+    progress.members, progress.leads, progress.granted = 3, True, {Channel.EMAIL: 2, Channel.PUSH: 7}
+    assert told() == {"members": 3.0, "leads": 1.0, "slots_granted email": 2.0, "slots_granted push": 7.0}
 
 
 @pytest.fixture(scope="module")

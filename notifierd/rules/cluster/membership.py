@@ -2,7 +2,7 @@
 
 from attrs import evolve, field, frozen
 
-from notifierd.model.counts import Planned
+from notifierd.model.counts import Planned, Tallies
 from notifierd.model.errors import ConfigsDiffer, LeaseHeld
 from notifierd.rules.cluster.grants import NOTHING, ClusterLimits, Grant, fair_grant, next_grants
 
@@ -38,12 +38,14 @@ class Use:
         holding: the most that the member uses until it has the answer.
         limits: those of its configuration, which are in force if it leads; None: they are as before.
         mails_used: how many of the mails that it drew from the day's quota belong to offices that it has finished.
+        tallies: what it has done so far, to be shown.
     """
 
     asked: int = 0
     holding: Grant = NOTHING
     limits: ClusterLimits | None = None
     mails_used: int = 0
+    tallies: Tallies = field(factory=Tallies)
 
 
 @frozen

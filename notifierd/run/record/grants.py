@@ -15,6 +15,7 @@ from notifierd.model.errors import DatabaseError
 from notifierd.rules.cluster.grants import NOTHING, ClusterLimits, Grant
 from notifierd.rules.cluster.membership import Standing, Use
 from notifierd.run.context import RunContext
+from notifierd.run.record.tally import Tally
 from notifierd.run.transport import CallLimits
 
 _NUMBERS = count(1)
@@ -30,6 +31,7 @@ class Grants:
     """See the module. Without other members (`[cluster] share`), the configuration's limits are in force unchanged."""
 
     _context: RunContext
+    _tally: Tally
     mails_drawn: int = 0
     """Mails that were drawn from the day's quota."""
     mails: int = 0
@@ -102,7 +104,8 @@ class Grants:
         """Return what to report with the next renewal."""
         self.asked = next(_NUMBERS)
         self._reported = self._holding()
-        return Use(self.asked, self._reported, self._context.limits.for_cluster(), self.mails_used)
+        limits = self._context.limits.for_cluster()
+        return Use(self.asked, self._reported, limits, self.mails_used, self._tally.now())
 
     def answer(self, asked: int, standing: Standing) -> None:
         """Use what the answer to the renewal number *asked* grants, also for calls that wait already."""

@@ -14,11 +14,13 @@ import trio
 from attrs import define, evolve, field
 
 from notifierd.model.counts import Planned
+from notifierd.model.delivery import Channel
 from notifierd.model.errors import DatabaseError, LeaseLost, LeaseNotRenewed, LedgerUnavailable, first_of
 from notifierd.model.reasons import Reason
 from notifierd.rules.cluster.membership import Standing
 from notifierd.run.context import RunContext
 from notifierd.run.record.grants import Grants
+from notifierd.run.record.tally import Tally
 from notifierd.store.ledger import LEASE_SECONDS
 
 MOST_RENEWALS = 2
@@ -47,7 +49,9 @@ async def hold_lease(day: date, context: RunContext) -> AsyncIterator["Lease"]:
     asked = trio.current_time()
     terms = evolve(context.terms, limits=context.limits.for_cluster())
     standing = await context.ledger.take_lease(day, context.holder, terms)
-    lease = Lease(trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN), standing, Grants(context))
+    lease = Lease(
+        trio.CancelScope(deadline=asked + LEASE_SECONDS - MARGIN), standing, Grants(context, Tally(context.progress))
+    )
     lease.grants.answer(0, standing)
     lease.show(context)
     if terms.shares:
@@ -111,7 +115,10 @@ class Lease:
 
     def show(self, context: RunContext) -> None:
         """Let others see how the process stands."""
-        context.progress.leads, context.progress.members = self.standing.leads, self.standing.members
+        progress, grant = context.progress, self.standing.grant
+        progress.leads, progress.members = self.standing.leads, self.standing.members
+        if grant:
+            progress.granted = {Channel.EMAIL: grant.email, Channel.PUSH: grant.push}
 
     def renew(self, asked: int, standing: Standing) -> None:
         """Note the answer to the renewal number *asked*. It may be older than what this process knows of the plan."""

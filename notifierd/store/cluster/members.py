@@ -52,7 +52,8 @@ class PostgresMembers:
             if standing is not None:
                 limits, grant = json.dumps(asdict(standing.limits)), _columns(standing.kept)
                 now = standing.leads, limits, use.asked, use.mails_used
-                await connection.execute(members.RENEW, day, holder, LEASE_SECONDS, *now, *grant)
+                told = json.dumps(use.tallies.as_json())
+                await connection.execute(members.RENEW, day, holder, LEASE_SECONDS, *now, *grant, told)
             return standing
 
         return await self._in_turn(unit)

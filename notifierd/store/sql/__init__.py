@@ -38,6 +38,17 @@ DUE = """(
 )"""
 """Condition for a delivery whose turn has come: it is planned, or its last try can no longer settle it."""
 
+NEXT_TURN = "greatest(d.not_before, case d.state when 'sending' then d.try_until end)"
+"""When the turn of an open delivery comes that is not due."""
+
+INTERIM = f"""(
+    select m.interim from notifierd.run_members m
+    where m.day = r.day and m.epoch = r.epoch and r.state = 'running' and m.interim is not null and {IS_MEMBER}
+    order by (m.interim ->> 'at')::float8 desc limit 1
+)"""
+"""The counts of run *r* so far, as the process that leads it last kept them; null if nobody works on it, or nobody has
+counted yet."""
+
 GIVEN = """(
     select count(*) from notifierd.deliveries d
     where d.day = $1::date and d.channel = 'email' and (d.state in ('sent', 'sending', 'unknown') or d.doubts > 0)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from notifierd.config.settings import Audit
 from notifierd.model.feedback import TROUBLE, MailStatus
-from notifierd.store.sql import ADDRESS_KEY, HOLDS, IS_HELD, NOT_REACHED, OFFICE_NAME, STANDS
+from notifierd.store.sql import ADDRESS_KEY, HOLDS, IN_PROGRESS, IS_HELD, NOT_REACHED, OFFICE_NAME, STANDS
 
 # $1 a day, $2 and $3: read on after this (office, staff member), $4 how many
 ASKED = """
@@ -261,15 +261,20 @@ def _each(column: str) -> str:
     return ", ".join(column.format(status) for status in MailStatus)
 
 
-# $1 the last day, $2 how many days
+# $1 the last day, $2 how many days. No provider is asked while a day goes on, so its mails are not read.
 DAYS = f"""
 with listed as materialized (
-    select r.day from notifierd.runs r where r.day <= $1::date order by r.day desc limit $2::int
+    select r.day from (
+        select * from notifierd.runs l where l.day <= $1::date order by l.day desc limit $2::int
+    ) r
+    where not {IN_PROGRESS}
 ), sent as materialized (
-    select d.day, d.provider, count(*) as mails
-    from listed l join notifierd.deliveries d on d.day = l.day
-    where d.channel = 'email' and d.state = 'sent' and d.provider is not null
-    group by d.day, d.provider
+    select l.day, m.provider, m.mails
+    from listed l cross join lateral (
+        select d.provider, count(*) as mails from notifierd.deliveries d
+        where d.day = l.day and d.channel = 'email' and d.state = 'sent' and d.provider is not null
+        group by d.provider
+    ) m
 ), told as materialized (
     select f.day, f.provider, count(*) as mails, {_each("count(*) filter (where f.status = '{0}') as {0}")}
     from listed l join notifierd.feedback f on f.day = l.day

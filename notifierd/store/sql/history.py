@@ -1,13 +1,13 @@
 """The history of the days. The statements run beside a live run: they take no lock, and return few rows."""
 
 from notifierd.model.reasons import Reason
-from notifierd.store.sql import DUE, LOST_STATES, OFFICE_NAME, OPEN_STATES, STANDS
+from notifierd.store.sql import DUE, INTERIM, LOST_STATES, NEXT_TURN, OFFICE_NAME, OPEN_STATES, STANDS
 
-# The counts of a day are stored when its run ends. Only a day in progress is counted at each query.
+# The counts of a day are stored when its run ends, and every few seconds while it goes on.
 DAYS = f"""
 select r.day, r.state, r.reason, r.started_at, r.finished_at,
        case when r.lease_until > clock_timestamp() then r.holder end as holder,
-       coalesce(r.counts, {STANDS}) as counts,
+       coalesce(r.counts, {INTERIM}, {STANDS}) as counts,
        case when r.untold is not null then (
            select json_build_object('alerts', coalesce(sum(u.alerts), 0), 'overdue', coalesce(sum(u.overdue), 0),
                                     'offices', count(*))
@@ -52,10 +52,20 @@ where d.day = $1::date and d.state in {LOST_STATES}
   and ($4::text is null or d.reason = $4) and ($5::uuid is null or d.office_id = $5)
 """
 
+# While the day goes on, they are as the process that leads last counted them, except for those of one office.
 REASONS = f"""
-select d.channel, d.state, coalesce(d.reason, '') as reason, count(*) as deliveries,
-       count(distinct d.office_id) as offices
+with kept as materialized (
+    select {INTERIM} as interim from notifierd.runs r where r.day = $1::date
+)
+select o.channel, o.state, o.reason, o.deliveries, o.offices
+from kept k cross join jsonb_to_recordset(k.interim -> 'reasons')
+    as o (channel text, state text, reason text, deliveries bigint, offices bigint)
+where $5::uuid is null and ($2::text is null or o.channel = $2) and ($3::text is null or o.state = $3)
+  and ($4::text is null or o.reason = $4)
+union all
+select d.channel, d.state, coalesce(d.reason, ''), count(*), count(distinct d.office_id)
 {_FAILURES}
+  and ($5::uuid is not null or not exists (select from kept k where k.interim is not null))
 group by 1, 2, 3
 order by deliveries desc, 1, 2, 3
 limit $6::int
@@ -131,17 +141,24 @@ group by l.day
 order by l.day desc
 """
 
-# Open deliveries are those of a run that has not ended and may still be resumed.
+# Open deliveries are those of a run that has not ended and may still be resumed. While it goes on, they are as the
+# process that leads last counted them.
 OPEN = f"""
-select r.day, d.channel,
-       count(*) filter (where d.state = 'planned') as planned,
-       count(*) filter (where d.state = 'sending') as sending,
-       count(*) filter (where not {DUE}) as waiting,
-       min(greatest(d.not_before, case d.state when 'sending' then d.try_until end)) filter (where not {DUE})
-           as next_turn
-from notifierd.runs r join notifierd.deliveries d on d.day = r.day
-where r.state in ('running', 'interrupted') and coalesce(r.reason, '') not like '{Reason.NEVER_RESUMED}%'
-  and d.state in {OPEN_STATES}
-group by r.day, d.channel
-order by r.day, d.channel
+with left_open as materialized (
+    select r.day, {INTERIM} as interim from notifierd.runs r
+    where r.state in ('running', 'interrupted') and coalesce(r.reason, '') not like '{Reason.NEVER_RESUMED}%'
+)
+select l.day, o.channel, o.planned, o.sending, o.waiting, o.next_turn
+from left_open l cross join jsonb_to_recordset(l.interim -> 'open')
+    as o (channel text, planned bigint, sending bigint, waiting bigint, next_turn timestamptz)
+union all
+select l.day, d.channel,
+       count(*) filter (where d.state = 'planned'),
+       count(*) filter (where d.state = 'sending'),
+       count(*) filter (where not {DUE}),
+       min({NEXT_TURN}) filter (where not {DUE})
+from left_open l join notifierd.deliveries d on d.day = l.day
+where l.interim is null and d.state in {OPEN_STATES}
+group by l.day, d.channel
+order by day, channel
 """

@@ -4,7 +4,10 @@ Each change is decided in Python (`rules.cluster.membership`) from DAY and MEMBE
 day's row.
 """
 
-from notifierd.store.sql import GIVEN, IS_MEMBER, OPEN_STATES
+from notifierd.store.sql import DUE, GIVEN, IS_MEMBER, LOST_STATES, NEXT_TURN, OPEN_STATES
+
+MOST_REASONS = 100
+"""The most reasons why deliveries reached nobody that are kept while a day goes on."""
 
 OPEN_DAY = """
 insert into notifierd.runs (day, state, started_at) values ($1::date, 'running', now()) on conflict do nothing
@@ -64,12 +67,12 @@ on conflict (day, name) do update
 set until = excluded.until, epoch = excluded.epoch, host = excluded.host, version = excluded.version,
     config_hash = excluded.config_hash, shares = excluded.shares, email = excluded.email, push = excluded.push,
     per_destination = excluded.per_destination, per_second = excluded.per_second, asked = 0,
-    mails_drawn = 0, mails_used = 0, renewed_at = excluded.renewed_at,
+    mails_drawn = 0, mails_used = 0, renewed_at = excluded.renewed_at, tallies = null, interim = null,
     joined_at = case when $16::bool then m.joined_at else excluded.joined_at end
 """
 
 # $3 seconds of the lease, $4 whether this member leads, $5 the limits in force, $6 the renewal's number, $7 how many of
-# the mails that it drew are used, $8 to $11 what is kept for it
+# the mails that it drew are used, $8 to $11 what is kept for it, $12 what it has done
 RENEW = f"""
 with expired as ({_EXPIRED}), run as (
     update notifierd.runs r
@@ -79,7 +82,7 @@ with expired as ({_EXPIRED}), run as (
 update notifierd.run_members m
 set until = clock_timestamp() + make_interval(secs => $3::float8), renewed_at = clock_timestamp(),
     asked = greatest(m.asked, $6::int), mails_used = greatest(m.mails_used, $7::int),
-    email = $8::int, push = $9::int, per_destination = $10::int, per_second = $11::float8
+    email = $8::int, push = $9::int, per_destination = $10::int, per_second = $11::float8, tallies = $12::jsonb
 where m.day = $1::date and m.name = $2::text
 """
 
@@ -164,4 +167,51 @@ select exists (
         where d.day = o.day and d.office_id = o.office_id and d.state in {OPEN_STATES}
     )
 ) as open
+"""
+
+# The counts of the day so far: see `Ledger.keep_interim`. One scan of the day's deliveries; only of those that reached
+# nobody, the offices are told apart. Not in one statement with KEEP_INTERIM: if the lease was renewed meanwhile,
+# PostgreSQL would count again, with the member's row locked, and the next renewal would have to wait.
+COUNT_INTERIM = f"""
+with seen as materialized (
+    select d.channel, d.state, case when d.state in {LOST_STATES} then coalesce(d.reason, '') end as reason,
+           case when d.state in {LOST_STATES} then d.office_id end as office_id, count(*) as n,
+           count(*) filter (where d.state in {OPEN_STATES} and not {DUE}) as waiting,
+           min({NEXT_TURN}) filter (where d.state in {OPEN_STATES} and not {DUE}) as next_turn
+    from notifierd.deliveries d where d.day = $1::date group by 1, 2, 3, 4
+), offices as (
+    select count(*) as n, count(*) filter (where o.state = 'failed') as failed,
+           count(*) filter (where o.state <> 'open') as done
+    from notifierd.run_offices o where o.day = $1::date
+)
+select offices.done, jsonb_build_object(
+    'at', extract(epoch from clock_timestamp()),
+    'offices', offices.n, 'offices_failed', offices.failed, 'offices_done', offices.done,
+    'states', (select coalesce(jsonb_agg(s), '[]') from (
+        select channel, state, sum(n)::bigint as n from seen group by 1, 2
+    ) s),
+    'reasons', (select coalesce(jsonb_agg(s), '[]') from (
+        select channel, state, reason, sum(n)::bigint as deliveries, count(*) as offices
+        from seen where office_id is not null group by 1, 2, 3 order by deliveries desc, 1, 2, 3 limit {MOST_REASONS}
+    ) s),
+    'open', (select coalesce(jsonb_agg(s), '[]') from (
+        select channel, coalesce(sum(n) filter (where state = 'planned'), 0)::bigint as planned,
+               coalesce(sum(n) filter (where state = 'sending'), 0)::bigint as sending,
+               sum(waiting)::bigint as waiting, min(next_turn) as next_turn
+        from seen where state in {OPEN_STATES} group by 1 order by 1
+    ) s)
+)::text as interim
+from offices
+"""
+
+KEEP_INTERIM = "update notifierd.run_members set interim = $3::jsonb where day = $1::date and name = $2::text"
+
+# Who works on a day, the eldest first, with what they last told.
+AT_WORK = f"""
+select m.day, m.name, m.host, m.version, m.email, m.push, m.per_second, m.joined_at, m.renewed_at,
+       m.tallies::text as tallies,
+       coalesce(r.holder = m.name and r.lease_until > clock_timestamp(), false) as leads
+from notifierd.runs r join notifierd.run_members m on m.day = r.day and m.epoch = r.epoch
+where r.state = 'running' and {IS_MEMBER}
+order by m.day, m.joined_at, m.name
 """

@@ -49,6 +49,8 @@ PHRASES: Final[Mapping[str, Pair]] = {
     "about": ("約{span}", "about {span}"),
     "unclear": ("計算中", "being estimated"),
     "in_flight": ("処理中の事業所", "Offices in progress"),
+    "members": ("実行中のプロセス", "Processes"),
+    "led_by": ("{n}（主担当: {host}）", "{n} ({host} leads)"),
     "none": ("なし", "none"),
     "and_more": ("ほか{n}件", "and {n} more"),
     "began": ("開始", "Began"),
@@ -75,6 +77,16 @@ PHRASES: Final[Mapping[str, Pair]] = {
         "データベースに接続できないため、履歴を表示できません",
         "The database is unreachable, so the history cannot be shown",
     ),
+    # the processes that share the day
+    "members_title": ("実行を分担しているプロセス", "Processes that share the day"),
+    "host": ("ホスト", "Host"),
+    "leads": ("主担当", "leads"),
+    "its_version": ("版", "Version"),
+    "mail_slots": ("メールの同時実行枠", "Mail slots"),
+    "push_slots": ("プッシュの同時実行枠", "Push slots"),
+    "offices_done": ("済んだ事業所", "Offices done"),
+    "in_hand": ("処理中", "In hand"),
+    "renewed": ("最終更新", "Last renewal"),
     # alerts that reached nobody
     "untold_title": ("未通知のアラート", "Alerts that reached nobody"),
     "untold_none": ("{day}分: 未通知のアラートはありません。", "{day}: every alert reached somebody."),
@@ -111,6 +123,10 @@ PHRASES: Final[Mapping[str, Pair]] = {
         "{n} of {total} are listed. Use the filter to narrow them down.",
     ),
     "each_failure": ("一件ごとの表示", "Each delivery"),
+    "failures_later": (
+        "実行中は、理由を選ぶか絞り込むと表示されます。",
+        "While the run goes on, choose a reason or use the filter to list them.",
+    ),
     "email": ("メール", "email"),
     "push": ("プッシュ", "push"),
     # what became of mails
