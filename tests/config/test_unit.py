@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from notifierd.config.keys import key_of
-from notifierd.config.load import keys
+from notifierd.config.load import keys, variable
 from notifierd.config.settings import Settings
 from notifierd.send._network import is_public
 from tests.support.hostile import METADATA
@@ -72,6 +72,19 @@ def test_the_unit_allows_the_port_at_which_the_page_is_served():
 def test_a_path_that_is_not_there_keeps_no_service_from_its_start():
     """Which of them a machine has depends on its distribution."""
     assert all(path.startswith("-/") for line in UNIT["InaccessiblePaths"] for path in line.split())
+
+
+def test_the_unit_of_an_instance_differs_in_what_names_it_and_in_nothing_else():
+    """No instance shares the port of another one, or of the unit without instances."""
+    template = directives("notifierd@.service")
+    differing = {key for key in UNIT.keys() | template.keys() if UNIT.get(key) != template.get(key)}
+    assert differing == {"Description", "Environment", "SocketBindAllow"}
+    fault_handler, own = template["Environment"]
+    assert [fault_handler] == UNIT["Environment"]
+    named = dict(part.split("=") for part in own.split())
+    assert named == {"NOTIFIERD_CLUSTER_NAME": "%l-%i", "NOTIFIERD_HTTP_BIND": "127.0.0.1:947%i"}
+    assert template["SocketBindAllow"] == ["tcp:9471-9479"]
+    assert {variable(name) for name, _ in keys()} >= named.keys()
 
 
 def test_the_drop_in_for_newer_systemd_changes_how_it_reloads_and_nothing_else():

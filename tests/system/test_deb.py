@@ -19,8 +19,14 @@ from tests.support.daemon_process import OPEN, TODAY
 from tests.support.processes import API_KEY, PASSWORD, VAPID_KEY, Place, invent, write_config
 from tests.system.machine import REPOSITORY, UNIT, Machine, Service, booted
 
-BY_HAND = ("/opt/notifierd", "/etc/notifierd", f"/etc/systemd/system/{UNIT}", "/usr/local/bin/notifierd")
-"""What boot.sh installed, as the manual says."""
+BY_HAND = (
+    "/opt/notifierd",
+    "/etc/notifierd",
+    f"/etc/systemd/system/{UNIT}",
+    "/etc/systemd/system/notifierd@.service",
+    "/usr/local/bin/notifierd",
+)
+"""What boot.sh and other tests installed, as the manual says."""
 
 NEWER = "9999.0.0-1"
 SOURCE = ("release", "systemd", "config.toml", "constraints.txt", "CHANGELOG.md", "LICENSE", "notifierd/__init__.py")
@@ -145,6 +151,10 @@ def service(rig: Rig, place: Place) -> Iterator[Service]:
     machine.systemctl("daemon-reload")
 
 
+def is_active(machine: Machine, unit: str) -> bool:
+    return machine.run("systemctl", "is-active", unit, code=None).stdout.strip() == "active"
+
+
 def test_installed_it_is_neither_enabled_nor_started_and_makes_no_user(service: Service, rig: Rig):
     machine = rig.machine
     users = (machine.root / "etc/passwd").read_text()
@@ -160,6 +170,9 @@ def test_installed_it_is_neither_enabled_nor_started_and_makes_no_user(service: 
     done = machine.run("systemd-analyze", "verify", f"/usr/lib/systemd/system/{UNIT}")
     assert (done.stdout, done.stderr) == ("", "")
     machine.run("systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=11", UNIT)
+    template = (machine.root / "usr/lib/systemd/system/notifierd@.service").read_text()
+    assert "ExecStart=/usr/lib/notifierd/bin/notifierd " in template
+    assert "/opt/" not in template
 
 
 def test_it_is_upgraded_under_a_running_service_which_keeps_its_configuration(service: Service, rig: Rig, place: Place):
@@ -171,8 +184,12 @@ def test_it_is_upgraded_under_a_running_service_which_keeps_its_configuration(se
     pid = service.pid
     machine.systemctl("reload", UNIT)
     service.until("the reload", lambda: "reloaded" in service.events())
+    machine.systemctl("start", "notifierd@2")
     rig.install(rig.newer)
     service.until("the service", lambda: service.value("ActiveState") == "active")
+    service.until("the second daemon", lambda: is_active(machine, "notifierd@2"))
+    assert not is_active(machine, "notifierd@1")
+    machine.systemctl("stop", "notifierd@2")
     assert service.pid != pid
     assert "Result=success" in machine.systemctl("show", UNIT, "--property=Result")
     assert (machine.root / "etc/notifierd/config.toml").read_text() == before

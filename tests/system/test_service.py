@@ -463,6 +463,34 @@ def test_killed_in_a_run_it_goes_on_after_the_restart(installation: Installation
     assert service.value("NRestarts") == "1"
 
 
+# ----------------------------------------------------------------------------------------- several on this machine
+
+
+def test_several_on_one_machine_share_the_day(installation: Installation):
+    """Installed by the manual's page about them, while the window is open. Each has a page of its own."""
+    service, place = installation.service, installation.place
+    machine = service.machine
+    installation.invent(30)
+    installation.configure(
+        window=AWAKE, cluster={"share": True}, limits={"email": 4, "shutdown_grace": 1.0, "send_timeout": 3.0}
+    )
+    lines = [block.text for block in blocks("docs/several-daemons.md") if block.remark == "run by tests/system"]
+    try:
+        with place.frozen_servers():
+            machine.run("bash", "-euxc", f"cd /srv/notifierd\n{''.join(lines)}")
+            named = "select string_agg(host, ' ' order by host) from notifierd.run_members"
+            host = machine.run("hostname", "--short").stdout.strip()
+            service.until("both", lambda: place.sql(named) == f"{host}-1 {host}-2")
+            get = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1]).read().decode())"
+            for port in (9471, 9472):
+                shown = machine.run("/opt/notifierd/bin/python", "-c", get, f"http://127.0.0.1:{port}/metrics").stdout
+                assert "notifierd_run_in_progress 1.0" in shown
+        service.until("the end of the run", lambda: place.states() == {"sent": 4 * 30})
+        assert len(place.mails()) == len({mail.delivery_id for mail in place.mails()}) == 2 * 30
+    finally:
+        machine.run("systemctl", "disable", "--now", "notifierd@1", "notifierd@2", code=None)
+
+
 # ----------------------------------------------------------------------------------------------------- the manual
 
 
