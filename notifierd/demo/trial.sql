@@ -23,5 +23,6 @@ with staff as (
 )
 insert into support_plan_cycles (welfare_recipient_id, office_id, next_renewal_deadline, is_latest_cycle, cycle_number,
                                  is_test_data)
-select people.id, office.id, current_date + case first_name when '一郎' then -2 else 12 end, true, 1, false
+select people.id, office.id,
+       current_date + case first_name when '一郎' then -2 else 12 end, true, 1, false
 from people, office;
