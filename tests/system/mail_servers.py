@@ -90,19 +90,19 @@ class Postfix:
     """A running Postfix.
 
     Attributes:
+        certificate: of its server, which signs itself.
         port: on 127.0.0.1, with STARTTLS.
         tls_port: with TLS from the begin.
         login_port: with STARTTLS, and a login by PLAIN or LOGIN, without which nothing is accepted.
         old_login_port: the same, by LOGIN only.
-        certificate: of its server, which signs itself.
     """
 
     folder: Path
+    certificate: Path
     port: int
     tls_port: int
     login_port: int
     old_login_port: int
-    certificate: Path
 
     def log(self) -> str:
         return (self.folder / "log").read_text(encoding="utf-8")
@@ -158,7 +158,7 @@ def running_postfix() -> Iterator[Postfix]:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        postfix = Postfix(folder, *ports, own)
+        postfix = Postfix(folder, own, *ports)
         with process:
             try:
                 until(lambda: process.poll() is not None or (folder / "log").exists(), "Postfix")
