@@ -19,6 +19,9 @@ _DROPPED = re.compile(
 """Marks that change the direction of what follows, invisible characters, noncharacters, and what UTF-8 cannot
 encode."""
 
+_DROPPED_AND_PRINTABLE = frozenset("\ufffc\ufffd")
+"""Those of these that Python counts as printable: stand-ins for an object, and for what could not be decoded."""
+
 _COMPOSED = re.compile(r"[^\uf900-\ufaff\U0002f800-\U0002fa1f]+")
 """All but compatibility ideographs: NFC would replace them, although people write their names with them (as U+FA19)."""
 
@@ -28,6 +31,8 @@ def clean(text: str) -> str:
 
     Control characters become a space; characters that could mislead a reader are dropped.
     """
+    if text.isprintable() and _DROPPED_AND_PRINTABLE.isdisjoint(text) and unicodedata.is_normalized("NFC", text):
+        return text.strip()  # nearly every name
     line = _CONTROLS.sub(" ", _DROPPED.sub("", text)).strip()
     return _COMPOSED.sub(lambda run: unicodedata.normalize("NFC", run[0]), line)
 

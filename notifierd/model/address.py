@@ -38,10 +38,7 @@ class Mailbox:
 
     def quoted(self) -> str:
         """Return the mailbox with its name unencoded, quoted where necessary (RFC 6532, section 3.2)."""
-        if not self.name:
-            return self.address
-        name = re.sub(r'(["\\])', r"\\\1", self.name)
-        return f'"{name}" <{self.address}>' if _SPECIALS.search(name) else f"{name} <{self.address}>"
+        return _quoted(self.name, self.address)
 
     def encoded(self, header: str = "") -> str:
         """Return the mailbox in ASCII, with encoded words for a name that needs them (RFC 2047, section 5).
@@ -55,6 +52,15 @@ class Mailbox:
             return f"{self.name} <{self.address}>"
         words = encoded_words(self.name, header or "From")
         return f"{words}\n <{self.address}>" if header else f"{' '.join(words.split())} <{self.address}>"
+
+
+@lru_cache(maxsize=16)
+def _quoted(name: str, address: str) -> str:
+    """Return `Mailbox.quoted`. Cached, because all mails have the same sender."""
+    if not name:
+        return address
+    name = re.sub(r'(["\\])', r"\\\1", name)
+    return f'"{name}" <{address}>' if _SPECIALS.search(name) else f"{name} <{address}>"
 
 
 def encoded_words(text: str, header: str) -> str:

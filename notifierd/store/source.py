@@ -139,7 +139,9 @@ class PostgresSource:
             for device in zip(row["device_ids"] or (), row["pushed_to"] or (), strict=True)
         ]
         facts = await self._facts_or_none(list(deliveries), devices, day, rules)
-        works = (facts.take_or_leave(office, _deliveries(deliveries.pop(office))) for office in tuple(deliveries))
+        works = (
+            facts.take_or_leave(office, _deliveries(office, deliveries.pop(office))) for office in tuple(deliveries)
+        )
         places = [(row["urgency"], row["office_id"]) for row in chunk]
         return Chunk(works, places, places[-1] if more else None)
 
@@ -168,7 +170,7 @@ class PostgresSource:
         rows = await self._db.read(source.DELIVERIES_OF, day, list(people), staff_id)
         deliveries = {row["office_id"]: row["deliveries"] for row in rows}
         facts = _Facts(people, _by_office(alerts, "alerts"), dict.fromkeys(people, devices["devices"]), as_of)
-        return tuple(facts.take(office, _deliveries(deliveries.get(office))) for office in tuple(people))
+        return tuple(facts.take(office, _deliveries(office, deliveries.get(office))) for office in tuple(people))
 
     async def _facts_or_none(
         self, offices: Sequence[UUID], devices: Sequence[tuple[UUID, UUID, UUID]], day: date, rules: Rules
@@ -262,14 +264,14 @@ def _alert(row: Mapping[str, Any]) -> Alert:
     return Alert(UUID(row["recipient_id"]), row["recipient_name"], Kind(row["kind"]), due_on, row["cycle"])
 
 
-def _deliveries(text: str | None) -> tuple[Delivery, ...]:
-    return tuple(map(_delivery, _rows(text)))
+def _deliveries(office_id: UUID, text: str | None) -> tuple[Delivery, ...]:
+    return tuple(_delivery(office_id, row) for row in _rows(text))
 
 
-def _delivery(row: Mapping[str, Any]) -> Delivery:
+def _delivery(office_id: UUID, row: Mapping[str, Any]) -> Delivery:
     return Delivery(
         id=UUID(row["id"]),
-        office_id=UUID(row["office_id"]),
+        office_id=office_id,
         staff_id=UUID(row["staff_id"]),
         channel=Channel(row["channel"]),
         device_id=_uuid(row["device_id"]),

@@ -12,7 +12,7 @@ from notifierd.store.sql import DEADLINE, DEVICES_BY_AGE, DUE, IS_MEMBER, NAME, 
 from notifierd.store.sql.reminders import missed, previous_day
 
 _DELIVERY = """json_build_object(
-    'id', d.id, 'office_id', d.office_id, 'staff_id', d.staff_id, 'channel', d.channel, 'device_id', d.device_id,
+    'id', d.id, 'staff_id', d.staff_id, 'channel', d.channel, 'device_id', d.device_id,
     'state', d.state, 'attempts', d.attempts, 'try', d.try, 'call_id', d.call_id, 'call_tries', d.call_tries,
     'position', d.position, 'payload_hash', encode(d.payload_hash, 'hex'), 'doubts', d.doubts,
     'put_back', d.put_back, 'provider', d.provider, 'reason', d.reason, 'due', {due}
