@@ -1,6 +1,6 @@
 """notifierd as it is, by a Resend without its batch endpoint: ``python -m bench.single once ...``."""
 
-from notifierd.cli import main as cli
+from notifierd.__main__ import run
 
 
 def main() -> None:
@@ -9,7 +9,7 @@ def main() -> None:
     from notifierd.send.mail.resend import Resend
 
     Resend.max_batch = 1
-    cli.main()
+    run()
 
 
 if __name__ == "__main__":

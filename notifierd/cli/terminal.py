@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -96,6 +96,12 @@ def exit_codes() -> Iterator[None]:
     except (KeyboardInterrupt, click.exceptions.Abort):
         complain("interrupted")
         sys.exit(EXIT_INTERRUPTED)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with *code*, without Python's own clean-up: after a run, it takes 30 ms to free each object."""
+    stderr.drain()
+    os._exit(code)
 
 
 def abandon_stdout() -> None:

@@ -171,6 +171,12 @@ def stand_in() -> Patient | None:
     return sys.stderr if isinstance(sys.stderr, Patient) else None
 
 
+def drain() -> None:
+    """Wait until everything is written, at most LAST_SECONDS."""
+    if stream := stand_in():
+        stream.drain(LAST_SECONDS)
+
+
 def lines_dropped() -> int:
     """Return the number of lost lines of this process's log."""
     stream = stand_in()
