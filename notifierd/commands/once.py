@@ -29,7 +29,6 @@ from notifierd.run.progress import Progress
 from notifierd.run.record.planning import report_excess
 from notifierd.run.stop import Stop
 from notifierd.send.open import mail_capacity
-from notifierd.service.feedback.known import feedback_of
 from notifierd.service.site import PostgresSite, claim_alarm, open_site, utc_now
 from notifierd.service.watch import Watch, open_watch
 from notifierd.store.ledger import LEASE_SECONDS
@@ -143,6 +142,8 @@ class Once:
 
     async def _became(self, site: PostgresSite) -> DayFeedback | None:
         """Return what became of the day's mails since it was completed."""
+        from notifierd.service.feedback.known import feedback_of  # noqa: PLC0415 - most runs find work to do
+
         day = await site.overview.day(self.day)
         return (await feedback_of(site.feedback, [day])).get(self.day) if day else None
 

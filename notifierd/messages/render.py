@@ -8,26 +8,28 @@ import hashlib
 import json
 import re
 import string
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-import jinja2
 from attrs import evolve, frozen
 from markupsafe import escape
 
 from notifierd.config.checks import ascii_url
 from notifierd.config.settings import Settings
 from notifierd.messages.languages import TONES, English, Japanese, Tone, count_tones, counts_of, tone_of
-from notifierd.messages.text import clean, cut, pad
+from notifierd.messages.text import clean, cut
 from notifierd.model.address import Address, BadAddress, parse_address, parse_mailbox
 from notifierd.model.delivery import LISTED, Channel, Delivery
 from notifierd.model.errors import ConfigError
 from notifierd.model.message import PUSH_BYTES, Mail, Push
 from notifierd.model.office import Alert, Device, Kind, Notice, Staff
 from notifierd.model.reasons import Reason
+
+if TYPE_CHECKING:
+    import jinja2
 
 STAFF_ID = "{staff_id}"
 """The placeholder in ``email.list_unsubscribe`` for the staff member's id."""
@@ -47,13 +49,15 @@ or counted there."""
 RECENT = 16
 """The number of texts that are cached: the staff of an office mostly get the same one, one after the other."""
 
+_A_DAY = date(2026, 11, 24)
+_AN_ASSESSMENT = Alert(NOBODY, "-", Kind.ASSESSMENT, None, 1)
+"""For messages that are made to see whether they can be made."""
+
 _SOMEBODY = "\ufdd0"
 """The placeholder for the recipient's name in a cached text. It is a noncharacter, which `clean` removes from every
 name."""
 
 _ESCAPE = re.compile("%[0-9A-F]{2}")
-
-_PARTS = ("subject.txt", "txt", "html")
 
 
 @frozen
@@ -108,11 +112,23 @@ class Renderer:
         self._words: Japanese | English = English() if settings.content.language == "en" else Japanese()
         self._sender = settings.email.sender_mailbox
         self._reply_to = parse_mailbox(settings.email.reply_to) if settings.email.reply_to else None
-        self._templates = self._load(settings.content.templates)
         self._written = lru_cache(RECENT)(self._write)
         self._payloads = lru_cache(RECENT)(self._payload)
         self._details = lru_cache(RECENT)(self._audit)
-        self._try_out()
+        if settings.content.templates:
+            self._try_out()
+        self._require_room()
+
+    @cached_property
+    def _templates(self) -> "Mapping[str, jinja2.Template]":
+        """The template of each part of a mail. They are loaded for the first mail, or by `load` before it."""
+        from notifierd.messages.loading import load_templates  # noqa: PLC0415 - with its import, it takes 60 ms
+
+        return load_templates(self._content.templates, self._content.language)
+
+    def load(self) -> None:
+        """Load the templates."""
+        _ = self._templates
 
     def mail(self, notice: Notice, delivery: Delivery) -> Mail:
         """Render *notice* as an email.
@@ -123,7 +139,8 @@ class Renderer:
         to = self.address(notice.staff)
         name = _name(notice.staff.name, "")
         anybody = _anybody(_SOMEBODY if name else "", notice.staff.email_days)
-        subject, text, html = self._written(evolve(notice, staff=anybody))
+        told = (anybody, notice.channel, notice.alerts, notice.news)
+        subject, text, html = self._written(Notice(notice.day, notice.office_id, notice.office_name, *told))
         subject = subject.replace(_SOMEBODY, name)
         if self._safety.redirect_to:
             subject = f"[staff {notice.staff.id}] {subject}"
@@ -152,7 +169,7 @@ class Renderer:
     def _write(self, notice: Notice) -> tuple[str, str, str]:
         """Return subject, text and HTML for *notice*, with a placeholder for the recipient's name."""
         context = self._context(notice)
-        subject, text, html = (self._templates[part].render(context) for part in _PARTS)
+        subject, text, html = (template.render(context) for template in self._templates.values())
         return subject, text, html
 
     def _headers(self, staff: Staff, delivery: Delivery) -> dict[str, str]:
@@ -324,49 +341,28 @@ class Renderer:
         row = self._row(alert, day)
         return News(row.name, row.cycle, self._words.news(alert.days_left(day) or 0))
 
-    def _load(self, folder: str) -> Mapping[str, jinja2.Template]:
-        shipped = jinja2.PackageLoader("notifierd.messages", "templates")
-        environment = jinja2.Environment(
-            loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(folder), shipped]) if folder else shipped,
-            autoescape=jinja2.select_autoescape(["html"]),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        environment.filters["pad"] = pad
-        with _complaining():
-            templates = {part: environment.get_template(f"mail.{self._content.language}.{part}") for part in _PARTS}
-        for template in templates.values():
-            template.globals = dict(template.globals)  # copied by each rendering: a ChainMap takes 20 times as long
-        return templates
-
     def _try_out(self) -> None:
-        """Render a notice that takes every branch, so that a bad template is found at start, and not during the run."""
-        day, nobody = date(2026, 11, 24), NOBODY
+        """Render notices that take every branch, so that a bad template is found at start, and not during the run.
+
+        Only the operator's own templates are tried out. Tests render the built-in ones.
+        """
+        from notifierd.messages.loading import complaining  # noqa: PLC0415 - see `_templates`
+
         days = (-1, 0, 1, *[9] * LISTED)
-        alerts = [Alert(nobody, "-", Kind.RENEWAL, day + timedelta(left), 1) for left in days]
-        staff = Staff(nobody, "-", "-@example.jp", email_enabled=True, email_days=30, push_enabled=True, push_days=10)
-        for shown in (alerts, [Alert(nobody, "-", Kind.ASSESSMENT, None, 1)]):
-            notice = Notice(day, nobody, "-", staff, Channel.EMAIL, tuple(shown), tuple(shown))
-            with _complaining():
-                self.mail(notice, Delivery(nobody, nobody, nobody, Channel.EMAIL))
-        # Four bytes a character are the most; with both kinds of alerts, the text counts both.
-        longest = evolve(notice, office_name="🌸" * NAME, alerts=(*notice.alerts, alerts[0]))
-        if len(self._payload_of(longest)) > PUSH_BYTES - 100:  # room for the numbers
+        renewals = tuple(Alert(NOBODY, "-", Kind.RENEWAL, _A_DAY + timedelta(left), 1) for left in days)
+        staff = Staff(NOBODY, "-", "-@example.jp", email_enabled=True, email_days=30, push_enabled=True, push_days=10)
+        for shown in (renewals, (_AN_ASSESSMENT,)):
+            notice = Notice(_A_DAY, NOBODY, "-", staff, Channel.EMAIL, shown, shown)
+            with complaining():
+                self.mail(notice, Delivery(NOBODY, NOBODY, NOBODY, Channel.EMAIL))
+
+    def _require_room(self) -> None:
+        """Check that the longest payload fits: four bytes a character are the most, and a text may count both kinds."""
+        alerts = Alert(NOBODY, "-", Kind.RENEWAL, _A_DAY, 1), _AN_ASSESSMENT
+        longest = self._payload(NOBODY, "🌸" * NAME, 30, alerts, _A_DAY)
+        if len(longest) > PUSH_BYTES - 100:  # room for the numbers
             keys = "push.icon, push.badge" + ", content.dashboard_url" * self._push.declarative
             raise ConfigError((f"{keys}: too long for a payload of {PUSH_BYTES} bytes",))
-
-
-@contextmanager
-def _complaining() -> Iterator[None]:
-    """Convert the errors that a template can cause into a ConfigError."""
-    try:
-        yield
-    except jinja2.TemplateSyntaxError as error:
-        raise ConfigError((f"content.templates: {error.name}, line {error.lineno}: {error.message}",)) from error
-    except (jinja2.TemplateError, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
-        raise ConfigError((f"content.templates: {type(error).__name__}: {error}",)) from error
 
 
 def _json(payload: object) -> bytes:

@@ -1,8 +1,9 @@
-"""Import libraries without those parts that notifierd does not use."""
+"""Import libraries without those parts that notifierd does not use, and before they are needed."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
 
 
 @contextmanager
@@ -36,6 +37,21 @@ def standing_in(*names: str) -> Iterator[None]:
     finally:
         for name in missing:
             del sys.modules[name]
+
+
+def load_ahead(*loads: Callable[[], object]) -> None:
+    """Call each of *loads* in a thread, which imports or compiles something while the process waits for something else.
+
+    An error is left to whoever then needs what was to be loaded, and meets it again.
+    """
+    if loads:
+        Thread(target=_load, args=loads, name="load ahead").start()
+
+
+def _load(*loads: Callable[[], object]) -> None:
+    for load in loads:
+        with suppress(Exception):
+            load()
 
 
 class _NamesAnything(type):

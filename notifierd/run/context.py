@@ -1,10 +1,10 @@
 """The context of a run: its parts, its limits and its clock. The caller of a run assembles it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
 from math import inf
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 from attrs import Factory, define, field, frozen, setters
@@ -22,9 +22,11 @@ from notifierd.rules.lifecycle import Policy
 from notifierd.run.progress import Progress
 from notifierd.run.stop import SETTLE_SECONDS, Stop
 from notifierd.run.transport import CallLimits, Transports
-from notifierd.store.feedback import Feedback
 from notifierd.store.ledger import Ledger
 from notifierd.store.source import Source
+
+if TYPE_CHECKING:
+    from notifierd.store.feedback import Feedback
 
 PUSH_SERVICE_SHARE = 4
 """One push service gets at most a quarter of the push slots, so that a service that hangs does not delay the others."""
@@ -127,6 +129,7 @@ class RunContext:
         terms: what it says about itself when it joins a day, without its limits.
         renew_seconds: how often the lease is renewed.
         retention_days: how old a day is when it is deleted.
+        loads: what is loaded for the first messages, while the day is planned.
         offices: one slot for each office that is worked on.
     """
 
@@ -142,6 +145,7 @@ class RunContext:
     terms: Terms = ALONE
     renew_seconds: float = 2.0
     retention_days: int = 400
+    loads: Sequence[Callable[[], object]] = ()
     stop: Stop = field(factory=Stop)
     progress: Progress = field(factory=Progress)
     offices: trio.CapacityLimiter = field(
@@ -198,7 +202,7 @@ class Site(Protocol):
         """The ledger in the database."""
 
     @property
-    def feedback(self) -> Feedback:
+    def feedback(self) -> "Feedback":
         """The part of the ledger that is about mails after they were accepted."""
 
     def open_context(

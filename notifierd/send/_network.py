@@ -7,13 +7,16 @@ import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import zip_longest
 
-import httpcore
 import trio
 
 from notifierd.config.network import numeric_address, plain_name
 from notifierd.model.errors import certificate_reason
+from notifierd.model.imports import without
 from notifierd.model.outcome import Blame, Blocked, Deferred
 from notifierd.model.reasons import Reason
+
+with without("anyio"):  # only for asyncio: under Trio, httpcore uses Trio
+    import httpcore
 
 CONNECT_SECONDS = 10.0
 """Seconds to establish a connection, through a proxy or not; and as many for TLS. This limit is separate from the

@@ -6,11 +6,9 @@ into the claims that it is given, so that the next origin gets the previous orig
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import cache, cached_property
 from importlib import import_module
-from threading import Thread
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -174,25 +172,18 @@ def _matches(host: str, allowed: str) -> bool:
     return host.endswith(allowed[1:]) if allowed.startswith("*.") else host == allowed
 
 
-def load_ahead() -> None:
-    """Start to import, in a thread, what only pushes need: pywebpush and cryptography.
-
-    This takes 30 ms and 7 MB, so it begins when pushes are planned, while the first offices are read.
-    """
-    Thread(target=_load, name="import pywebpush").start()
-
-
-def _load() -> None:
-    with suppress(ImportError):  # the first push will raise it again
-        import_module("notifierd.send.vapid")
-        _pusher()
+def load() -> None:
+    """Import what only pushes need: pywebpush and cryptography, which take 30 ms and 7 MB."""
+    import_module("notifierd.send._exchange")
+    import_module("notifierd.send.vapid")
+    _pusher()
 
 
 @cache
 def _pusher() -> Callable[[Mapping[str, object]], "WebPusher"]:
     """Import pywebpush without aiohttp and requests, by which it would send: they take 0.2 s and 13 MB."""
     with standing_in("aiohttp", "requests"):
-        from pywebpush import WebPusher  # noqa: PLC0415 - only pushes need it: see `load_ahead`
+        from pywebpush import WebPusher  # noqa: PLC0415 - only pushes need it: see `load`
 
     pusher: Callable[[Mapping[str, object]], WebPusher] = WebPusher
     return pusher

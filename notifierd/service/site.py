@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import UTC, date, datetime
 from functools import cache
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import trio
@@ -29,11 +29,13 @@ from notifierd.run.transport import Transports
 from notifierd.send import Sender
 from notifierd.store.contract import is_read_only, system_identifier, view_problems
 from notifierd.store.database import Database, StatementCounts, open_database
-from notifierd.store.feedback import Feedback
-from notifierd.store.history import Overview
 from notifierd.store.migrations.versions import require_current
 from notifierd.store.postgres import PostgresLedger
 from notifierd.store.source import PostgresSource
+
+if TYPE_CHECKING:
+    from notifierd.store.feedback import Feedback
+    from notifierd.store.history import Overview
 
 
 def utc_now() -> datetime:
@@ -117,10 +119,22 @@ class PostgresSite:
     settings: Settings
     ledger: PostgresLedger
     source: PostgresSource
-    overview: Overview
-    feedback: Feedback
     statements: StatementCounts
     _db: Database
+
+    @property
+    def overview(self) -> "Overview":
+        """The ledger as people look at it."""
+        from notifierd.store.history import Overview  # noqa: PLC0415 - a run does not look back
+
+        return Overview(self._db)
+
+    @property
+    def feedback(self) -> "Feedback":
+        """The part of the ledger that is about mails after they were accepted."""
+        from notifierd.store.feedback import Feedback  # noqa: PLC0415 - a run does not ask what became of mails
+
+        return Feedback(self._db, audit=self.settings.content.audit)
 
     def open_context(
         self, *, window_left: Callable[[], float], stop: Stop, progress: Progress
@@ -150,8 +164,7 @@ async def open_site(settings: Settings, *, read_only: bool = False) -> AsyncIter
     ) as db:
         await require_fit(db, settings, read_only=read_only)
         ledger = PostgresLedger(db, database.plan_timeout)
-        feedback = Feedback(db, audit=settings.content.audit)
-        yield PostgresSite(settings, ledger, PostgresSource(db), Overview(db), feedback, db.statements, db)
+        yield PostgresSite(settings, ledger, PostgresSource(db), db.statements, db)
 
 
 @asynccontextmanager
@@ -164,9 +177,10 @@ async def open_context(
         ConfigError: *settings* do not allow to make a sender or a template.
     """
     from notifierd.messages.render import Renderer  # noqa: PLC0415 - most commands render no message
-    from notifierd.send.open import open_email, open_push  # noqa: PLC0415 - and send none
+    from notifierd.send import _http as http  # noqa: PLC0415 - and send none
+    from notifierd.send.open import open_email, open_push  # noqa: PLC0415 - likewise
 
-    rules, limits = Rules.of(settings), Limits.of(settings.limits)
+    rules, limits, renderer = Rules.of(settings), Limits.of(settings.limits), Renderer(settings)
     async with AsyncExitStack() as stack:
         senders: dict[Channel, Sequence[Sender[Any]]] = {
             Channel.EMAIL: [
@@ -179,7 +193,7 @@ async def open_context(
         yield RunContext(
             ledger=PostgresLedger(db, settings.database.plan_timeout, settings.content.audit),
             source=PostgresSource(db),
-            renderer=Renderer(settings),
+            renderer=renderer,
             rules=rules,
             on_unknown=settings.email.on_unknown,
             transports=Transports.of(senders, limits.calls, Breakers(trio.current_time)),
@@ -189,6 +203,7 @@ async def open_context(
             terms=terms(settings),
             renew_seconds=settings.cluster.renew_seconds,
             retention_days=settings.database.retention_days,
+            loads=[renderer.load, *([http.load] * (set(settings.email.providers) != {"smtp"}))],
             stop=stop,
             progress=progress,
         )

@@ -18,7 +18,6 @@ import trio
 from attrs import define, field, frozen
 
 from notifierd.config.settings import NetworkSettings, Settings
-from notifierd.messages.alarms import worded
 from notifierd.model.errors import ConfigsDiffer, DatabaseError, LeaseHeld, NotifierdError, SchemaNewer, frame_locations
 from notifierd.model.message import Alarm
 from notifierd.model.outcome import Deferred, Delivered, Outcome, Unknown
@@ -40,7 +39,6 @@ from notifierd.rules.report import RunResult
 from notifierd.run.context import RunContext
 from notifierd.send._answers import Answer, of_receiver, understand
 from notifierd.send._http import Client, open_client
-from notifierd.send.webhooks import of_webhook, request_of
 
 LOOK_EVERY = 1.0
 
@@ -237,6 +235,9 @@ class Watch:
     async def _tell(self, alarm: Alarm) -> None:
         if not await self._first(alarm):
             return
+        from notifierd.messages.alarms import worded  # noqa: PLC0415 - most runs raise no alarm
+        from notifierd.send.webhooks import of_webhook, request_of  # noqa: PLC0415 - likewise
+
         settings = self.settings()
         page = settings.http.bind if settings.http.enabled else ""
         message = worded(alarm, settings.content.language, host=socket.gethostname(), page=page)

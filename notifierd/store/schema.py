@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
+from pathlib import Path
 from typing import Final, get_args
 
 from attrs import frozen
@@ -29,6 +29,8 @@ from notifierd.store.contract import (
 )
 from notifierd.store.database import Connection, Database
 from notifierd.store.migrations.versions import Migration, applied, pending, relations, schema_exists
+
+_HERE: Final = Path(__file__).parent
 
 _NOT_PERMITTED: Final = "42501"
 _OTHER_COLUMNS: Final = "42P16"
@@ -82,7 +84,7 @@ class SetupFailed(NotifierdError):
 
 def presets() -> tuple[str, ...]:
     """Return the names of the applications for which this program has views."""
-    names = (file.name for file in files("notifierd.store").joinpath("presets").iterdir())
+    names = (file.name for file in (_HERE / "presets").iterdir())
     return tuple(sorted(name.removesuffix(".sql") for name in names if name.endswith(".sql")))
 
 
@@ -185,7 +187,7 @@ def _preset(name: str | None) -> str | None:
         return None
     if name not in presets():
         raise SetupFailed(f"there is no preset {name}; the presets are: {', '.join(presets())}")
-    return files("notifierd.store").joinpath("presets", f"{name}.sql").read_text(encoding="utf-8")
+    return (_HERE / "presets" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 async def _require_role(db: Database, role: str | None) -> None:

@@ -20,6 +20,7 @@ NEVER = {
     "dns": "for a check of addresses that we do not make",
     "aiohttp": "what pywebpush sends by, as notifierd does not",
     "requests": "the same",
+    "anyio": "what httpcore would use under asyncio",
 }
 PUSHES = {
     "cryptography": "the encryption of pushes",
@@ -32,6 +33,11 @@ SENDING = {
     "jinja2": "messages, and the page",
     "email_validator": "addresses that are out of the ordinary",
 }
+LOOKING_BACK = {
+    "notifierd.store.feedback": "what became of mails after they were accepted",
+    "notifierd.store.history": "the days before",
+}
+ALARM = {"notifierd.messages.alarms": "the words of alarms", "notifierd.send.webhooks": "where they go"}
 PAGE = {"prometheus_client": "/metrics", "notifierd.web": "the page"}
 
 
@@ -95,7 +101,14 @@ def test_a_run_of_mails_needs_nothing_of_pushes_and_nothing_of_a_terminal(
     loaded = loaded_by("once", "--force", "--day", str(DAY), "--json", cwd=place.folder)
     assert len(place.mails()) == 4
     assert {"httpx", "jinja2"} <= loaded
-    assert unwanted(loaded, NEVER, PUSHES, TERMINAL, PAGE, {"email_validator": "", "holidays": ""}) == []
+    kinds = (NEVER, PUSHES, TERMINAL, PAGE, LOOKING_BACK, ALARM)
+    assert unwanted(loaded, *kinds, {"email_validator": "", "holidays": ""}) == []
+
+
+def test_a_dry_run_needs_nothing_of_what_sends(place: Place, loaded_by: Callable[..., set[str]]):
+    place.load(invent(2))
+    loaded = loaded_by("once", "--force", "--day", str(DAY), "--dry-run", "--json", cwd=place.folder)
+    assert unwanted(loaded, NEVER, PUSHES, TERMINAL, PAGE, LOOKING_BACK, ALARM, SENDING) == []
 
 
 def test_a_run_with_pushes_needs_what_encrypts_them(place: Place, loaded_by: Callable[..., set[str]]):

@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 from notifierd.model.message import Mail, Push
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._answers import Answer, for_each, get, meaning, message_id, of_receiver, outcomes, text
+from notifierd.send._exchange import Exchange
 from notifierd.send._http import Client
 from notifierd.send._words import About
 from notifierd.send.open import PROVIDERS
@@ -441,7 +442,7 @@ class Asked:
 
     def __init__(self, name: str) -> None:
         self.kind, self.answer = KINDS[name], httpx.Response(200)
-        self.sender = self.kind.make(Client(httpx.MockTransport(lambda _: self.answer)), BASE)
+        self.sender = self.kind.make(Client(lambda: Exchange(httpx.MockTransport(lambda _: self.answer))), BASE)
         self.calls = {count: self._call(count) for count in ((1, 3) if self.sender.max_batch > 1 else (1,))}
 
     def _call(self, count: int) -> tuple[Sequence[Mail | Push], bytes]:

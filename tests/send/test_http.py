@@ -19,7 +19,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from notifierd.model.outcome import Blame, Deferred, Unknown
 from notifierd.send._answers import Answer
-from notifierd.send._http import BODY_BYTES, BODY_SECONDS, _Transport, _url, open_client, parse_url
+from notifierd.send._exchange import Transport, _url
+from notifierd.send._http import BODY_BYTES, BODY_SECONDS, open_client, parse_url
 from notifierd.send._network import PublicNetwork, is_public
 from notifierd.send.route.trust import trusted
 from tests.send.test_senders import KINDS
@@ -384,7 +385,7 @@ class Wires(httpcore.AsyncMockBackend):
 async def test_a_connection_is_kept_for_the_next_request_for_a_while(autojump_clock: MockClock) -> None:
     """Of three, to two places, as many as the client is wide; those that nobody needs for 5 s are closed."""
     wires = Wires()
-    async with open_client(width=2, transport=_Transport(2, wires, trusted(""))) as client:
+    async with open_client(width=2, transport=Transport(2, wires, partial(trusted, ""))) as client:
         post = partial(client.post, body=b"", headers={})
         async with trio.open_nursery() as nursery:
             for url in ("http://one.example/", "http://one.example/", "http://other.example/"):
@@ -404,7 +405,7 @@ async def test_a_connection_is_kept_for_the_next_request_for_a_while(autojump_cl
 async def test_old_connections_are_closed_once_by_whoever_comes_first(autojump_clock: MockClock) -> None:
     """Four are old when four new requests come at once."""
     wires = Wires()
-    async with open_client(width=4, transport=_Transport(4, wires, trusted(""))) as client:
+    async with open_client(width=4, transport=Transport(4, wires, partial(trusted, ""))) as client:
         for _ in range(2):
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
@@ -416,7 +417,7 @@ async def test_old_connections_are_closed_once_by_whoever_comes_first(autojump_c
 async def test_a_call_that_ends_while_all_connections_are_closed_leaves_none_open(autojump_clock: MockClock) -> None:
     """The idle ones take 0.3 s to close; the call ends after 0.1 s."""
     wires = Wires(closing=0.15)
-    transport = _Transport(4, wires, trusted(""))
+    transport = Transport(4, wires, partial(trusted, ""))
     async with open_client(width=4, transport=transport) as client:
         for name in ("one", "two"):
             await client.post(f"http://{name}.example/", b"", {})
@@ -589,7 +590,7 @@ async def test_the_checked_address_is_the_one_connected_to() -> None:
     trio.socket.set_custom_hostname_resolver(resolver)
     async with (
         serving(answering(OK, seen)) as port,
-        open_client(width=1, transport=_Transport(1, Anywhere(), trusted(""))) as client,
+        open_client(width=1, transport=Transport(1, Anywhere(), partial(trusted, ""))) as client,
     ):
         answer = await client.post(f"http://push:{port}/", b"", {})
     assert isinstance(answer, Answer)
@@ -608,7 +609,7 @@ async def test_tls_names_the_host_and_not_its_address_nor_the_dot_of_the_root(ho
         await trio.SSLStream(stream, context, server_side=True).do_handshake()
 
     trio.socket.set_custom_hostname_resolver(Resolver(**{host: ["127.0.0.1"]}))
-    transport = _Transport(1, Anywhere(), trusted(""))
+    transport = Transport(1, Anywhere(), partial(trusted, ""))
     async with serving(handler) as port, open_client(width=1, transport=transport) as client:
         outcome = await client.post(f"https://{host}:{port}/", b"", {})
     assert outcome == Deferred("connection_failed", blame=Blame.PROVIDER)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from notifierd.config.settings import PushSettings, Settings
 from notifierd.model.outcome import Blame, Deferred, Outcome, Rejected
+from notifierd.send._exchange import Exchange
 from notifierd.send._http import Client
 from notifierd.send.open import open_push
 from notifierd.send.vapid import make_vapid_key
@@ -186,7 +187,9 @@ ENDPOINTS = st.tuples(
     st.sampled_from(["fcm.googleapis.com", "web.push.apple.com", "Web.Push.Apple.com:443"]),
     st.lists(PIECES, max_size=4),
 ).map(lambda parts: parts[0] + "".join(parts[1]) + parts[2] + "".join(parts[3]))
-SENDER = WebPush(Client(httpx.AsyncHTTPTransport()), SETTINGS, subject="mailto:ops@example.jp", now=lambda: NOW)
+SENDER = WebPush(
+    Client(lambda: Exchange(httpx.AsyncHTTPTransport())), SETTINGS, subject="mailto:ops@example.jp", now=lambda: NOW
+)
 
 
 @settings(max_examples=1000)

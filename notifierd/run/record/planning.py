@@ -10,11 +10,12 @@ from attrs import asdict, evolve
 from notifierd.model.counts import Capacity, Excess, Planned
 from notifierd.model.delivery import Channel, State
 from notifierd.model.errors import DatabaseError, LedgerUnavailable
+from notifierd.model.imports import load_ahead
 from notifierd.rules.due import Rules
 from notifierd.run.context import RunContext
 from notifierd.run.progress import RETRIES, retry_while_unavailable
 from notifierd.run.record.lease import Lease
-from notifierd.send.webpush import load_ahead
+from notifierd.send import webpush
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +25,7 @@ async def is_planned(day: date, context: RunContext, lease: Lease) -> bool:
 
     What `plan_rest` has to plan is left to it.
     """
+    load_ahead(*context.loads)
     while not (planned := lease.standing.planned):
         if lease.standing.leads:
             context.progress.metrics.deliveries.update(await context.ledger.close_earlier(day))
@@ -38,7 +40,7 @@ async def is_planned(day: date, context: RunContext, lease: Lease) -> bool:
             return False
     context.progress.planned = planned
     if planned.push:
-        load_ahead()
+        load_ahead(webpush.load)
     return True
 
 
@@ -90,7 +92,7 @@ async def plan_more(planned: Planned, day: date, context: RunContext, capacity: 
     elif progress.planned:
         progress.planned = progress.planned.followed_by(step)
     if step.push:
-        load_ahead()
+        load_ahead(webpush.load)
     return now
 
 

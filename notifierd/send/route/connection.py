@@ -12,6 +12,7 @@ from notifierd.config.settings import NetworkSettings
 from notifierd.send._network import CONNECT_SECONDS, NotMade, has_arrived, not_made, start_tls
 from notifierd.send.route.trust import trusted
 from notifierd.send.route.tunnel import Routed, routed
+from notifierd.send.route.way import way_of
 
 
 class ConnectionLost(Exception):
@@ -93,7 +94,7 @@ class Connector:
         Raises:
             ConfigError: the proxy or the file of certificates cannot be used.
         """
-        return cls(routed(network), trusted(network.ca_file, http=False))
+        return cls(routed(way_of(network)), trusted(network.ca_file, http=False))
 
     async def connect(self, host: str, port: int) -> Connection:
         """Connect to *host*, without TLS.

@@ -104,16 +104,14 @@ class HttpConnection:
 
 
 async def connect(
-    origin: Origin, network: httpcore.AsyncNetworkBackend, tls: ssl.SSLContext, seconds: float
+    origin: Origin, network: httpcore.AsyncNetworkBackend, tls: ssl.SSLContext | None, seconds: float
 ) -> HttpConnection:
-    """Connect to *origin*; TCP and TLS may take so many *seconds* each.
+    """Connect to *origin*, with *tls* unless it is None; TCP and TLS may take so many *seconds* each.
 
     Raises:
         httpcore.ConnectError, httpcore.ConnectTimeout: there is no connection, so nothing was sent.
     """
     stream = await network.connect_tcp(origin.host, origin.port, timeout=seconds)
-    if origin.scheme == "https":
-        stream = await start_tls(
-            stream, tls, plain_name(origin.host), seconds
-        )  # RFC 6066, section 3: no dot at its end
+    if tls:  # RFC 6066, section 3: no dot at the end of the name
+        stream = await start_tls(stream, tls, plain_name(origin.host), seconds)
     return HttpConnection(origin, stream)

@@ -5,8 +5,6 @@ import ssl
 from functools import lru_cache
 from pathlib import Path
 
-import certifi
-
 from notifierd.model.errors import ConfigError
 
 
@@ -35,6 +33,8 @@ def _load(ca_file: str, _http: bool, _stamps: tuple[object, ...]) -> ssl.SSLCont
     """Load the certificates. This takes 13 ms and a megabyte where the system has them in one file."""
     context = ssl.create_default_context()
     if not _place(context):
+        import certifi  # noqa: PLC0415 - most systems have certificates
+
         context.load_verify_locations(cafile=certifi.where())
     if ca_file:
         context.load_verify_locations(cafile=ca_file)

@@ -6,7 +6,6 @@ certainly not made.
 """
 
 import math
-import os
 from contextlib import suppress
 
 import h11
@@ -14,9 +13,7 @@ import httpcore
 import trio
 from attrs import frozen
 
-from notifierd.config.network import Proxy, Route, authority, read_route
-from notifierd.config.settings import NetworkSettings
-from notifierd.model.errors import ConfigError
+from notifierd.config.network import Proxy, Route, authority
 from notifierd.model.outcome import Blame, Blocked, Deferred
 from notifierd.model.reasons import Reason
 from notifierd.send._network import Network, NotMade, PublicNetwork, SocketOptions, require_public_name
@@ -78,17 +75,9 @@ class Routed(httpcore.AsyncNetworkBackend):
         return stream
 
 
-def routed(network: NetworkSettings, *, public_only: bool = False) -> Routed:
-    """Return what connects on the way that *network* names; with *public_only*, to public addresses only.
-
-    Raises:
-        ConfigError: the proxy cannot be used.
-    """
-    try:
-        route = read_route(network.proxy, network.no_proxy, os.environ)
-    except ValueError as error:
-        raise ConfigError((f"network.proxy: {error}",)) from None
-    return Routed(route, PublicNetwork() if public_only else Network(), public_only=public_only)
+def routed(way: Route, *, public_only: bool = False) -> Routed:
+    """Return what connects on that *way*; with *public_only*, to public addresses only."""
+    return Routed(way, PublicNetwork() if public_only else Network(), public_only=public_only)
 
 
 def _require_name(host: str) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 from attrs import field, frozen
@@ -47,10 +47,7 @@ class Migration:
 
 def migrations() -> tuple[Migration, ...]:
     """Return all migrations of this program, in order."""
-    found = (
-        (re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name), file)
-        for file in files("notifierd.store").joinpath("migrations").iterdir()
-    )
+    found = ((re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name), file) for file in Path(__file__).parent.iterdir())
     steps = [Migration(int(name[1]), name[2], file.read_text(encoding="utf-8")) for name, file in found if name]
     return tuple(sorted(steps, key=lambda step: step.version))
 
