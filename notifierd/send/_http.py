@@ -20,7 +20,7 @@ from notifierd.send.route.way import way_of
 if TYPE_CHECKING:
     import httpx
 
-    from notifierd.send._exchange import Exchange
+    from notifierd.send.route.exchange import Exchange
 
 BODY_BYTES, BODY_SECONDS = 1024 * 1024, 10.0
 """How much of an answer's body is read, before and after decompression, and for how long. The status is known by
@@ -47,7 +47,7 @@ URLS = 1000
 @lru_cache(URLS)
 def parse_url(text: str) -> Url | None:
     """Parse an absolute http or https URL in visible ASCII, as browsers write it (RFC 3986); return None for others."""
-    from notifierd.send._exchange import parse  # noqa: PLC0415 - see `load`
+    from notifierd.send.route.exchange import parse  # noqa: PLC0415 - see `load`
 
     return parse(text)
 
@@ -103,7 +103,7 @@ async def open_client(
     way, own = way_of(network), trusted(network.ca_file) if network.ca_file else None
 
     def exchange() -> "Exchange":
-        from notifierd.send._exchange import Exchange, over  # noqa: PLC0415 - see `load`
+        from notifierd.send.route.exchange import Exchange, over  # noqa: PLC0415 - see `load`
 
         return Exchange(transport or over(width, way, lambda: own or trusted(""), public_only=public_only))
 
@@ -117,4 +117,4 @@ async def open_client(
 
 def load() -> None:
     """Import what the first request needs: httpx and httpcore, which take 40 ms."""
-    import_module("notifierd.send._exchange")
+    import_module("notifierd.send.route.exchange")

@@ -174,7 +174,7 @@ def _matches(host: str, allowed: str) -> bool:
 
 def load() -> None:
     """Import what only pushes need: pywebpush and cryptography, which take 30 ms and 7 MB."""
-    import_module("notifierd.send._exchange")
+    import_module("notifierd.send.route.exchange")
     import_module("notifierd.send.vapid")
     _pusher()
 

@@ -21,10 +21,10 @@ from structlog.testing import capture_logs
 from notifierd.model.message import Mail, Push
 from notifierd.model.outcome import Blame, Blocked, Deferred, Delivered, Outcome, Rejected, Unknown
 from notifierd.send._answers import Answer, for_each, get, meaning, message_id, of_receiver, outcomes, text
-from notifierd.send._exchange import Exchange
 from notifierd.send._http import Client
 from notifierd.send._words import About
 from notifierd.send.open import PROVIDERS
+from notifierd.send.route.exchange import Exchange
 from tests.send.test_senders import BASE, HTTP, KEY, KINDS
 
 DESIGN = "docs/delivery.md, What an answer means"

@@ -19,9 +19,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from notifierd.model.outcome import Blame, Deferred, Unknown
 from notifierd.send._answers import Answer
-from notifierd.send._exchange import Transport, _url
 from notifierd.send._http import BODY_BYTES, BODY_SECONDS, open_client, parse_url
 from notifierd.send._network import PublicNetwork, is_public
+from notifierd.send.route.exchange import Transport, _url
 from notifierd.send.route.trust import trusted
 from tests.send.test_senders import KINDS
 from tests.support.loopback import OK, answering, read_request, receive, serving

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from notifierd.config.settings import PushSettings, Settings
 from notifierd.model.outcome import Blame, Deferred, Outcome, Rejected
-from notifierd.send._exchange import Exchange
 from notifierd.send._http import Client
 from notifierd.send.open import open_push
+from notifierd.send.route.exchange import Exchange
 from notifierd.send.vapid import make_vapid_key
 from notifierd.send.webpush import WebPush
 from tests.support.hostile import INSIDE, PRIVATE_HOSTS, REFUSED

@@ -1,1 +1,1 @@
-"""The way to a server: which certificates are trusted, and the connection through a proxy."""
+"""The way to a server: which certificates are trusted, the connection, also through a proxy, and HTTP over it."""
