@@ -82,7 +82,7 @@ sim: $(STAMP) ## simulate runs with faults (RUNS=100000; SEED=n replays one; ARG
 crash: $(STAMP) ## kill real runs at random moments (ROUNDS=200; ARGS=--no-keys, --smtp, --failover, --restore, "--pool session")
 	@$(VENV)/bin/python -m tests.experiments.crash --rounds $(or $(ROUNDS),200) $(ARGS)
 
-cluster: $(STAMP) ## kill, terminate and add real daemons that share a day (ROUNDS=20)
+cluster: $(STAMP) ## kill, freeze, cut off, terminate and add real daemons that share a day (ROUNDS=20)
 	@$(VENV)/bin/python -m tests.experiments.cluster --rounds $(or $(ROUNDS),20) $(ARGS)
 
 standby: $(STAMP) ## kill the active one of two real daemons (ROUNDS=20)

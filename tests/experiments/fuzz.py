@@ -339,8 +339,16 @@ def landed(
     process: Ended, ledger: Mapping[str, Row], begun: Sequence[str], accepted: Mapping[str, object]
 ) -> Counter[str]:
     """Where a kill landed, by what it left in the ledger; *begun* is what was in flight in that process' calls."""
+    planned = any(line["event"] == "planned" for line in process.log)
+    return found_at_kill(ledger, begun, accepted, planned=planned)
+
+
+def found_at_kill(
+    ledger: Mapping[str, Row], begun: Sequence[str], accepted: Mapping[str, object], *, planned: bool
+) -> Counter[str]:
+    """Where a kill landed; *planned*: whether the day was planned by then."""
     states = Counter(row.state for row in ledger.values())
-    if not any(line["event"] == "planned" for line in process.log):
+    if not planned:
         where = "kills while starting or planning"
     elif begun:
         where = "kills with calls in flight"

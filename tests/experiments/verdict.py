@@ -43,6 +43,8 @@ class Story:
         report: what the last process wrote to stdout.
         code: its exit code.
         took_over: whether a database that lacks the last commits took the place of the first one.
+        unsure: whether tries may be in doubt, and outcomes late, of which no kill knows: processes were frozen, or cut
+            off from the database.
         forgotten: the targets of which that database did not know how they had ended: those that are "sending" there,
             and those that were accepted though they are "planned" there.
     """
@@ -57,6 +59,7 @@ class Story:
     report: Mapping[str, Any]
     code: int
     took_over: bool = False
+    unsure: bool = False
     forgotten: Mapping[str, str] = field(factory=dict)
 
 
@@ -73,7 +76,7 @@ def badly_done(story: Story) -> Iterator[str]:
         yield from badly_told(story, target)
     yield from badly_audited(story)
     state, holder, late = story.run
-    if (state, holder) != ("completed", None) or (late and not story.took_over):
+    if (state, holder) != ("completed", None) or (late and not (story.took_over or story.unsure)):
         yield f"the run is left behind as {story.run}"
 
 
@@ -82,6 +85,8 @@ def badly_told(story: Story, target: str) -> Iterator[str]:
 
     A try that was in flight at a kill is open to doubt. Where a key settles that, all ends as if nothing had happened.
     Where none does, the ledger counts the doubt and repeats the message, once: the second doubt makes it `unknown`.
+    A process that was frozen or cut off may leave tries in doubt, too: then the ledger's count of doubts is taken for
+    granted.
     What a database forgot that took over is repeated once, too, where no key settles it: a delivery that is planned
     there without a doubt, one that is being sent there as one in doubt, unless its process writes its outcome again.
     """
@@ -91,9 +96,11 @@ def badly_told(story: Story, target: str) -> Iterator[str]:
         return
     keyed = row.channel in story.keyed
     doubts = 0 if keyed else len(story.lost_tries.get(target, ()))
+    if story.unsure and not keyed:
+        doubts = max(doubts, row.doubts)
     forgotten = None if keyed else story.forgotten.get(target)
     again = min(1, row.doubts) if forgotten == "sending" else min(1, doubts) or int(forgotten == "planned")
-    what = f"{target}, accepted {times} times, with {doubts} doubts from kills, is {row}"
+    what = f"{target}, accepted {times} times, with {doubts} doubts from strikes, is {row}"
     if row.state != ("unknown" if doubts > 1 else story.wanted[target]):
         yield f"did not end as it should: {what}"
     if row.state != "sent" and not row.reason:

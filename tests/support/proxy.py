@@ -36,6 +36,11 @@ class Door:
     _is_shut: bool = False
     _passages: set[_Passage] = field(factory=set)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is connected, and everything that anybody said has been passed on."""
+        return not self._passages
+
     def shut(self) -> None:
         """Cut every connection, and take no more."""
         self._is_shut = True

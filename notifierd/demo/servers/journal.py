@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TextIO, TypeVar
 
@@ -25,6 +26,7 @@ class Journal(Generic[T]):
     _file: TextIO
     _accepted: list[dict[str, Any]]
     _calls: list[dict[str, Any]] = field(factory=list)
+    _in_progress: Counter[float] = field(factory=Counter)
 
     @classmethod
     def open(cls, directory: Path, kind: type[T]) -> Self:
@@ -45,13 +47,21 @@ class Journal(Generic[T]):
         self._file.write(json.dumps(data, ensure_ascii=False) + "\n")
         self._accepted.append(data)
 
-    def call(self, path: str, status: int | None) -> None:
+    def begin(self) -> float:
+        """Note that a call has come; return when, for `call`."""
+        began = time.time()
+        self._in_progress[began] += 1
+        return began
+
+    def call(self, path: str, status: int | None, began: float) -> None:
         """Add a call to *path* and its answer; None: there was no answer."""
-        self._calls.append({"path": path, "status": status, "time": time.time()})
+        self._in_progress -= Counter({began: 1})
+        self._calls.append({"path": path, "status": status, "began": began, "time": time.time()})
 
     def told(self) -> dict[str, Any]:
-        """Return the whole journal, for ``GET /_received``."""
-        return {"accepted": self._accepted, "calls": self._calls}
+        """Return the whole journal, for ``GET /_received``, and when the calls began that are in progress."""
+        in_progress = list(self._in_progress.elements())
+        return {"accepted": self._accepted, "calls": self._calls, "in_progress": in_progress}
 
 
 def read(directory: Path, kind: type[T]) -> list[T]:

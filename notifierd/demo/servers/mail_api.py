@@ -123,11 +123,12 @@ class MailApi:
         if request.method == "GET":
             status, headers, body = self._afterwards.answer("GET", request.target, request.headers, b"")
             return Answer(status, body, headers)
+        began = self._journal.begin()
         try:
             answer = await self._answer(request, self._emails(request))
         except _Refused as refused:
             answer = _error(refused.status, refused.message, refused.name)
-        self._journal.call(request.path, None if answer is None else answer.status)
+        self._journal.call(request.path, None if answer is None else answer.status, began)
         return answer
 
     async def submit(self, step: Step) -> str | None:

@@ -111,8 +111,9 @@ class PushService:
         """Answer one call; None cuts the connection."""
         if (request.method, request.path) == ("GET", "/_received"):
             return Answer(200, self._journal.told())
+        began = self._journal.begin()
         answer = await self._answer(request)
-        self._journal.call(request.path, None if answer is None else answer.status)
+        self._journal.call(request.path, None if answer is None else answer.status, began)
         return answer
 
     async def _answer(self, request: Request) -> Answer | None:
