@@ -170,7 +170,7 @@ def test_a_command_that_an_alarm_names_is_run_by_root_with_the_services_secrets(
     """As the manual says under "Commands on the server"."""
     assert folder in (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8")
     installation.systemctl("start")
-    command = f"cd / && export CREDENTIALS_DIRECTORY={folder} && notifierd status --json"
+    command = f"cd / && export CREDENTIALS_DIRECTORY={folder} && /usr/local/bin/notifierd status --json"
     done = installation.service.machine.run("bash", "-c", command)
     assert json.loads(done.stdout)["today"]
 
