@@ -106,6 +106,11 @@ def test_what_is_put_back_for_a_new_call_is_counted_and_nothing_else(outcome, ca
     assert settlement.put_back == (3 if settlement.state is State.PLANNED else 2)
 
 
+def test_a_mail_that_was_taken_keeps_its_id_and_what_its_audit_row_says():
+    settlement = settle(tried(), Delivered("m-1"), KEYED, POLICY, {"renewal_count": 1})
+    assert (settlement.provider_message_id, settlement.audit) == ("m-1", {"renewal_count": 1})
+
+
 @pytest.mark.parametrize("now", [KEYED, KEYLESS])
 def test_a_call_that_was_not_begun_leaves_its_key_to_the_next(now: Circumstances):
     """A database may forget a call under the same key that was accepted: the next call then meets its acceptance."""

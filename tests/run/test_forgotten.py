@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from notifierd.model.delivery import Channel, Delivery, Settlement, State
 from notifierd.model.outcome import Deferred, Delivered
 from notifierd.run.day import run_day
-from notifierd.run.progress import MOST_REMEMBERED, Sent
+from notifierd.run.progress import MOST_REMEMBERED, Progress, Sent
 from tests.support.samples import DAY, an_id, some_offices
 from tests.support.scripted_senders import ScriptedSender, ShakyLedger, a_run
 
@@ -90,6 +90,30 @@ async def test_a_run_whose_ledger_forgets_nothing_says_nothing_of_it(autojump_cl
     with capture_logs() as lines:
         await run_day(DAY, a_run(ShakyLedger(some_offices(3, staff=2)), ScriptedSender()))
     assert not [line for line in lines if line["event"] == "ledger_forgot"]
+
+
+async def test_an_outcome_that_was_never_written_is_known_to_the_next_run_of_the_process(autojump_clock):
+    """The row of one of two mails is locked for 100 s; the run is stopped after 5 s."""
+    ledger, email = ShakyLedger(some_offices(1, staff=2), refusal="database_refused:55P03"), ScriptedSender()
+    one = ledger.app.staff[0][1].id
+    ledger.refuses = lambda settlements, _: (
+        trio.current_time() < 100.0 and one in {settlement.delivery.staff_id for settlement in settlements}
+    )
+    first = a_run(ledger, email)
+
+    async def stop() -> None:
+        await trio.sleep_until(5.0)
+        first.stop.set("signal", 5.0)
+
+    with trio.fail_after(3600):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop)
+            assert (await run_day(DAY, first)).state == "interrupted"
+        await trio.sleep_until(150.0)
+        second = a_run(ledger, email, progress=Progress(metrics=first.progress.metrics))
+        assert (await run_day(DAY, second)).state == "completed"
+    assert ledger.states() == {State.SENT: 2}
+    assert len(email.told) == 2
 
 
 def test_what_a_process_remembers_is_bounded_and_the_newest():
