@@ -4,7 +4,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,6 +66,8 @@ discard unix - - n - - discard
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
+
+PORTS = ("port", "tls_port", "login_port", "old_login_port")
 
 LOGIN = (
     "-o smtpd_sasl_auth_enable=yes -o smtpd_tls_auth_only=yes"
@@ -141,7 +143,7 @@ def running_postfix() -> Iterator[Postfix]:
     users = unpacked("sasl2-bin") / "usr/sbin/saslpasswd2"
     with TemporaryDirectory(prefix="notifierd-postfix-") as directory:
         folder = Path(directory)
-        ports = _free_ports(4)
+        ports = _free_ports(PORTS)
         _lay_out(folder, ports)
         own = certificate(folder / "server.pem")
         steps = (
@@ -158,7 +160,7 @@ def running_postfix() -> Iterator[Postfix]:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        postfix = Postfix(folder, own, *ports)
+        postfix = Postfix(folder, own, **ports)
         with process:
             try:
                 until(lambda: process.poll() is not None or (folder / "log").exists(), "Postfix")
@@ -168,19 +170,18 @@ def running_postfix() -> Iterator[Postfix]:
                 process.terminate()  # it ends its children
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(names: Iterable[str]) -> dict[str, int]:
     with ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in taken]
+        taken = {name: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
+        return {name: one.getsockname()[1] for name, one in taken.items()}
 
 
-def _lay_out(folder: Path, ports: Sequence[int]) -> None:
+def _lay_out(folder: Path, ports: Mapping[str, int]) -> None:
     """Make its folders as `postfix set-permissions` does, for users that every Debian has."""
     folder.chmod(0o755)
-    named = dict(zip(("port", "tls_port", "login_port", "old_login_port"), ports, strict=True))
     for name, content in {
         "conf/main.cf": MAIN.format(folder=folder, unknown=UNKNOWN, busy=BUSY, banned=BANNED, most=MOST_BYTES),
-        "conf/master.cf": SERVICES.format(login=LOGIN, **named),
+        "conf/master.cf": SERVICES.format(login=LOGIN, **ports),
         **{f"conf/sasl/{file}.conf": SASL.format(folder=folder, mechanisms=each) for file, each in MECHANISMS.items()},
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
