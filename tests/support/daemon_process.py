@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import httpx
 import trio
@@ -109,8 +110,12 @@ class Service(Watched):
 
 
 @asynccontextmanager
-async def running_service(place: Place, *, watchdog: float = 0.0) -> AsyncIterator[Service]:
-    """Start ``notifierd run`` in the folder of *place*, with a watchdog of so many seconds; 0 for none."""
+async def running_service(place: Place, *, watchdog: float = 0.0, source: Path | None = None) -> AsyncIterator[Service]:
+    """Start ``notifierd run`` in the folder of *place*, with a watchdog of so many seconds; 0 for none.
+
+    Args:
+        source: where the package is that is run, if not this one.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("")  # to an abstract name of the kernel's choice: unix(7), autobind
         manager.setblocking(False)
@@ -118,6 +123,8 @@ async def running_service(place: Place, *, watchdog: float = 0.0) -> AsyncIterat
         environ = {"NOTIFY_SOCKET": f"@{name[1:].decode()}"}
         if watchdog:
             environ["WATCHDOG_USEC"] = f"{watchdog * 1e6:.0f}"
+        if source:
+            environ["PYTHONPATH"] = str(source)
         with running("run", cwd=place.folder, environ=environ) as process:
             service = Service(place, process)
             async with trio.open_nursery() as nursery:
