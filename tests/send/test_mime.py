@@ -5,10 +5,13 @@ from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.header import decode_header
 from email.message import EmailMessage
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifierd.model.address import encoded_words
 from notifierd.model.message import Mail
 from notifierd.send.mail.mime import dated, undated
 from tests.support.messages import mail
@@ -36,6 +39,35 @@ def test_a_mail_reads_as_it_was_written(subject: str, text: str) -> None:
     assert plain.get_content() == text.replace("\n", "\r\n")
     assert html.get_content() == f"<p>{text}</p>".replace("\n", "\r\n")
     assert not any(part.defects for part in found.walk())
+
+
+def by_the_library(message: Mail) -> bytes:
+    """A mail as the standard library composes it."""
+    texts = {"plain": message.text, "html": message.html}
+    parts = [MIMEText(re.sub(r"\r?\n", "\r\n", text), subtype, "utf-8") for subtype, text in texts.items()]
+    unfolded = policy.compat32.clone(linesep="\r\n", max_line_length=None)
+    whole = MIMEMultipart("alternative", message.delivery_id.hex[8:], parts, policy=unfolded)
+    whole["From"], whole["To"] = message.sender.encoded("From"), message.to
+    if message.reply_to:
+        whole["Reply-To"] = message.reply_to.encoded("Reply-To")
+    whole["Subject"] = encoded_words(message.subject, "Subject")
+    for name, value in sorted(message.headers.items()):
+        whole[name] = value
+    return whole.as_bytes()
+
+
+@given(
+    subject=st.text(st.sampled_from("期限アラート [a]👨‍👩‍👧"), min_size=1, max_size=200).map(str.strip),
+    text=st.text(st.sampled_from("期限\r\nx.-= "), max_size=300),
+    name=st.text(st.sampled_from("期限 けいかくんaB1,."), max_size=60).map(str.strip),
+    reply=st.booleans(),
+)
+def test_a_mail_is_what_the_library_would_make_of_it(subject: str, text: str, name: str, reply: bool) -> None:
+    sender = f"{name} <no-reply@example.jp>" if name else "no-reply@example.jp"
+    headers = {"Message-ID": "<1@example.jp>", "List-Unsubscribe": f"<https://app.example.jp/{'x' * 200}>"}
+    more = {"reply_to": sender} if reply else {}
+    message = mail(1, subject=subject or "x", text=text, html=f"<p>{text}</p>", sender=sender, headers=headers, **more)
+    assert undated(message) == by_the_library(message)
 
 
 def test_a_long_url_in_a_header_stays_a_url() -> None:
