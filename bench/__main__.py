@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 from attrs import define, field, frozen
 
 from bench import look
-from bench.application import Application, Applications, Size, running_applications
+from bench.application import STAFF, Application, Applications, Size, running_applications
 from bench.compare import LEANEST, OURS, Result, Shape, peers
 from bench.measure import measured
+from bench.members import TOTAL, Together, together
 from bench.runs import Row, asleep, bare, beside_one_person, notifierd, old_batch
 from bench.servers import Servers, running_servers
 
@@ -78,6 +79,12 @@ class Bench:
         """The run of notifierd that took the least time of so many."""
         runs = (notifierd(application, self.servers, latency=latency, single=single) for _ in range(rounds))
         return min(runs, key=lambda row: row.seconds)
+
+    def shared(self, application: Application, members: int, times: int, channel: str) -> Together:
+        """Have so many processes share the day, and print what they came to; see `together`."""
+        found = together(application, self.servers, members, times)
+        print(f"{channel:15}{found}", flush=True)
+        return found
 
     def cpu_each(self, row: Row) -> float:
         """Seconds on a processor for each delivery; of notifierd without its start."""
@@ -228,6 +235,32 @@ def growth(bench: Bench, sizes: tuple[int, ...]) -> Iterator[Figure]:
     )
     yield Figure("4. for each delivery with single sends", single.statements[1] / single.deliveries, 1.5)
     yield Figure("5. seconds to the first send at 500 offices", first.first, 1)
+
+
+MEMBERS_HEADING = """
+                       processes   ideal s    time s  statements
+"""
+
+SHARED: dict[int, tuple[float, float]] = {2: (1.9, 0.97), 4: (3.7, 0.97), 8: (7.0, 0.95)}
+"""For so many processes on one day, how many times as fast as one they are at least: where each has the same limits,
+and where all together have."""
+
+
+def members(bench: Bench, deliveries: int) -> Iterator[Figure]:
+    """Several processes that share a day, of as many deliveries as one sends in some minutes."""
+    print(MEMBERS_HEADING, end="")
+    mails, pushes = Size(deliveries // STAFF), Size(4 * deliveries // STAFF, devices=STAFF, mails=False)
+    for size, channel in ((mails, "mails"), (pushes, "pushes")):
+        with bench.applications.of(size) as application:
+            alone = {times: bench.shared(application, 1, times, channel) for times in (1, TOTAL)}
+            for number, (each, total) in SHARED.items():
+                what = f"of {number} processes, {channel}"
+                found = bench.shared(application, number, number, channel)
+                speed, more = alone[1].sending / found.sending, found.statements - alone[1].statements
+                yield Figure(f"10. speed {what}, the same limits each, over one", speed, each, at_least=True)
+                yield Figure(f"10. statements for an office {what}, beyond those of one", more / size.offices, 1)
+                speed = alone[TOTAL].sending / bench.shared(application, number, TOTAL, channel).sending
+                yield Figure(f"10. speed {what}, the same limits together, over one", speed, total, at_least=True)
 
 
 def large(bench: Bench) -> Iterator[Figure]:
@@ -391,6 +424,8 @@ def main() -> None:
         "latencies-100": lambda bench: latencies(bench, 0.1),
         "reminders": lambda bench: reminders(bench, 50_000),
         "smtp": smtp,
+        "members": lambda bench: members(bench, 4_000),
+        "members-short": lambda bench: members(bench, 1_500),
         "explain": explain,
     }
     apart: dict[str, Callable[[Bench], Iterator[Figure]]] = {"steps": steps}

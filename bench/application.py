@@ -88,7 +88,7 @@ class Application:
 
     def forget(self) -> None:
         """Let the day be one that nothing was done on."""
-        days = ("runs", "run_offices", "offices_to_plan", "deliveries", "late_outcomes", "alarms")
+        days = ("runs", "run_members", "run_offices", "offices_to_plan", "deliveries", "late_outcomes", "alarms")
         ledger = (*days, "feedback", "feedback_looks", "holds")
         self.sql(f"truncate audit_logs, {', '.join(f'notifierd.{name}' for name in ledger)}; checkpoint")
         self._cluster.psql("select pg_stat_statements_reset()")
