@@ -16,7 +16,7 @@ COUNT_SECONDS = 5.0
 """Seconds between two counts."""
 PAUSE_FACTOR = 30.0
 """Rule: the pause is at least thirty times as long as the count took, so that counting takes 3 % of one core of the
-database. A day of a million deliveries takes about half a second, and is counted each 15 s."""
+database. A million deliveries took about a second on a busy machine: such a day is counted each half minute."""
 
 
 async def keep_interim(day: date, context: RunContext, lease: Lease) -> None:
