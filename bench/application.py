@@ -111,7 +111,7 @@ class Application:
 
     def statements(self) -> tuple[int, int]:
         """How many that read and that write the server saw since ``forget``, of those that the report counts."""
-        views_and_tables = "offices|staff|alerts|devices|audit_log|run_offices|deliveries|late_outcomes"
+        views_and_tables = "offices|staff|alerts|devices|audit_log|run_offices|offices_to_plan|deliveries|late_outcomes"
         found = self._cluster.psql(f"""
             select coalesce(sum(calls) filter (where not writes), 0), coalesce(sum(calls) filter (where writes), 0)
             from (

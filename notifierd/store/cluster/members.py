@@ -94,7 +94,7 @@ class PostgresMembers:
 
     async def note_plan(self, day: date, holder: str, planned: Planned) -> int:
         await self._db.write(members.REOPEN, day)  # by itself: it must not hold the day's row, which renewals need
-        rows = await self._db.write(members.PLANNED, day, holder, _plan_json(planned))
+        rows = await self._db.fetch(members.PLANNED, day, holder, _plan_json(planned))
         return int(rows[0]["members"]) if rows else 0
 
     async def _in_turn(self, work: Callable[[Connection], Awaitable[T]]) -> T:
