@@ -370,9 +370,8 @@ def smtp(bench: Bench) -> Iterator[Figure]:
             with relaying(postfix.port, latency) as relay:
                 pairs = [(rates.notifierd(relay, latency), rates.bare(relay, latency)) for _ in range(rounds)]
             ours, loop = (bench.row(max(rows, key=lambda row: row.rate)) for rows in zip(*pairs, strict=True))
-            if latency:  # without, all that counts is who gets the processors that they share with the servers
-                words = f"1. rate of mails by SMTP, {latency * 1000:.0f} ms added to each reply, over bare sessions'"
-                yield Figure(words, ours.rate / loop.rate, 0.95, at_least=True)
+            words = f"1. rate of mails by SMTP, {latency * 1000:.0f} ms added to each reply, over bare sessions'"
+            yield Figure(words, ours.rate / loop.rate, 0.95, at_least=True)
 
 
 def looks(bench: Bench) -> Iterator[Figure]:
