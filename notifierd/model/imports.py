@@ -42,10 +42,22 @@ def standing_in(*names: str) -> Iterator[None]:
 def load_ahead(*loads: Callable[[], object]) -> None:
     """Call each of *loads* in a thread, which imports or compiles something while the process waits for something else.
 
-    An error is left to whoever then needs what was to be loaded, and meets it again.
+    An error is left to whoever then needs what was to be loaded, and meets it again. What a load hides from its imports
+    is hidden from all others, too: `await_loads` comes before those of another kind.
     """
     if loads:
-        Thread(target=_load, args=loads, name="load ahead").start()
+        thread = Thread(target=_load, args=loads, name="load ahead")
+        _loading.append(thread)
+        thread.start()
+
+
+def await_loads() -> None:
+    """Wait until all that was to be loaded is loaded."""
+    while _loading:
+        _loading.pop().join()
+
+
+_loading: list[Thread] = []
 
 
 def _load(*loads: Callable[[], object]) -> None:

@@ -11,6 +11,7 @@ import trio
 from notifierd.model.counts import DayCounts, Planned
 from notifierd.model.delivery import Channel
 from notifierd.model.errors import DatabaseError, LedgerUnavailable, unwrap_groups
+from notifierd.model.imports import await_loads
 from notifierd.model.office import OfficeWork
 from notifierd.model.reasons import Reason
 from notifierd.rules.report import RunResult
@@ -38,18 +39,21 @@ async def run_day(day: date, context: RunContext) -> RunResult:
         LedgerUnavailable: PostgreSQL was unreachable for the plan, or at the end; open deliveries stay open.
     """
     counts = None
-    with unwrap_groups(), structlog.contextvars.bound_contextvars(run=str(day)):
-        async with hold_lease(day, context) as lease:
-            context.progress.has_day = True
-            with context.stop.scope:
-                if await is_planned(day, context, lease):
-                    counts = await tell_everyone(day, context, lease)
-                if counts and counts.unaudited:
-                    await OfficeRows(context.ledger, day, context.progress).complete(counts.unaudited)
-            lease.given_back = True
-            result = await conclude(day, context, lease, counts)
-        context.progress.trouble.over()
-        await forget_old(day, context)
+    try:
+        with unwrap_groups(), structlog.contextvars.bound_contextvars(run=str(day)):
+            async with hold_lease(day, context) as lease:
+                context.progress.has_day = True
+                with context.stop.scope:
+                    if await is_planned(day, context, lease):
+                        counts = await tell_everyone(day, context, lease)
+                    if counts and counts.unaudited:
+                        await OfficeRows(context.ledger, day, context.progress).complete(counts.unaudited)
+                lease.given_back = True
+                result = await conclude(day, context, lease, counts)
+            context.progress.trouble.over()
+            await forget_old(day, context)
+    finally:
+        await_loads()
     return result
 
 

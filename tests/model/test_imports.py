@@ -1,13 +1,16 @@
 """Packages that are hidden from an import."""
 
 import importlib
+import importlib.util
 import sys
+import time
 import types
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from notifierd.model.imports import standing_in, without
+from notifierd.model.imports import await_loads, load_ahead, standing_in, without
 
 
 @pytest.fixture
@@ -70,3 +73,20 @@ def test_there_is_no_stand_in_for_what_is_loaded_already(strict_library: str) ->
     with standing_in("heavy"):
         assert importlib.import_module(strict_library).heavy is real
     assert sys.modules["heavy"] is real
+
+
+def test_what_is_hidden_from_a_load_is_there_for_whoever_waits_for_it():
+    """A load in a thread hides a package that the main thread imports next."""
+    hides = Event()
+
+    def load() -> None:
+        with without("this"):
+            hides.set()
+            time.sleep(0.1)
+
+    load_ahead(load)
+    assert hides.wait(10.0)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("this")
+    await_loads()
+    assert importlib.util.find_spec("this") is not None
