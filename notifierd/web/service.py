@@ -11,7 +11,7 @@ from notifierd.rules.backoff import Backoff
 from notifierd.web.access import Access
 from notifierd.web.app import App
 from notifierd.web.daemon import DaemonView
-from notifierd.web.server.http import serve
+from notifierd.web.server.http import QUEUE, serve
 
 BACKOFF = Backoff(first=1.0, longest=60.0)
 """Pauses after failures. They start again from the shortest after the page was served for longer than the longest
@@ -46,7 +46,7 @@ async def _serve(daemon: DaemonView, http: HttpSettings) -> None:
     status, trouble = daemon.status, ""
     host, port = http.address
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=QUEUE)
         status.unserved = ""
         names = sorted("{}:{}".format(*listener.socket.getsockname()[:2]) for listener in listeners)
         log.info("listening", addresses=names)

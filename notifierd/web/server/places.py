@@ -31,9 +31,9 @@ class Kind:
     burst: int
 
 
-STRANGER = Kind("stranger", waiting=256, answered=128, per_second=100.0, burst=100)
-"""Requests without a token or session, and every connection before its first request, which has more than a second to
-arrive at http.CONNECTIONS_PER_SECOND."""
+STRANGER = Kind("stranger", waiting=384, answered=128, per_second=100.0, burst=100)
+"""Requests without a token or session, and every connection before its first request, which has three quarters of a
+second to arrive at http.CONNECTIONS_PER_SECOND."""
 
 ALIVE = Kind("alive", waiting=16, answered=64, per_second=100.0, burst=50)
 READY = Kind("ready", waiting=16, answered=64, per_second=50.0, burst=50)
