@@ -190,6 +190,7 @@ class Scene:
     async def ended(self) -> None:
         """Wait for the end of the day, as each member sees it, and end all."""
         await until(lambda: not self._struck, "frozen and cut off members to go on")
+        await until(partial(is_over, self.seen), "the day to be completed")  # before, some sleep until it begins
         for member in self.members:
             await member.done()
 
